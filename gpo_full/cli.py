@@ -1,0 +1,101 @@
+"""`gpo`, the one command: each subcommand lives in `gpo_full.commands` and is imported only when it runs."""
+
+__all__ = ["main"]
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from gpo_theory.errors import InputError, nearest
+
+# One line each, so that `gpo --help` imports no subcommand.
+COMMANDS = {
+    "losses": "list the catalogue of losses",
+    "analyze": "derive and prove everything about one loss",
+    "beta": "convert a beta from one loss to another",
+    "toy": "run a toy model: bandit or mixture",
+    "prepare": "fetch and verify the policy, the golden reward and the data",
+    "train": "fine-tune a language model on preference pairs",
+    "evaluate": "compare a trained policy with its reference",
+    "reproduce": "run everything and build the book",
+}
+EXTRAS = {"torch": "toy", "transformers": "lm", "accelerate": "lm", "peft": "lm", "gguf": "lm", "safetensors": "lm",
+          "matplotlib": "book", "plotly": "book", "nbclient": "book", "sphinx": "book", "jupytext": "book"}  # fmt: skip
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, and for which a formula that begins with a minus is a value."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+    def _parse_optional(self, arg_string: str):  # type: ignore[no-untyped-def]
+        # argparse takes anything that begins with '-' for an option; here only declared options are.
+        name = arg_string.split("=", 1)[0]
+        if arg_string.startswith("-") and name not in self._option_string_actions and not name.startswith("--"):
+            return None
+        return super()._parse_optional(arg_string)
+
+
+def _top_level() -> str:
+    width = max(map(len, COMMANDS))
+    lines = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+    return (
+        "usage: gpo COMMAND ... | gpo --version [--verbose] | gpo COMMAND --help\n\n"
+        "Generalized Preference Optimization: one scalar function f of the scaled margin x = beta * rho.\n\n"
+        f"commands:\n{lines}\n\nexample: gpo analyze \"log(1+exp(-x))\"\n"
+    )
+
+
+def _version(verbose: bool) -> str:
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    lines = [f"gpo-toolkit {version('gpo-toolkit')}"]
+    for package in ("sympy", "python-flint", *EXTRAS) if verbose else ():
+        try:
+            lines.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            lines.append(f"{package} not installed (extra: {EXTRAS[package]})")
+    return "\n".join([*lines, f"Python {platform.python_version()} on {platform.system()}"] if verbose else lines)
+
+
+def _run(name: str, rest: Sequence[str]) -> int:
+    if name not in COMMANDS:
+        raise InputError(f"unknown command {name!r}; allowed: {', '.join(COMMANDS)}{nearest(name, COMMANDS)}")
+    module = importlib.import_module(f"gpo_full.commands.{name}")
+    parser = _Parser(prog=f"gpo {name}", description=COMMANDS[name], epilog=f"example: {module.EXAMPLE}",
+                     allow_abbrev=False)  # fmt: skip
+    module.add_arguments(parser)
+    return int(module.run(parser.parse_args(rest)))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run `gpo` on `argv` and exit: 0 on success, 2 with one line on stderr for input that cannot be used."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(_top_level(), end="")
+        sys.exit(0 if words else 2)
+    if words[0] == "--version":
+        print(_version("--verbose" in words[1:]))
+        sys.exit(0)
+    try:
+        sys.exit(_run(words[0], words[1:]))
+    except InputError as error:
+        message = " ".join(str(error).split())
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise
+        message = f"{error.name} is not installed; install the extra: pip install 'gpo-toolkit[{extra}]'"
+    except KeyboardInterrupt:
+        print(f"gpo {words[0]}: interrupted", file=sys.stderr)
+        sys.exit(130)
+    print(f"gpo {words[0]}: error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

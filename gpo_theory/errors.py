@@ -1,0 +1,30 @@
+"""What a user's input can do wrong: each error is one line that quotes the input and says what is allowed."""
+
+__all__ = ["DomainError", "InputError", "ParseError", "nearest"]
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InputError(ValueError):
+    """A value that the user gave cannot be used; the command line prints it as one line and exits with code 2."""
+
+
+class ParseError(InputError):
+    """A text is not a formula of the grammar."""
+
+
+class DomainError(InputError):
+    """A formula is not defined on all of R."""
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Return `; did you mean 'y'?` for the allowed name closest to `name`, or an empty text.
+
+    >>> nearest("logstic", ["hinge", "logistic"])
+    "; did you mean 'logistic'?"
+    >>> nearest("zzz", ["hinge"])
+    ''
+    """
+    close = get_close_matches(name, list(allowed), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
