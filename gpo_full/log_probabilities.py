@@ -1,0 +1,285 @@
+"""Log-probabilities of response tokens: one forward pass of packed rows, and a head that never keeps its logits."""
+
+__all__ = ["Plan", "log_probabilities", "plan", "response_log_probabilities"]
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+
+from gpo_full.packing import Batch, pack
+from gpo_full.pairs import Pair
+from gpo_theory.errors import InputError
+
+MARGINS = ("sum", "mean")
+# Rows of logits in memory at a time; each costs vocabulary * 4 bytes twice.
+CHUNK = 512
+# Attention kernels that take an explicit mask.
+MASKABLE = {"eager", "sdpa"}
+# Families with layers that carry a state from token to token.
+RECURRENT = ("mamba", "rwkv", "jamba", "zamba", "bamba", "recurrent_gemma", "xlstm", "falcon_h1", "lfm2")
+# In nats, per response of a few tokens; bfloat16 and float16 are looser.
+PROBE_TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a model allows: `shared` rows or one sequence per row, `fused_head` or the model's own logits.
+
+    `reasons` says in words why it is not the fast way; it is empty when both are true.
+    """
+
+    shared: bool = True
+    fused_head: bool = True
+    reasons: tuple[str, ...] = ()
+
+
+def log_probabilities(model: nn.Module, batch: Batch, *, fused_head: bool = True, chunk: int = CHUNK) -> Tensor:
+    """Return the log-probability of each predicted token, [T], in nats, in float32 (float64 for a float64 model).
+
+    The model is called as a whole, so that autocast and the hooks of its wrappers act. For the length of the call its
+    output head is asked, instead of for logits at every position, for log p(target | source) at the source positions,
+    `chunk` of them at a time: the peak memory of the head is O(chunk * vocabulary), forward and backward.
+
+    `fused_head=False` keeps the model's own computation from the head on (soft caps, scales), at the source positions
+    only and without chunks.
+    """
+    inner = _unwrapped(model)
+    head = inner.get_output_embeddings()
+    answer = _answer(head, batch, chunk) if fused_head else _select(head.forward, batch)
+    with _forward_replaced(head, answer):
+        output = model(input_ids=batch.input_ids, use_cache=False, **_attention_inputs(inner, batch)).logits
+    if fused_head:
+        return output.view(-1)  # type: ignore[no-any-return]
+    logits = _accumulation(output.view(-1, output.shape[-1]))
+    return logits.gather(1, batch.target[:, None])[:, 0] - logits.logsumexp(1)
+
+
+def response_log_probabilities(
+    model: nn.Module, batch: Batch, margin: str = "sum", *, fused_head: bool = True, chunk: int = CHUNK
+) -> Tensor:
+    """Return log pi(y | x) of each response, [P, 2], chosen first: nats (`"sum"`) or nats per token (`"mean"`)."""
+    return aggregate(log_probabilities(model, batch, fused_head=fused_head, chunk=chunk), batch, margin)
+
+
+def aggregate(per_token: Tensor, batch: Batch, margin: str) -> Tensor:
+    """Add log-probabilities [T] up by response, [P, 2]; `"mean"` divides by the number of its tokens."""
+    if margin not in MARGINS:
+        raise InputError(f"margin={margin!r}; allowed: {', '.join(MARGINS)}")
+    sums = batch.sums(per_token)
+    return sums / batch.lengths if margin == "mean" else sums
+
+
+def plan(model: nn.Module, longest: int) -> Plan:
+    """Find out how `model` can be run on sequences of up to `longest` tokens.
+
+    Its configuration shows sliding windows and recurrent layers, which a mask cannot split; whatever else would make
+    packed rows differ from two separate sequences (positions that are not read, a scale or a soft cap on the logits)
+    shows in a probe of three short pairs. A model whose plain forward pass cannot be reproduced raises InputError.
+    """
+    reasons = []
+    obstacle = _sharing_obstacle(_unwrapped(model).config, longest)
+    pairs = [Pair((3, 5, 4), (6, 7, 8), (9,), 2), Pair((4, 5, 6, 7, 8), (3, 9), (5, 5, 5), 5), Pair((7,), (4,), (3,), 1)]
+    expected = _separately(model, pairs)
+    tolerance = PROBE_TOLERANCE.get(_dtype(model), 0.1)
+    fused_head = _difference(model, pairs, False, True, expected) <= tolerance
+    if not fused_head:
+        reasons.append("the model changes its logits after the head, which is therefore not computed in chunks")
+        if _difference(model, pairs, False, False, expected) > tolerance:
+            raise InputError(f"{type(_unwrapped(model)).__name__}: response log-probabilities cannot be computed")
+    if obstacle is None and _difference(model, pairs, True, fused_head, expected) > tolerance:
+        obstacle = "a probe of packed rows differs from separate sequences"
+    if obstacle is not None:
+        reasons.append(f"prefixes are not shared: {obstacle}")
+    return Plan(obstacle is None, fused_head, tuple(reasons))
+
+
+def _sharing_obstacle(config: Any, longest: int) -> str | None:
+    text = config.get_text_config()
+    if text._attn_implementation not in MASKABLE:
+        return f"attention {text._attn_implementation!r} takes no explicit mask (allowed: {', '.join(sorted(MASKABLE))})"
+    kinds = getattr(text, "layer_types", None)
+    if set(kinds or ()) - {"full_attention", "sliding_attention"} or any(x in text.model_type for x in RECURRENT):
+        return f"layers of {text.model_type} are not all full or sliding attention"
+    window = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
+    # A configuration without layer types means the same for all its layers.
+    if window is not None and window < longest and (kinds is None or "sliding_attention" in kinds):
+        return f"its attention looks back {window} tokens, sequences have up to {longest}"
+    return None
+
+
+def _separately(model: nn.Module, pairs: list[Pair]) -> Tensor:
+    """The definition: each sequence on its own through the plain model, no mask, no packing."""
+    totals = []
+    with _evaluating(model):
+        for pair in pairs:
+            for response in pair.responses:
+                ids = torch.tensor([pair.prefix[: pair.prompt_length] + response], device=_device(model))
+                logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0, :-1]
+                chosen = _accumulation(logits).log_softmax(-1).gather(1, ids[0, 1:, None])
+                totals.append(chosen[pair.prompt_length - 1 :].sum())
+    return torch.stack(totals).view(-1, 2)
+
+
+def _difference(model: nn.Module, pairs: list[Pair], shared: bool, fused_head: bool, expected: Tensor) -> float:
+    with _evaluating(model):
+        batch = pack(pairs, shared=shared).to(_device(model))
+        try:
+            found = response_log_probabilities(model, batch, fused_head=fused_head)
+        except (RuntimeError, TypeError, ValueError, IndexError):
+            return float("inf")
+    return float((found - expected).abs().max().nan_to_num(float("inf")))
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _attention_inputs(inner: Any, batch: Batch) -> dict[str, Tensor]:
+    if not batch.shared:
+        return {"attention_mask": (batch.block > 0).long()}
+    mask = batch.mask
+    if inner.config.get_text_config()._attn_implementation == "eager":
+        # Eager attention adds the mask to its scores.
+        dtype = _dtype(inner)
+        mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
+    return {"attention_mask": mask, "position_ids": batch.position_ids}
+
+
+def _answer(head: nn.Module, batch: Batch, chunk: int) -> Callable[[Tensor], Tensor]:
+    """What the head is to return: log p(target | source), shaped [1, T] as if they were logits."""
+    original = head.forward
+
+    def linear(hidden: Tensor) -> Tensor:
+        rows = hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.source)
+        # Under no_grad a Function still believes its parameters need gradients.
+        weight, bias = (x if x is None or torch.is_grad_enabled() else x.detach() for x in (head.weight, head.bias))
+        return _LinearLogProbabilities.apply(rows, weight, bias, batch.target, chunk)[None]
+
+    def any_head(hidden: Tensor) -> Tensor:
+        rows = hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.source)
+        parts = [checkpoint(_picked, original, *part, use_reentrant=False)
+                 for part in zip(rows.split(chunk), batch.target.split(chunk), strict=True)]  # fmt: skip
+        return torch.cat(parts)[None]
+
+    return linear if type(head) is nn.Linear and "forward" not in head.__dict__ else any_head
+
+
+def _select(original: Callable[[Tensor], Tensor], batch: Batch) -> Callable[[Tensor], Tensor]:
+    def selected(hidden: Tensor) -> Tensor:
+        return original(hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.source)[None])
+
+    return selected
+
+
+def _picked(head: Callable[[Tensor], Tensor], hidden: Tensor, target: Tensor) -> Tensor:
+    logits = _accumulation(head(hidden))
+    return logits.gather(1, target[:, None])[:, 0] - logits.logsumexp(1)
+
+
+@contextmanager
+def _forward_replaced(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    own = module.__dict__.get("forward")
+    module.forward = forward  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own  # type: ignore[method-assign]
+
+
+class _LinearLogProbabilities(torch.autograd.Function):
+    """log softmax(hidden W' + b)[target], chunk by chunk.
+
+    With z the logits, d log p_t / d z = onehot_t - softmax(z), so the gradient with respect to `hidden`, per unit of
+    incoming gradient, is known as soon as z is: it is kept ([T, width]) instead of z ([T, vocabulary]). Only a head
+    that is itself trained needs z once more, in backward.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, chunk: int) -> Tensor:
+        hidden, weight, bias = _autocast(hidden), _autocast(weight), None if bias is None else _autocast(bias)
+        wanted = any(ctx.needs_input_grad[:3])
+        slope = torch.empty_like(hidden) if wanted else None
+        values = []
+        for start in range(0, len(target), chunk):
+            part = slice(start, start + chunk)
+            logits = _accumulation(F.linear(hidden[part], weight, bias))
+            normaliser = logits.logsumexp(1)
+            values.append(logits.gather(1, target[part, None])[:, 0] - normaliser)
+            if slope is not None:
+                torch.mm(_slope_in_logits(logits, normaliser, target[part]).to(weight.dtype), weight, out=slope[part])
+        ctx.chunk, ctx.dtypes = chunk, [None if x is None else x.dtype for x in (hidden, weight, bias)]
+        trained = any(ctx.needs_input_grad[1:3])
+        ctx.save_for_backward(slope, target, *((hidden, weight, bias) if trained else ()))
+        return torch.cat(values)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
+        slope, target, *trained = ctx.saved_tensors
+        to_hidden = slope * incoming[:, None].to(slope.dtype)
+        if not trained:
+            return to_hidden, None, None, None, None
+        hidden, weight, bias = trained
+        to_weight = torch.zeros(weight.shape, dtype=_accumulation(weight[:0]).dtype, device=weight.device)
+        to_bias = None if bias is None else torch.zeros_like(to_weight[:, 0])
+        for start in range(0, len(target), ctx.chunk):
+            part = slice(start, start + ctx.chunk)
+            logits = _accumulation(F.linear(hidden[part], weight, bias))
+            in_logits = _slope_in_logits(logits, logits.logsumexp(1), target[part]).mul_(incoming[part, None])
+            if to_weight.dtype == weight.dtype:
+                to_weight.addmm_(in_logits.T, hidden[part])
+            else:
+                to_weight += in_logits.to(weight.dtype).T @ hidden[part]
+            if to_bias is not None:
+                to_bias += in_logits.sum(0)
+        return to_hidden, to_weight, to_bias, None, None
+
+
+def _slope_in_logits(logits: Tensor, normaliser: Tensor, target: Tensor) -> Tensor:
+    """onehot(target) - softmax(logits), in place of the logits."""
+    slope = logits.sub_(normaliser[:, None]).exp_().neg_()
+    ones = torch.ones_like(slope[:, :1])
+    return slope.scatter_add_(1, target[:, None], ones)
+
+
+def _accumulation(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def _autocast(tensor: Tensor) -> Tensor:
+    kind = tensor.device.type
+    if not torch.is_autocast_enabled(kind) or tensor.dtype == torch.float64:
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(kind))
+
+
+def _unwrapped(model: nn.Module) -> Any:
+    from accelerate.utils import extract_model_from_parallel
+
+    return extract_model_from_parallel(model, keep_fp32_wrapper=True)
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    return next(parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device

@@ -1,0 +1,51 @@
+"""Random tiny models of several families and a tiny tokenizer, all built offline."""
+
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+VOCABULARY = 320
+_SIZES: dict[str, Any] = dict(vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+                              num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256)  # fmt: skip
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": _SIZES,
+    "qwen2": _SIZES,
+    "qwen3": _SIZES | {"head_dim": 8},
+    "mistral": _SIZES | {"sliding_window": None},
+    "gpt2": dict(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=256),
+    "opt": dict(vocab_size=VOCABULARY, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4,
+                max_position_embeddings=256, word_embed_proj_dim=32, dropout=0.0),
+    "gemma2": _SIZES | {"head_dim": 8, "sliding_window": 8},
+}  # fmt: skip
+
+
+def tiny_model(family: str = "llama", *, seed: int = 0, dtype: torch.dtype = torch.float32, attention: str = "sdpa",
+               spread: float = 0.2, **changes: Any) -> Any:  # fmt: skip
+    """A random model, its weights spread widely enough that every part of it matters."""
+    ends = dict(bos_token_id=1, eos_token_id=2, pad_token_id=2)
+    config = CONFIG_MAPPING[family](**FAMILIES[family] | ends | changes)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype)
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                torch.nn.init.normal_(parameter, std=spread)
+    return model.eval()
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer trained on a few sentences; padding and end share an id, as in SmolLM2."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False,
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())  # fmt: skip
+    text = ["the cat sat on the mat and the dog ran after the cat", "return the sum of the values in the list"] * 20
+    tokenizer.train_from_iterator(text, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>",
+        chat_template="{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}</s>{% endfor %}"
+                      "{% if add_generation_prompt %}<s>assistant\n{% endif %}")  # fmt: skip
