@@ -1,0 +1,62 @@
+"""Exact objectives of a policy over K responses: KL, offline regulariser and population GPO loss, as pure functions."""
+
+__all__ = ["kl", "variance", "regularizer", "gpo"]
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def kl(log_policy: Tensor, log_reference: Tensor) -> Tensor:
+    """Return KL(pi || pi_ref) = sum_i pi_i (log pi_i - log pi_ref,i), in nats.
+
+    Shapes: (..., K) and (K,) to (...).
+
+    >>> half = torch.tensor([0.5, 0.5]).log()
+    >>> kl(torch.tensor([0.25, 0.75]).log(), half).item()
+    0.130...
+    """
+    return (log_policy.exp() * (log_policy - log_reference)).sum(-1)
+
+
+def variance(log_ratio: Tensor, mu: Tensor) -> Tensor:
+    """Return Var_mu(s) in nats^2, equal to E[rho^2 / 2] when both responses are drawn independently from mu.
+
+    `log_ratio` s = log pi - log pi_ref and `mu` have shape (..., K); the result (...). Linear in K, where
+    `regularizer` over all pairs is quadratic.
+
+    >>> variance(torch.tensor([0.0, 2.0]), torch.tensor([0.5, 0.5])).item()
+    1.0
+    """
+    mean = (mu * log_ratio).sum(-1, keepdim=True)
+    return (mu * (log_ratio - mean).square()).sum(-1)
+
+
+def regularizer(margin: Tensor, weight: Tensor) -> Tensor:
+    """Return E[rho^2 / 2] in nats^2, the mu-weighted squared loss, over M pairs with margins rho and probabilities.
+
+    Shapes: (..., M) and (M,) or (..., M) to (...). Source: Tang et al. 2024 (arXiv 2402.05749), the second-order
+    term of the Taylor expansion of GPO.
+
+    >>> regularizer(torch.tensor([2.0]), torch.tensor([1.0])).item()
+    2.0
+    """
+    return (weight * margin.square()).sum(-1) / 2
+
+
+def gpo(f: Callable[[Tensor], Tensor], margin: Tensor, preference: Tensor, weight: Tensor, beta: Tensor) -> Tensor:
+    """Return the population GPO loss E[p f(beta rho) + (1 - p) f(-beta rho)] over M pairs.
+
+    `margin` rho (..., M) in nats is that of the pair before it is labelled, `preference` p (M,) the probability that
+    its first response wins, `weight` the pairs' probabilities, `beta` of shape (...); the result (...).
+    Source: Tang et al. 2024 (arXiv 2402.05749), the GPO objective.
+
+    >>> x = torch.zeros(1)
+    >>> gpo(torch.exp, x, torch.tensor([0.7]), torch.ones(1), torch.tensor(1.0)).item()
+    1.0
+    """
+    x = beta[..., None] * margin
+    won, lost = f(torch.stack((x, -x))).unbind()
+    risk: Tensor = preference * won + (1 - preference) * lost
+    return (weight * risk).sum(-1)
