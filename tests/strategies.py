@@ -1,0 +1,163 @@
+"""Hypothesis strategies: formulas whose truth is known by construction, random grammar text, margins and policies."""
+
+__all__ = [
+    "NonConvex",
+    "convex_formulas",
+    "formulas",
+    "hostile_texts",
+    "margins",
+    "nonconvex_formulas",
+    "policies",
+    "rationals",
+]
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from hypothesis import strategies as st
+
+
+@dataclass(frozen=True)
+class NonConvex:
+    """A formula with f''(point) < 0, or a slope that falls at point; `size` is the length on which it shows."""
+
+    formula: str
+    point: Fraction
+    size: Fraction
+
+
+def rationals(bound: int = 6, denominator: int = 12) -> st.SearchStrategy[Fraction]:
+    """Fractions with small, also non-dyadic, denominators."""
+    return st.builds(Fraction, st.integers(-bound * denominator, bound * denominator), st.integers(1, denominator)).filter(
+        lambda q: abs(q) <= bound
+    )
+
+
+def _text(q: Fraction) -> str:
+    body = str(q.numerator) if q.denominator == 1 else f"{q.numerator}/{q.denominator}"
+    return body if q >= 0 and q.denominator == 1 else f"({body})"
+
+
+def _positive(bound: int = 4) -> st.SearchStrategy[Fraction]:
+    return rationals(bound).filter(lambda q: q >= Fraction(1, 8))
+
+
+@st.composite
+def _affine(draw: st.DrawFn) -> str:
+    slope = draw(rationals(3).filter(lambda q: abs(q) >= Fraction(1, 4)))
+    return f"({_text(slope)}*x+{_text(draw(rationals(3)))})"
+
+
+# Convex functions of an affine u; several are the same function in another guise, so that no rule of thumb sees through.
+_CONVEX = (
+    "exp({u})",
+    "{u}**2",
+    "({u}*{u})",
+    "{u}**4",
+    "abs({u})",
+    "max(0,{u})",
+    "max(0,{u})**2",
+    "where({u}<0,0,{u})",
+    "where({u}>0,{u}**2,0)",
+    "log(1+exp({u}))",
+    "softplus({u})",
+    "({u}+log(1+exp(-{u})))",
+    "log1p(exp({u}))",
+    "-log(sigmoid(-{u}))",
+    "log(exp({u})+exp(-{u}))",
+    "log(2+exp({u})+exp(-2*{u}))",
+    "sqrt(1+{u}**2)",
+    "(sqrt(4+{u}**2)-{u})",
+    "({u}**2-4*{u}+6)*exp({u})",  # second derivative u^2 e^u
+    "cosh({u})",
+    "(exp({u})/2+exp(-{u})/2)",
+    "max({u},-{u}/2)",
+    "where(abs({u})<1,{u}**2/2,abs({u})-1/2)",
+)
+_HIDE = ("{f}", "({f}+x-x)", "(2*{f}-{f})", "-(-{f})", "{f}*(1+x-x)", "{f}/1")
+
+
+@st.composite
+def convex_formulas(draw: st.DrawFn) -> str:
+    """Sums and maxima of convex functions of affine arguments with positive weights: convex by construction."""
+    terms = draw(st.lists(st.tuples(st.sampled_from(_CONVEX), _affine(), _positive()), min_size=1, max_size=2))
+    parts = [f"{_text(weight)}*({shape.format(u=u)})" for shape, u, weight in terms]
+    joined = f"max({parts[0]},{parts[1]})" if len(parts) == 2 and draw(st.integers(0, 3)) == 0 else "+".join(parts)
+    return draw(st.sampled_from(_HIDE)).format(f=f"({joined})") + f"+{_text(draw(rationals(3)))}*x"
+
+
+@st.composite
+def nonconvex_formulas(draw: st.DrawFn) -> NonConvex:
+    """m u^2/2 + bump, u = x - a: f''(a) = -margin m < 0 by construction, on a length `size` that goes down to 1/300."""
+    a = draw(st.sampled_from([Fraction(113, 97), Fraction(-22, 7), Fraction(0), Fraction(1, 3), Fraction(5, 2)]) | rationals(5))
+    size = draw(st.sampled_from([Fraction(1), Fraction(1, 3), Fraction(1, 20), Fraction(1, 300)]))
+    margin = draw(st.sampled_from([Fraction(1, 1000), Fraction(1, 50), Fraction(1, 2), Fraction(3)]))
+    m = draw(_positive())
+    u = f"(x-{_text(a)})"
+    kind = draw(st.sampled_from(["lorentz", "gauss", "kink", "jump"]))
+    if kind == "lorentz":  # k/(1+(u/s)^2) has second derivative -2k/s^2 at u = 0
+        k = m * (1 + margin) * size**2 / 2
+        bump = f"{_text(k)}/(1+({u}/{_text(size)})**2)"
+    elif kind == "gauss":  # k exp(-(u/s)^2) likewise
+        k = m * (1 + margin) * size**2 / 2
+        bump = f"{_text(k)}*exp(-({u}/{_text(size)})**2)"
+    elif kind == "kink":  # the slope falls by 2 margin
+        bump = f"-{_text(margin)}*abs({u})"
+    else:  # an upward step of height margin is never convex
+        bump = f"where({u}>0,{_text(margin)},0)"
+    formula = f"{_text(m)}*{u}**2/2+{bump}+{_text(draw(rationals(3)))}*x"
+    return NonConvex(formula, a, size)
+
+
+_UNARY = ("exp", "log1p", "expm1", "sigmoid", "softplus", "tanh", "sinh", "cosh", "atan", "asinh", "erf", "erfc",
+          "log_ndtr", "sin", "cos", "abs", "sqrt", "log")  # fmt: skip
+
+
+def _numbers() -> st.SearchStrategy[str]:
+    return st.sampled_from(["0", "1", "2", "7", "0.25", "1.5", "0.1", "1e-3", "2.50", "pi", "e", "13/7"])
+
+
+def _extend(children: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return st.one_of(
+        st.builds("({} {} {})".format, children, st.sampled_from(["+", "-", "*"]), children),
+        st.builds("({})/(2+({})**2)".format, children, children),
+        st.builds("({})**{}".format, children, st.integers(0, 4)),
+        st.builds("-({})".format, children),
+        st.builds("{}({})".format, st.sampled_from(_UNARY), children),
+        st.builds("{}({},{})".format, st.sampled_from(["max", "min"]), children, children),
+        st.builds("max({},{},{})".format, children, children, children),
+        st.builds(
+            "where({} {} {}, {}, {})".format, children, st.sampled_from(["<", "<=", ">", ">="]), children, children, children
+        ),
+        st.builds("where({}<x and x<{}, {}, {})".format, _numbers(), _numbers(), children, children),
+    )
+
+
+def formulas() -> st.SearchStrategy[str]:
+    """Any text of the grammar of moderate size; not always defined on all of R."""
+    return st.recursive(st.just("x") | _numbers(), _extend, max_leaves=7)
+
+
+_FRAGMENTS = ("x", "1", "(", ")", "**", "*", "-", "+", "/", ",", "exp", "log", "max", "where", "9", "1e400", ".", "__class__",
+              "lambda", ":", "=", "[", "]", "{", "}", "'", '"', "import", "os", "eval", "0x1", "1j", "~", "@", "%", "//", "<",
+              "and", "if", "else", "True", "None", "x.y", "f'{x}'", "b''", ":=", "#", ";", "\n", "\t", "\\", "\x00", "…", "х",
+              "１", "²", "\u202e", "\ud800")  # fmt: skip
+
+
+def hostile_texts() -> st.SearchStrategy[str]:
+    """Texts that are almost formulas, fragments of Python, and plain garbage."""
+    soup = st.lists(st.sampled_from(_FRAGMENTS), max_size=40).map("".join)
+    return soup | st.text(max_size=120) | st.tuples(formulas(), soup).map("".join)
+
+
+def margins(bound: float = 1e4) -> st.SearchStrategy[float]:
+    """Scaled margins over all scales, both signs, zero included."""
+    return st.floats(-bound, bound, allow_nan=False) | st.floats(-5, 5) | st.sampled_from([0.0, 1.0, -1.0, 20.0, -20.0, 88.8])
+
+
+@st.composite
+def policies(draw: st.DrawFn, actions: int | None = None, floor: float = 1e-3) -> list[float]:
+    """Probability vectors of full support whose sum is 1 to rounding."""
+    n = actions or draw(st.integers(2, 6))
+    weights = draw(st.lists(st.floats(floor, 1), min_size=n, max_size=n))
+    return [weight / sum(weights) for weight in weights]
