@@ -1,1 +1,39 @@
-"""placeholder"""
+"""Everything about a preference loss f(beta * rho), derived and proved from its one formula."""
+
+__all__ = [
+    "LOSSES", "Analysis", "Certificate", "DomainError", "InputError", "Loss", "ParseError", "Verdict",
+    "analyze", "find_loss", "match_beta", "parse", "strength", "taylor", "to_torch",
+]  # fmt: skip
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+# python-flint would switch sympy's number types; the exact coefficients are printed with sympy's own.
+os.environ.setdefault("SYMPY_GROUND_TYPES", "python")
+
+if TYPE_CHECKING:
+    from gpo_theory.analysis import Analysis, analyze
+    from gpo_theory.catalogue import LOSSES, find_loss
+    from gpo_theory.certificate import Certificate, Verdict
+    from gpo_theory.errors import DomainError, InputError, ParseError
+    from gpo_theory.loss import Loss, parse
+    from gpo_theory.lowering import to_torch
+    from gpo_theory.matching import match_beta
+    from gpo_theory.strengths import strength
+    from gpo_theory.series import taylor
+
+_HOME = {"LOSSES": "catalogue", "find_loss": "catalogue", "Analysis": "analysis", "analyze": "analysis",
+         "Certificate": "certificate", "Verdict": "certificate", "DomainError": "errors", "InputError": "errors",
+         "ParseError": "errors", "Loss": "loss", "parse": "loss", "to_torch": "lowering", "match_beta": "matching",
+         "strength": "strengths", "taylor": "series"}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for, so that `gpo --help` costs no computer algebra. `parse` is the function: the module of
+    # the grammar shares its name and must not shadow it.
+    if name not in _HOME:
+        raise AttributeError(f"module 'gpo_theory' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"gpo_theory.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

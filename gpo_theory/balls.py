@@ -1,0 +1,180 @@
+"""Rigorous numbers: a formula evaluated in ball arithmetic (Arb), at a point or as a power series."""
+
+__all__ = ["enclose", "expand", "sign_at"]
+
+from collections.abc import Callable
+from fractions import Fraction
+from functools import reduce
+from typing import Any
+
+import flint
+from flint import arb, arb_series, fmpq
+
+from gpo_theory.formula import Expr
+
+MAX_BITS = 4096
+_COMPARE: dict[str, Callable[[arb, arb], bool]] = {
+    "<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b,
+    ">": lambda a, b: a > b,
+    ">=": lambda a, b: a >= b,
+}
+
+
+def enclose(node: Expr, x: Fraction | arb, bits: int = 128) -> arb:
+    """Return a ball that contains the value of `node` at x; not finite where it is undefined or undecided."""
+    with flint.ctx.workprec(bits):
+        return _evaluate(node, ball(x))
+
+
+def sign_at(node: Expr, x: Fraction) -> int | None:
+    """Return the sign (-1, 0, 1) of the value at a rational x, or None where it cannot be told.
+
+    Precision doubles until the ball excludes zero; an exact zero is told only from exact rational arithmetic.
+    """
+    exact = exact_value(node, x)
+    if exact is not None:
+        return (exact > 0) - (exact < 0)
+    bits = 64
+    while bits <= MAX_BITS:
+        value = enclose(node, x, bits)
+        if value > 0:
+            return 1
+        if value < 0:
+            return -1
+        bits *= 4
+    return None
+
+
+def exact_value(node: Expr, x: Fraction) -> Fraction | None:
+    """Return the value at x where rational arithmetic alone gives it (exp(0) = 1, log(1) = 0, atan(0) = 0), else None."""
+    head = node.head
+    if head == "number":
+        return node.args[0]  # type: ignore[no-any-return]
+    if head == "x":
+        return x
+    if head == "**" and (power := _rational_power(*node.args)) is not None:
+        return power
+    values = [exact_value(child, x) for child in node.children]
+    known = [value for value in values if value is not None]
+    if head == "*" and 0 in known and not any(v is None and c.depends_on_x for v, c in zip(values, args, strict=True)):
+        return Fraction(0)
+    if not values or len(known) < len(values):
+        return None
+    match head:
+        case "+":
+            return sum(known, Fraction(0))
+        case "*":
+            return reduce(Fraction.__mul__, known)
+        case "**":
+            base, exponent = known
+            if exponent.denominator == 1 and (base or exponent > 0):
+                return base ** int(exponent)
+            return Fraction(base) if base in (0, 1) and exponent > 0 else None
+        case "max" | "min":
+            return max(known) if head == "max" else min(known)
+    special = {"exp": (0, 1), "log": (1, 0), "atan": (0, 0), "erfc": (0, 1), "sin": (0, 0), "cos": (0, 1)}
+    if head in special and known[0] == special[head][0]:
+        return Fraction(special[head][1])
+    return None
+
+
+def _rational_power(base: Expr, exponent: Expr) -> Fraction | None:
+    """Return (c**q)**n, or a product of such, where the exponents multiply to integers: sqrt(2)**2 is 2."""
+    n = exponent.number
+    if n is None or n.denominator != 1:
+        return None
+    total = Fraction(1)
+    for factor in base.args if base.head == "*" else (base,):
+        root, q = factor.args if factor.head == "**" else (factor, Expr.of(1))
+        if root.number is None or q.number is None or (q.number * n).denominator != 1 or not root.number:
+            return None
+        if root.number < 0 and q.number.denominator != 1:
+            return None
+        total *= root.number ** int(q.number * n)
+    return total
+
+
+def expand(node: Expr, x: Fraction, order: int, bits: int = 256) -> list[arb]:
+    """Return balls for the Taylor coefficients of a smooth formula at x, up to `order`."""
+    with flint.ctx.workprec(bits):
+        # flint truncates every series at ctx.cap without a word, so the cap stands above the order.
+        cap, flint.ctx.cap = flint.ctx.cap, order + 2
+        try:
+            series = _evaluate(node, arb_series([ball(x), 1], order + 1))
+            if isinstance(series, arb):
+                return [series] + [arb(0)] * order
+            return [series[k] for k in range(order + 1)]
+        finally:
+            flint.ctx.cap = cap
+
+
+def ball(x: Fraction | arb) -> arb:
+    """Return x as a ball."""
+    return arb(fmpq(x.numerator, x.denominator)) if isinstance(x, Fraction) else x
+
+
+_FUNCTIONS = {"exp", "log", "atan", "sin", "cos"}
+
+
+def _evaluate(node: Expr, x: Any) -> Any:
+    head, args = node.head, node.args
+    match head:
+        case "number":
+            return ball(args[0])
+        case "x":
+            return x
+        case "pi":
+            return arb.pi()
+        case "e":
+            return arb(1).exp()
+        case "+":
+            return reduce(lambda a, b: a + b, (_evaluate(term, x) for term in args))
+        case "*":
+            return reduce(lambda a, b: a * b, (_evaluate(factor, x) for factor in args))
+        case "**":
+            return _power(_evaluate(args[0], x), args[1], x)
+        case "erfc":
+            inner = _evaluate(args[0], x)
+            return inner.erfc()
+        case "max" | "min":
+            values = [_evaluate(argument, x) for argument in args]
+            return reduce(lambda a, b: a.max(b) if head == "max" else a.min(b), values)
+        case "where":
+            return _choose(args, x)
+    if head in _FUNCTIONS:
+        return getattr(_evaluate(args[0], x), head)()
+    raise ValueError(f"{head} is not a primitive function")
+
+
+def _power(base: Any, exponent: Expr, x: Any) -> Any:
+    n = exponent.number
+    if n is not None and n.denominator == 1:
+        # Repeated multiplication: a ball to an integer power is NaN over zero in some versions.
+        value = reduce(lambda a, b: a * b, [base] * abs(int(n)))
+        return value if n > 0 else 1 / value
+    if n == Fraction(1, 2):
+        return base.sqrt()
+    return (base.log() * (ball(n) if n is not None else _evaluate(exponent, x))).exp()
+
+
+def _choose(args: tuple[Expr, ...], x: Any) -> Any:
+    truth = _holds(args[0], x)
+    if truth is None:
+        return arb.nan()
+    return _evaluate(args[1] if truth else args[2], x)
+
+
+def _holds(condition: Expr, x: Any) -> bool | None:
+    """Whether a condition holds at x; None where the balls cannot tell."""
+    if condition.head in ("and", "or"):
+        first, second = (_holds(part, x) for part in condition.args)
+        decisive = condition.head == "or"
+        if first is decisive or second is decisive:
+            return decisive
+        return None if first is None or second is None else not decisive
+    left, right = (_evaluate(side, x) for side in condition.args)
+    if _COMPARE[condition.head](left, right):
+        return True
+    opposite = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}[condition.head]
+    return False if _COMPARE[opposite](left, right) else None

@@ -1,0 +1,97 @@
+"""The catalogue: each distinct loss is one line of data, equal ones are aliases, variants are transforms."""
+
+__all__ = ["ALIASES", "LOSSES", "find_loss"]
+
+from collections.abc import Mapping
+from fractions import Fraction
+
+from gpo_theory.errors import InputError, ParseError, nearest
+from gpo_theory.loss import Loss, parse
+from gpo_theory.transforms import robust, scaled, shifted, soft_label
+
+# name: (f(x), parameters at their defaults, source)
+_TABLE: dict[str, tuple[str, dict[str, str], str]] = {
+    "logistic": ("log(1+exp(-x))", {}, "Rafailov et al. 2023, arXiv 2305.18290 (DPO)"),
+    "hinge": ("max(0, 1-x)", {}, "Zhao et al. 2023, arXiv 2305.10425 (SLiC)"),
+    "squared": ("(x-1)**2", {}, "Azar et al. 2023, arXiv 2310.12036 (IPO)"),
+    "exponential": ("exp(-x)", {}, "Tang et al. 2024, arXiv 2402.05749, Table 1"),
+    "truncated_squared": ("max(0, 1-x)**2", {}, "Tang et al. 2024, arXiv 2402.05749, Table 1"),
+    "savage": ("1/(1+exp(x))**2", {}, "Tang et al. 2024, arXiv 2402.05749, Table 1"),
+    "perceptron": ("max(0, -x)", {}, "Rosenblatt 1958; fails calibration"),
+    "logitboost": ("log(1+exp(-2*x))", {}, "Friedman, Hastie, Tibshirani 2000"),
+    "cubed_hinge": ("max(0, 1-x)**3", {}, "Janocha and Czarnecki 2017, arXiv 1702.05659"),
+    "smooth_hinge": ("where(x <= 0, 1/2 - x, max(0, 1-x)**2/2)", {}, "Rennie and Srebro 2005"),
+    "gamma_hinge": ("where(x < 1-gamma, 1-x-gamma/2, max(0, 1-x)**2/(2*gamma))", {"gamma": "1/2"},
+                    "Shalev-Shwartz and Zhang 2013"),
+    "modified_huber": ("where(x < -1, -4*x, max(0, 1-x)**2)", {}, "Zhang 2004"),
+    "huberised_hinge": ("where(x < 1-h, 1-x, max(0, 1+h-x)**2/(4*h))", {"h": "1/2"}, "Chapelle 2007"),
+    "tangent": ("(2*atan(x)-1)**2", {}, "Masnadi-Shirazi, Mahadevan, Vasconcelos 2010"),
+    "sigmoid": ("1/(1+exp(x))", {}, "Mason et al. 2000"),
+    "unhinged": ("1-x", {}, "van Rooyen, Menon, Williamson 2015"),
+    "ramp": ("min(2, max(0, 1-x))", {}, "Collobert et al. 2006"),
+    "cauchy": ("log(1+(1-x)**2)", {}, "robust regression's Cauchy loss of the residual 1-x"),
+    "welsch": ("1-exp(-(1-x)**2/2)", {}, "robust regression's Welsch loss of the residual 1-x"),
+    "linex": ("exp(a*(1-x)) - a*(1-x) - 1", {"a": "1"}, "Varian 1975"),
+    "focal": ("-sigmoid(-x)**gamma*log(sigmoid(x))", {"gamma": "2"}, "Lin et al. 2017, arXiv 1708.02002"),
+    "poly1": ("log(1+exp(-x)) + eps*sigmoid(-x)", {"eps": "1"}, "Leng et al. 2022, arXiv 2204.12511"),
+    "canonical_boosting": ("(sqrt(4+x**2)-x)/2", {}, "Buja, Stuetzle, Shen 2005"),
+    "sqrt_hinge": ("sqrt(1+x**2)-x", {}, "smooth approximation of 2 max(0,-x)"),
+    "arctan": ("1/2 - atan(x)/pi", {}, "Cauchy distribution function of -x"),
+    "probit": ("-log_ndtr(x)", {}, "Bliss 1934"),
+    "erf_loss": ("erfc(x)/2", {}, "normal distribution function of -sqrt(2) x"),
+    "log_cosh": ("log(cosh(1-x))", {}, "log-cosh of the residual 1-x"),
+    "huber": ("where(abs(1-x) <= delta, (1-x)**2/2, delta*(abs(1-x)-delta/2))", {"delta": "2"}, "Huber 1964"),
+    "pinball": ("max(1-x, tau*(x-1))", {"tau": "1/4"}, "Huang, Shi, Suykens 2014"),
+    "huberised_exponential": ("where(x < 0, 1-x, exp(-x))", {}, "lower extremal loss of proposition P5"),
+    "exo": ("sigmoid(x)*log(sigmoid(x)/(1-eps)) + sigmoid(-x)*log(sigmoid(-x)/eps)",
+            {"eps": "0.001"}, "Ji et al. 2024, arXiv 2402.00856 (EXO, pairs)"),
+    "discopop": ("log(1+exp(-x))*(1-sigmoid(x/tau)) + exp(-x)*sigmoid(x/tau)", {"tau": "0.05"},
+                 "Lu et al. 2024, arXiv 2406.08414 (LRML)"),
+    "cell": ("(exp(-x)+log(1+exp(-x)))/2", {}, "average of the exponential and the logistic loss"),
+    "spo": ("-x*sigmoid(-x)", {}, "Self Preference Optimization, applied to x = beta rho"),
+    "focal_po": ("-sigmoid(x)**gamma*log(sigmoid(x))", {"gamma": "1/20"}, "FocalPO, arXiv 2501.06645"),
+    "kliep": ("exp(-x)-x", {}, "Bregman preference optimisation, arXiv 2505.19601"),
+    "lsif": ("exp(-2*x)/2-exp(x)", {}, "Bregman preference optimisation, arXiv 2505.19601"),
+}  # fmt: skip
+
+LOSSES: dict[str, Loss] = {
+    name: parse(text, parameters, name=name, reference=source) for name, (text, parameters, source) in _TABLE.items()
+}
+LOSSES |= {
+    "ipo_tau": shifted(LOSSES["squared"], "-1/2", "ipo_tau"),
+    "cdpo": soft_label(LOSSES["logistic"], "0.1", "cdpo"),
+    "robust_dpo": robust(LOSSES["logistic"], "0.1", "robust_dpo"),
+    "offset_dpo": shifted(LOSSES["logistic"], "1", "offset_dpo"),
+    "half_exponential": scaled(LOSSES["exponential"], "1/2", "half_exponential"),
+}
+
+# An alias names the loss, never the margin's aggregation: that is chosen apart (`margin="sum"` or `"mean"`).
+ALIASES: dict[str, str] = {
+    "dpo": "logistic",
+    "slic": "hinge",
+    "ipo": "squared",
+    "ipo-tau": "ipo_tau",
+    "trl-ipo": "ipo_tau",
+    "squared_hinge": "truncated_squared",
+}
+
+
+def find_loss(text: str, parameters: Mapping[str, Fraction | int | str] | None = None) -> Loss:
+    """Return the loss that `text` means: a catalogue name, an alias, or else a formula in x.
+
+    Raises InputError with the nearest name for a word that is none of these.
+
+    >>> find_loss("dpo").name, find_loss("max(0,1-x)**2").formula
+    ('logistic', 'max(0, 1 - x)**2')
+    """
+    name = ALIASES.get(text, text)
+    if name in LOSSES:
+        return LOSSES[name].with_parameters(parameters or {})
+    try:
+        return parse(text, parameters)
+    except ParseError as error:
+        if text.replace("_", "").replace("-", "").isalnum() and not text[:1].isdigit():
+            known = [*LOSSES, *ALIASES]
+            hint = nearest(text, known)
+            raise InputError(f"unknown loss {text!r}{hint}; allowed: a formula in x, or {', '.join(known)}") from None
+        raise error

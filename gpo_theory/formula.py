@@ -1,0 +1,331 @@
+"""The formula of a loss as a tree: built, printed, differentiated and evaluated without ever being text again."""
+
+__all__ = ["DEFINITIONS", "Expr", "substitute"]
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+COMPARISONS = {"<", "<=", ">", ">="}
+PRIMITIVES = {"exp", "log", "atan", "erfc", "sin", "cos", "max", "min"}
+
+
+@dataclass(frozen=True, slots=True)
+class Expr:
+    """One node of a formula: `head` names it, `args` are its children (a Fraction or a name at the leaves).
+
+    Heads: number, x, parameter, pi, e, +, *, **, the primitive and derived functions, where(condition, a, b),
+    the comparisons, and, or. A difference is a sum, a quotient a product with a power -1.
+
+    >>> x = Expr.x()
+    >>> str(1 / (1 + x) - 2 * x**2)
+    '1/(1 + x) - 2*x**2'
+    >>> str((x**2).diff())
+    '2*x'
+    """
+
+    head: str
+    args: tuple[Any, ...] = ()
+
+    @staticmethod
+    def x() -> "Expr":
+        """Return the scaled margin x."""
+        return Expr("x")
+
+    @staticmethod
+    def of(value: "Expr | Fraction | int") -> "Expr":
+        """Return `value` as a node."""
+        return value if isinstance(value, Expr) else Expr("number", (Fraction(value),))
+
+    @property
+    def number(self) -> Fraction | None:
+        """The value of a number node, else None."""
+        return self.args[0] if self.head == "number" else None
+
+    @property
+    def children(self) -> tuple["Expr", ...]:
+        """The arguments that are nodes themselves."""
+        return self.args if self.head not in ("number", "parameter") else ()
+
+    def walk(self) -> Iterator["Expr"]:
+        """Yield this node and all below it."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+    @property
+    def depends_on_x(self) -> bool:
+        """Whether x occurs in the formula."""
+        return any(node.head == "x" for node in self.walk())
+
+    def __add__(self, other: "Expr | Fraction | int") -> "Expr":
+        return _sum((self, Expr.of(other)))
+
+    def __radd__(self, other: "Fraction | int") -> "Expr":
+        return _sum((Expr.of(other), self))
+
+    def __neg__(self) -> "Expr":
+        return _product((Expr.of(-1), self))
+
+    def __sub__(self, other: "Expr | Fraction | int") -> "Expr":
+        return self + (-Expr.of(other))
+
+    def __rsub__(self, other: "Fraction | int") -> "Expr":
+        return Expr.of(other) + (-self)
+
+    def __mul__(self, other: "Expr | Fraction | int") -> "Expr":
+        return _product((self, Expr.of(other)))
+
+    def __rmul__(self, other: "Fraction | int") -> "Expr":
+        return _product((Expr.of(other), self))
+
+    def __truediv__(self, other: "Expr | Fraction | int") -> "Expr":
+        return self * Expr.of(other) ** -1
+
+    def __rtruediv__(self, other: "Fraction | int") -> "Expr":
+        return Expr.of(other) * self**-1
+
+    def __pow__(self, exponent: "Expr | Fraction | int") -> "Expr":
+        return _power(self, Expr.of(exponent))
+
+    def __str__(self) -> str:
+        return _text(self, 0)
+
+    def diff(self) -> "Expr":
+        """Return the derivative in x of a formula in primitives without max, min and where."""
+        return _derivative(self)
+
+    def primitive(self) -> "Expr":
+        """Return the same formula in the primitive functions alone (`DEFINITIONS` unfolded)."""
+        return _primitive(self)
+
+
+def call(name: str, *arguments: Expr) -> Expr:
+    """Return the node of a function."""
+    return Expr(name, arguments)
+
+
+# The functions of the grammar that are other functions in disguise: the proofs see only what stands on the right.
+DEFINITIONS: dict[str, Callable[[Expr], Expr]] = {
+    "abs": lambda a: call("max", a, -a),
+    "log1p": lambda a: call("log", 1 + a),
+    "expm1": lambda a: call("exp", a) - 1,
+    "sqrt": lambda a: a ** Fraction(1, 2),
+    "sigmoid": lambda a: 1 / (1 + call("exp", -a)),
+    "softplus": lambda a: call("log", 1 + call("exp", a)),
+    "tanh": lambda a: 1 - 2 / (1 + call("exp", 2 * a)),
+    "sinh": lambda a: (call("exp", a) - call("exp", -a)) / 2,
+    "cosh": lambda a: (call("exp", a) + call("exp", -a)) / 2,
+    "asinh": lambda a: call("log", a + (1 + a**2) ** Fraction(1, 2)),
+    "erf": lambda a: 1 - call("erfc", a),
+    "log_ndtr": lambda a: call("log", call("erfc", -a * Expr.of(2) ** Fraction(-1, 2)) / 2),
+}
+
+
+def _sum(terms: tuple[Expr, ...]) -> Expr:
+    """Add, with numbers folded and nested sums flattened; like terms are collected."""
+    constant, order = Fraction(0), dict[Expr, Fraction]()
+    for term in terms:
+        for part in term.args if term.head == "+" else (term,):
+            scale, rest = _split_number(part)
+            if rest is None:
+                constant += scale
+            else:
+                order[rest] = order.get(rest, Fraction(0)) + scale
+    kept = ((rest, scale) for rest, scale in order.items() if scale or not _surely_defined(rest))
+    parts = [_product((Expr.of(scale), rest)) for rest, scale in kept]
+    # A leading number stays in front where the user wrote one there, so that printing keeps the reader's order.
+    if constant:
+        first = terms[0].args[0] if terms[0].head == "+" else terms[0]
+        parts.insert(0 if first.number is not None else len(parts), Expr.of(constant))
+    if not parts:
+        return Expr.of(0)
+    return parts[0] if len(parts) == 1 else Expr("+", tuple(parts))
+
+
+def _surely_defined(node: Expr) -> bool:
+    """Whether no operation below could be undefined anywhere, by its kind alone."""
+    partial = {"log", "log1p", "sqrt"}
+    powers = (n for n in node.walk() if n.head == "**")
+    return all(n.head not in partial for n in node.walk()) and all(
+        n.args[1].number is not None and n.args[1].number.denominator == 1 and n.args[1].number > 0 for n in powers
+    )
+
+
+def _split_number(node: Expr) -> tuple[Fraction, Expr | None]:
+    """Split a term into its rational factor and the rest (None for a plain number)."""
+    if node.head == "number":
+        return node.args[0], None
+    if node.head == "*" and node.args[0].number is not None:
+        rest = node.args[1:]
+        return node.args[0].args[0], rest[0] if len(rest) == 1 else Expr("*", rest)
+    return Fraction(1), node
+
+
+def _product(factors: tuple[Expr, ...]) -> Expr:
+    """Multiply, with numbers folded in front, nested products flattened and equal bases collected.
+
+    Nothing is cancelled that could hide a point where the formula is undefined: x/x stays.
+    """
+    constant, powers = Fraction(1), dict[tuple[Expr, bool], Expr]()
+    for factor in factors:
+        for part in factor.args if factor.head == "*" else (factor,):
+            if part.number is not None:
+                constant *= part.number
+                continue
+            base, exponent = part.args if part.head == "**" else (part, Expr.of(1))
+            key = (base, exponent.number is not None and exponent.number < 0)
+            powers[key] = powers[key] + exponent if key in powers else exponent
+    parts = [p for (base, _), exponent in powers.items() if (p := _power(base, exponent)).number != 1]
+    folded = [p for p in parts if p.number is not None]
+    for part in folded:
+        constant *= part.args[0]
+        parts.remove(part)
+    if not constant and all(map(_surely_defined, parts)):
+        return Expr.of(0)
+    if len(parts) == 1 and constant != 1 and parts[0].head == "+" and all(
+        _split_number(term)[1] is None or constant == -1 for term in parts[0].args
+    ):
+        return _sum(tuple(_product((Expr.of(constant), term)) for term in parts[0].args))
+    if constant != 1 or not parts:
+        parts.insert(0, Expr.of(constant))
+    return parts[0] if len(parts) == 1 else Expr("*", tuple(parts))
+
+
+def _power(base: Expr, exponent: Expr) -> Expr:
+    """Raise to a power; integer powers of numbers and of powers fold where the domain stays the same."""
+    value = exponent.number
+    if value == 0:
+        return Expr.of(1)
+    if value == 1:
+        return base
+    if value is not None and value.denominator == 1:
+        if base.number is not None and (base.number or value > 0):
+            return Expr.of(base.number ** int(value))
+        inner = base.args[1].number if base.head == "**" else None
+        if inner is not None and inner.denominator == 1 and (inner > 0 or value > 0):
+            return _power(base.args[0], Expr.of(inner * value))
+    return Expr("**", (base, exponent))
+
+
+def substitute(node: Expr, values: Mapping[Expr, Expr]) -> Expr:
+    """Replace nodes by nodes: parameters by numbers, or x by another formula.
+
+    >>> str(substitute(Expr.x() ** 2, {Expr.x(): -Expr.x() + 1}))
+    '(-x + 1)**2'
+    """
+    if node in values:
+        return values[node]
+    return rebuild(node, tuple(substitute(child, values) for child in node.children))
+
+
+def rebuild(node: Expr, children: tuple[Expr, ...]) -> Expr:
+    """Return `node` with other children, simplified by the constructors."""
+    if node.head == "+":
+        return _sum(children)
+    if node.head == "*":
+        return _product(children)
+    if node.head == "**":
+        return _power(*children)
+    return Expr(node.head, children) if children else node
+
+
+@lru_cache(maxsize=4096)
+def _primitive(node: Expr) -> Expr:
+    children = tuple(_primitive(child) for child in node.children)
+    if node.head in DEFINITIONS:
+        return _primitive(DEFINITIONS[node.head](children[0]))
+    return rebuild(node, children)
+
+
+_OUTER: dict[str, Callable[[Expr], Expr]] = {
+    "exp": lambda a: call("exp", a),
+    "log": lambda a: 1 / a,
+    "atan": lambda a: 1 / (1 + a**2),
+    "erfc": lambda a: -2 * Expr("pi") ** Fraction(-1, 2) * call("exp", -(a**2)),
+    "sin": lambda a: call("cos", a),
+    "cos": lambda a: -call("sin", a),
+}
+
+
+@lru_cache(maxsize=4096)
+def _derivative(node: Expr) -> Expr:
+    """Differentiate by the sum, product, power and chain rules."""
+    if node.head == "x":
+        return Expr.of(1)
+    if not node.depends_on_x:
+        return Expr.of(0)
+    if node.head == "+":
+        return _sum(tuple(_derivative(term) for term in node.args))
+    if node.head == "*":
+        factors = node.args
+        moving = [(i, f) for i, f in enumerate(factors) if f.depends_on_x]
+        return _sum(tuple(_product((*factors[:i], _derivative(f), *factors[i + 1 :])) for i, f in moving))
+    if node.head == "**":
+        base, exponent = node.args
+        if exponent.depends_on_x:
+            raise ValueError(f"the exponent of {node} depends on x")
+        return exponent * base ** (exponent - 1) * _derivative(base)
+    if node.head in _OUTER:
+        return _OUTER[node.head](node.args[0]) * _derivative(node.args[0])
+    raise ValueError(f"{node.head} has no derivative everywhere: split {node} into pieces first")
+
+
+def _text(node: Expr, binding: int) -> str:
+    """Print in the grammar; `binding` is the strength of the operator around (0 none, 1 sum, 2 product, 3 power)."""
+    head, args = node.head, node.args
+    if head == "number":
+        value: Fraction = args[0]
+        bare = str(value)
+        weak = value < 0 or value.denominator != 1
+        return f"({bare})" if weak and (binding >= 2 or (binding == 1 and value < 0)) else bare
+    if head in ("x", "pi", "e"):
+        return head
+    if head == "parameter":
+        return str(args[0])
+    if head == "+":
+        body = _text(args[0], 0) + "".join(_signed(term) for term in args[1:])
+        return f"({body})" if binding >= 2 else body
+    if head == "*":
+        body = _product_text(args)
+        return f"({body})" if binding >= 3 or (binding >= 1 and body.startswith("-")) else body
+    if head == "**":
+        if args[1].number is not None and args[1].number < 0:
+            body = f"1/{_text(args[0] ** -args[1], 3)}"
+            return f"({body})" if binding >= 2 else body
+        body = f"{_text(args[0], 4)}**{_text(args[1], 4)}"
+        return f"({body})" if binding >= 4 else body
+    if head in COMPARISONS:
+        return f"{_text(args[0], 0)} {head} {_text(args[1], 0)}"
+    if head in ("and", "or"):
+        return f" {head} ".join(_text(part, 0) for part in args)
+    return f"{head}({', '.join(_text(argument, 0) for argument in args)})"
+
+
+def _signed(term: Expr) -> str:
+    scale, _ = _split_number(term)
+    return f" - {_text(-term, 1)}" if scale < 0 else f" + {_text(term, 1)}"
+
+
+def _product_text(factors: tuple[Expr, ...]) -> str:
+    """Print a product as numerator/denominator, with a sign in front."""
+    above: list[Expr] = []
+    below: list[Expr] = []
+    sign = ""
+    for factor in factors:
+        if factor.number is not None:
+            value = abs(factor.number)
+            sign = "-" if factor.number < 0 else ""
+            above += [Expr.of(value.numerator)] if value.numerator != 1 else []
+            below += [Expr.of(value.denominator)] if value.denominator != 1 else []
+        elif factor.head == "**" and factor.args[1].number is not None and factor.args[1].number < 0:
+            below.append(factor.args[0] ** -factor.args[1])
+        else:
+            above.append(factor)
+    top = "*".join(_text(factor, 2) for factor in above) or "1"
+    bottom = "*".join(_text(factor, 3 if len(below) == 1 else 2) for factor in below)
+    if not below:
+        return sign + top
+    return f"{sign}{top}/({bottom})" if len(below) > 1 else f"{sign}{top}/{bottom}"
