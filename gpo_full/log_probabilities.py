@@ -1,6 +1,6 @@
 """Log-probabilities of response tokens: one forward pass of packed rows, and a head that never keeps its logits."""
 
-__all__ = ["Plan", "log_probabilities", "plan", "response_log_probabilities"]
+__all__ = ["Plan", "plan", "log_probabilities", "response_log_probabilities", "margin_of_tokens", "evaluating"]
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,13 +15,13 @@ from torch.utils.checkpoint import checkpoint
 
 from gpo_full.packing import Batch, pack
 from gpo_full.pairs import Pair
-from gpo_theory.errors import InputError
+from gpo_theory.errors import InputError, nearest
 
 MARGINS = ("sum", "mean")
 # Rows of logits in memory at a time; each costs vocabulary * 4 bytes twice.
 CHUNK = 512
 # Attention kernels that take an explicit mask.
-MASKABLE = {"eager", "sdpa"}
+MASKABLE = ("eager", "sdpa")
 # Families with layers that carry a state from token to token.
 RECURRENT = ("mamba", "rwkv", "jamba", "zamba", "bamba", "recurrent_gemma", "xlstm", "falcon_h1", "lfm2")
 # In nats, per response of a few tokens; bfloat16 and float16 are looser.
@@ -65,15 +65,15 @@ def response_log_probabilities(
     model: nn.Module, batch: Batch, margin: str = "sum", *, fused_head: bool = True, chunk: int = CHUNK
 ) -> Tensor:
     """Return log pi(y | x) of each response, [P, 2], chosen first: nats (`"sum"`) or nats per token (`"mean"`)."""
-    return aggregate(log_probabilities(model, batch, fused_head=fused_head, chunk=chunk), batch, margin)
+    per_token = log_probabilities(model, batch, fused_head=fused_head, chunk=chunk)
+    return margin_of_tokens(batch.sums(per_token), batch.lengths, margin)
 
 
-def aggregate(per_token: Tensor, batch: Batch, margin: str) -> Tensor:
-    """Add log-probabilities [T] up by response, [P, 2]; `"mean"` divides by the number of its tokens."""
+def margin_of_tokens(sums: Tensor, lengths: Tensor, margin: str) -> Tensor:
+    """Return the chosen aggregation of per-token sums over responses of `lengths` tokens: `"sum"` or `"mean"`."""
     if margin not in MARGINS:
-        raise InputError(f"margin={margin!r}; allowed: {', '.join(MARGINS)}")
-    sums = batch.sums(per_token)
-    return sums / batch.lengths if margin == "mean" else sums
+        raise InputError(f"margin={margin!r}; allowed: {', '.join(MARGINS)}{nearest(margin, MARGINS)}")
+    return sums / lengths if margin == "mean" else sums
 
 
 def plan(model: nn.Module, longest: int) -> Plan:
@@ -85,7 +85,7 @@ def plan(model: nn.Module, longest: int) -> Plan:
     """
     reasons = []
     obstacle = _sharing_obstacle(_unwrapped(model).config, longest)
-    pairs = [Pair((3, 5, 4), (6, 7, 8), (9,), 2), Pair((4, 5, 6, 7, 8), (3, 9), (5, 5, 5), 5), Pair((7,), (4,), (3,), 1)]
+    pairs = [Pair((3, 5, 4), (6, 7, 8), (9,), 2), Pair((4, 5, 6, 7), (3, 9), (5, 5), 4), Pair((7,), (4,), (3,), 1)]
     expected = _separately(model, pairs)
     tolerance = PROBE_TOLERANCE.get(_dtype(model), 0.1)
     fused_head = _difference(model, pairs, False, True, expected) <= tolerance
@@ -100,10 +100,23 @@ def plan(model: nn.Module, longest: int) -> Plan:
     return Plan(obstacle is None, fused_head, tuple(reasons))
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch to evaluation mode without gradients, and back."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 def _sharing_obstacle(config: Any, longest: int) -> str | None:
     text = config.get_text_config()
     if text._attn_implementation not in MASKABLE:
-        return f"attention {text._attn_implementation!r} takes no explicit mask (allowed: {', '.join(sorted(MASKABLE))})"
+        return f"attention {text._attn_implementation!r} takes no explicit mask; {' and '.join(MASKABLE)} do"
     kinds = getattr(text, "layer_types", None)
     if set(kinds or ()) - {"full_attention", "sliding_attention"} or any(x in text.model_type for x in RECURRENT):
         return f"layers of {text.model_type} are not all full or sliding attention"
@@ -117,7 +130,7 @@ def _sharing_obstacle(config: Any, longest: int) -> str | None:
 def _separately(model: nn.Module, pairs: list[Pair]) -> Tensor:
     """The definition: each sequence on its own through the plain model, no mask, no packing."""
     totals = []
-    with _evaluating(model):
+    with evaluating(model):
         for pair in pairs:
             for response in pair.responses:
                 ids = torch.tensor([pair.prefix[: pair.prompt_length] + response], device=_device(model))
@@ -128,25 +141,13 @@ def _separately(model: nn.Module, pairs: list[Pair]) -> Tensor:
 
 
 def _difference(model: nn.Module, pairs: list[Pair], shared: bool, fused_head: bool, expected: Tensor) -> float:
-    with _evaluating(model):
+    with evaluating(model):
         batch = pack(pairs, shared=shared).to(_device(model))
         try:
             found = response_log_probabilities(model, batch, fused_head=fused_head)
         except (RuntimeError, TypeError, ValueError, IndexError):
             return float("inf")
     return float((found - expected).abs().max().nan_to_num(float("inf")))
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _attention_inputs(inner: Any, batch: Batch) -> dict[str, Tensor]:
@@ -165,23 +166,27 @@ def _answer(head: nn.Module, batch: Batch, chunk: int) -> Callable[[Tensor], Ten
     original = head.forward
 
     def linear(hidden: Tensor) -> Tensor:
-        rows = hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.source)
+        assert isinstance(head, nn.Linear)
+        rows = _at_sources(hidden, batch)
         # Under no_grad a Function still believes its parameters need gradients.
         weight, bias = (x if x is None or torch.is_grad_enabled() else x.detach() for x in (head.weight, head.bias))
-        return _LinearLogProbabilities.apply(rows, weight, bias, batch.target, chunk)[None]
+        values: Tensor = _LinearLogProbabilities.apply(rows, weight, bias, batch.target, chunk)  # type: ignore[no-untyped-call]
+        return values[None]
 
     def any_head(hidden: Tensor) -> Tensor:
-        rows = hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.source)
-        parts = [checkpoint(_picked, original, *part, use_reentrant=False)
-                 for part in zip(rows.split(chunk), batch.target.split(chunk), strict=True)]  # fmt: skip
-        return torch.cat(parts)[None]
+        pieces = zip(torch.split(_at_sources(hidden, batch), chunk), torch.split(batch.target, chunk), strict=True)
+        return torch.cat([checkpoint(_picked, original, *piece, use_reentrant=False) for piece in pieces])[None]
 
     return linear if type(head) is nn.Linear and "forward" not in head.__dict__ else any_head
 
 
+def _at_sources(hidden: Tensor, batch: Batch) -> Tensor:
+    return hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.source)
+
+
 def _select(original: Callable[[Tensor], Tensor], batch: Batch) -> Callable[[Tensor], Tensor]:
     def selected(hidden: Tensor) -> Tensor:
-        return original(hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.source)[None])
+        return original(_at_sources(hidden, batch)[None])
 
     return selected
 
@@ -194,14 +199,14 @@ def _picked(head: Callable[[Tensor], Tensor], hidden: Tensor, target: Tensor) ->
 @contextmanager
 def _forward_replaced(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
     own = module.__dict__.get("forward")
-    module.forward = forward  # type: ignore[method-assign]
+    module.forward = forward
     try:
         yield
     finally:
         if own is None:
             del module.forward
         else:
-            module.forward = own  # type: ignore[method-assign]
+            module.forward = own
 
 
 class _LinearLogProbabilities(torch.autograd.Function):
@@ -231,7 +236,7 @@ class _LinearLogProbabilities(torch.autograd.Function):
         return torch.cat(values)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
         slope, target, *trained = ctx.saved_tensors
         to_hidden = slope * incoming[:, None].to(slope.dtype)

@@ -124,11 +124,12 @@ class _Layout:
 
     def batch(self, lengths: Tensor, shared: bool) -> Batch:
         width = max(len(ids) for ids, *_ in self.rows)
-        padded = [[values + [0] * (width - len(values)) for values in column] for column in zip(*self.rows, strict=True)]
-        row, position, target = torch.tensor(self.predictions).T
-        entry, owner = torch.tensor(self.entries).T
-        return Batch(*map(torch.tensor, padded), source=row * width + position, target=target.contiguous(),
-                     entry=entry.contiguous(), owner=owner.contiguous(), lengths=lengths, shared=shared)  # fmt: skip
+        # [R, 4, L]: ids, positions, block, branch
+        padded = torch.tensor([[values + [0] * (width - len(values)) for values in row] for row in self.rows])
+        ids, positions, block, branch = padded.unbind(1)
+        row, position, target = torch.tensor(self.predictions).unbind(1)
+        entry, owner = torch.tensor(self.entries).unbind(1)
+        return Batch(ids, positions, block, branch, row * width + position, target, entry, owner, lengths, shared)
 
 
 def _first_fit(sizes: Sequence[int]) -> list[list[int]]:

@@ -4,7 +4,7 @@ __all__ = ["Pair", "PairSummary", "read_pairs"]
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,10 +107,12 @@ def read_pairs(
         raise InputError(f"max_prompt_length={max_prompt_length} must be at least 1 and below max_length={max_length}")
     label = str(source) if isinstance(source, str | Path) else "data"
     pairs, skipped, cut = [], Counter[str](), Counter[str]()
-    number = 0
-    for number, load in _rows(source):
+    for number, row in enumerate(_rows(source), 1):
+        if isinstance(row, bytes) and not row.strip():
+            continue
         try:
-            pair, pair_cut = _pair(load(), tokenizer, max_length, max_prompt_length)
+            values = _parse(row) if isinstance(row, bytes) else row
+            pair, pair_cut = _pair(values, tokenizer, max_length, max_prompt_length)
         except _BadRow as reason:
             if bad_rows == "fail":
                 raise InputError(f"{label}: row {number}: {reason}") from None
@@ -128,17 +130,14 @@ def _first_reason(skipped: Counter[str]) -> str:
     return f"; most often: {skipped.most_common(1)[0][0]}" if skipped else ""
 
 
-def _rows(source: str | Path | Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, Callable[[], Any]]]:
-    """Yield (number from 1, loader) for each row; the loader raises _BadRow."""
+def _rows(source: str | Path | Iterable[Mapping[str, Any]]) -> Iterator[bytes | Mapping[str, Any]]:
+    """Yield each line of a file, or each row as it is."""
     if not isinstance(source, str | Path):
-        for number, row in enumerate(source, 1):
-            yield number, lambda row=row: row
+        yield from source
         return
     try:
         with open(source, "rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield number, lambda line=line: _parse(line)
+            yield from lines
     except OSError as error:
         raise InputError(f"{str(source)!r} cannot be read: {error.strerror}") from None
 

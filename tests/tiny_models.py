@@ -8,16 +8,16 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 VOCABULARY = 320
-_SIZES: dict[str, Any] = dict(vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-                              num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256)  # fmt: skip
+_SIZES = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+          "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256}  # fmt: skip
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": _SIZES,
     "qwen2": _SIZES,
     "qwen3": _SIZES | {"head_dim": 8},
     "mistral": _SIZES | {"sliding_window": None},
-    "gpt2": dict(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=256),
-    "opt": dict(vocab_size=VOCABULARY, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4,
-                max_position_embeddings=256, word_embed_proj_dim=32, dropout=0.0),
+    "gpt2": {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256},
+    "opt": {"vocab_size": VOCABULARY, "hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "max_position_embeddings": 256, "word_embed_proj_dim": 32},
     "gemma2": _SIZES | {"head_dim": 8, "sliding_window": 8},
 }  # fmt: skip
 
@@ -25,7 +25,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 def tiny_model(family: str = "llama", *, seed: int = 0, dtype: torch.dtype = torch.float32, attention: str = "sdpa",
                spread: float = 0.2, **changes: Any) -> Any:  # fmt: skip
     """A random model, its weights spread widely enough that every part of it matters."""
-    ends = dict(bos_token_id=1, eos_token_id=2, pad_token_id=2)
+    ends = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
     config = CONFIG_MAPPING[family](**FAMILIES[family] | ends | changes)
     with torch.random.fork_rng():
         torch.manual_seed(seed)

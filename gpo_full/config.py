@@ -1,0 +1,151 @@
+"""What a run is: the Trainer's own arguments and the few that GPO adds, each checked."""
+
+__all__ = ["GPOConfig"]
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainingArguments
+
+from gpo_full.log_probabilities import MARGINS
+from gpo_full.pairs import BAD_ROWS
+from gpo_theory import Loss, find_loss
+from gpo_theory.errors import InputError, nearest
+from gpo_theory.transforms import soft_label
+
+# Inherited options that this training would ignore, or that would break it, and why.
+REFUSED = {
+    "label_smoothing_factor": "it smooths token labels; label_noise is the preference's",
+    "neftune_noise_alpha": "noise in the embeddings moves the policy away from its stored reference",
+    "use_liger_kernel": "the response log-probabilities have their own head",
+    "auto_find_batch_size": "it would change the batch, and with it the run",
+    "train_sampling_strategy": "pairs are drawn at random, once per epoch",
+    "prediction_loss_only": "evaluation returns metrics of the margin, never logits",
+    "batch_eval_metrics": "evaluation metrics are exact means over pairs",
+    "label_names": "the batches hold no labels",
+    "torch_compile": "it has not been tried with packed rows",
+    "fsdp": "sharded training is not supported yet",
+    "deepspeed": "sharded training is not supported yet",
+    "restore_callback_states_from_checkpoint": "metrics resume by themselves",
+}
+
+
+@dataclass
+class GPOConfig(TrainingArguments):
+    """Arguments of `GPOTrainer`: those of `transformers.TrainingArguments` and the following.
+
+    The loss of a pair is f(beta rho), rho = log pi/pi_ref (chosen) - log pi/pi_ref (rejected), in nats; a batch's
+    loss is the mean over its pairs, however they are split into micro-batches. A value that cannot be used raises
+    InputError, and so do inherited options that would be ignored or would break this training (`REFUSED`).
+    Dropout is always off: with it, the policy would differ from its own reference at step 0.
+
+    Metrics are logged at every step of a run of at most 1,000 steps, else at every tenth, unless `logging_steps` is
+    given.
+    """
+
+    loss: str = field(default="logistic", metadata={"help": "name, alias or formula in x of the loss f"})
+    parameters: dict[str, Any] | None = field(default=None, metadata={"help": "values of the formula's parameters"})
+    beta: float = field(default=0.1, metadata={"help": "scale of the margin, above 0; x = beta * rho"})
+    margin: str = field(default="sum", metadata={"help": "rho from summed or length-averaged log-ratios: sum, mean"})
+    label_noise: float = field(default=0.0, metadata={"help": "rate e of flipped labels: (1-e) f(x) + e f(-x), e < 1/2"})
+    max_length: int = field(default=1024, metadata={"help": "tokens of prompt and response; the response is cut"})
+    max_prompt_length: int | None = field(
+        default=None, metadata={"help": "tokens of the prompt, its first ones are cut (default: half of max_length)"}
+    )
+    reference_store: str | None = field(
+        default=None, metadata={"help": "folder of reference log-probabilities (default: in the cache)"}
+    )
+    train_last_layers: int | None = field(
+        default=None, metadata={"help": "train the last layers and the final norm only; the rest is frozen"}
+    )
+    lora_rank: int | None = field(default=None, metadata={"help": "train adapters of this rank on all linear layers"})
+    bad_rows: str = field(default="fail", metadata={"help": "what to do with a row that cannot be used: fail, skip"})
+    scale_gradient: bool = field(
+        default=False,
+        metadata={"help": "optimise f(beta rho) / (beta |f'(0)|), so that every loss and beta starts with the same "
+                          "gradient; metrics show f itself. max_grad_norm=0 turns clipping off"},
+    )  # fmt: skip
+    learning_rate: float = field(default=1e-6, metadata={"help": "initial learning rate"})
+    logging_steps: float | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "steps between metrics (default: 1 up to 1,000 steps, else 10)"}
+    )
+
+    def __post_init__(self) -> None:
+        _check_refused(self)
+        _check_values(self)
+        if self.max_prompt_length is None:
+            self.max_prompt_length = self.max_length // 2
+        self.automatic_logging = self.logging_steps is None
+        if self.automatic_logging:
+            self.logging_steps = self.logging_interval(self.max_steps)
+        self.objective()
+        try:
+            super().__post_init__()
+        except (ValueError, TypeError) as error:
+            raise InputError(str(error)) from None
+        self.remove_unused_columns = False
+        self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
+        # The filter would replace a NaN by an average and log it as if nothing had happened.
+        self.logging_nan_inf_filter = False
+        if self.n_gpu > 1:
+            raise InputError(f"{self.n_gpu} devices are visible without a launcher, which would run nn.DataParallel; "
+                             "use `accelerate launch`, or show one device")  # fmt: skip
+
+    def objective(self) -> Loss:
+        """Return the loss that is optimised, label noise included."""
+        values = {name: value if isinstance(value, int | Fraction) else str(value)
+                  for name, value in (self.parameters or {}).items()}  # fmt: skip
+        loss = find_loss(self.loss, values)
+        return soft_label(loss, str(self.label_noise)) if self.label_noise else loss
+
+    def store_folder(self) -> Path:
+        """Return the folder of reference log-probabilities."""
+        from gpo_full.files import cache_root
+
+        return Path(self.reference_store).expanduser() if self.reference_store else cache_root() / "references"
+
+    @staticmethod
+    def logging_interval(max_steps: int) -> int:
+        """Return the number of steps between metrics in a run of `max_steps`."""
+        return 1 if 0 < max_steps <= 1000 else 10
+
+
+def _check_refused(config: GPOConfig) -> None:
+    defaults = {each.name: each.default for each in fields(TrainingArguments)}
+    for name, reason in REFUSED.items():
+        if getattr(config, name) not in (defaults[name], None, False, "", []):
+            raise InputError(f"{name}={getattr(config, name)!r} is refused: {reason}")
+
+
+def _check_values(config: GPOConfig) -> None:
+    if not _is_number(config.beta) or not 0 < config.beta < math.inf:
+        raise InputError(f"beta={config.beta!r} must be a finite number above 0")
+    if not _is_number(config.label_noise) or not 0 <= config.label_noise < 0.5:
+        raise InputError(f"label_noise={config.label_noise!r} must be at least 0 and below 1/2")
+    for name, allowed in (("margin", MARGINS), ("bad_rows", BAD_ROWS)):
+        value = getattr(config, name)
+        if value not in allowed:
+            raise InputError(f"{name}={value!r}; allowed: {', '.join(allowed)}{nearest(str(value), allowed)}")
+    _check_counts(config)
+    if not isinstance(config.loss, str) or not isinstance(config.parameters or {}, Mapping):
+        raise InputError("loss must be a name or a formula, parameters a mapping from names to numbers")
+
+
+def _check_counts(config: GPOConfig) -> None:
+    for name in ("max_length", "max_prompt_length", "train_last_layers", "lora_rank"):
+        value = getattr(config, name)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise InputError(f"{name}={value!r} must be a whole number of at least 1")
+    if config.max_length < 2 or (config.max_prompt_length or 1) >= config.max_length:
+        raise InputError(f"max_prompt_length={config.max_prompt_length} leaves no token of max_length="
+                         f"{config.max_length} to the response")  # fmt: skip
+    if config.train_last_layers is not None and config.lora_rank is not None:
+        raise InputError("train_last_layers and lora_rank exclude each other")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,111 @@
+"""What training shows: exact means over the pairs since the last object, with one transfer from the device for each."""
+
+__all__ = ["Meter", "NonFiniteLoss", "pair_metrics"]
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Below this share of |f'(0)| a pair no longer moves the policy.
+FLAT = 0.01
+# One column per pair; `pairs` counts them.
+COLUMNS = ("pairs", "loss", "margin", "regularizer", "log_ratio_chosen", "log_ratio_rejected", "accuracy", "weight",
+           "saturated_left", "saturated_right", "flat_right")  # fmt: skip
+
+
+class NonFiniteLoss(ArithmeticError):
+    """The loss or its gradient became NaN or infinite; training cannot go on from there."""
+
+
+def pair_metrics(
+    loss: Tensor,
+    slope: Tensor,
+    x: Tensor,
+    log_ratios: Tensor,
+    knees: tuple[float | None, float | None] = (None, None),
+    slope_at_zero: float | None = None,
+) -> Tensor:
+    """Return the sums of COLUMNS over P pairs, [11] in float64; nothing leaves the device.
+
+    `loss` is f(x), `slope` f'(x), `x` = beta rho, each [P]; `log_ratios` is log(pi/pi_ref) of the two responses,
+    [P, 2] in nats, rho their difference. `flat_right` counts x > 0 with -f'(x) < |f'(0)| / 100.
+
+    >>> import torch
+    >>> ratios = torch.tensor([[2.0, 1.0], [0.0, 0.0]])
+    >>> x = ratios[:, 0] - ratios[:, 1]
+    >>> pair_metrics((1 - x) ** 2, -2 * (1 - x), x, ratios, slope_at_zero=-2.0).tolist()
+    [2.0, 1.0, 1.0, 0.5, 2.0, 1.0, 1.5, 2.0, 0.0, 0.0, 1.0]
+    """
+    rho = log_ratios[:, 0] - log_ratios[:, 1]
+    left, right = knees
+    none = torch.zeros_like(x)
+    columns = (
+        torch.ones_like(x), loss, rho, rho.square() / 2, log_ratios[:, 0], log_ratios[:, 1],
+        (rho > 0) + (rho == 0) * 0.5, -slope,
+        none if left is None else x < left, none if right is None else x > right,
+        none if slope_at_zero is None else (x > 0) & (-slope < FLAT * abs(slope_at_zero)),
+    )  # fmt: skip
+    return torch.stack([column.detach().double() for column in columns]).sum(1)
+
+
+class Meter:
+    """Running sums since the last object, on the device until they are asked for."""
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        # COLUMNS, then tokens, gradient norms, optimizer steps.
+        self._sums = torch.zeros(len(COLUMNS) + 3, dtype=torch.float64, device=device)
+        self._tokens_before = 0.0
+        self._cpu_offset = -time.process_time()
+
+    def add(self, sums: Tensor, tokens: Tensor | int) -> None:
+        """Add a batch: the sums of COLUMNS and the number of tokens processed."""
+        self._sums[: len(COLUMNS)] += sums
+        self._sums[-3] += tokens
+
+    def add_gradient_norm(self, norm: Tensor | float) -> None:
+        """Add the gradient norm of one optimizer step, before clipping."""
+        self._sums[-2] += norm
+        self._sums[-1] += 1
+
+    def drain(self, reduce: Callable[[Tensor], Tensor] = lambda sums: sums) -> dict[str, float]:
+        """Return the object's values and start again at zero; `reduce` adds the sums of all ranks up.
+
+        Raises NonFiniteLoss instead of averaging a NaN in.
+        """
+        *columns, tokens, norms, steps = self._finite(reduce(self._sums))
+        values = dict(zip(COLUMNS, columns, strict=True))
+        pairs = values.pop("pairs")
+        means = {name: total / pairs for name, total in values.items()} if pairs else dict.fromkeys(values, 0.0)
+        spread = math.sqrt(max(0.0, 2 * means["regularizer"] - means["margin"] ** 2))
+        self._tokens_before += tokens
+        self._sums.zero_()
+        return {
+            "loss": means["loss"], "margin": means["margin"], "margin_std": spread,
+            **{name: means[name] for name in COLUMNS[4:7]}, "regularizer": means["regularizer"],
+            **{name: means[name] for name in COLUMNS[7:]},
+            "grad_norm": norms / steps if steps else 0.0,
+            "tokens": int(self._tokens_before), "cpu_seconds": self._cpu_offset + time.process_time(),
+        }  # fmt: skip
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, as JSON."""
+        return {"sums": self._finite(self._sums), "tokens": self._tokens_before,
+                "cpu_seconds": self._cpu_offset + time.process_time()}  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self._sums = torch.tensor(state["sums"], dtype=torch.float64, device=self._sums.device)
+        self._tokens_before = state["tokens"]
+        self._cpu_offset += state["cpu_seconds"]
+
+    def _finite(self, sums: Tensor) -> list[float]:
+        values: list[float] = sums.tolist()
+        if not all(map(math.isfinite, values)):
+            names = (*COLUMNS, "tokens", "grad_norm", "steps")
+            broken = [name for name, value in zip(names, values, strict=True) if not math.isfinite(value)]
+            raise NonFiniteLoss(f"not finite: {', '.join(broken)}")
+        return values
