@@ -57,7 +57,7 @@ def exact_value(node: Expr, x: Fraction) -> Fraction | None:
         return power
     values = [exact_value(child, x) for child in node.children]
     known = [value for value in values if value is not None]
-    if head == "*" and 0 in known and not any(v is None and c.depends_on_x for v, c in zip(values, args, strict=True)):
+    if head == "*" and 0 in known and not any(v is None and c.depends_on_x for v, c in zip(values, node.args, strict=True)):
         return Fraction(0)
     if not values or len(known) < len(values):
         return None

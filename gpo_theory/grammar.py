@@ -51,6 +51,8 @@ class _Reader:
             raise self.refuse(f"{len(self.text)} characters; at most {MAX_CHARACTERS} are allowed")
         if not self.text.isascii() or not self.text.isprintable():
             raise self.refuse("only printable ASCII characters are allowed")
+        if "#" in self.text:
+            raise self.refuse("'#' is not part of the grammar")
         if not self.text.strip():
             raise self.refuse("a formula in x is needed")
         try:

@@ -13,6 +13,7 @@ from gpo_theory.formula import COMPARISONS, DEFINITIONS, PRIMITIVES, Expr, subst
 from gpo_theory.grammar import parse_formula
 
 _RESERVED = {"x", "e", "pi", "where", "and", "or", *PRIMITIVES, *DEFINITIONS, *COMPARISONS}
+_NUMBER = re.compile(r"[+-]?(?=.{1,31}$)(\d+/\d+|(\d+\.?\d*|\.\d+)([eE][+-]?\d\d?)?)")
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,7 @@ def _rational(name: str, value: Fraction | int | str) -> Fraction:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,30}", name) or name in _RESERVED:
         raise ParseError(f"{name!r} cannot name a parameter: letters, digits and _ that are no word of the grammar")
     try:
-        if isinstance(value, str) and not re.fullmatch(r"[+-]?(\d{1,30}/\d{1,30}|\d{0,30}\.?\d{0,30}([eE][+-]?\d\d?)?)", value):
-            raise ValueError
-        if isinstance(value, float):
+        if not isinstance(value, Fraction | int | str) or (isinstance(value, str) and not _NUMBER.fullmatch(value)):
             raise ValueError
         return Fraction(value)
     except (ValueError, ZeroDivisionError):

@@ -3,7 +3,7 @@
 `python -m gpo_theory.plots FILE` draws the picture of the README, the paper's six losses with f' and f''.
 """
 
-__all__ = ["colour", "save", "shapes", "slope_tails"]
+__all__ = ["colour", "picture", "save", "shapes", "slope_tails"]
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -74,6 +74,13 @@ def slope_tails(losses: Sequence[Loss], axes: "Axes | None" = None, high: float 
     return axes
 
 
+def picture(path: "Path | str") -> None:
+    """Write the picture of the README and of the book's first page: `shapes` of the paper's six losses."""
+    from gpo_theory.catalogue import LOSSES
+
+    save(shapes([LOSSES[name] for name in _PAPER]), path)
+
+
 def save(figure: "Figure", path: "Path | str") -> None:
     """Write `figure` to `path`; the same figure gives the same file, with no date or version in it."""
     from matplotlib import rc_context
@@ -116,6 +123,4 @@ def _derivatives(loss: Loss, x: NDArray[np.float64]) -> tuple[NDArray[np.float64
 if __name__ == "__main__":
     import sys
 
-    from gpo_theory.catalogue import LOSSES
-
-    save(shapes([LOSSES[name] for name in _PAPER]), sys.argv[1])
+    picture(sys.argv[1])

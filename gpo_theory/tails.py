@@ -1,0 +1,130 @@
+"""The tails of f and of -f': what a loss still says about a pair whose margin is already far from 0."""
+
+__all__ = ["Tail", "tails"]
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+import flint
+from flint import arb
+
+from gpo_theory.asymptotics import Expansion, Growth, NoExpansionError, at_infinity
+from gpo_theory.balls import enclose
+from gpo_theory.constants import sign, text
+from gpo_theory.formula import Expr
+from gpo_theory.grammar import parse_formula
+from gpo_theory.pieces import UnsplitError, split
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The class of a function as |x| -> infinity on one side, with X = |x|.
+
+    `rate`: decay or growth rate c of exp(-+c X) with the sign of the function, or the coefficient of X^order or log X;
+    `order`: the power; `limit`: exact text, "inf" or "-inf"; `verdict`: "proved" by exact expansion, else "evidence".
+    """
+
+    kind: str
+    rate: str | None = None
+    order: str | None = None
+    limit: str | None = None
+    verdict: str = "evidence"
+
+    def as_dict(self) -> dict[str, str | None]:
+        """Return the JSON form."""
+        return {"class": self.kind, "rate": self.rate, "order": self.order, "limit": self.limit,
+                "verdict": self.verdict}  # fmt: skip
+
+
+UNKNOWN = Tail("unknown")
+
+
+def tails(f: Expr) -> dict[str, dict[str, Tail]]:
+    """Return {"left"|"right": {"loss"|"slope": Tail}} for a primitive formula; `slope` describes -f'.
+
+    >>> from gpo_theory.grammar import parse_formula
+    >>> tails(parse_formula("log(1+exp(-x))").primitive())["right"]["slope"]
+    Tail(kind='exponential', rate='1', order=None, limit='0', verdict='proved')
+    """
+    return {name: {"loss": tail(f, side), "slope": slope_tail(f, side)} for name, side in (("left", -1), ("right", 1))}
+
+
+@lru_cache(maxsize=512)
+def tail(f: Expr, side: int) -> Tail:
+    """Return the tail of f itself on one side (-1 left, 1 right)."""
+    outer = _outer(f, side)
+    return UNKNOWN if outer is None else _classify(outer, side)
+
+
+@lru_cache(maxsize=512)
+def slope_tail(f: Expr, side: int) -> Tail:
+    """Return the tail of -f' on one side."""
+    outer = _outer(f, side)
+    return UNKNOWN if outer is None else _classify(-outer.diff(), side)
+
+
+def _outer(f: Expr, side: int) -> Expr | None:
+    try:
+        return split(f)[0 if side < 0 else -1].f
+    except UnsplitError:
+        return None
+
+
+def _classify(f: Expr, side: int) -> Tail:
+    try:
+        expansion = at_infinity(f, side)
+        if not expansion.terms:
+            return Tail("zero", limit="0", verdict="proved") if expansion.dropped is None else UNKNOWN
+        growth, coefficient = expansion.lead
+        direction = sign(coefficient)
+    except NoExpansionError:
+        return UNKNOWN
+    if not direction or not _agrees(f, side, expansion):
+        return UNKNOWN
+    kind, rate, order = _shape(growth, coefficient, direction)
+    limit = "0" if growth < Growth() else text(coefficient) if growth == Growth() else "inf" if direction > 0 else "-inf"
+    return Tail(kind, rate, order, limit, "unknown" if kind == "unknown" else "proved") if kind != "unknown" else UNKNOWN
+
+
+def _shape(growth: Growth, coefficient: Any, direction: int) -> tuple[str, str | None, str | None]:
+    if any(growth.q):
+        degree = next(len(growth.q) - i for i, c in enumerate(growth.q) if c)
+        leading = growth.q[len(growth.q) - degree]
+        kind = ("" if degree == 1 else "super_") + ("exponential" if leading < 0 else "exponential_growth")
+        return kind, str(direction * abs(leading)), str(growth.a) if growth.a else None
+    if growth.a == 0:
+        return ("logarithmic" if growth.b else "constant"), text(coefficient) if growth.b else None, None
+    if growth.b:
+        return "unknown", None, None
+    if growth.a < 0:
+        return "power", text(coefficient), str(-growth.a)
+    return ("linear" if growth.a == 1 else "polynomial"), text(coefficient), str(growth.a)
+
+
+def _agrees(f: Expr, side: int, expansion: Expansion) -> bool:
+    """Cross-check by certified probes: f over its leading term must come near 1 at two growing points."""
+    growth, coefficient = expansion.lead
+    constant = parse_formula(text(coefficient)).primitive()
+    distances = []
+    for x in (Fraction(2) ** 10, Fraction(2) ** 16):
+        with flint.ctx.workprec(256):
+            leading = _value(growth, x) * enclose(constant, Fraction(0), 256)
+        for bits in (2**9, 2**12, 2**18):
+            value = enclose(f, side * x, bits)
+            if value.is_finite() and value.rel_accuracy_bits() > 20:
+                break
+        else:
+            return True  # the probe cannot see that far (a Gaussian tail): the exact expansion stands alone
+        distances.append(abs(value / leading - 1))
+    # A logarithmic correction such as log(X)/X dies slowly; what matters is that the distance shrinks.
+    return bool(distances[1] < 0.25) or bool(distances[1] < distances[0])
+
+
+def _value(growth: Growth, x: Fraction) -> arb:
+    ball = arb(int(x))
+    exponent = sum((arb(c.numerator) / c.denominator * ball ** (len(growth.q) - i) for i, c in enumerate(growth.q) if c),
+                   arb(0))  # fmt: skip
+    power = (ball.log() * (arb(growth.a.numerator) / growth.a.denominator)).exp()
+    return exponent.exp() * power * ball.log() ** growth.b
