@@ -80,15 +80,15 @@ def descend(model: Bandit | GaussianMixture, start: Tensor, loss: Losses = None,
     objective = _objective(loss, preferences, len(model.log_reference))
     scale = _positive("beta", beta)
     parameters = _expanded(start, scale, loss)
-    records, path = [], [parameters]
+    records = torch.empty(steps + 1, 3, *parameters.shape[:-1], dtype=torch.float64)
+    path = torch.empty(steps + 1, *parameters.shape, dtype=torch.float64)
     for step in watch(range(steps + 1)):
         measured, gradient = _gradient(model, parameters, objective, scale)
-        if not torch.stack(measured).isfinite().all():
+        records[step], path[step] = torch.stack(measured), parameters
+        if not (records[step].isfinite().all() and gradient.isfinite().all()):
             raise InputError(f"descent left the finite numbers at step {step} with lr {lr:g}; use a smaller one")
-        records.append(measured)
         parameters = parameters - lr * gradient
-        path.append(parameters)
-    return _trace(torch.arange(steps + 1), records, torch.stack(path[:-1]))
+    return Trace(torch.arange(steps + 1), records[:, 0], records[:, 1], records[:, 2], path)
 
 
 def flow(model: Bandit | GaussianMixture, start: Tensor, loss: Losses = None, *, beta: float | Tensor = 1.0,
@@ -117,7 +117,8 @@ def flow(model: Bandit | GaussianMixture, start: Tensor, loss: Losses = None, *,
     if not solution.success:
         raise InputError(f"gradient flow stopped early: {solution.message}")
     path = torch.as_tensor(solution.y.T.copy()).reshape(points, *first.shape)
-    return _trace(times, [_gradient(model, theta, objective, scale)[0] for theta in path], path)
+    records = torch.stack([torch.stack(_gradient(model, theta, objective, scale)[0]) for theta in path])
+    return Trace(times, records[:, 0], records[:, 1], records[:, 2], path)
 
 
 _Objective = Callable[[Bandit | GaussianMixture, Tensor, Tensor | None, Tensor], Tensor]
@@ -188,8 +189,3 @@ def _positive(name: str, value: float | Tensor) -> Tensor:
     if not (tensor.isfinite() & (tensor > 0)).all():
         raise InputError(f"{name} must be positive, not {tensor.tolist()}")
     return tensor
-
-
-def _trace(step: Tensor, records: Sequence[Measured], path: Tensor) -> Trace:
-    kl, regularizer, objective = (torch.stack(values) for values in zip(*records, strict=True))
-    return Trace(step, kl, regularizer, objective, path)

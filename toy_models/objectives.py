@@ -17,7 +17,8 @@ def kl(log_policy: Tensor, log_reference: Tensor) -> Tensor:
     >>> kl(torch.tensor([0.25, 0.75]).log(), half).item()
     0.130...
     """
-    return (log_policy.exp() * (log_policy - log_reference)).sum(-1)
+    # Clamped, because rounding makes -1e-17 of a KL that is 0.
+    return (log_policy.exp() * (log_policy - log_reference)).sum(-1).clamp_min(0)
 
 
 def variance(log_ratio: Tensor, mu: Tensor) -> Tensor:

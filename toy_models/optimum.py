@@ -67,5 +67,5 @@ def _quadratic_tilt(loss: Loss, preferences: Preferences, model: Bandit | Gaussi
     slope, curvature = (c.value if c else None for c in coefficients[1:])
     if not R or slope is None or curvature is None or slope >= 0 or curvature <= 0:
         return None
-    borda = preferences.matrix @ model.mu
+    borda: Tensor = preferences.matrix @ model.mu
     return (2 * borda - 1) / R

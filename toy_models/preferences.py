@@ -42,8 +42,11 @@ class Preferences:
     def from_rewards(cls, rewards: Tensor | Sequence[float]) -> Self:
         """Return the Bradley-Terry preferences sigmoid(r_i - r_j) of rewards r of shape (K,)."""
         r = torch.as_tensor(rewards, dtype=torch.float64)
-        if r.ndim != 1 or not r.isfinite().all():
-            raise InputError(f"rewards must be a list of finite numbers, not {r.tolist()}")
+        if r.ndim != 1 or len(r) < 2:
+            raise InputError(f"rewards must be a list of at least 2 numbers, not {r.tolist()}")
+        if not r.isfinite().all():
+            first = int((~r.isfinite()).nonzero()[0])
+            raise InputError(f"reward {first + 1} of {len(r)} is {r[first].item()}, not a finite number")
         preferences = cls.__new__(cls)
         # Kept as given: a saturated sigmoid could not be inverted.
         object.__setattr__(preferences, "rewards", r)
