@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 # Okabe and Ito's colour-blind safe palette, one colour per loss across the whole book.
 _PALETTE = {"logistic": "#0072B2", "hinge": "#D55E00", "squared": "#009E73", "exponential": "#CC79A7",
@@ -89,10 +90,11 @@ def save(figure: "Figure", path: "Path | str") -> None:
         figure.savefig(path, metadata={"Date": None, "Creator": None} if str(path).endswith("svg") else None)
 
 
-def _line(axes: "Axes", name: str, x: NDArray[np.float64], y: NDArray[np.float64]):  # type: ignore[no-untyped-def]
-    dashes = _DASHES.get(name)
-    style = {"dashes": dashes} if dashes else {}
-    return axes.plot(x, y, color=colour(name), label=name.replace("_", " "), linewidth=1.8, **style)[0]
+def _line(axes: "Axes", name: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> "Line2D":
+    (line,) = axes.plot(x, y, color=colour(name), label=name.replace("_", " "), linewidth=1.8)
+    if name in _DASHES:
+        line.set_dashes(_DASHES[name])
+    return line
 
 
 def _axes() -> "Axes":

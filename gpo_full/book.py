@@ -1,0 +1,126 @@
+"""The book: executed lessons and a generated catalogue, as static pages that open from a file with no network."""
+
+__all__ = ["BookError", "build_book", "outside_addresses"]
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from html.parser import HTMLParser
+from importlib.metadata import files
+from pathlib import Path
+
+from gpo_full.catalogue_page import catalogue_page
+from gpo_full.lessons import notebooks_folder
+from gpo_theory.plots import picture
+
+_PAGES = ("index.md", "conf.py", "_static")
+_MATHJAX = ("es5/tex-svg-full.js", "LICENSE")
+# Elements whose address a browser fetches by itself; a link that a reader may follow is not among them.
+_FETCHED = {"script": ("src",), "img": ("src", "srcset"), "iframe": ("src",), "source": ("src", "srcset"),
+            "embed": ("src",), "object": ("data",), "video": ("src", "poster"), "audio": ("src",), "track": ("src",),
+            "input": ("src",), "image": ("href", "xlink:href"), "use": ("href", "xlink:href")}  # fmt: skip
+_FETCHED_LINKS = {"stylesheet", "icon", "apple-touch-icon", "preload", "prefetch", "preconnect", "dns-prefetch",
+                  "modulepreload", "manifest"}  # fmt: skip
+_OUTSIDE = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*:)?//", re.IGNORECASE)
+_CSS_ADDRESS = re.compile(r"""(?:url\(|@import)\s*["']?((?:[a-z][a-z0-9+.-]*:)?//[^"')\s;]+)""", re.IGNORECASE)
+
+
+class BookError(RuntimeError):
+    """The book does not build, or a page of it would fetch something from outside."""
+
+
+def build_book(executed: Sequence[Path], output: Path) -> Path:
+    """Render executed notebooks, the index and the catalogue into `output` and return its `index.html`.
+
+    `output` is replaced as a whole, and only when the new book is complete and fetches nothing from outside.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as name:
+        source, pages = Path(name, "source"), Path(name, "pages")
+        _gather(executed, source)
+        _sphinx(source, pages, Path(name, "doctrees"))
+        found = outside_addresses(pages)
+        if found:
+            raise BookError("the book would fetch from outside: " + "; ".join(found))
+        if output.exists():
+            output.rename(Path(name, "previous"))
+        pages.rename(output)
+    return output / "index.html"
+
+
+def _gather(executed: Sequence[Path], source: Path) -> None:
+    """Lay out what Sphinx reads: pages of the checkout, executed lessons, generated catalogue and picture, MathJax."""
+    source.mkdir()
+    for page in _PAGES:
+        origin = notebooks_folder() / page
+        (shutil.copytree if origin.is_dir() else shutil.copy)(origin, source / page)
+    for notebook in executed:
+        shutil.copy(notebook, source)
+    (source / "catalogue.md").write_text(catalogue_page(), encoding="utf-8")
+    picture(source / "_static" / "losses.svg")
+    mathjax = source / "_static" / "mathjax"
+    mathjax.mkdir()
+    for file in files("django-static-mathjax") or ():
+        if str(file).endswith(tuple(f"static/mathjax/{name}" for name in _MATHJAX)):
+            shutil.copy(str(file.locate()), mathjax)
+
+
+def _sphinx(source: Path, pages: Path, doctrees: Path) -> None:
+    command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-W", "--keep-going", "-d", doctrees, source, pages]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BookError(f"sphinx found faults in the pages:\n{done.stderr.strip()}")
+    (pages / ".buildinfo").unlink(missing_ok=True)
+
+
+class _Addresses(HTMLParser):
+    """Collects the outside addresses that a browser fetches when it opens a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self._style = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {key: value or "" for key, value in attrs}
+        names = _FETCHED.get(tag, ())
+        if tag == "link" and _FETCHED_LINKS & set(values.get("rel", "").lower().split()):
+            names = ("href",)
+        candidates = [part for name in names for part in _parts(name, values.get(name, ""))]
+        self.found += [address.strip() for address in candidates if _OUTSIDE.match(address)]
+        self.found += _CSS_ADDRESS.findall(values.get("style", ""))
+        self._style = tag == "style"
+
+    def handle_data(self, data: str) -> None:
+        if self._style:
+            self.found += _CSS_ADDRESS.findall(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        self._style = False
+
+
+def _parts(attribute: str, value: str) -> list[str]:
+    # Only a srcset is a list; a data: address may hold commas of its own.
+    return value.split(",") if attribute == "srcset" else [value]
+
+
+def outside_addresses(folder: Path) -> list[str]:
+    """Return `page: address` for every address outside `folder`'s files that a browser would fetch by itself.
+
+    Markup (`script`, `img`, `link rel=stylesheet`, ...) and style sheets are read; a hyperlink is not a fetch.
+    Requests made by running scripts are outside its reach: those are counted in a real browser by the tests.
+    """
+    return sorted(set(_search(folder)))
+
+
+def _search(folder: Path) -> Iterator[str]:
+    for page in folder.rglob("*.html"):
+        parser = _Addresses()
+        parser.feed(page.read_text(encoding="utf-8"))
+        yield from (f"{page.relative_to(folder)}: {address}" for address in parser.found)
+    for sheet in folder.rglob("*.css"):
+        text = sheet.read_text(encoding="utf-8")
+        yield from (f"{sheet.relative_to(folder)}: {address}" for address in _CSS_ADDRESS.findall(text))

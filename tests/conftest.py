@@ -1,0 +1,64 @@
+"""Tests that need a tool run where the tool is, and are deselected and listed with the cause where it is not."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+
+def _missing() -> dict[str, str]:
+    """Marker -> why tests with it cannot run here."""
+    causes = {}
+    if shutil.which("chromium") is None:
+        causes["browser"] = "chromium is not on the path"
+    if shutil.which("coqc") is None:
+        causes["coq"] = "coqc is not on the path"
+    if not _cuda():
+        causes["gpu"] = "no CUDA device"
+    return causes
+
+
+def _cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    marked = [item for item in items if any(item.get_closest_marker(name) for name in ("browser", "coq", "gpu"))]
+    causes = _missing() if marked else {}
+    reasons = {item: causes[mark] for item in marked for mark in causes if item.get_closest_marker(mark)}
+    if reasons:
+        config.hook.pytest_deselected(items=list(reasons))
+        items[:] = [item for item in items if item not in reasons]
+    config.stash[_DESELECTED] = [f"{item.nodeid}: {cause}" for item, cause in reasons.items()]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    lines = config.stash.get(_DESELECTED, [])
+    if lines:
+        terminalreporter.section("deselected, with the cause")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
+_DESELECTED = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of `gpo reproduce --scale smoke`, made once a session, with its cache beside: cache/."""
+    from gpo_full.reproduce import run
+
+    output = tmp_path_factory.mktemp("build")
+    kept = os.environ.get("GPO_CACHE")
+    os.environ["GPO_CACHE"] = str(output / "cache")
+    try:
+        run("smoke", output)
+    finally:
+        if kept is None:
+            del os.environ["GPO_CACHE"]
+        else:
+            os.environ["GPO_CACHE"] = kept
+    return output

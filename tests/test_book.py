@@ -1,0 +1,143 @@
+"""The book: every page opens from a file, fetches nothing, and shows formulas and figures."""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpo_full import book as book_module
+from gpo_full.book import BookError, build_book, outside_addresses
+from gpo_full.catalogue_page import catalogue_page
+from gpo_full.lessons import lesson_files
+from gpo_theory import LOSSES
+
+PAGES = ("index", *(path.stem for path in lesson_files()), "catalogue", "search")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "markup",
+    ['<script src="https://cdn.example/x.js"></script>', '<img src="http://example.org/x.png" alt="x">',
+     '<link rel="stylesheet" href="//fonts.example/x.css">', '<link rel="preload" href="https://fonts.example/x.woff2">',
+     '<iframe src="https://example.org"></iframe>', '<img srcset="a.png 1x, https://example.org/b.png 2x" alt="x">',
+     "<style>@import url(https://example.org/x.css);</style>", '<p style="background:url(//example.org/x.png)">x</p>'],
+)  # fmt: skip
+def test_a_planted_outside_address_is_found(tmp_path: Path, markup: str) -> None:
+    (tmp_path / "page.html").write_text(f"<html><body>{markup}</body></html>", encoding="utf-8")
+    assert len(outside_addresses(tmp_path)) == 1
+
+
+def test_links_and_inner_addresses_are_no_fetch(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(
+        '<a href="https://arxiv.org/abs/2402.05749">paper</a><link rel="canonical" href="https://example.org/">'
+        '<img src="_images/x.svg" alt="x"><script src="_static/x.js?v=1"></script>'
+        '<img src="data:image/png;base64,//8A" alt="x">',
+        encoding="utf-8",
+    )
+    (tmp_path / "x.css").write_text("a { background: url(../x.svg) } /* https://example.org */", encoding="utf-8")
+    assert outside_addresses(tmp_path) == []
+
+
+def test_a_style_sheet_that_fetches_is_found(tmp_path: Path) -> None:
+    (tmp_path / "x.css").write_text('@import "https://example.org/y.css";', encoding="utf-8")
+    assert outside_addresses(tmp_path) == ["x.css: https://example.org/y.css"]
+
+
+def test_pages_with_faults_leave_the_old_book_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "book"
+    output.mkdir()
+    (output / "index.html").write_text("old", encoding="utf-8")
+    monkeypatch.setattr(book_module, "catalogue_page", lambda: "# The catalogue\n\n[nowhere](nowhere.md)\n")
+    with pytest.raises(BookError, match="nowhere"):
+        build_book([], output)
+    assert (output / "index.html").read_text(encoding="utf-8") == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["book"]
+
+
+@pytest.mark.slow
+def test_the_catalogue_page_has_a_row_for_every_loss() -> None:
+    lines = [line for line in catalogue_page().splitlines() if line.startswith("| `")]
+    assert [line.split("`")[1] for line in lines] == list(LOSSES)
+    cells = {line.split("`")[1]: [cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines}
+    assert {len(row) for row in cells.values()} == {8}
+    # By hand, from the definitions: loss, f, R, convex, decreasing, bounded below, Bayes consistent, BT exact.
+    assert cells["logistic"][2:] == ["1/2", "yes", "yes", "yes", "yes", "yes"]
+    assert cells["savage"][2:4] == ["1/2", "no"]
+    assert cells["savage"][6] == "yes"
+    assert cells["perceptron"][6] == "no"
+    assert cells["hinge"][2] == "0"
+
+
+@pytest.mark.slow
+def test_the_book_is_whole(published: Path) -> None:
+    book = published / "book"
+    assert {f"{page}.html" for page in PAGES} == {path.name for path in book.glob("*.html")}
+    assert (book / "_static" / "mathjax" / "tex-svg-full.js").is_file()
+    assert outside_addresses(book) == []
+    assert not list(published.rglob(".book-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "search"])
+def test_every_picture_has_alternative_text_and_a_file(published: Path, page: str) -> None:
+    text = (published / "book" / f"{page}.html").read_text(encoding="utf-8")
+    for image in re.findall(r"<img [^>]*>", text):
+        alt, source = re.search(r'alt="([^"]*)"', image), re.search(r'src="([^"]*)"', image)
+        assert alt is not None
+        assert len(alt.group(1)) > 20, image
+        assert source is not None
+        assert (published / "book" / source.group(1)).is_file()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as profile:
+        context = playwright.chromium.launch_persistent_context(
+            profile, executable_path=shutil.which("chromium"), args=FLAGS, viewport={"width": 1300, "height": 900}
+        )
+        yield context
+        context.close()
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_opens_from_a_file_and_asks_for_nothing_else(published: Path, browser: Any, name: str) -> None:
+    page, requests, failures = browser.new_page(), [], []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("requestfailed", lambda request: failures.append(request.url))
+    page.on("pageerror", lambda error: failures.append(str(error)))
+    path = published / "book" / f"{name}.html"
+    page.goto(path.as_uri())
+    page.evaluate("window.MathJax && MathJax.startup ? MathJax.startup.promise : null")
+    page.wait_for_load_state("networkidle")
+    assert [url for url in requests if not url.startswith(("file://", "data:"))] == []
+    assert failures == []
+    formulas = len(re.findall(r'class="math notranslate', path.read_text(encoding="utf-8")))
+    assert page.locator("mjx-container svg").count() >= formulas
+    assert (formulas > 0) == (name != "search")
+    assert page.locator("mjx-merror, [data-mjx-error]").count() == 0
+    widths = page.eval_on_selector_all(".bd-article img", "images => images.map(image => image.naturalWidth)")
+    assert all(width > 100 for width in widths)
+    assert bool(widths) == (name not in ("catalogue", "search"))
+    page.close()
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_search_finds_a_word_from_a_file(published: Path, browser: Any) -> None:
+    page, requests = browser.new_page(), []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto((published / "book" / "search.html").as_uri() + "?q=mixture")
+    page.wait_for_selector("#search-results li a")
+    found = page.eval_on_selector_all("#search-results li a", "links => links.map(link => link.getAttribute('href'))")
+    assert any("06_offline_against_kl" in href for href in found)
+    assert [url for url in requests if not url.startswith("file://")] == []
+    page.close()
