@@ -35,7 +35,7 @@ REFUSED = {
 
 
 @dataclass
-class GPOConfig(TrainingArguments):
+class GPOConfig(TrainingArguments):  # type: ignore[misc]
     """Arguments of `GPOTrainer`: those of `transformers.TrainingArguments` and the following.
 
     The loss of a pair is f(beta rho), rho = log pi/pi_ref (chosen) - log pi/pi_ref (rejected), in nats; a batch's
@@ -51,7 +51,7 @@ class GPOConfig(TrainingArguments):
     parameters: dict[str, Any] | None = field(default=None, metadata={"help": "values of the formula's parameters"})
     beta: float = field(default=0.1, metadata={"help": "scale of the margin, above 0; x = beta * rho"})
     margin: str = field(default="sum", metadata={"help": "rho from summed or length-averaged log-ratios: sum, mean"})
-    label_noise: float = field(default=0.0, metadata={"help": "rate e of flipped labels: (1-e) f(x) + e f(-x), e < 1/2"})
+    label_noise: float = field(default=0.0, metadata={"help": "rate e of flipped labels: (1-e) f(x) + e f(-x)"})
     max_length: int = field(default=1024, metadata={"help": "tokens of prompt and response; the response is cut"})
     max_prompt_length: int | None = field(
         default=None, metadata={"help": "tokens of the prompt, its first ones are cut (default: half of max_length)"}
@@ -70,7 +70,7 @@ class GPOConfig(TrainingArguments):
                           "gradient; metrics show f itself. max_grad_norm=0 turns clipping off"},
     )  # fmt: skip
     learning_rate: float = field(default=1e-6, metadata={"help": "initial learning rate"})
-    logging_steps: float | None = field(  # type: ignore[assignment]
+    logging_steps: float | None = field(
         default=None, metadata={"help": "steps between metrics (default: 1 up to 1,000 steps, else 10)"}
     )
 
@@ -88,7 +88,8 @@ class GPOConfig(TrainingArguments):
         except (ValueError, TypeError) as error:
             raise InputError(str(error)) from None
         self.remove_unused_columns = False
-        self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False
         # The filter would replace a NaN by an average and log it as if nothing had happened.
         self.logging_nan_inf_filter = False
         if self.n_gpu > 1:

@@ -30,12 +30,12 @@ PROBE_TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
 
 @dataclass(frozen=True)
 class Plan:
-    """What a model allows: `shared` rows or one sequence per row, `fused_head` or the model's own logits.
+    """What a model allows: the layout of its rows (see `pack`), and `fused_head` or the model's own logits.
 
-    `reasons` says in words why it is not the fast way; it is empty when both are true.
+    `reasons` says in words why it is not the fast way.
     """
 
-    shared: bool = True
+    layout: str = "rows"
     fused_head: bool = True
     reasons: tuple[str, ...] = ()
 
@@ -88,16 +88,18 @@ def plan(model: nn.Module, longest: int) -> Plan:
     pairs = [Pair((3, 5, 4), (6, 7, 8), (9,), 2), Pair((4, 5, 6, 7), (3, 9), (5, 5), 4), Pair((7,), (4,), (3,), 1)]
     expected = _separately(model, pairs)
     tolerance = PROBE_TOLERANCE.get(_dtype(model), 0.1)
-    fused_head = _difference(model, pairs, False, True, expected) <= tolerance
+    fused_head = _difference(model, pairs, "apart", True, expected) <= tolerance
     if not fused_head:
         reasons.append("the model changes its logits after the head, which is therefore not computed in chunks")
-        if _difference(model, pairs, False, False, expected) > tolerance:
+        if _difference(model, pairs, "apart", False, expected) > tolerance:
             raise InputError(f"{type(_unwrapped(model)).__name__}: response log-probabilities cannot be computed")
-    if obstacle is None and _difference(model, pairs, True, fused_head, expected) > tolerance:
+    layout = _preferred_layout(model)
+    if obstacle is None and _difference(model, pairs, layout, fused_head, expected) > tolerance:
         obstacle = "a probe of packed rows differs from separate sequences"
     if obstacle is not None:
+        layout = "apart"
         reasons.append(f"prefixes are not shared: {obstacle}")
-    return Plan(obstacle is None, fused_head, tuple(reasons))
+    return Plan(layout, fused_head, tuple(reasons))
 
 
 @contextmanager
@@ -127,6 +129,12 @@ def _sharing_obstacle(config: Any, longest: int) -> str | None:
     return None
 
 
+def _preferred_layout(model: nn.Module) -> str:
+    """One row, pair by pair, where many small attention calls are cheap; a dense mask elsewhere."""
+    sdpa = _unwrapped(model).config.get_text_config()._attn_implementation == "sdpa"
+    return "line" if sdpa and _device(model).type == "cpu" else "rows"
+
+
 def _separately(model: nn.Module, pairs: list[Pair]) -> Tensor:
     """The definition: each sequence on its own through the plain model, no mask, no packing."""
     totals = []
@@ -140,9 +148,9 @@ def _separately(model: nn.Module, pairs: list[Pair]) -> Tensor:
     return torch.stack(totals).view(-1, 2)
 
 
-def _difference(model: nn.Module, pairs: list[Pair], shared: bool, fused_head: bool, expected: Tensor) -> float:
+def _difference(model: nn.Module, pairs: list[Pair], layout: str, fused_head: bool, expected: Tensor) -> float:
     with evaluating(model):
-        batch = pack(pairs, shared=shared).to(_device(model))
+        batch = pack(pairs, layout).to(_device(model))
         try:
             found = response_log_probabilities(model, batch, fused_head=fused_head)
         except (RuntimeError, TypeError, ValueError, IndexError):
@@ -151,7 +159,7 @@ def _difference(model: nn.Module, pairs: list[Pair], shared: bool, fused_head: b
 
 
 def _attention_inputs(inner: Any, batch: Batch) -> dict[str, Tensor]:
-    if not batch.shared:
+    if batch.layout == "apart":
         return {"attention_mask": (batch.block > 0).long()}
     mask = batch.mask
     if inner.config.get_text_config()._attn_implementation == "eager":

@@ -1,6 +1,6 @@
 """Rows of several pairs: each pair is `[prefix | chosen | rejected]`, its tokens laid down and computed once."""
 
-__all__ = ["Batch", "pack"]
+__all__ = ["LAYOUTS", "Batch", "pack"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -10,7 +10,13 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from gpo_full.pair_mask import PairMask
 from gpo_full.pairs import Pair
+from gpo_theory.errors import InputError
+
+# How pairs lie in rows: all in one row without padding, attention going pair by pair; several in a row no longer than
+# the largest pair, under a dense mask; or each response apart behind its own copy of the prefix.
+LAYOUTS = ("line", "rows", "apart")
 
 # Which part of a pair a token belongs to; the numbers are what `Batch.branch` holds.
 PREFIX, CHOSEN, REJECTED = 0, 1, 2
@@ -35,19 +41,22 @@ class Batch:
     entry: Tensor  # [E] int64
     owner: Tensor  # [E] int64
     lengths: Tensor  # [P, 2] int64: tokens of each response
-    shared: bool = True  # False: one sequence per row, plain causal attention, padding on the right
+    layout: str = "rows"  # one of LAYOUTS
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors by name: what a collator hands to a Trainer."""
-        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "shared"}
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "layout"}
 
     def to(self, device: torch.device | str) -> Self:
         """Return the batch on `device`."""
-        return type(self)(**{name: value.to(device) for name, value in self.tensors().items()}, shared=self.shared)
+        return type(self)(**{name: value.to(device) for name, value in self.tensors().items()}, layout=self.layout)
 
     @cached_property
     def mask(self) -> Tensor:
         """Who sees whom, [R, 1, L, L] bool: earlier tokens of the same pair, in the prefix or the same response."""
+        return PairMask(self.block, self.branch, self._dense_mask) if self.layout == "line" else self._dense_mask()
+
+    def _dense_mask(self) -> Tensor:
         block, branch = self.block, self.branch
         same = block[:, :, None] == block[:, None, :]
         open_branch = (branch[:, None, :] == PREFIX) | (branch[:, :, None] == branch[:, None, :])
@@ -59,11 +68,11 @@ class Batch:
         return total.index_add(0, self.owner, per_token[self.entry]).view_as(self.lengths)
 
 
-def pack(pairs: Sequence[Pair], *, shared: bool = True) -> Batch:
-    """Pack `pairs` into rows no longer than the largest pair, each pair's prefix laid down once.
+def pack(pairs: Sequence[Pair], layout: str = "rows") -> Batch:
+    """Pack `pairs`, each pair's prefix laid down once, in one of the LAYOUTS.
 
-    With `shared=False` each response has its own row behind its own copy of the prefix: for models whose layers
-    cannot hide one response from the other.
+    "apart" repeats the prefix for each response and needs no mask of its own: it is for models whose layers cannot
+    hide one response from the other.
 
     >>> batch = pack([Pair((5, 6), (7, 2), (8, 2), prompt_length=2)])
     >>> batch.input_ids.tolist(), batch.position_ids.tolist()
@@ -71,24 +80,27 @@ def pack(pairs: Sequence[Pair], *, shared: bool = True) -> Batch:
     >>> batch.source.tolist(), batch.target.tolist(), batch.owner.tolist()
     ([1, 2, 1, 4], [7, 2, 8, 2], [0, 0, 1, 1])
     """
+    if layout not in LAYOUTS:
+        raise InputError(f"layout={layout!r}; allowed: {', '.join(LAYOUTS)}")
     if not pairs:
         raise ValueError("pack needs at least one pair")
-    layout = _Layout()
-    if shared:
-        for row in _first_fit([pair.size for pair in pairs]):
-            layout.new_row()
-            for i in row:
-                layout.add(i, pairs[i], (pairs[i].chosen, pairs[i].rejected), (2 * i, 2 * i + 1))
-    else:
+    rows = _Rows()
+    if layout == "apart":
         for i, pair in enumerate(pairs):
             for owner, tail in enumerate((pair.chosen, pair.rejected), 2 * i):
-                layout.new_row()
-                layout.add(i, pair, (tail,), (owner,))
+                rows.start()
+                rows.add(i, pair, (tail,), (owner,))
+    else:
+        sizes = [pair.size for pair in pairs]
+        for row in [range(len(pairs))] if layout == "line" else _first_fit(sizes):
+            rows.start()
+            for i in row:
+                rows.add(i, pairs[i], (pairs[i].chosen, pairs[i].rejected), (2 * i, 2 * i + 1))
     lengths = [[len(response) for response in pair.responses] for pair in pairs]
-    return layout.batch(torch.tensor(lengths), shared)
+    return rows.batch(torch.tensor(lengths), layout)
 
 
-class _Layout:
+class _Rows:
     """Rows under construction."""
 
     def __init__(self) -> None:
@@ -96,7 +108,7 @@ class _Layout:
         self.predictions: list[tuple[int, int, int]] = []  # row, position in it, target
         self.entries: list[tuple[int, int]] = []  # prediction, owner
 
-    def new_row(self) -> None:
+    def start(self) -> None:
         self.rows.append(([], [], [], []))
 
     def add(self, index: int, pair: Pair, tails: Sequence[Sequence[int]], owners: Sequence[int]) -> None:
@@ -122,14 +134,14 @@ class _Layout:
         self.entries += [(len(self.predictions), owner) for owner in owners]
         self.predictions.append((len(self.rows) - 1, position, target))
 
-    def batch(self, lengths: Tensor, shared: bool) -> Batch:
+    def batch(self, lengths: Tensor, layout: str) -> Batch:
         width = max(len(ids) for ids, *_ in self.rows)
         # [R, 4, L]: ids, positions, block, branch
         padded = torch.tensor([[values + [0] * (width - len(values)) for values in row] for row in self.rows])
         ids, positions, block, branch = padded.unbind(1)
         row, position, target = torch.tensor(self.predictions).unbind(1)
         entry, owner = torch.tensor(self.entries).unbind(1)
-        return Batch(ids, positions, block, branch, row * width + position, target, entry, owner, lengths, shared)
+        return Batch(ids, positions, block, branch, row * width + position, target, entry, owner, lengths, layout)
 
 
 def _first_fit(sizes: Sequence[int]) -> list[list[int]]:

@@ -61,7 +61,7 @@ def reference_store(
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     weights: str | None = None,
 ) -> ReferenceStore:
-    """Return the store of `pairs` under `model` (its adapter, if any, switched off), reading it from `folder` if it is there.
+    """Return the store of `pairs` under `model` (its adapter, if any, switched off), from `folder` if it is there.
 
     The file's name is a hash of the weights and configuration, the token ids of the pairs (as they are after
     truncation), the precision, the attention kernel and the layout of rows, and of nothing else: a sweep over losses
@@ -86,7 +86,8 @@ def reference_store(
 
 def weights_hash(model: nn.Module) -> str:
     """Return a sha256 of the model's weights and of its configuration; an adapter's own weights do not count."""
-    inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    adapted: Any = getattr(model, "get_base_model", None)
+    inner: Any = model if adapted is None else adapted()
     digest = hashlib.sha256()
     config = {name: value for name, value in inner.config.to_dict().items() if name not in _PROVENANCE}
     digest.update(json.dumps(config, sort_keys=True, default=str).encode())
@@ -107,8 +108,9 @@ class _Pass:
         self.device = next(model.parameters()).device
 
     def numerics(self) -> dict[str, Any]:
-        return {"dtype": str(self.dtype()), "device": self.device.type, "shared": self.plan.shared,
-                "attention": self.model.config.get_text_config()._attn_implementation}  # type: ignore[union-attr, operator]  # fmt: skip
+        config: Any = self.model.config
+        return {"dtype": str(self.dtype()), "device": self.device.type, "layout": self.plan.layout,
+                "attention": config.get_text_config()._attn_implementation}  # fmt: skip
 
     def dtype(self) -> torch.dtype:
         with self.autocast():
@@ -123,7 +125,7 @@ class _Pass:
         adapter_off = self.model.disable_adapter if hasattr(self.model, "disable_adapter") else nullcontext
         with evaluating(self.model), adapter_off(), self.autocast():  # type: ignore[operator]
             for digests in progress(_batches(order, pairs), "reference pass"):
-                batch = pack([pairs[digest] for digest in digests], shared=self.plan.shared).to(self.device)
+                batch = pack([pairs[digest] for digest in digests], self.plan.layout).to(self.device)
                 values = log_probabilities(self.model, batch, fused_head=self.plan.fused_head)
                 # Entries are in the order of a response's tokens; a stable sort by owner lines responses up.
                 parts.append(values[batch.entry[batch.owner.argsort(stable=True)]].cpu())
@@ -152,7 +154,8 @@ def _verify(store: ReferenceStore, path: Path, unique: dict[bytes, Pair], comput
     difference = store.response_log_probabilities(pairs, "mean") - again.response_log_probabilities(pairs, "mean")
     worst = float(difference.abs().max())
     if not worst <= TOLERANCE[compute.dtype()]:
-        raise InputError(f"reference store {str(path)!r} is off by {worst:.2g} nats per token; delete it to compute it again")
+        raise InputError(f"reference store {str(path)!r} is off by {worst:.2g} nats per token; "
+                         "delete it to compute it again")  # fmt: skip
 
 
 def _write(store: ReferenceStore, path: Path, key: str) -> None:

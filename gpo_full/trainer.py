@@ -1,21 +1,24 @@
 """GPO training: a thin subclass of `transformers.Trainer` around packed pairs, stored references and any loss f."""
 
-__all__ = ["GPOTrainer"]
+__all__ = ["GPOTrainer", "ProgressLines"]
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
 from gpo_full.config import GPOConfig
 from gpo_full.files import atomic_file
-from gpo_full.log_probabilities import Plan, plan, response_log_probabilities
+from gpo_full.log_probabilities import plan, response_log_probabilities
 from gpo_full.metrics import Meter, pair_metrics
 from gpo_full.packing import Batch, pack
 from gpo_full.pairs import Pair, PairSummary, read_pairs
@@ -65,14 +68,16 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         train = self._pairs("train", train_dataset, processing_class, args)
         held_out = None if eval_dataset is None else self._pairs("eval", eval_dataset, processing_class, args)
         model = _prepared(_loaded(model) if isinstance(model, str) else model, args)
-        super().__init__(model=model, args=args, data_collator=_Collator(True), train_dataset=_Rows(train),
+        super().__init__(model=model, args=args, data_collator=_Collator("rows"), train_dataset=_Rows(train),
                          eval_dataset=None if held_out is None else _Rows(held_out),
                          processing_class=processing_class, **others)  # fmt: skip
-        self.plan = plan(self.model, _longest(train + (held_out or [])))
+        longest = _check_sizes(self.model, train + (held_out or []))
+        self.plan = plan(self.model, longest)
         for reason in self.plan.reasons:
             _log.warning("%s: %s", type(self.model).__name__, reason)
-        self.data_collator = _Collator(self.plan.shared)
-        self._refer([rows for rows in (self.train_dataset, self.eval_dataset) if rows is not None], reference)
+        self.data_collator = _Collator(self.plan.layout)
+        sets = [rows for rows in (self.train_dataset, self.eval_dataset) if rows is not None]
+        self._refer(sets, reference, longest)
         self.add_callback(_Logging())
 
     def _pairs(self, name: str, data: Any, tokenizer: Any, args: GPOConfig) -> list[Pair]:
@@ -89,15 +94,15 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
             _log.warning("%s data: %s", name, summary)
         return pairs
 
-    def _refer(self, sets: "list[_Rows]", reference: nn.Module | None) -> None:
+    def _refer(self, sets: "list[_Rows]", reference: nn.Module | None, longest: int) -> None:
         """Attach the reference's log-probabilities to every pair; other ranks read what the first has written."""
         model = self.model if reference is None else reference.to(self.args.device)
-        layout = self.plan if reference is None else plan(model, _longest([pair for rows in sets for pair in rows.pairs]))
+        layout = self.plan if reference is None else plan(model, longest)
         with self.args.main_process_first(desc="reference pass"):
-            weights = weights_hash(model)
+            self.reference_weights = weights_hash(model)
             for rows in sets:
-                store = reference_store(model, rows.pairs, self.args.store_folder(), plan=layout, weights=weights,
-                                        autocast=self.accelerator.autocast)  # fmt: skip
+                store = reference_store(model, rows.pairs, self.args.store_folder(), plan=layout,
+                                        weights=self.reference_weights, autocast=self.accelerator.autocast)  # fmt: skip
                 rows.reference = store.response_log_probabilities(rows.pairs, self.args.margin)
 
     def get_batch_samples(
@@ -125,7 +130,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         """Return f(beta rho) of each pair, the sums of its metrics, and the number of tokens."""
         inputs = dict(inputs)
         reference = inputs.pop("reference")
-        batch = Batch(**inputs, shared=self.plan.shared)
+        batch = Batch(**inputs, layout=self.plan.layout)
         policy = response_log_probabilities(model, batch, self.args.margin, fused_head=self.plan.fused_head)
         log_ratios = policy - reference
         with torch.enable_grad():
@@ -160,7 +165,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
             del measured[of_training]
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in measured.items()}
         self.log(dict(metrics))
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -200,6 +205,20 @@ class _Logging(TrainerCallback):  # type: ignore[misc]
             control.should_log = True
 
 
+class ProgressLines(TrainerCallback):  # type: ignore[misc]
+    """One line on stderr about every second, once the training outlasts two."""
+
+    def on_train_begin(self, args: GPOConfig, state: Any, control: Any, **kwargs: Any) -> None:
+        self.start = self.last = time.monotonic()
+
+    def on_log(self, args: GPOConfig, state: Any, control: Any, **kwargs: Any) -> None:
+        logs, now = kwargs["logs"], time.monotonic()
+        if "loss" in logs and now - self.start > 2 and now - self.last > 1:
+            self.last = now
+            shown = ", ".join(f"{name} {logs[name]:.4g}" for name in ("loss", "margin", "accuracy"))
+            print(f"step {state.global_step}/{state.max_steps}: {shown}", file=sys.stderr, flush=True)
+
+
 def _keep_until(path: Path, step: int) -> None:
     """Drop the objects after `step`: a resumed run writes them again."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
@@ -224,15 +243,27 @@ class _Rows(torch.utils.data.Dataset[tuple[Pair, Tensor]]):
 
 @dataclass(frozen=True)
 class _Collator:
-    shared: bool
+    layout: str
 
     def __call__(self, rows: Sequence[tuple[Pair, Tensor]]) -> dict[str, Tensor]:
         pairs, reference = zip(*rows, strict=True)
-        return {**pack(pairs, shared=self.shared).tensors(), "reference": torch.stack(reference)}
+        return {**pack(pairs, self.layout).tensors(), "reference": torch.stack(reference)}
 
 
-def _longest(pairs: Iterable[Pair]) -> int:
-    return max(len(pair.prefix) + max(len(pair.chosen), len(pair.rejected)) for pair in pairs)
+def _check_sizes(model: Any, pairs: Sequence[Pair]) -> int:
+    """Return the length of the longest sequence; InputError if the model cannot take it, or one of its tokens."""
+    longest = max(len(pair.prefix) + max(len(pair.chosen), len(pair.rejected)) for pair in pairs)
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or longest
+    if longest > positions:
+        raise InputError(f"sequences have up to {longest} tokens, the model {positions} positions: lower max_length")
+    largest, known = max(map(_largest_id, pairs)), model.get_input_embeddings().weight.shape[0]
+    if largest >= known:
+        raise InputError(f"the data holds token id {largest}, the model knows {known}: is this its tokenizer?")
+    return longest
+
+
+def _largest_id(pair: Pair) -> int:
+    return max(max(ids) for ids in (pair.prefix, pair.chosen, pair.rejected) if ids)
 
 
 def _slope_at_zero(loss: Any) -> float | None:
@@ -253,7 +284,7 @@ def _loaded(name: str) -> nn.Module:
 
     try:
         model: nn.Module = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"model {name!r} cannot be loaded: {str(error).splitlines()[0]}") from None
     return model
 
