@@ -204,6 +204,8 @@ def _power(base: Expr, exponent: Expr) -> Expr:
     if value is not None and value.denominator == 1:
         if base.number is not None and (base.number or value > 0):
             return Expr.of(base.number ** int(value))
+        if base.head == "*" and base.args[0].number is not None:
+            return _product((Expr.of(base.args[0].number ** int(value)), _power(_split_number(base)[1] or base, exponent)))
         inner = base.args[1].number if base.head == "**" else None
         if inner is not None and inner.denominator == 1 and (inner > 0 or value > 0):
             return _power(base.args[0], Expr.of(inner * value))

@@ -5,7 +5,7 @@ __all__ = ["Piece", "UnsplitError", "split"]
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, pairwise
 
 from gpo_theory.balls import exact_value, sign_at
 from gpo_theory.formula import COMPARISONS, Expr, rebuild
@@ -95,7 +95,7 @@ def _cut(piece: Piece, node: Expr) -> list[Piece]:
         for difference in _differences(node):
             cuts |= _zeros(difference, piece)
     edges = [piece.low, *sorted(cuts), piece.high]
-    parts = [Piece(a, b, piece.f) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [Piece(a, b, piece.f) for a, b in pairwise(edges)]
     parts += [Piece(c, c, piece.f) for c in cuts]
     return [Piece(p.low, p.high, _replace(p.f, node, _decide(node, p))) for p in parts]
 

@@ -5,6 +5,7 @@ __all__ = ["Rational", "as_rational", "sign_changes"]
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache, reduce
+from itertools import pairwise
 from math import gcd, lcm
 
 import flint
@@ -114,7 +115,6 @@ class _Converter:
         if max(numerator.degree(), denominator.degree()) > MAX_DEGREE:
             raise _NotRationalError
         common = numerator.gcd(denominator)
-        scale = fmpq_poly([denominator.leading_coefficient()])
         numerator, denominator = numerator // common, denominator // common
         scale = fmpq_poly([denominator.leading_coefficient()])
         return Rational(numerator // scale, denominator // scale, self.slope, self.shift, constant)
@@ -229,7 +229,7 @@ def _chart(form: Rational, low: Fraction | None, high: Fraction | None) -> SignC
             return None
         if place:
             inside.append(root)
-    if any(a.high >= b.low for a, b in zip(inside, inside[1:], strict=False)):
+    if any(a.high >= b.low for a, b in pairwise(inside)):
         return None
     samples = _samples(inside, low, high)
     signs = [_sign(form, x) for x in samples]

@@ -1,1 +1,3 @@
-"""placeholder"""
+"""The subcommands of `gpo`: one module each, imported only when it runs."""
+
+__all__: list[str] = []

@@ -1,0 +1,57 @@
+"""`gpo analyze`: everything derived and proved about one loss."""
+
+__all__ = ["EXAMPLE", "add_arguments", "read_parameters", "run"]
+
+import argparse
+from collections.abc import Iterable
+
+from gpo_theory.errors import InputError
+
+EXAMPLE = 'gpo analyze "log(1+exp(-x))" --json'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `gpo analyze`."""
+    parser.add_argument("loss", metavar="LOSS", help="a catalogue name, an alias or a formula in x")
+    parser.add_argument("--param", action="append", default=[], metavar="NAME=VALUE",
+                        help="value of a named parameter, as in tau=0.1 or tau=1/10; repeatable")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+
+
+def read_parameters(pairs: Iterable[str]) -> dict[str, str]:
+    """Return {"tau": "0.1"} for ["tau=0.1"]; raises InputError for anything else, and for a name given twice.
+
+    >>> read_parameters(["tau=0.1"])
+    {'tau': '0.1'}
+    """
+    values: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name or not value:
+            raise InputError(f"--param {pair!r} is not of the form NAME=VALUE, as in tau=0.1")
+        if name in values:
+            raise InputError(f"--param {name} is given twice")
+        values[name] = value
+    return values
+
+
+def run(args: argparse.Namespace) -> int:
+    """Analyse one loss and print it."""
+    from gpo_full.output import print_json
+    from gpo_theory import analyze, find_loss
+
+    loss = find_loss(args.loss, read_parameters(args.param))
+    analysis = analyze(loss)
+    if args.json:
+        print_json(analysis.as_dict())
+        return 0
+    from rich.console import Console
+
+    from gpo_theory.matching import convention
+
+    console = Console(markup=False)
+    console.print(analysis)
+    note = convention(args.loss)
+    if note:
+        console.print(f"convention: {note}")
+    return 0

@@ -1,0 +1,124 @@
+"""Everything about one loss: derived, proved and independently checked, in one value."""
+
+__all__ = ["Analysis", "analyze"]
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from gpo_theory.bounds import bounded_below
+from gpo_theory.bradley_terry import bradley_terry_exact
+from gpo_theory.calibration import bayes_consistent
+from gpo_theory.certificate import CLAIMS, Certificate, Verdict, unknown
+from gpo_theory.check import accepts
+from gpo_theory.convexity import convex, strictly_convex
+from gpo_theory.domain import total
+from gpo_theory.errors import DomainError
+from gpo_theory.formula import Expr
+from gpo_theory.link import Link, link
+from gpo_theory.loss import Loss
+from gpo_theory.series import Coefficient, taylor
+from gpo_theory.slopes import differentiable_at_zero, monotone_decreasing
+from gpo_theory.strengths import Strength, strength
+from gpo_theory.tails import Tail, tails
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What is known of a loss: exact Taylor coefficients, strength R, certificates, tails and the link.
+
+    Shows itself in a terminal (rich), in a notebook (HTML), as JSON (`as_dict`) and as LaTeX (`latex`).
+    """
+
+    loss: Loss
+    taylor: tuple[Coefficient | None, ...]
+    strength: Strength
+    claims: Mapping[str, Certificate]
+    tails: Mapping[str, Mapping[str, Tail]]
+    link: Link
+
+    @property
+    def latex(self) -> str:
+        """The formula in LaTeX."""
+        from gpo_theory.latex import latex
+
+        return latex(self.loss.body)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the stable JSON form; what is not yet computed is None."""
+        return {
+            "loss": describe(self.loss),
+            "taylor": [c.text if c else None for c in self.taylor],
+            "strength": self.strength.as_dict(),
+            "claims": {name: certificate.as_dict() for name, certificate in self.claims.items()},
+            "tails": {side: {of: tail.as_dict() for of, tail in by.items()} for side, by in self.tails.items()},
+            "link": self.link.as_dict(),
+            "psi": {"formula": None, "at_half": None},
+        }
+
+    def __rich__(self) -> "Group":
+        from gpo_theory.show import as_table
+
+        return as_table(self)
+
+    def _repr_html_(self) -> str:
+        from gpo_theory.show import as_html
+
+        return as_html(self)
+
+
+def describe(loss: Loss) -> dict[str, Any]:
+    """Return the JSON form of a loss; parameter values are exact text."""
+    from gpo_theory.latex import latex
+
+    return {"name": loss.name, "formula": loss.formula, "latex": latex(loss.body),
+            "parameters": {name: str(value) for name, value in loss.parameters.items()},
+            "reference": loss.reference}  # fmt: skip
+
+
+def analyze(loss: Loss) -> Analysis:
+    """Derive and prove everything about a loss; raises DomainError with a point where f is undefined.
+
+    >>> from gpo_theory.catalogue import LOSSES
+    >>> analyze(LOSSES["savage"]).claims["bayes_consistent"].verdict.value
+    'proved'
+    """
+    f = loss.f.primitive()
+    claims = _claims(f)
+    refused = claims["total"]
+    if refused.verdict is Verdict.REFUTED:
+        raise DomainError(f"{loss.formula!r} is not defined on all of R: {refused.because}")
+    return Analysis(loss, taylor(loss), strength(loss), claims, tails(f), link(loss, claims))
+
+
+@lru_cache(maxsize=512)
+def _claims(f: Expr) -> Mapping[str, Certificate]:
+    """Attempt every claim in the order in which one rests on another; print none that the check did not accept."""
+    known: dict[str, Certificate] = {}
+    steps: dict[str, Callable[[], Certificate]] = {
+        "total": lambda: total(f),
+        "convex": lambda: convex(f),
+        "strictly_convex": lambda: strictly_convex(f, known["convex"]),
+        "bounded_below": lambda: bounded_below(f),
+        "monotone_decreasing": lambda: monotone_decreasing(f, known["convex"]),
+        "differentiable_at_zero": lambda: differentiable_at_zero(f),
+        "bradley_terry_exact": lambda: bradley_terry_exact(f, known["convex"], known["monotone_decreasing"]),
+        "bayes_consistent": lambda: bayes_consistent(f, known),
+    }
+    for claim, attempt in steps.items():
+        known[claim] = _accepted(f, attempt())
+        if claim == "total" and known[claim].verdict is not Verdict.PROVED:
+            reason = "f is not shown to be defined on all of R"
+            return known | {name: unknown(name, reason) for name in CLAIMS if name != "total"}
+    return {name: known.get(name, unknown(name, "not attempted")) for name in CLAIMS}
+
+
+def _accepted(f: Expr, certificate: Certificate) -> Certificate:
+    if certificate.verdict is Verdict.UNKNOWN or accepts(f, certificate):
+        return certificate
+    return replace(certificate, verdict=Verdict.UNKNOWN, witness=None, value=None,
+                   because=f"the independent check did not accept: {certificate.because}")  # fmt: skip

@@ -1,0 +1,112 @@
+"""The least value of f: is f bounded below, what is its infimum, and where is it attained?"""
+
+__all__ = ["Minimum", "bounded_below", "minimum"]
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+from gpo_theory.balls import enclose, exact_value
+from gpo_theory.certificate import Certificate, proved, refuted, unknown
+from gpo_theory.constants import exact, text
+from gpo_theory.formula import Expr, substitute
+from gpo_theory.grammar import parse_formula
+from gpo_theory.pieces import UnsplitError, split
+from gpo_theory.slopes import slope_charts
+from gpo_theory.structure import facts
+from gpo_theory.tails import tail
+
+DEEP = -1000
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """The infimum of f, exact text where known, and the least x at which it is attained ("inf": only approached)."""
+
+    exact: str | None
+    value: float
+    at: str
+
+
+def bounded_below(f: Expr) -> Certificate:
+    """Decide whether a total primitive formula is bounded below; the value is its infimum.
+
+    A continuous f on R is bounded below iff neither tail tends to -infinity. Refuted with a point where f < -1000.
+    """
+    claim = "bounded_below"
+    value = minimum(f)
+    number = {"exact": value.exact, "float": value.value} if value else None
+    low = facts(f).low
+    if isinstance(low, Fraction):
+        return proved(claim, f"structure: f >= {low}", number)
+    sides = {"left": tail(f, -1), "right": tail(f, 1)}
+    for name, side in sides.items():
+        if side.verdict == "proved" and side.limit == "-inf":
+            x = _deep_point(f, -1 if name == "left" else 1)
+            if x is not None:
+                return refuted(claim, f"f tends to -infinity on the {name}; f({x}) < {DEEP}", kind="point", x=str(x))
+    if any(side.verdict != "proved" for side in sides.values()):
+        return unknown(claim, "a tail is not known exactly")
+    if not _bounded_on_compacts(f):
+        return unknown(claim, "f is not shown to be bounded near its breakpoints")
+    return proved(claim, "f is bounded on compacts and neither tail tends to -infinity", number)
+
+
+def _deep_point(f: Expr, side: int) -> Fraction | None:
+    return next((side * Fraction(2) ** k for k in range(60) if enclose(f, side * Fraction(2) ** k) < DEEP), None)
+
+
+def _bounded_on_compacts(f: Expr) -> bool:
+    """Whether every piece's formula is defined at its closed ends, so that it is continuous up to them."""
+    try:
+        pieces = split(f)
+    except UnsplitError:
+        return False
+    ends = [(piece.f, x) for piece in pieces for x in (piece.low, piece.high) if x is not None]
+    return all(enclose(g, x).is_finite() for g, x in ends)
+
+
+@lru_cache(maxsize=256)
+def minimum(f: Expr) -> Minimum | None:
+    """Return the infimum of f and the least point that attains it, where exact signs of f' give them.
+
+    >>> from gpo_theory.grammar import parse_formula
+    >>> minimum(parse_formula("max(0, 1-x)").primitive())
+    Minimum(exact='0', value=0.0, at='1')
+    """
+    try:
+        pieces = split(f)
+    except UnsplitError:
+        return None
+    charts = list(slope_charts(pieces))
+    ends = [("-inf", tail(f, -1)), ("inf", tail(f, 1))]
+    if any(chart is None for _, chart in charts) or any(end.verdict != "proved" for _, end in ends):
+        return None
+    candidates: list[tuple[float, bool, float, Minimum]] = []
+    for at, end in ends:
+        if end.limit in ("inf", "-inf", None):
+            if end.limit == "-inf":
+                return None
+            continue
+        value = _number(parse_formula(end.limit).primitive())
+        candidates.append((value, True, float(at), Minimum(end.limit, value, at)))
+    for piece, chart in charts:
+        assert chart is not None
+        stationary = [(root.low, root.exact) for root in chart.roots]
+        edges = [(x, x) for x in (piece.low, piece.high) if x is not None]
+        for near, x in [*stationary, *edges]:
+            candidates.append(_candidate(piece.f, near, x))
+    return min(candidates, key=lambda c: (round(c[0], 12), c[1], c[2]))[3] if candidates else None
+
+
+def _candidate(f: Expr, near: Fraction, x: Fraction | None) -> tuple[float, bool, float, Minimum]:
+    value = float(enclose(f, near, 256).mid())
+    if x is None:
+        return value, False, float(near), Minimum(None, value, repr(float(near)))
+    known = exact_value(f, x)
+    at = substitute(f, {Expr.x(): Expr.of(x)})
+    return value, False, float(x), Minimum(str(known) if known is not None else text(exact(at)), value, str(x))
+
+
+def _number(constant: Expr) -> float:
+    return float(enclose(constant, Fraction(0), 256).mid())

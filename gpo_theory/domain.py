@@ -1,0 +1,129 @@
+"""Whether f is defined on all of R: the claim on which every other claim rests."""
+
+__all__ = ["total"]
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+from gpo_theory.balls import enclose, exact_value
+from gpo_theory.certificate import Certificate, proved, refuted, unknown
+from gpo_theory.formula import Expr
+from gpo_theory.pieces import Piece, UnsplitError, split
+from gpo_theory.rational import as_rational, sign_changes
+from gpo_theory.structure import facts
+
+_PROBES = tuple(Fraction(n, d) for n in (0, 1, -1, 2, -2, 3, -3, 10, -10, 100, -100) for d in (1, 2, 3))
+
+
+def total(f: Expr) -> Certificate:
+    """Decide whether a primitive formula is defined at every real x.
+
+    Each logarithm needs an argument above 0, each quotient a denominator without a zero, each root a base of the right
+    sign: shown by structure, else by exact signs on each piece. A branch of `where` need only be defined where it is
+    taken. Refuted with a point.
+
+    >>> from gpo_theory.grammar import parse_formula
+    >>> total(parse_formula("log(x)").primitive()).witness
+    {'kind': 'point', 'x': '0'}
+    """
+    for x in _PROBES:
+        if undefined_at(f, x):
+            return refuted("total", f"undefined at x = {x}", kind="point", x=str(x))
+    if all(_safe(node, Piece(None, None, f)) for node in _partial(f)):
+        return proved("total", "every logarithm, quotient and root is defined at every x")
+    try:
+        pieces = split(f)
+    except UnsplitError as error:
+        return unknown("total", f"the pieces are not known exactly: {error}")
+    for piece in pieces:
+        for node in _partial(piece.f):
+            if _safe(node, piece):
+                continue
+            x = _bad_point(node, piece)
+            if x is not None and undefined_at(f, x):
+                return refuted("total", f"{node} is undefined at x = {x}", kind="point", x=str(x))
+            return unknown("total", f"not shown that {node} is defined wherever it is used")
+    return proved("total", "every logarithm, quotient and root is defined on the piece where it is used")
+
+
+def _partial(f: Expr) -> Iterator[Expr]:
+    """Yield the operations of a formula that are not defined for every argument."""
+    for node in f.walk():
+        if node.head == "log" or (node.head == "**" and _needs(node) is not None):
+            yield node
+
+
+def _needs(node: Expr) -> str | None:
+    """Return what an operation asks of its first argument: "positive", "nonnegative", "nonzero" or nothing."""
+    if node.head == "log":
+        return "positive"
+    exponent = node.args[1].number
+    if exponent is None:
+        return "positive"
+    if exponent.denominator == 1:
+        return "nonzero" if exponent < 0 else None
+    return "positive" if exponent < 0 else "nonnegative"
+
+
+def _safe(node: Expr, piece: Piece) -> bool:
+    """Whether an operation is shown to be defined on the whole of a piece."""
+    need, argument = _needs(node), node.args[0]
+    known = facts(argument)
+    if need == "nonzero" and (known.positive or known.negative):
+        return True
+    if need in ("positive", "nonnegative") and (known.positive if need == "positive" else known.nonnegative):
+        return True
+    if any(n.head in ("max", "min", "where") for n in argument.walk()):
+        return False
+    if piece.is_point:
+        return _defined(node, piece.sample)
+    form = as_rational(argument)
+    chart = form and sign_changes(form, piece.low, piece.high)
+    if not chart or not chart.defined:
+        return False
+    allowed = {"positive": {1}, "nonnegative": {0, 1}, "nonzero": {-1, 1}}[need or "nonzero"]
+    return set(chart.signs) <= allowed and (need == "nonnegative" or not chart.roots)
+
+
+def _bad_point(node: Expr, piece: Piece) -> Fraction | None:
+    """Return a rational point of a piece where an operation may be undefined."""
+    if piece.is_point:
+        return piece.sample
+    form = as_rational(node.args[0])
+    chart = form and sign_changes(form, piece.low, piece.high)
+    if not chart:
+        return None
+    exact = [root.exact for root in chart.roots if root.exact is not None]
+    wrong = [x for x, sign in zip(chart.samples, chart.signs, strict=True) if sign < 0 and _needs(node) != "nonzero"]
+    return next(iter([*exact, *wrong]), None)
+
+
+def undefined_at(f: Expr, x: Fraction) -> bool:
+    """Whether f is certainly undefined at x; only the branch of a `where` that is taken counts."""
+    if f.head == "where":
+        truth = _truth(f.args[0], x)
+        conditions = any(undefined_at(n, x) for part in f.args[0].walk() for n in part.children if _is_value(n))
+        if conditions or truth is None:
+            return conditions
+        return undefined_at(f.args[1] if truth else f.args[2], x)
+    if any(undefined_at(child, x) for child in f.children):
+        return True
+    return (f.head == "log" or f.head == "**") and _needs(f) is not None and not _defined(f, x)
+
+
+def _is_value(node: Expr) -> bool:
+    return node.head not in ("<", "<=", ">", ">=", "and", "or")
+
+
+def _truth(condition: Expr, x: Fraction) -> bool | None:
+    value = enclose(Expr("where", (condition, Expr.of(1), Expr.of(0))), x)
+    return None if not value.is_finite() else bool(value > 0)
+
+
+def _defined(node: Expr, x: Fraction) -> bool:
+    """Whether an operation is defined at x, False only where that is certain."""
+    need, argument = _needs(node), node.args[0]
+    exact = exact_value(argument, x)
+    if exact is not None:
+        return {"positive": exact > 0, "nonnegative": exact >= 0, "nonzero": exact != 0}[need or "nonzero"]
+    return need == "nonzero" or not enclose(argument, x) < 0

@@ -1,0 +1,75 @@
+"""An analysis as a person reads it: tables in a terminal, HTML in a notebook."""
+
+__all__ = ["as_html", "as_table"]
+
+from html import escape
+from typing import TYPE_CHECKING
+
+from gpo_theory.certificate import Certificate
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from gpo_theory.analysis import Analysis
+
+_COLOURS = {"proved": "green", "refuted": "red", "unknown": "yellow"}
+
+
+def _facts(analysis: "Analysis") -> list[tuple[str, str]]:
+    r, link = analysis.strength, analysis.link
+    sides = f" (left {r.left}, right {r.right})" if r.left is not None else ""
+    rows = [
+        ("Taylor at 0", ", ".join(c.text if c else "none" for c in analysis.taylor)),
+        ("strength R", "none" if r.exact is None else f"{r.exact}{sides}"),
+        ("link x*(p)", link.formula or "not derived"),
+        ("link slope at 1/2", "not derived" if link.slope_at_half is None else f"{link.slope_at_half}"),
+        ("target x*(1)", link.target_at_one or "not derived"),
+    ]
+    for side, by in analysis.tails.items():
+        rows += [(f"{side} tail of {'f' if of == 'loss' else '-f′'}", _tail(tail.as_dict())) for of, tail in by.items()]
+    return rows
+
+
+def _tail(tail: dict[str, str | None]) -> str:
+    details = [f"{name} {tail[name]}" for name in ("rate", "order", "limit") if tail[name] is not None]
+    return (tail["class"] or "").replace("_", " ") + (f" ({', '.join(details)})" if details else "")
+
+
+def _why(certificate: Certificate) -> str:
+    witness = certificate.witness or {}
+    shown = ", ".join(f"{key} = {value}" for key, value in witness.items() if key != "kind")
+    value = (certificate.value or {}).get("exact")
+    extra = f" [{witness['kind']}: {shown}]" if shown else f" [value {value}]" if value is not None else ""
+    return certificate.because + extra
+
+
+def as_table(analysis: "Analysis") -> "Group":
+    """Return rich tables of the derived facts and of the verdicts."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    loss = analysis.loss
+    title = f"{loss.name}: f(x) = {loss.formula}" if loss.name != loss.formula else f"f(x) = {loss.formula}"
+    values = ", ".join(f"{name} = {value}" for name, value in loss.parameters.items())
+    derived = Table(show_header=False, box=None, pad_edge=False)
+    for name, text in _facts(analysis):
+        derived.add_row(Text(name, style="bold"), Text(text))
+    verdicts = Table("claim", "verdict", "because", box=None, pad_edge=False)
+    for name, certificate in analysis.claims.items():
+        verdict = certificate.verdict.value
+        verdicts.add_row(name, Text(verdict, style=_COLOURS[verdict]), Text(_why(certificate)))
+    head = [Text(title, style="bold")] + ([Text(f"with {values}")] if values else [])
+    return Group(*head, Text("x = beta * rho, rho in nats"), Text(""), derived, Text(""), verdicts)
+
+
+def as_html(analysis: "Analysis") -> str:
+    """Return an HTML fragment with the formula typeset by MathJax."""
+    loss = analysis.loss
+    facts = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in _facts(analysis))
+    claims = "".join(
+        f"<tr><th>{escape(name)}</th><td>{c.verdict.value}</td><td>{escape(_why(c))}</td></tr>"
+        for name, c in analysis.claims.items()
+    )
+    return (f'<div class="gpo-analysis"><p><strong>{escape(loss.name)}</strong>: \\(f(x) = {escape(analysis.latex)}\\)</p>'
+            f"<table>{facts}</table><table>{claims}</table></div>")  # fmt: skip
