@@ -1,0 +1,119 @@
+"""Prompts that a model has read: keys and values are kept, so that a continuation costs only its own tokens."""
+
+__all__ = ["ReadPrompts", "read_prompts", "shared_layers"]
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+# Architectures whose decoder, given hidden states instead of embeddings, runs its layers on them unchanged.
+_PLAIN = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+
+
+@dataclass(frozen=True)
+class ReadPrompts:
+    """A batch of B prompts as one model read them, padded on the left to width W.
+
+    `mask` [B, W]; `last` [B, 1], the position of each prompt's last token; `logits` [B, V] for the first response
+    token; `states`, (keys, values) per layer; `entering`, the hidden states [B, W, D] that enter layer `first`.
+    """
+
+    mask: torch.Tensor
+    last: torch.Tensor
+    logits: torch.Tensor
+    states: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    first: int = 0
+    entering: torch.Tensor | None = None
+
+    def cache(self, rows: torch.Tensor) -> Any:
+        """Return a fresh key-value cache of the given rows, which may repeat."""
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        for layer, (keys, values) in enumerate(self.states):
+            cache.update(keys[rows], values[rows], layer)
+        return cache
+
+
+@torch.no_grad()
+def read_prompts(
+    model: Any, prompts: Sequence[Sequence[int]], keep: int = 0, below: ReadPrompts | None = None
+) -> ReadPrompts:
+    """Let `model` read token-id `prompts`.
+
+    `keep` > 0 also keeps the hidden states that enter layer `keep`. `below`, the same prompts read with such a `keep`
+    by a model whose layers below it are equal (`shared_layers`), spares this model those layers.
+    """
+    from transformers import DynamicCache
+
+    cache = DynamicCache()
+    if below is not None and below.entering is not None:
+        with _upper_layers(model, below.first):
+            logits = _last_logits(model, below.mask, cache, inputs_embeds=below.entering)
+        states = below.states[: below.first] + _states(cache, below.first)
+        return ReadPrompts(below.mask, below.last, logits, states)
+    width, device = max(map(len, prompts)), model.device
+    ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    with _entering(model, keep) as kept:
+        logits = _last_logits(model, mask, cache, input_ids=ids)
+    last = mask.sum(1, keepdim=True) - 1
+    return ReadPrompts(mask, last, logits, _states(cache, 0), keep, kept[0] if kept else None)
+
+
+@torch.no_grad()
+def shared_layers(model: Any, other: Any) -> int:
+    """Return how many leading layers (embeddings included) are equal in both models; 0 where that cannot be used."""
+    kinds = set(getattr(model.config, "layer_types", None) or ("full_attention",))
+    if model.config.model_type not in _PLAIN or model.config.model_type != other.config.model_type or len(kinds) > 1:
+        return 0
+    mine, theirs = model.get_decoder(), other.get_decoder()
+    if len(mine.layers) != len(theirs.layers) or not _equal(mine.embed_tokens, theirs.embed_tokens):
+        return 0
+    pairs = zip(mine.layers, theirs.layers, strict=True)
+    return next((i for i, (a, b) in enumerate(pairs) if not _equal(a, b)), len(mine.layers) - 1)
+
+
+def _equal(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    pairs = zip(a.parameters(), b.parameters(), strict=True)
+    return all(p.shape == q.shape and p.dtype == q.dtype and bool((p == q).all()) for p, q in pairs)
+
+
+def _last_logits(model: Any, mask: torch.Tensor, cache: Any, **inputs: torch.Tensor) -> torch.Tensor:
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    out = model(attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1,
+                **inputs)  # fmt: skip
+    return out.logits[:, -1]  # type: ignore[no-any-return]
+
+
+def _states(cache: Any, first: int) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+    return tuple((layer.keys, layer.values) for layer in cache.layers[first:])
+
+
+@contextmanager
+def _upper_layers(model: Any, first: int) -> Iterator[None]:
+    """Let `model` consist of its layers from `first` on."""
+    decoder = model.get_decoder()
+    whole = decoder.layers
+    decoder.layers = whole[first:]
+    try:
+        yield
+    finally:
+        decoder.layers = whole
+
+
+@contextmanager
+def _entering(model: Any, layer: int) -> Iterator[list[torch.Tensor]]:
+    """Collect the hidden states that enter `layer`; nothing for layer 0."""
+    kept: list[torch.Tensor] = []
+    if layer == 0:
+        yield kept
+        return
+    handle = model.get_decoder().layers[layer].register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
+    try:
+        yield kept
+    finally:
+        handle.remove()
