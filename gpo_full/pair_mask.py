@@ -30,7 +30,7 @@ class PairMask(Tensor):
         mask: PairMask = torch.Tensor._make_subclass(cls, blank)
         sizes = torch.bincount(block[0])[1:].tolist()
         mask.prefixes = torch.bincount(block[0][branch[0] == 0], minlength=len(sizes) + 1)[1:].tolist()
-        mask.tails = [_tail(kinds, prefix) for kinds, prefix in zip(branch[0].split(sizes), mask.prefixes, strict=True)]
+        mask.tails = [_tail(kinds, prefix) for kinds, prefix in zip(torch.split(branch[0], sizes), mask.prefixes, strict=True)]
         mask.dense = dense
         return mask
 

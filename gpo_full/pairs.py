@@ -111,7 +111,7 @@ def read_pairs(
         if isinstance(row, bytes) and not row.strip():
             continue
         try:
-            values = _parse(row) if isinstance(row, bytes) else row
+            values = _parse(row.rstrip(b"\r\n")) if isinstance(row, bytes) else row
             pair, pair_cut = _pair(values, tokenizer, max_length, max_prompt_length)
         except _BadRow as reason:
             if bad_rows == "fail":
