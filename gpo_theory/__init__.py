@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from gpo_theory.loss import Loss, parse
     from gpo_theory.lowering import to_torch
     from gpo_theory.matching import match_beta
-    from gpo_theory.strengths import strength
     from gpo_theory.series import taylor
+    from gpo_theory.strengths import strength
 
 _HOME = {"LOSSES": "catalogue", "find_loss": "catalogue", "Analysis": "analysis", "analyze": "analysis",
          "Certificate": "certificate", "Verdict": "certificate", "DomainError": "errors", "InputError": "errors",

@@ -47,7 +47,7 @@ def sign_at(node: Expr, x: Fraction) -> int | None:
 
 
 def exact_value(node: Expr, x: Fraction) -> Fraction | None:
-    """Return the value at x where rational arithmetic alone gives it (exp(0) = 1, log(1) = 0, atan(0) = 0), else None."""
+    """Return the value at x where rational arithmetic gives it (exp(0) = 1, log(1) = 0, sqrt(2)**2 = 2), else None."""
     head = node.head
     if head == "number":
         return node.args[0]  # type: ignore[no-any-return]
@@ -57,7 +57,8 @@ def exact_value(node: Expr, x: Fraction) -> Fraction | None:
         return power
     values = [exact_value(child, x) for child in node.children]
     known = [value for value in values if value is not None]
-    if head == "*" and 0 in known and not any(v is None and c.depends_on_x for v, c in zip(values, node.args, strict=True)):
+    unknown = [child for child, value in zip(node.children, values, strict=True) if value is None]
+    if head == "*" and 0 in known and not any(child.depends_on_x for child in unknown):
         return Fraction(0)
     if not values or len(known) < len(values):
         return None

@@ -21,7 +21,7 @@ X = Expr.x()
 
 
 def bradley_terry_exact(f: Expr, is_convex: Certificate, falls: Certificate) -> Certificate:
-    """Decide proposition P3; the value is c. Refuted with a kink, a point with f' >= 0, or one where the identity fails.
+    """Decide proposition P3; the value is c. Refuted by a kink, a point with f' >= 0, or one that breaks the identity.
 
     >>> from gpo_theory.certificate import unknown
     >>> from gpo_theory.grammar import parse_formula
@@ -44,16 +44,20 @@ def bradley_terry_exact(f: Expr, is_convex: Certificate, falls: Certificate) -> 
         return refuted(CLAIM, f"f'({flat}) is not negative", kind="point", x=str(flat))
     rate = _exact_rate(pieces)
     if rate is not None and rate <= 0:
-        return refuted(CLAIM, f"f'(-x) = exp({rate}*x) f'(x), which no c > 0 gives", kind="point", x="1")
+        return refuted(CLAIM, f"f'(-x) = {_factor(rate)}f'(x), which no c > 0 gives", kind="point", x="1")
     if rate is not None and falls_strictly(f, is_convex):
         c = 1 / rate
-        return proved(CLAIM, f"exact: f' < 0 and f'(-x) = exp({rate}*x) f'(x) on every piece",
+        return proved(CLAIM, f"exact: f' < 0 and f'(-x) = {_factor(rate)}f'(x) on every piece",
                       {"exact": str(c), "float": float(c)})  # fmt: skip
     point = _failing_point(pieces)
     if point is not None:
         return refuted(CLAIM, f"log(f'(-x)/f'(x))/x at x = {point} differs from its value at x = 1", kind="point",
                        x=str(point))  # fmt: skip
     return unknown(CLAIM, "neither the identity nor a failure of it is certified")
+
+
+def _factor(rate: Fraction) -> str:
+    return f"exp({rate * X}) " if rate else ""
 
 
 def _slope_at(pieces: tuple[Piece, ...], x: Fraction) -> Expr:

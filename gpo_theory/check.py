@@ -20,6 +20,7 @@ from gpo_theory.formula import Expr
 DIGITS = 60
 _SCALES = ("1e-3", "0.03", "0.5", "3", "20")
 _CENTRES = ("-30", "-7.3", "-2.1", "-1", "-0.4", "0", "0.3", "1", "1.7", "2.9", "8.8", "30")
+_MARGINS = ("0.001", "0.05", "0.3", "0.7", "1", "1.5", "3", "8", "30", "3000")
 _COMPARED = {"<": lt, "<=": le, ">": gt, ">=": ge}
 _FUNCTIONS = {"exp": mpmath.exp, "log": mpmath.log, "atan": mpmath.atan, "erfc": mpmath.erfc, "sin": mpmath.sin,
               "cos": mpmath.cos}  # fmt: skip
@@ -90,9 +91,10 @@ def _never_rises(f: Expr, _: Certificate) -> bool:
 
 
 def _above_infimum(f: Expr, certificate: Certificate) -> bool:
-    value = certificate.value and certificate.value["float"]
-    least = min(_values(f).values())
-    return value is None or bool(least >= value - 1e-9 * (1 + abs(value)))
+    if certificate.value is None:
+        return True
+    value = certificate.value["float"]
+    return bool(min(_values(f).values()) >= value - 1e-9 * (1 + abs(value)))
 
 
 def _defined(f: Expr, _: Certificate) -> bool:
@@ -103,8 +105,9 @@ def _risks(f: Expr, theta: Any) -> tuple[Any, Any]:
     """Return the least C_p found on the right side and on the wrong side (0 included)."""
     p = (1 + theta) / 2
     values = _values(f)
-    points = [mpmath.mpf(c) * s for c in ("0.001", "0.05", "0.3", "0.7", "1", "1.5", "3", "8", "30", "3000") for s in (-1, 1)]
-    risk = {x: p * values.get(x, _evaluate(f, x)) + (1 - p) * values.get(-x, _evaluate(f, -x)) for x in points}
+    points = [mpmath.mpf(c) * s for c in _MARGINS for s in (-1, 1)]
+    value = {x: values[x] if x in values else _evaluate(f, x) for x in points}
+    risk = {x: p * value[x] + (1 - p) * value[-x] for x in points}
     origin = _evaluate(f, mpmath.mpf(0))
     return min(v for x, v in risk.items() if x > 0), min([origin, *(v for x, v in risk.items() if x < 0)])
 
@@ -194,5 +197,6 @@ def _point_holds(f: Expr, certificate: Certificate, x: Any) -> bool:
     slope = _slope(f, x)
     if certificate.claim == "bradley_terry_exact" and slope < -mpmath.mpf("1e-15"):
         rates = [mpmath.log(_slope(f, -y) / _slope(f, y)) / y for y in (mpmath.mpf(1), x)]
-        return bool(abs(rates[0] - rates[1]) > mpmath.mpf("1e-15") * (1 + abs(rates[0])))
+        # No c > 0 gives a rate that is not positive; otherwise two points must give two different c.
+        return bool(rates[1] < 1e-15 or abs(rates[0] - rates[1]) > mpmath.mpf("1e-15") * (1 + abs(rates[0])))
     return bool(slope > 0 if certificate.claim == "monotone_decreasing" else slope >= -mpmath.mpf("1e-15"))

@@ -13,7 +13,7 @@ from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknow
 from gpo_theory.formula import Expr
 from gpo_theory.joints import Joint, joints
 from gpo_theory.pieces import Piece, UnsplitError, split
-from gpo_theory.rational import SignChart, as_rational, sign_changes
+from gpo_theory.rational import SignChart, sign_chart
 from gpo_theory.scan import sample
 from gpo_theory.structure import facts
 
@@ -81,12 +81,11 @@ def curvature_charts(pieces: tuple[Piece, ...]) -> Iterator[tuple[Piece, SignCha
     """Yield every open piece with the exact signs of f'' on it (None where there is no exact form)."""
     for piece in pieces:
         if not piece.is_point:
-            form = as_rational(piece.f.diff().diff())
-            yield piece, form and sign_changes(form, piece.low, piece.high)
+            yield piece, sign_chart(piece.f.diff().diff(), piece.low, piece.high)
 
 
 def _violated_chord(f: Expr) -> tuple[Fraction, Fraction] | None:
-    """Scan midpoints in floats, then verify the worst candidates in ball arithmetic: (a, b) with f above at the middle."""
+    """Return (a, b) with f above its chord in the middle: found by a scan in floats, verified in ball arithmetic."""
     centres = np.concatenate([np.linspace(-12, 12, 769), np.linspace(-200, 200, 401)])
     for width in _WIDTHS:
         h = float(width)

@@ -9,7 +9,7 @@ from gpo_theory.balls import enclose, exact_value
 from gpo_theory.certificate import Certificate, proved, refuted, unknown
 from gpo_theory.formula import Expr
 from gpo_theory.pieces import Piece, UnsplitError, split
-from gpo_theory.rational import as_rational, sign_changes
+from gpo_theory.rational import sign_chart
 from gpo_theory.structure import facts
 
 _PROBES = tuple(Fraction(n, d) for n in (0, 1, -1, 2, -2, 3, -3, 10, -10, 100, -100) for d in (1, 2, 3))
@@ -39,9 +39,9 @@ def total(f: Expr) -> Certificate:
         for node in _partial(piece.f):
             if _safe(node, piece):
                 continue
-            x = _bad_point(node, piece)
-            if x is not None and undefined_at(f, x):
-                return refuted("total", f"{node} is undefined at x = {x}", kind="point", x=str(x))
+            bad = _bad_point(node, piece)
+            if bad is not None and undefined_at(f, bad):
+                return refuted("total", f"{node} is undefined at x = {bad}", kind="point", x=str(bad))
             return unknown("total", f"not shown that {node} is defined wherever it is used")
     return proved("total", "every logarithm, quotient and root is defined on the piece where it is used")
 
@@ -77,9 +77,8 @@ def _safe(node: Expr, piece: Piece) -> bool:
         return False
     if piece.is_point:
         return _defined(node, piece.sample)
-    form = as_rational(argument)
-    chart = form and sign_changes(form, piece.low, piece.high)
-    if not chart or not chart.defined:
+    chart = sign_chart(argument, piece.low, piece.high)
+    if chart is None or not chart.defined:
         return False
     allowed = {"positive": {1}, "nonnegative": {0, 1}, "nonzero": {-1, 1}}[need or "nonzero"]
     return set(chart.signs) <= allowed and (need == "nonnegative" or not chart.roots)
@@ -89,9 +88,8 @@ def _bad_point(node: Expr, piece: Piece) -> Fraction | None:
     """Return a rational point of a piece where an operation may be undefined."""
     if piece.is_point:
         return piece.sample
-    form = as_rational(node.args[0])
-    chart = form and sign_changes(form, piece.low, piece.high)
-    if not chart:
+    chart = sign_chart(node.args[0], piece.low, piece.high)
+    if chart is None:
         return None
     exact = [root.exact for root in chart.roots if root.exact is not None]
     wrong = [x for x, sign in zip(chart.samples, chart.signs, strict=True) if sign < 0 and _needs(node) != "nonzero"]

@@ -205,7 +205,9 @@ def _power(base: Expr, exponent: Expr) -> Expr:
         if base.number is not None and (base.number or value > 0):
             return Expr.of(base.number ** int(value))
         if base.head == "*" and base.args[0].number is not None:
-            return _product((Expr.of(base.args[0].number ** int(value)), _power(_split_number(base)[1] or base, exponent)))
+            number, rest = _split_number(base)
+            assert rest is not None
+            return _product((Expr.of(number ** int(value)), _power(rest, exponent)))
         inner = base.args[1].number if base.head == "**" else None
         if inner is not None and inner.denominator == 1 and (inner > 0 or value > 0):
             return _power(base.args[0], Expr.of(inner * value))
@@ -266,7 +268,7 @@ def _derivative(node: Expr) -> Expr:
         moving = [(i, f) for i, f in enumerate(factors) if f.depends_on_x]
         return _sum(tuple(_product((*factors[:i], _derivative(f), *factors[i + 1 :])) for i, f in moving))
     if node.head == "**":
-        base, exponent = node.args
+        base, exponent = node.children
         if exponent.depends_on_x:
             raise ValueError(f"the exponent of {node} depends on x")
         return exponent * base ** (exponent - 1) * _derivative(base)

@@ -70,7 +70,7 @@ class _Reader:
         """Read a tree that stands for a real number."""
         self.nodes += 1
         if depth > MAX_DEPTH or self.nodes > MAX_NODES:
-            raise self.refuse(f"too large: at most {MAX_NODES} operations, nested at most {MAX_DEPTH} deep, are allowed")
+            raise self.refuse(f"too large: at most {MAX_NODES} operations, nested {MAX_DEPTH} deep, are allowed")
         if isinstance(tree, ast.Constant):
             return self.literal(tree)
         if isinstance(tree, ast.Name):

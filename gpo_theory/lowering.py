@@ -12,13 +12,15 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache, reduce
 from itertools import zip_longest
+from operator import add, mul
 from typing import TYPE_CHECKING
 
-from gpo_theory.balls import enclose, exact_value
+from gpo_theory.balls import enclose, exact_value, sign_at
 from gpo_theory.errors import InputError
 from gpo_theory.formula import Expr
 from gpo_theory.loss import Loss
 from gpo_theory.pieces import Piece, UnsplitError, split
+from gpo_theory.rational import as_rational
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +29,7 @@ Polynomial = tuple[Fraction, ...]
 Rest = Callable[["_Point"], "Tensor | float"]
 # A loss that reaches this size is continued by its tangent, so that nothing overflows in a dtype with float32's range.
 KNEE = 2.0**64
+_FAR = Fraction(1000)
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,11 @@ def _lower(f: Expr) -> tuple[tuple[float | None, float | None], Callable[["Tenso
         pieces = split(f)
     except UnsplitError:
         if any(node.head == "where" for node in f.walk()):
-            raise InputError(f"{str(f)!r} has a breakpoint that is not rational: it cannot be lowered to torch") from None
+            raise InputError(f"{str(f)!r} has a breakpoint that is not rational: torch cannot run it exactly") from None
         pieces = (Piece(None, None, f),)
     program = _piecewise(_halves(pieces))
     left, right = _knee(program, -1), _knee(program, 1)
-    return (left and left.x, right and right.x), _with_knees(program, left, right)
+    return (_place(left), _place(right)), _with_knees(program, left, right)
 
 
 def to_torch(loss: Loss) -> TorchLoss:
@@ -99,11 +102,16 @@ def _halves(pieces: tuple[Piece, ...]) -> list[tuple[Piece, bool]]:
             )
             continue
         inside = (piece.low is None or piece.low < 0) and (piece.high is None or piece.high > 0)
-        if inside and any(node.head in ("exp", "erfc") for node in piece.f.walk()):
+        if inside and any(_sided(node) for node in piece.f.walk()):
             out += [(replace(piece, high=Fraction(0)), closed), (replace(piece, low=Fraction(0)), True)]
         else:
             out.append((piece, closed))
     return out
+
+
+def _sided(node: Expr) -> bool:
+    """Whether a function is computed differently on the two sides of 0: exponentials and square roots."""
+    return node.head in ("exp", "erfc") or _is_root(node)
 
 
 def _piecewise(pieces: list[tuple[Piece, bool]]) -> Callable[["Tensor"], "Tensor"]:
@@ -173,6 +181,10 @@ def _knee(program: Callable[["Tensor"], "Tensor"], side: int) -> _Knee | None:
     return _Knee(side * low, value_and_slope(low)[1])
 
 
+def _place(knee: _Knee | None) -> float | None:
+    return None if knee is None else knee.x
+
+
 def _with_knees(
     program: Callable[["Tensor"], "Tensor"], left: _Knee | None, right: _Knee | None
 ) -> Callable[["Tensor"], "Tensor"]:
@@ -180,7 +192,7 @@ def _with_knees(
         return program
 
     def continued(x: "Tensor") -> "Tensor":
-        value = program(x.clamp(left and left.x, right and right.x))
+        value = program(x.clamp(_place(left), _place(right)))
         # Each clamp has a gradient of exactly zero inside: 2^64 - 2^64 would leave rounding errors there.
         if left:
             value = value + left.slope * (x - left.x).clamp(max=0)
@@ -270,6 +282,8 @@ def _scale(node: Expr, side: int) -> _Scaled:
         return _Scaled((), (Fraction(0), Fraction(side)))
     if head == "erfc":
         return _erfc(args[0], side)
+    if head == "+" and (conjugate := _conjugate(node, side)) is not None:
+        return conjugate
     parts = [_scale(child, side) for child in node.children if head != "**"]
     match head:
         case "+":
@@ -282,6 +296,8 @@ def _scale(node: Expr, side: int) -> _Scaled:
             return _exp(parts[0])
         case "log":
             return _log(parts[0])
+        case "atan":
+            return _atan(parts[0])
     return _plain(head, parts)
 
 
@@ -293,6 +309,26 @@ def _sum(a: _Scaled, b: _Scaled) -> _Scaled:
         return _Scaled(a.rate, _add(a.line, b.line), _plus(a.rest, b.rest))
     lower = _Scaled(_add(b.rate, _times(a.rate, Fraction(-1))), b.line, b.rest)
     return _Scaled(a.rate, a.line, _plus(a.rest, lower.materialise))
+
+
+def _conjugate(node: Expr, side: int) -> _Scaled | None:
+    """sqrt(g) - h = (g - h^2) / (sqrt(g) + h) where g - h^2 is a number and the two cancel far out on this side."""
+    root = next((t for t in node.args if any(map(_is_root, t.args if t.head == "*" else (t,)))), None)
+    if root is None or not root.depends_on_x:
+        return None
+    rest = reduce(add, (term for term in node.args if term is not root))
+    square = reduce(mul, (t.args[0] if _is_root(t) else t**2 for t in (root.args if root.head == "*" else (root,))))
+    form = as_rational(square - rest**2)
+    if form is None or form.numerator.degree() > 0 or form.denominator.degree() > 0 or form.constant.number != 1:
+        return None
+    if sign_at(root, _FAR * side) == sign_at(rest, _FAR * side):
+        return None
+    number = Fraction(str(form.numerator[0] / form.denominator[0]))
+    return _product(_Scaled((), _trim([number])), _power(_scale(root - rest, side), Expr.of(-1)))
+
+
+def _is_root(node: Expr) -> bool:
+    return node.head == "**" and node.args[1].number == Fraction(1, 2)
 
 
 def _padded(a: Polynomial, b: Polynomial) -> Polynomial:
@@ -310,11 +346,16 @@ def _product(a: _Scaled, b: _Scaled) -> _Scaled:
     for one, other in ((a, b), (b, a)):
         if one.rest is None and len(one.line) <= 1:
             factor = one.line[0] if one.line else Fraction(0)
-            rest, number = other.rest, float(factor)
-            scaled = None if rest is None or not factor else lambda point: rest(point) * number  # type: ignore[misc]
-            return _Scaled(rate, _times(other.line, factor), scaled)
+            return _Scaled(rate, _times(other.line, factor), _multiple(other.rest, factor))
     # Products of polynomials stay products: expanding (1 - x)**2 would cancel near x = 1.
     return _Scaled(rate, (), lambda point: a.bare(point) * b.bare(point))
+
+
+def _multiple(rest: Rest | None, factor: Fraction) -> Rest | None:
+    if rest is None or not factor:
+        return None
+    number = float(factor)
+    return lambda point: rest(point) * number
 
 
 def _power(base: _Scaled, exponent: Expr) -> _Scaled:
@@ -378,6 +419,21 @@ def _log(inner: _Scaled) -> _Scaled:
     return _Scaled((), inner.rate, lambda point: _tensor_call("log", inner.bare(point)))
 
 
+def _atan(inner: _Scaled) -> _Scaled:
+    """atan(exp(rate) b) = atan2(b, exp(-rate)): no exponential that grows."""
+    if not inner.rate or inner.rate[-1] < 0:
+        return _plain("atan", [inner])
+    falling = _times(inner.rate, Fraction(-1))
+
+    def apply(point: _Point) -> "Tensor | float":
+        import torch
+
+        below = point.exp(falling)
+        return torch.atan2(inner.bare(point) + 0 * below, below)
+
+    return _Scaled((), (), apply)
+
+
 def _erfc(argument: Expr, side: int) -> _Scaled:
     """erfc(k y) = exp(-k^2 y^2) erfcx(k y) for k > 0, and 2 minus that for k < 0."""
     slope = argument.diff()
@@ -408,8 +464,10 @@ def _plain(head: str, parts: list[_Scaled]) -> _Scaled:
 def _tensor_call(name: str, value: "Tensor | float") -> "Tensor | float":
     import torch
 
-    functions = {"exp": torch.exp, "log": torch.log, "log1p": torch.log1p, "atan": torch.atan, "sin": torch.sin,
-                 "cos": torch.cos, "erfc": torch.special.erfc, "erfcx": torch.special.erfcx}  # fmt: skip
+    functions: dict[str, Callable[[Tensor], Tensor]] = {
+        "exp": torch.exp, "log": torch.log, "log1p": torch.log1p, "atan": torch.atan, "sin": torch.sin,
+        "cos": torch.cos, "erfc": torch.special.erfc, "erfcx": torch.special.erfcx,
+    }  # fmt: skip
     if isinstance(value, float):
         return float(functions[name](torch.tensor(value, dtype=torch.float64)))
     return functions[name](value)

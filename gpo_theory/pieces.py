@@ -9,7 +9,7 @@ from itertools import combinations, pairwise
 
 from gpo_theory.balls import exact_value, sign_at
 from gpo_theory.formula import COMPARISONS, Expr, rebuild
-from gpo_theory.rational import as_rational, sign_changes
+from gpo_theory.rational import sign_chart
 
 MAX_PIECES = 64
 
@@ -103,9 +103,8 @@ def _cut(piece: Piece, node: Expr) -> list[Piece]:
 def _zeros(difference: Expr, piece: Piece) -> set[Fraction]:
     if not difference.depends_on_x:
         return set()
-    form = as_rational(difference)
-    chart = form and sign_changes(form, piece.low, piece.high)
-    if not chart:
+    chart = sign_chart(difference, piece.low, piece.high)
+    if chart is None:
         raise UnsplitError(f"the sign of {difference} is not decided exactly")
     if any(root.exact is None for root in chart.roots):
         raise UnsplitError(f"{difference} changes sign at an irrational point")
@@ -116,9 +115,10 @@ def _decide(node: Expr, piece: Piece) -> Expr:
     """Return the branch of `node` that holds on the whole of a piece."""
     at = piece.sample
     if node.head == "where":
-        return node.args[1] if _holds(node.args[0], at) else node.args[2]
-    best = node.args[0]
-    for other in node.args[1:]:
+        condition, yes, no = node.children
+        return yes if _holds(condition, at) else no
+    best, *others = node.children
+    for other in others:
         sign = _sign(other - best, at)
         if (sign > 0) if node.head == "max" else (sign < 0):
             best = other

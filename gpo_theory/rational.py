@@ -1,6 +1,6 @@
 """Formulas that are rational in x or in one exponential: exact normal form, exact roots, exact signs."""
 
-__all__ = ["Rational", "as_rational", "sign_changes"]
+__all__ = ["SignChart", "as_rational", "sign_chart"]
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -33,16 +33,16 @@ class Rational:
     @property
     def is_zero(self) -> bool:
         """Whether it vanishes identically."""
-        return self.numerator.is_zero()
+        return bool(self.numerator.is_zero())
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Rational) and self._key() == other._key()
+        return self._key() == other._key() if isinstance(other, Rational) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(self._key())
 
-    def _key(self) -> tuple[object, ...]:
-        return (str(self.numerator), str(self.denominator), self.slope, self.shift, self.constant)
+    def _key(self) -> str:
+        return f"{self.numerator} {self.denominator} {self.slope} {self.shift} {self.constant}"
 
     def t(self, x: Fraction) -> arb:
         """Return the ball of t at x."""
@@ -201,8 +201,18 @@ class SignChart:
         return not any(root.pole for root in self.roots)
 
 
-def sign_changes(form: Rational, low: Fraction | None, high: Fraction | None) -> SignChart | None:
-    """Return the signs of `form` on the open interval (low, high), None for an infinite end; None if undecided."""
+def sign_chart(node: Expr, low: Fraction | None, high: Fraction | None) -> SignChart | None:
+    """Return the exact signs of a formula on the open interval (low, high), None for an infinite end.
+
+    The result is None where the formula has no rational form, or its roots are too close to tell apart.
+
+    >>> from gpo_theory.grammar import parse_formula
+    >>> sign_chart(parse_formula("x**2 - 1"), None, None).signs
+    (1, -1, 1)
+    """
+    form = as_rational(node)
+    if form is None:
+        return None
     if form.is_zero:
         return SignChart((), (0,), (_between(low, high),))
     bits = 128

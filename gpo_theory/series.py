@@ -11,7 +11,7 @@ from gpo_theory.balls import expand
 from gpo_theory.constants import exact, function, text
 from gpo_theory.formula import Expr
 from gpo_theory.loss import Loss
-from gpo_theory.pieces import UnsplitError, split
+from gpo_theory.pieces import Piece, UnsplitError, split
 
 Series = list[Any]
 
@@ -70,11 +70,15 @@ def _touches(low: Fraction | None, high: Fraction | None, side: int) -> bool:
 
 def _value_at_zero(f: Expr) -> Coefficient | None:
     try:
-        piece = next(p for p in split(f) if p.is_point and p.low == 0 or not p.is_point and _touches(p.low, p.high, -1)
-                     and (p.high is None or p.high > 0))  # fmt: skip
-        return _checked(piece.f, 0)[0]
+        return _checked(next(piece.f for piece in split(f) if _holds_zero(piece)), 0)[0]
     except (UnsplitError, _NoSeriesError):
         return None
+
+
+def _holds_zero(piece: Piece) -> bool:
+    if piece.is_point:
+        return piece.low == 0
+    return (piece.low is None or piece.low < 0) and (piece.high is None or piece.high > 0)
 
 
 def _checked(f: Expr, order: int) -> tuple[Coefficient | None, ...]:

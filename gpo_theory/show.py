@@ -17,7 +17,7 @@ _COLOURS = {"proved": "green", "refuted": "red", "unknown": "yellow"}
 
 def _facts(analysis: "Analysis") -> list[tuple[str, str]]:
     r, link = analysis.strength, analysis.link
-    sides = f" (left {r.left}, right {r.right})" if r.left is not None else ""
+    sides = f" (left {r.left:g}, right {r.right:g})" if r.left is not None else ""
     rows = [
         ("Taylor at 0", ", ".join(c.text if c else "none" for c in analysis.taylor)),
         ("strength R", "none" if r.exact is None else f"{r.exact}{sides}"),
@@ -71,5 +71,5 @@ def as_html(analysis: "Analysis") -> str:
         f"<tr><th>{escape(name)}</th><td>{c.verdict.value}</td><td>{escape(_why(c))}</td></tr>"
         for name, c in analysis.claims.items()
     )
-    return (f'<div class="gpo-analysis"><p><strong>{escape(loss.name)}</strong>: \\(f(x) = {escape(analysis.latex)}\\)</p>'
-            f"<table>{facts}</table><table>{claims}</table></div>")  # fmt: skip
+    formula = f"<p><strong>{escape(loss.name)}</strong>: \\(f(x) = {escape(analysis.latex)}\\)</p>"
+    return f'<div class="gpo-analysis">{formula}<table>{facts}</table><table>{claims}</table></div>'

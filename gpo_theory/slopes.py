@@ -12,7 +12,7 @@ from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknow
 from gpo_theory.formula import Expr
 from gpo_theory.joints import joints
 from gpo_theory.pieces import Piece, UnsplitError, split
-from gpo_theory.rational import SignChart, as_rational, sign_changes
+from gpo_theory.rational import SignChart, sign_chart
 from gpo_theory.scan import sample
 from gpo_theory.series import one_sided
 from gpo_theory.structure import facts
@@ -23,8 +23,7 @@ def slope_charts(pieces: tuple[Piece, ...]) -> Iterator[tuple[Piece, SignChart |
     """Yield every open piece with the exact signs of f' on it (None where there is no exact form)."""
     for piece in pieces:
         if not piece.is_point:
-            form = as_rational(piece.f.diff())
-            yield piece, form and sign_changes(form, piece.low, piece.high)
+            yield piece, sign_chart(piece.f.diff(), piece.low, piece.high)
 
 
 def monotone_decreasing(f: Expr, is_convex: Certificate) -> Certificate:

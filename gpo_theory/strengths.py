@@ -20,8 +20,8 @@ class Strength:
 
     exact: str | None = None
     value: float | None = None
-    left: str | None = None
-    right: str | None = None
+    left: float | None = None
+    right: float | None = None
     sign: int | None = None
 
     def as_dict(self) -> dict[str, str | float | int | None]:
@@ -53,7 +53,7 @@ def strength(loss: Loss) -> Strength:
     if sides[0] == sides[1]:
         return Strength(text(left), float(left), None, None, sign)
     mean = (left + right) / 2
-    return Strength(text(mean), float(mean), text(left), text(right), sign)
+    return Strength(text(mean), float(mean), float(left), float(right), sign)
 
 
 def _ratio(second: Coefficient, first: Coefficient) -> Any:

@@ -119,8 +119,9 @@ def _sum(a: Facts, b: Facts) -> Facts:
     low, high = a.low + b.low, a.high + b.high
     positive = (a.positive and b.nonnegative) or (b.positive and a.nonnegative)
     negative = (a.negative and b.high <= 0) or (b.negative and a.high <= 0)
+    log_convex = positive and a.log_convex and b.log_convex
     return Facts(low, high, a.increasing and b.increasing, a.decreasing and b.decreasing, a.convex and b.convex,
-                 a.concave and b.concave, positive and a.log_convex and b.log_convex, False, positive or negative)  # fmt: skip
+                 a.concave and b.concave, log_convex, False, positive or negative)  # fmt: skip
 
 
 def _negated(a: Facts) -> Facts:
@@ -196,8 +197,8 @@ def _integer_power(base: Facts, n: int) -> Facts:
         return _reciprocal_power(base, n)
     if n % 2 == 0:
         if not base.nonnegative and not base.high <= 0:
-            high = max(abs(base.low), abs(base.high)) ** n
-            return Facts(Fraction(0), high, convex=base.affine)
+            high: Bound = max(-base.low, base.high)
+            return Facts(Fraction(0), high**n, convex=base.affine)
         return _real_power(base if base.nonnegative else _negated(base), Fraction(n))
     if base.nonnegative:
         return _real_power(base, Fraction(n))

@@ -84,8 +84,13 @@ def _classify(f: Expr, side: int) -> Tail:
     if not direction or not _agrees(f, side, expansion):
         return UNKNOWN
     kind, rate, order = _shape(growth, coefficient, direction)
-    limit = "0" if growth < Growth() else text(coefficient) if growth == Growth() else "inf" if direction > 0 else "-inf"
-    return Tail(kind, rate, order, limit, "unknown" if kind == "unknown" else "proved") if kind != "unknown" else UNKNOWN
+    return UNKNOWN if kind == "unknown" else Tail(kind, rate, order, _limit(growth, coefficient, direction), "proved")
+
+
+def _limit(growth: Growth, coefficient: Any, direction: int) -> str:
+    if growth == Growth():
+        return text(coefficient)
+    return "0" if growth < Growth() else "inf" if direction > 0 else "-inf"
 
 
 def _shape(growth: Growth, coefficient: Any, direction: int) -> tuple[str, str | None, str | None]:
@@ -124,7 +129,7 @@ def _agrees(f: Expr, side: int, expansion: Expansion) -> bool:
 
 def _value(growth: Growth, x: Fraction) -> arb:
     ball = arb(int(x))
-    exponent = sum((arb(c.numerator) / c.denominator * ball ** (len(growth.q) - i) for i, c in enumerate(growth.q) if c),
-                   arb(0))  # fmt: skip
+    powers = [ball ** (len(growth.q) - i) for i in range(len(growth.q))]
+    exponent = sum((arb(c.numerator) / c.denominator * p for c, p in zip(growth.q, powers, strict=True)), arb(0))
     power = (ball.log() * (arb(growth.a.numerator) / growth.a.denominator)).exp()
     return exponent.exp() * power * ball.log() ** growth.b

@@ -18,7 +18,7 @@ def soft_label(loss: Loss, flip: Fraction | str, name: str | None = None) -> Los
 
     >>> from gpo_theory.catalogue import LOSSES
     >>> soft_label(LOSSES["unhinged"], "1/4").formula
-    '1 - x/2'
+    '3*(1 - x)/4 + (1 + x)/4'
     """
     e = _rate(flip)
     return _made(loss, (1 - e) * loss.f + e * _at(loss, -X), name or f"soft_label({loss.name}, {e})")
