@@ -16,6 +16,7 @@ from toy_models import objectives
 from toy_models.bandit import Bandit
 from toy_models.mixture import GaussianMixture
 from toy_models.preferences import Preferences
+from toy_models.probabilities import positive
 
 Losses = Loss | Sequence[Loss] | None
 
@@ -55,7 +56,7 @@ def measure(model: Bandit | GaussianMixture, parameters: Tensor, loss: Losses = 
     >>> measure(Bandit([0.5, 0.5]), torch.tensor([1.0, -1.0], dtype=torch.float64)).regularizer.item()
     1.0
     """
-    return _measure(model, parameters, _objective(loss, preferences, len(model.log_reference)), _positive("beta", beta))
+    return _measure(model, parameters, _objective(loss, preferences, len(model.log_reference)), positive("beta", beta))
 
 
 def descend(model: Bandit | GaussianMixture, start: Tensor, loss: Losses = None, *, beta: float | Tensor = 1.0,
@@ -74,11 +75,11 @@ def descend(model: Bandit | GaussianMixture, start: Tensor, loss: Losses = None,
     >>> bool(trace.kl[1] > trace.kl[0]), bool(trace.regularizer[1] < trace.regularizer[0])
     (True, True)
     """
-    _positive("lr", lr)
+    positive("lr", lr)
     if steps < 0:
         raise InputError(f"steps must be at least 0, not {steps}")
     objective = _objective(loss, preferences, len(model.log_reference))
-    scale = _positive("beta", beta)
+    scale = positive("beta", beta)
     parameters = _expanded(start, scale, loss)
     records = torch.empty(steps + 1, 3, *parameters.shape[:-1], dtype=torch.float64)
     path = torch.empty(steps + 1, *parameters.shape, dtype=torch.float64)
@@ -86,7 +87,8 @@ def descend(model: Bandit | GaussianMixture, start: Tensor, loss: Losses = None,
         measured, gradient = _gradient(model, parameters, objective, scale)
         records[step], path[step] = torch.stack(measured), parameters
         if not (records[step].isfinite().all() and gradient.isfinite().all()):
-            raise InputError(f"descent left the finite numbers at step {step} with lr {lr:g}; use a smaller one")
+            cause = f"; use an lr below {lr:g}" if step else ": the loss or the start is out of its domain"
+            raise InputError(f"descent left the finite numbers at step {step}{cause}")
         parameters = parameters - lr * gradient
     return Trace(torch.arange(steps + 1), records[:, 0], records[:, 1], records[:, 2], path)
 
@@ -105,8 +107,8 @@ def flow(model: Bandit | GaussianMixture, start: Tensor, loss: Losses = None, *,
     from scipy.integrate import solve_ivp
 
     objective = _objective(loss, preferences, len(model.log_reference))
-    scale = _positive("beta", beta)
-    _positive("time", time)
+    scale = positive("beta", beta)
+    positive("time", time)
     first = _expanded(start, scale, loss)
     times = torch.linspace(0, time, points, dtype=torch.float64)
 
@@ -132,8 +134,7 @@ def _objective(loss: Losses, preferences: Preferences | None, size: int) -> _Obj
         return lambda model, log_ratio, mu, beta: _regularizer(model, log_ratio, mu)
     if preferences is None:
         raise InputError("a loss needs preferences")
-    if len(preferences.matrix) != size:
-        raise InputError(f"preferences between {len(preferences.matrix)} responses for a model with {size}")
+    preferences.require_size(size)
     matrix = preferences.matrix
     functions = [to_torch(loss)] if isinstance(loss, Loss) else [to_torch(one) for one in loss]
 
@@ -180,12 +181,8 @@ def _expanded(start: Tensor, beta: Tensor, loss: Losses) -> Tensor:
     if loss is not None and not isinstance(loss, Loss):
         if not loss:
             raise InputError("the list of losses is empty")
+        if batch.ndim > 1 and batch.shape[0] not in (1, len(loss)):
+            raise InputError(f"the first dimension of the start and of beta is that of the {len(loss)} losses: "
+                             f"it must be 1 or {len(loss)}, not {batch.shape[0]}")  # fmt: skip
         batch = batch + torch.empty(len(loss), *(1,) * (batch.ndim - 2), 0)
     return start.detach().to(torch.float64).expand(*batch.shape[:-1], start.shape[-1])
-
-
-def _positive(name: str, value: float | Tensor) -> Tensor:
-    tensor = torch.as_tensor(value, dtype=torch.float64)
-    if not (tensor.isfinite() & (tensor > 0)).all():
-        raise InputError(f"{name} must be positive, not {tensor.tolist()}")
-    return tensor

@@ -15,7 +15,7 @@ from toy_models.draws import Draws, all_pairs
 from toy_models.probabilities import log_probabilities
 
 _NAMED = ("reference", "policy")
-_MAX_POINTS = 100_001
+_MAX_INTERVALS = 100_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,10 +109,9 @@ def _check_grid(low: float, high: float, step: float) -> None:
     if not (math.isfinite(low) and math.isfinite(high) and low < high and step > 0):
         raise InputError(f"the grid needs low < high and step > 0, not {low:g}, {high:g}, {step:g}")
     intervals = (high - low) / step
-    if intervals > _MAX_POINTS or abs(intervals - round(intervals)) > 1e-6 or round(intervals) % 2:
-        # Even, because the error estimate takes every second point.
+    if intervals > _MAX_INTERVALS or abs(intervals - round(intervals)) > 1e-6 or round(intervals) < 2:
         raise InputError(f"the grid [{low:g}, {high:g}] with step {step:g} has {intervals:g} intervals; "
-                         f"needed: an even number below {_MAX_POINTS}")  # fmt: skip
+                         f"needed: a whole number from 2 to {_MAX_INTERVALS}")  # fmt: skip
 
 
 def _check_behaviour(behaviour: tuple[float, float] | str) -> None:

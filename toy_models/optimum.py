@@ -11,6 +11,7 @@ from toy_models.bandit import Bandit
 from toy_models.mixture import GaussianMixture
 from toy_models.objectives import kl
 from toy_models.preferences import Preferences
+from toy_models.probabilities import positive
 
 
 def optimum(model: Bandit | GaussianMixture, loss: Loss | None = None, *, beta: float = 1.0,
@@ -28,6 +29,9 @@ def optimum(model: Bandit | GaussianMixture, loss: Loss | None = None, *, beta: 
     >>> best.exp().tolist()
     [0.268..., 0.731...]
     """
+    positive("beta", beta)
+    if preferences is not None:
+        preferences.require_size(len(model.log_reference))
     if not model.connected():
         return None
     if loss is None:
@@ -60,7 +64,7 @@ def _exactness(loss: Loss) -> float | None:
 
 
 def _quadratic_tilt(loss: Loss, preferences: Preferences, model: Bandit | GaussianMixture) -> Tensor | None:
-    if model.mu is None or loss.f.diff().diff().diff().number != 0:
+    if model.mu is None or not _is_quadratic(loss):
         return None
     coefficients = taylor(loss, 2)
     R = strength(loss).value
@@ -69,3 +73,9 @@ def _quadratic_tilt(loss: Loss, preferences: Preferences, model: Bandit | Gaussi
         return None
     borda: Tensor = preferences.matrix @ model.mu
     return (2 * borda - 1) / R
+
+
+def _is_quadratic(loss: Loss) -> bool:
+    """Whether f is seen to be a polynomial whose third derivative is 0."""
+    arithmetic = {"number", "x", "+", "*", "**"}
+    return all(node.head in arithmetic for node in loss.f.walk()) and loss.f.diff().diff().diff().number == 0

@@ -65,6 +65,11 @@ class Preferences:
             raise InputError(f"{str(path)!r} is empty; needed: K rows of K numbers")
         return cls([_row(path, number, row, len(rows)) for number, row in enumerate(rows, 1)])
 
+    def require_size(self, size: int) -> None:
+        """Raise InputError unless there are `size` responses."""
+        if len(self.matrix) != size:
+            raise InputError(f"preferences between {len(self.matrix)} responses for a model with {size}")
+
 
 def _row(path: Path | str, number: int, row: list[str], size: int) -> list[float]:
     if len(row) != size:

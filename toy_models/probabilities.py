@@ -1,6 +1,6 @@
-"""Probability vectors, checked."""
+"""Probability vectors and positive numbers, checked."""
 
-__all__ = ["log_probabilities", "probabilities"]
+__all__ = ["log_probabilities", "positive", "probabilities"]
 
 from collections.abc import Sequence
 
@@ -33,3 +33,11 @@ def log_probabilities(values: Tensor | Sequence[float], what: str) -> Tensor:
     if not (p > 0).all():
         raise InputError(f"{what} probabilities must all be positive, not {p.tolist()}: a log-ratio would be infinite")
     return p.log()
+
+
+def positive(name: str, value: float | Tensor) -> Tensor:
+    """Return a positive finite value as float64; InputError names it otherwise."""
+    tensor = torch.as_tensor(value, dtype=torch.float64)
+    if not (tensor.isfinite() & (tensor > 0)).all():
+        raise InputError(f"{name} must be positive, not {tensor.tolist()}")
+    return tensor

@@ -28,7 +28,7 @@ def quadrature_error(model: GaussianMixture, parameters: Tensor, loss: Loss | No
     try:
         coarse = replace(model, step=2 * model.step)
     except InputError as error:
-        raise InputError(f"step {model.step:g} leaves no room for an error estimate: {error}") from None
+        raise InputError(f"no error estimate at step {model.step:g}, since at twice that {error}") from None
     thinned = None if preferences is None else Preferences(preferences.matrix[::2, ::2])
     fine = measure(model, parameters, loss, beta=beta, preferences=preferences)
     wide = measure(coarse, parameters, loss, beta=beta, preferences=thinned)

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     mixture.add_argument("--behaviour", metavar="reference|policy|MEAN,VARIANCE", default="reference",
                          help="who draws the two responses, independently (default reference)")  # fmt: skip
     mixture.add_argument("--reward", metavar="FORMULA", help="reward in x, the response, such as \"-(x-2)**2\" (gpo)")
-    mixture.add_argument("--grid", metavar="LOW,HIGH,STEP", help="default -14,14,0.01 (0.1 for gpo)")
+    mixture.add_argument("--grid", metavar="LOW,HIGH,STEP", help="default -14,14,0.01 (step 0.2 for gpo)")
     _add_common(mixture, steps=400)
 
 
@@ -75,9 +75,9 @@ def run(args: argparse.Namespace) -> int:
     torch.set_num_threads(1)  # the tensors are small: more threads only wait for each other
     model, start = _bandit(args) if args.toy == "bandit" else _mixture(args)
     loss, preferences, beta = _objective(args, model)
+    best = optimum(model, loss, beta=beta, preferences=preferences)
     trace = descend(model, start, loss, beta=beta, preferences=preferences, lr=lr, steps=steps,
                     watch=lambda items: progress(items, "descent", steps + 1))  # fmt: skip
-    best = optimum(model, loss, beta=beta, preferences=preferences)
     distance = kl_to_optimum(model, trace.parameters[-1], best)
     payload: dict[str, Any] = {name: getattr(trace, name).tolist() for name in _COLUMNS}
     payload["policy"] = _policy(args.toy, model, trace.parameters[-1])
@@ -128,7 +128,7 @@ def _mixture(args: argparse.Namespace) -> tuple["GaussianMixture", Any]:
     if args.reference_weights is not None:
         weights = _option(args, "reference_weights", _numbers)
     behaviour = args.behaviour if args.behaviour[:1].isalpha() else _option(args, "behaviour", _numbers)
-    grid = (-14.0, 14.0, 0.1 if args.objective == "gpo" else 0.01)
+    grid = (-14.0, 14.0, 0.2 if args.objective == "gpo" else 0.01)
     if args.grid is not None:
         grid = _option(args, "grid", _numbers)
         if len(grid) != 3:
