@@ -1,0 +1,207 @@
+"""What a policy became: golden win rate against its reference, KL, and the offline regulariser."""
+
+__all__ = ["Evaluation", "Opponent", "bootstrap_interval", "evaluate", "opponents", "win_scores"]
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gpo_full.golden_reward import Reward
+from gpo_full.output import progress
+from gpo_full.prompts import ReadPrompts, read_prompts
+from gpo_full.sampling import Sample, batches_of, continue_prompts
+
+# The policy's uniform numbers; the reference's are seeded by the seed itself.
+_POLICY_STREAM = 1_000_003
+
+
+@dataclass(frozen=True)
+class Opponent:
+    """A batch of tasks as the reference has read and answered them, two draws for each.
+
+    `log_probabilities` [B, 2] are the reference's own, in nats, of its draws.
+    """
+
+    index: list[int]
+    prompts: list[str]
+    targets: list[str]
+    tokens: list[list[int]]
+    read: ReadPrompts
+    samples: list[tuple[Sample, ...]]
+    log_probabilities: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One sample per prompt from the policy against one from the reference, over `n` prompts.
+
+    `kl` = KL(pi || pi_ref) in nats per response, from exact sums over the vocabulary along the policy's samples;
+    `kl_sequence` from the log-ratio of the samples alone; each with its standard error. `win_rate` counts a tie 1/2,
+    with a bootstrap interval over prompts. `regularizer` = E_mu[rho^2 / 2], mu two draws of the reference, in nats^2.
+    `length_ratio` is in tokens; `copied` the mean share of a response's word pairs that stand in its prompt.
+    """
+
+    kl: float
+    kl_se: float
+    kl_sequence: float
+    kl_sequence_se: float
+    win_rate: float
+    win_low: float
+    win_high: float
+    ties: int
+    length_ratio: float
+    copied: float
+    reward: float
+    reference_reward: float
+    regularizer: float
+    regularizer_se: float
+    n: int
+    seed: int
+    examples: tuple[dict[str, str], ...]
+
+
+def opponents(
+    reference: Any, tokenizer: Any, prompts: Sequence[str], targets: Sequence[str], *,
+    seed: int = 0, max_new_tokens: int = 32, batch_size: int = 32, keep: int = 0,
+) -> Iterator[Opponent]:  # fmt: skip
+    """Yield the tasks in batches, read and answered by the reference; a list of them serves many policies.
+
+    `keep` is `shared_layers(policy, reference)`, or less.
+    """
+    tokens: list[list[int]] = [tokenizer(prompt)["input_ids"] for prompt in prompts]
+    uniforms = _uniforms(len(prompts), 2, max_new_tokens, seed)
+    for batch in batches_of(tokens, batch_size):
+        ids = [tokens[i] for i in batch]
+        read = read_prompts(reference, ids, keep=keep)
+        samples = continue_prompts(reference, tokenizer, read, uniforms[batch])
+        yield Opponent(batch, [prompts[i] for i in batch], [targets[i] for i in batch], ids, read, samples,
+                       _own_log_probabilities(reference, read, samples))  # fmt: skip
+
+
+def evaluate(
+    policy: Any, reference: Any, tokenizer: Any, against: Iterable[Opponent], reward: Reward, *,
+    seed: int = 0, max_new_tokens: int = 32, resamples: int = 10_000, label: str = "evaluating", total: int | None = None,
+) -> Evaluation:  # fmt: skip
+    """Return the evaluation of `policy` against the answers of `reference`; the policy draws once per prompt."""
+    measured: dict[int, dict[str, Any]] = {}
+    for batch in progress(against, label, total):
+        read = read_prompts(policy, batch.tokens, below=batch.read)
+        luck = torch.stack([_row_uniforms(max_new_tokens, seed, i) for i in batch.index])
+        mine = continue_prompts(policy, tokenizer, read, luck)
+        exact, sequence = _divergences(policy, reference, read, batch.read, mine)
+        drift = _own_log_probabilities(policy, read, batch.samples) - batch.log_probabilities
+        for row, i in enumerate(batch.index):
+            measured[i] = {"prompt": batch.prompts[row], "target": batch.targets[row], "mine": mine[row][0],
+                           "theirs": batch.samples[row][0], "kl": float(exact[row]), "sequence": float(sequence[row]),
+                           "half_square": float((drift[row, 0] - drift[row, 1]) ** 2 / 2)}  # fmt: skip
+    rows = [measured[i] for i in sorted(measured)]
+    targets = [row["target"] for row in rows]
+    rewards = np.array(reward([row["mine"].text for row in rows], targets))
+    reference_rewards = np.array(reward([row["theirs"].text for row in rows], targets))
+    scores = win_scores(rewards, reference_rewards)
+    low, high = bootstrap_interval(scores, resamples=resamples, seed=seed)
+    kl, kl_se = _mean_and_error([row["kl"] for row in rows])
+    sequence_kl, sequence_se = _mean_and_error([row["sequence"] for row in rows])
+    regularizer, regularizer_se = _mean_and_error([row["half_square"] for row in rows])
+    lengths = [(len(row["mine"].tokens), len(row["theirs"].tokens)) for row in rows]
+    examples = tuple({"prompt": row["prompt"], "target": row["target"], "policy": row["mine"].text,
+                      "reference": row["theirs"].text} for row in rows[:5])  # fmt: skip
+    return Evaluation(
+        kl, kl_se, sequence_kl, sequence_se, float(scores.mean()), low, high, int((scores == 0.5).sum()),
+        sum(a for a, _ in lengths) / sum(b for _, b in lengths),
+        float(np.mean([_copied(row["mine"].text, row["prompt"]) for row in rows])), float(rewards.mean()),
+        float(reference_rewards.mean()), regularizer, regularizer_se, len(rows), seed, examples,
+    )  # fmt: skip
+
+
+def win_scores(mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return 1 where `mine` is larger, 0 where it is smaller, 1/2 where they are equal.
+
+    >>> win_scores(np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.0, 2.0])).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    return (np.sign(mine - theirs) + 1) / 2
+
+
+def bootstrap_interval(
+    scores: NDArray[np.float64], *, resamples: int = 10_000, seed: int = 0, level: float = 0.95
+) -> tuple[float, float]:
+    """Return the percentile interval of the mean of `scores` under resampling with replacement."""
+    rng = np.random.default_rng(seed)
+    means = scores[rng.integers(0, len(scores), (resamples, len(scores)))].mean(1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _uniforms(prompts: int, draws: int, length: int, seed: int) -> torch.Tensor:
+    return torch.rand(prompts, draws, length, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def _row_uniforms(length: int, seed: int, row: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed((seed + 1) * _POLICY_STREAM + row)
+    return torch.rand(1, length, generator=generator, dtype=torch.float64)
+
+
+@torch.no_grad()
+def _response_logs(model: Any, read: ReadPrompts, responses: list[tuple[int, tuple[int, ...]]]) -> list[torch.Tensor]:
+    """Return log pi(. | prompt, y_<t), [length, V] in nats, along each (prompt row, response tokens)."""
+    rows = torch.tensor([row for row, _ in responses], device=model.device)
+    first = read.logits[rows].float().log_softmax(-1)[:, None]
+    width = max(len(tokens) for _, tokens in responses) - 1
+    if width == 0:
+        return list(first)
+    ids = torch.tensor([[*tokens[:-1], *[0] * (width - len(tokens) + 1)] for _, tokens in responses],
+                       device=model.device)  # fmt: skip
+    # Padding is on the right here, where no token of the response sees it.
+    mask = torch.cat([read.mask[rows], read.mask.new_ones(len(rows), width)], 1)
+    positions = read.last[rows] + torch.arange(1, width + 1, device=model.device)
+    states = model.get_decoder()(input_ids=ids, attention_mask=mask, position_ids=positions,
+                                 past_key_values=read.cache(rows)).last_hidden_state  # fmt: skip
+    head = model.get_output_embeddings()
+    found = []
+    for row, (_, tokens) in enumerate(responses):
+        later = head(states[row, : len(tokens) - 1]).float().log_softmax(-1)
+        found.append(torch.cat([first[row], later]))
+    return found
+
+
+def _own_log_probabilities(model: Any, read: ReadPrompts, samples: list[tuple[Sample, ...]]) -> torch.Tensor:
+    """Return log pi(y | prompt) in nats of each prompt's samples, [B, n]."""
+    responses = [(row, one.tokens) for row, several in enumerate(samples) for one in several]
+    logs = _response_logs(model, read, responses)
+    sums = [_taken(log, tokens).sum() for log, (_, tokens) in zip(logs, responses, strict=True)]
+    return torch.stack(sums).view(len(samples), -1)
+
+
+def _divergences(
+    policy: Any, reference: Any, read: ReadPrompts, reference_read: ReadPrompts, samples: list[tuple[Sample, ...]]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return, per prompt, sum_t KL(pi(. | y_<t) || pi_ref(. | y_<t)) and log pi(y)/pi_ref(y) along its sample."""
+    responses = [(row, several[0].tokens) for row, several in enumerate(samples)]
+    both = zip(_response_logs(policy, read, responses), _response_logs(reference, reference_read, responses),
+               strict=True)  # fmt: skip
+    exact, sequence = [], []
+    for (p, q), (_, tokens) in zip(both, responses, strict=True):
+        exact.append((p.exp() * (p - q)).sum())
+        sequence.append(_taken(p - q, tokens).sum())
+    return torch.stack(exact), torch.stack(sequence)
+
+
+def _taken(logs: torch.Tensor, tokens: tuple[int, ...]) -> torch.Tensor:
+    return logs[torch.arange(len(tokens), device=logs.device), torch.tensor(tokens, device=logs.device)]
+
+
+def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    error = float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return float(np.mean(values)), error
+
+
+def _copied(response: str, prompt: str) -> float:
+    words, source = response.casefold().split(), prompt.casefold().split()
+    pairs, known = list(zip(words, words[1:], strict=False)), set(zip(source, source[1:], strict=False))
+    return sum(pair in known for pair in pairs) / len(pairs) if pairs else 0.0

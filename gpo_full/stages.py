@@ -1,0 +1,72 @@
+"""Stages of a long computation, each cached under a hash of everything that it depends on."""
+
+__all__ = ["Stage", "code_hash", "stage"]
+
+import ast
+import hashlib
+import importlib.util
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpo_full.files import atomic_folder
+
+_RESULT = "stage.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A finished stage: its `payload`, the `folder` with its files, and what it took when it was computed."""
+
+    name: str
+    key: str
+    folder: Path
+    payload: dict[str, Any]
+    cpu_seconds: float
+    seconds: float
+    cached: bool
+
+
+def stage(root: Path, name: str, inputs: Mapping[str, Any], compute: Callable[[Path], dict[str, Any]]) -> Stage:
+    """Return the stage `name` for `inputs`, from `root/name-KEY` if it is there, else computed by `compute(folder)`.
+
+    KEY is a hash of `inputs`, which must be JSON. The stage's folder appears whole or not at all, so an interrupted
+    stage is computed again and a finished one never is.
+    """
+    key = hashlib.sha256(json.dumps(inputs, sort_keys=True, allow_nan=False).encode()).hexdigest()[:16]
+    folder = root / f"{name}-{key}"
+    if (folder / _RESULT).is_file():
+        saved = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
+        return Stage(name, key, folder, saved["payload"], saved["cpu_seconds"], saved["seconds"], cached=True)
+    cpu, wall = time.process_time(), time.monotonic()
+    with atomic_folder(folder) as temporary:
+        payload = compute(temporary)
+        used, passed = time.process_time() - cpu, time.monotonic() - wall
+        saved = {"inputs": inputs, "payload": payload, "cpu_seconds": used, "seconds": passed}
+        (temporary / _RESULT).write_text(json.dumps(saved, indent=1, allow_nan=False), encoding="utf-8")
+    # Read back, so that a computed stage and a cached one are the same value.
+    return Stage(name, key, folder, json.loads(json.dumps(payload)), used, passed, cached=False)
+
+
+def code_hash(modules: Iterable[str]) -> str:
+    """Return a hash of what the modules do: their syntax trees without docstrings, comments and layout."""
+    digest = hashlib.sha256()
+    for name in sorted(modules):
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            raise ModuleNotFoundError(name)
+        digest.update(_shape(Path(spec.origin).read_text(encoding="utf-8")).encode())
+    return digest.hexdigest()[:16]
+
+
+def _shape(source: str) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+                node.body = node.body[1:]
+    return ast.dump(tree)
