@@ -160,7 +160,8 @@ def _difference(model: nn.Module, pairs: list[Pair], layout: str, fused_head: bo
 
 def _attention_inputs(inner: Any, batch: Batch) -> dict[str, Tensor]:
     if batch.layout == "apart":
-        return {"attention_mask": (batch.block > 0).long()}
+        # Padding is on the right, where no causal layer looks: masking it could only leave rows that see nothing.
+        return {"attention_mask": torch.ones_like(batch.block)}
     mask = batch.mask
     if inner.config.get_text_config()._attn_implementation == "eager":
         # Eager attention adds the mask to its scores.

@@ -1,4 +1,4 @@
-"""Packing: whatever the layout, each response token is predicted from exactly its own sequence, at its own positions."""
+"""Packing: whatever the layout, each response token is predicted from exactly its own sequence, at its positions."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def pairs(draw: st.DrawFn) -> Pair:
 def visible(batch: Batch, source: int) -> tuple[list[int], list[int]]:
     """Tokens and positions that flattened position `source` sees, itself included, in order."""
     row, position = divmod(source, batch.input_ids.shape[1])
-    seen = batch.mask.clone()[row, 0, position]
+    seen = batch.mask[row, 0, position]
     return batch.input_ids[row][seen].tolist(), batch.position_ids[row][seen].tolist()
 
 

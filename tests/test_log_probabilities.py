@@ -1,0 +1,224 @@
+"""Packed log-probabilities against every sequence alone, over families, attention kernels, layouts and precisions."""
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import FAMILIES, VOCABULARY, tiny_model
+from torch import nn
+from two_sequences import response_sums
+
+from gpo_full.log_probabilities import _LinearLogProbabilities, log_probabilities, plan, response_log_probabilities
+from gpo_full.packing import pack
+from gpo_full.pairs import Pair
+from gpo_theory import InputError
+
+PAD = 2  # also the end of every response below
+
+
+def some_pairs(count: int = 4, seed: int = 0, scale: int = 1) -> list[Pair]:
+    """Prompts and responses of uneven length; one pair shares response tokens, one response ends at once."""
+    draw = random.Random(seed)
+
+    def tokens(n: int) -> tuple[int, ...]:
+        return tuple(draw.randrange(10, VOCABULARY) for _ in range(n))
+
+    made = [Pair(tokens(scale * draw.randint(1, 9)), (3, *tokens(scale * draw.randint(1, 7)), PAD),
+                 (4, *tokens(scale * draw.randint(1, 7)), PAD), 1) for _ in range(count - 1)]  # fmt: skip
+    return [Pair(pair.prefix, pair.chosen, pair.rejected, len(pair.prefix)) for pair in made[:-1]] + [
+        made[-1], Pair((PAD, 9, 8), (PAD,), (PAD + 1, 6, PAD), 3)]  # fmt: skip
+
+
+def gradients(model: nn.Module, sums: torch.Tensor) -> torch.Tensor:
+    model.zero_grad()
+    weights = torch.linspace(-1, 2, sums.numel(), dtype=sums.dtype).view_as(sums)
+    (sums * weights).sum().backward()
+    found = torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
+    model.zero_grad()
+    return found
+
+
+def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+CASES = [(family, attention, layout) for family in FAMILIES for attention in ("eager", "sdpa")
+         for layout in ("line", "rows", "apart")
+         if not (family == "gemma2" and (attention == "sdpa" or layout != "apart"))
+         and not (attention == "eager" and layout == "line")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("family", "attention", "layout"), CASES)
+def test_float64_equals_separate_sequences(family: str, attention: str, layout: str) -> None:
+    model, pairs = tiny_model(family, attention=attention, dtype=torch.float64), some_pairs()
+    expected = response_sums(model, pairs)
+    found = response_log_probabilities(model, pack(pairs, layout), fused_head=family != "gemma2")
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    # What it really is, so that a loss shows; eager attention computes its softmax in float32 whatever the model.
+    torch.testing.assert_close(found, expected, rtol=1e-6 if attention == "eager" else 1e-10, atol=0)
+    assert distance(gradients(model, found), gradients(model, expected)) <= 1e-6
+
+
+@pytest.mark.parametrize("layout", ["line", "rows", "apart"])
+def test_length_averaged_margin(layout: str) -> None:
+    model, pairs = tiny_model(dtype=torch.float64), some_pairs()
+    found = response_log_probabilities(model, pack(pairs, layout), "mean")
+    torch.testing.assert_close(found, response_sums(model, pairs, "mean"), rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("layout", ["line", "rows", "apart"])
+def test_float32_equals_separate_sequences_at_twelve_layers(layout: str) -> None:
+    model, pairs = tiny_model(num_hidden_layers=12, spread=0.05), some_pairs(6, scale=6)
+    expected = response_sums(model, pairs)
+    found = response_log_probabilities(model, pack(pairs, layout))
+    assert float(expected.detach().min()) < -150  # sums of the size that the tolerance was stated for
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    assert distance(gradients(model, found), gradients(model, expected)) <= 1e-5
+
+
+@pytest.mark.parametrize("layout", ["line", "rows", "apart"])
+def test_padding_and_end_share_an_id_and_a_pair_never_feels_its_neighbours(layout: str) -> None:
+    model, pairs = tiny_model(dtype=torch.float64), some_pairs(6)
+    together = response_log_probabilities(model, pack(pairs, layout))
+    alone = torch.cat([response_log_probabilities(model, pack([pair], layout)) for pair in pairs])
+    torch.testing.assert_close(together, alone, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 1000])
+def test_chunks_change_nothing(chunk: int) -> None:
+    model, batch = tiny_model(dtype=torch.float64), pack(some_pairs())
+    expected, found = log_probabilities(model, batch), log_probabilities(model, batch, chunk=chunk)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    assert distance(gradients(model, found), gradients(model, expected)) <= 1e-6
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_head_function_by_finite_differences(frozen: bool, with_bias: bool) -> None:
+    torch.manual_seed(0)
+    hidden = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(7, 3, dtype=torch.float64, requires_grad=not frozen)
+    bias = torch.randn(7, dtype=torch.float64, requires_grad=not frozen) if with_bias else None
+    target = torch.tensor([0, 6, 3, 3, 1])
+    head = lambda *inputs: _LinearLogProbabilities.apply(*inputs, target, 2)  # noqa: E731
+    assert torch.autograd.gradcheck(head, (hidden, weight, bias))
+
+
+def test_no_tensor_of_all_logits_is_kept_for_backward() -> None:
+    # 60 response tokens, chunks of 4: what autograd keeps holds [4, vocabulary] at most, the weight itself apart.
+    model, batch = tiny_model(tie_word_embeddings=False), pack(some_pairs(12))
+    assert len(batch.target) > 40
+    kept: list[torch.Size] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.shape) or x, lambda x: x):
+        log_probabilities(model, batch, chunk=4).sum()
+    with_vocabulary = [shape for shape in kept if VOCABULARY in shape]
+    assert set(with_vocabulary) <= {model.lm_head.weight.shape}
+
+
+def test_a_head_that_is_no_plain_linear_layer_goes_through_its_own_forward() -> None:
+    class Doubled(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(x)
+
+    model, pairs = tiny_model(dtype=torch.float64, tie_word_embeddings=False), some_pairs()
+    model.lm_head.__class__ = Doubled
+    expected = response_sums(model, pairs)
+    found = response_log_probabilities(model, pack(pairs), chunk=3)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
+    assert distance(gradients(model, found), gradients(model, expected)) <= 1e-6
+
+
+def test_the_model_is_left_as_it_was_even_after_an_error() -> None:
+    model, batch = tiny_model(), pack(some_pairs())
+    log_probabilities(model, batch)
+    assert "forward" not in vars(model.lm_head)
+    broken = pack([Pair((VOCABULARY + 5,), (1,), (3,), 1)])
+    with pytest.raises(IndexError):
+        log_probabilities(model, broken)
+    assert "forward" not in vars(model.lm_head)
+    assert model(input_ids=batch.input_ids).logits.shape[-1] == VOCABULARY
+
+
+@pytest.mark.parametrize("layout", ["line", "rows", "apart"])
+def test_gradient_checkpointing_changes_nothing(layout: str) -> None:
+    model, batch = tiny_model(dtype=torch.float64), pack(some_pairs(), layout)
+    model.train()
+    expected = gradients(model, log_probabilities(model, batch))
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    torch.testing.assert_close(gradients(model, log_probabilities(model, batch)), expected, rtol=1e-10, atol=1e-14)
+
+
+def test_bfloat16_autocast_gives_float32_sums_near_the_exact_ones() -> None:
+    model, pairs = tiny_model(spread=0.05), some_pairs()
+    exact = response_log_probabilities(model, pack(pairs, "line"))
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = response_log_probabilities(model, pack(pairs, "line"))
+    assert rough.dtype == torch.float32
+    torch.testing.assert_close(rough, exact, rtol=5e-3, atol=0)
+    assert not torch.equal(rough, exact)
+    assert distance(gradients(model, rough), gradients(model, exact)) < 0.05
+
+
+def test_unknown_margin() -> None:
+    with pytest.raises(InputError, match=r"margin='means'; allowed: sum, mean; did you mean 'mean'"):
+        response_log_probabilities(tiny_model(), pack(some_pairs()), "means")
+
+
+@pytest.mark.parametrize(("family", "attention", "layout"), [
+    ("llama", "sdpa", "line"), ("llama", "eager", "rows"), ("gpt2", "sdpa", "line"), ("opt", "sdpa", "line"),
+    ("qwen3", "sdpa", "line"), ("mistral", "sdpa", "line"),
+])  # fmt: skip
+def test_plan_of_full_attention(family: str, attention: str, layout: str) -> None:
+    found = plan(tiny_model(family, attention=attention), 64)
+    assert (found.layout, found.fused_head, found.reasons) == (layout, True, ())
+
+
+def test_plan_of_a_sliding_window_depends_on_the_length() -> None:
+    model = tiny_model("mistral", sliding_window=16)
+    assert plan(model, 16).layout == "line"
+    found = plan(model, 17)
+    assert found.layout == "apart"
+    assert "looks back 16 tokens, sequences have up to 17" in found.reasons[0]
+    pairs = some_pairs(5, scale=4)  # longer than the window
+    expected = response_sums(model, pairs)
+    torch.testing.assert_close(response_log_probabilities(model, pack(pairs, "apart")), expected, rtol=1e-5, atol=0)
+    assert not torch.allclose(response_log_probabilities(model, pack(pairs, "rows")), expected, atol=1e-3)  # noqa: TID251
+
+
+def test_plan_of_soft_caps_and_windows() -> None:
+    found = plan(tiny_model("gemma2", attention="eager", final_logit_softcapping=2.0), 64)
+    assert (found.layout, found.fused_head) == ("apart", False)
+    assert "changes its logits after the head" in found.reasons[0]
+
+
+def test_plan_of_positions_that_are_not_read() -> None:
+    config: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 32, "n_layer": 2, "n_head": 4}
+    FAMILIES["bloom"] = config
+    try:
+        found = plan(tiny_model("bloom", attention="eager"), 64)
+    finally:
+        del FAMILIES["bloom"]
+    assert found.layout == "apart"
+    assert "a probe of packed rows differs" in found.reasons[0]
+
+
+def test_plan_of_a_state_space_model() -> None:
+    FAMILIES["mamba"] = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}
+    try:
+        found = plan(tiny_model("mamba", attention="eager"), 64)
+    finally:
+        del FAMILIES["mamba"]
+    assert found.layout == "apart"
+    assert "layers of mamba are not all full or sliding attention" in found.reasons[0]
+
+
+def test_plan_leaves_the_training_mode_and_the_random_state_alone() -> None:
+    model = tiny_model()
+    model.train()
+    model.model.layers[0].eval()
+    before = torch.random.get_rng_state()
+    plan(model, 64)
+    assert model.training
+    assert not model.model.layers[0].training
+    assert torch.equal(torch.random.get_rng_state(), before)
