@@ -5,10 +5,11 @@ __all__ = ["Analysis", "analyze"]
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gpo_theory.bounds import bounded_below
 from gpo_theory.bradley_terry import bradley_terry_exact
+from gpo_theory.budget import OutOfTimeError, limited
 from gpo_theory.calibration import bayes_consistent
 from gpo_theory.certificate import CLAIMS, Certificate, Verdict, unknown
 from gpo_theory.check import accepts
@@ -21,10 +22,12 @@ from gpo_theory.loss import Loss
 from gpo_theory.series import Coefficient, taylor
 from gpo_theory.slopes import differentiable_at_zero, monotone_decreasing
 from gpo_theory.strengths import Strength, strength
-from gpo_theory.tails import Tail, tails
+from gpo_theory.tails import UNKNOWN, Tail, tails
 
 if TYPE_CHECKING:
     from rich.console import Group
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -80,19 +83,36 @@ def describe(loss: Loss) -> dict[str, Any]:
             "reference": loss.reference}  # fmt: skip
 
 
-def analyze(loss: Loss) -> Analysis:
+def analyze(loss: Loss, seconds: float = 20.0) -> Analysis:
     """Derive and prove everything about a loss; raises DomainError with a point where f is undefined.
+
+    What is not decided within `seconds` of CPU time is unknown, and says so.
 
     >>> from gpo_theory.catalogue import LOSSES
     >>> analyze(LOSSES["savage"]).claims["bayes_consistent"].verdict.value
     'proved'
     """
-    f = loss.f.primitive()
-    claims = _claims(f)
-    refused = claims["total"]
-    if refused.verdict is Verdict.REFUTED:
-        raise DomainError(f"{loss.formula!r} is not defined on all of R: {refused.because}")
-    return Analysis(loss, taylor(loss), strength(loss), claims, tails(f), link(loss, claims))
+    with limited(seconds):
+        f = loss.f.primitive()
+        claims = _claims(f)
+        refused = claims["total"]
+        if refused.verdict is Verdict.REFUTED:
+            raise DomainError(f"{loss.formula!r} is not defined on all of R: {refused.because}")
+        return Analysis(
+            loss,
+            _in_time(lambda: taylor(loss), (None,) * 5),
+            _in_time(lambda: strength(loss), Strength()),
+            claims,
+            _in_time(lambda: tails(f), {side: dict.fromkeys(("loss", "slope"), UNKNOWN) for side in ("left", "right")}),
+            _in_time(lambda: link(loss, claims), Link()),
+        )
+
+
+def _in_time(derive: Callable[[], T], otherwise: T) -> T:
+    try:
+        return derive()
+    except OutOfTimeError:
+        return otherwise
 
 
 @lru_cache(maxsize=512)
@@ -110,7 +130,8 @@ def _claims(f: Expr) -> Mapping[str, Certificate]:
         "bayes_consistent": lambda: bayes_consistent(f, known),
     }
     for claim, attempt in steps.items():
-        known[claim] = _accepted(f, attempt())
+        late = unknown(claim, "the time limit was reached")
+        known[claim] = _in_time(lambda attempt=attempt: _accepted(f, attempt()), late)  # type: ignore[misc]
         if claim == "total" and known[claim].verdict is not Verdict.PROVED:
             reason = "f is not shown to be defined on all of R"
             return known | {name: unknown(name, reason) for name in CLAIMS if name != "total"}

@@ -12,11 +12,12 @@ from fractions import Fraction
 from functools import reduce
 from typing import Any
 
-from gpo_theory.constants import exact, function, sign
+from gpo_theory.constants import TooLargeError, exact, function, sign, tidy
 from gpo_theory.formula import Expr
 
 DEGREE = 4  # of q
 TERMS = 6
+LARGEST = 60  # operations in one exact coefficient
 
 
 class NoExpansionError(Exception):
@@ -68,7 +69,10 @@ def at_infinity(f: Expr, side: int) -> Expansion:
     >>> at_infinity(parse_formula("log(1+exp(-x))").primitive(), 1).lead[1]
     1
     """
-    return _expand(f, side)
+    try:
+        return _expand(f, side)
+    except TooLargeError:
+        raise NoExpansionError from None
 
 
 def _make(terms: Terms, dropped: Growth | None) -> Expansion:
@@ -118,8 +122,7 @@ def _larger(a: Growth | None, b: Growth | None) -> Growth | None:
 def _add(a: Expansion, b: Expansion) -> Expansion:
     terms: Terms = dict(a.terms)
     for growth, coefficient in b.terms:
-        total = terms.get(growth, 0) + coefficient
-        terms[growth] = total if total.is_Rational else total.expand()
+        terms[growth] = tidy(terms.get(growth, 0) + coefficient, LARGEST)
     return _make(terms, _larger(a.dropped, b.dropped))
 
 
@@ -129,8 +132,7 @@ def _times(a: Expansion, b: Expansion) -> Expansion:
     terms: Terms = {}
     for g, c in a.terms:
         for h, d in b.terms:
-            total = terms.get(g * h, 0) + c * d
-            terms[g * h] = total if total.is_Rational else total.expand()
+            terms[g * h] = tidy(terms.get(g * h, 0) + c * d, LARGEST)
     dropped = None
     for one, other in ((a, b), (b, a)):
         if one.dropped is not None:

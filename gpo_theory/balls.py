@@ -10,6 +10,7 @@ from typing import Any
 import flint
 from flint import arb, arb_series, fmpq
 
+from gpo_theory.budget import spend
 from gpo_theory.formula import Expr
 
 MAX_BITS = 4096
@@ -23,6 +24,7 @@ _COMPARE: dict[str, Callable[[arb, arb], bool]] = {
 
 def enclose(node: Expr, x: Fraction | arb, bits: int = 128) -> arb:
     """Return a ball that contains the value of `node` at x; not finite where it is undefined or undecided."""
+    spend()
     with flint.ctx.workprec(bits):
         return _evaluate(node, ball(x))
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import mpmath
 
+from gpo_theory.budget import spend
 from gpo_theory.certificate import Certificate, Verdict
 from gpo_theory.formula import Expr
 
@@ -41,6 +42,7 @@ def _number(text: Any) -> Any:
 
 
 def _evaluate(node: Expr, x: Any) -> Any:
+    spend()
     match node.head:
         case "number":
             return _number(node.args[0])

@@ -1,6 +1,6 @@
 """Exact constants: numbers such as log(2) or 1/pi, kept exactly by sympy, which never decides anything here."""
 
-__all__ = ["exact", "function", "sign", "text"]
+__all__ = ["TooLargeError", "exact", "function", "sign", "text", "tidy"]
 
 import os
 from fractions import Fraction
@@ -12,7 +12,13 @@ os.environ.setdefault("SYMPY_GROUND_TYPES", "python")
 import sympy
 from sympy.printing.str import StrPrinter
 
+from gpo_theory.budget import spend
 from gpo_theory.formula import Expr
+
+
+class TooLargeError(Exception):
+    """An exact number has grown beyond use."""
+
 
 _FUNCTIONS = {"exp": sympy.exp, "log": sympy.log, "atan": sympy.atan, "erfc": sympy.erfc, "sin": sympy.sin,
               "cos": sympy.cos}  # fmt: skip
@@ -52,6 +58,19 @@ def sign(value: Any) -> int | None:
     from gpo_theory.grammar import parse_formula
 
     return sign_at(parse_formula(text(value)).primitive(), Fraction(0))
+
+
+def tidy(value: Any, operations: int) -> Any:
+    """Return an exact number in expanded form; raises TooLargeError where it stays above so many operations."""
+    spend()
+    if value.is_Rational:
+        return value
+    value = value.expand()
+    if value.count_ops() > operations:
+        value = sympy.cancel(value)
+        if value.count_ops() > operations:
+            raise TooLargeError
+    return value
 
 
 def function(name: str, value: Any) -> Any:

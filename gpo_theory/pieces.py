@@ -8,6 +8,7 @@ from functools import lru_cache
 from itertools import combinations, pairwise
 
 from gpo_theory.balls import exact_value, sign_at
+from gpo_theory.budget import spend
 from gpo_theory.formula import COMPARISONS, Expr, rebuild
 from gpo_theory.rational import sign_chart
 
@@ -54,6 +55,7 @@ def split(f: Expr) -> tuple[Piece, ...]:
     """
     todo, done = [Piece(None, None, f)], list[Piece]()
     while todo:
+        spend()
         piece = todo.pop()
         node = _innermost(piece.f)
         if node is None:

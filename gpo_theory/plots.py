@@ -45,7 +45,7 @@ def shapes(losses: Sequence[Loss], low: float = -3.0, high: float = 3.0) -> "Fig
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
     panels = figure.subplots(1, 3)
     x = np.linspace(low, high, 1201)
     for loss in losses:
@@ -56,7 +56,8 @@ def shapes(losses: Sequence[Loss], low: float = -3.0, high: float = 3.0) -> "Fig
         axes.set(xlabel=r"scaled margin $x = \beta\rho$ (nats)", title=name, ylim=limits, xlim=(low, high))
         axes.axvline(0, color="#999999", linewidth=0.8, zorder=0)
         axes.axhline(0, color="#999999", linewidth=0.8, zorder=0)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(losses), 6))
+    names = panels[0].get_legend_handles_labels()
+    figure.legend(*names, loc="outside lower center", ncols=min(len(losses), 6), fontsize="small")
     return figure
 
 

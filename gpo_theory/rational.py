@@ -12,6 +12,7 @@ import flint
 from flint import arb, fmpq, fmpq_poly
 
 from gpo_theory.balls import ball, enclose, exact_value
+from gpo_theory.budget import spend
 from gpo_theory.formula import Expr
 
 MAX_DEGREE = 200
@@ -120,6 +121,7 @@ class _Converter:
         return Rational(numerator // scale, denominator // scale, self.slope, self.shift, constant)
 
     def convert(self, node: Expr) -> Rational:
+        spend()
         one = fmpq_poly([1])
         head, args = node.head, node.args
         if head == "number":

@@ -8,12 +8,13 @@ from functools import lru_cache, reduce
 from typing import Any
 
 from gpo_theory.balls import expand
-from gpo_theory.constants import exact, function, text
+from gpo_theory.constants import TooLargeError, exact, function, text, tidy
 from gpo_theory.formula import Expr
 from gpo_theory.loss import Loss
 from gpo_theory.pieces import Piece, UnsplitError, split
 
 Series = list[Any]
+LARGEST = 200  # operations in one exact coefficient
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,14 @@ def _at_start(name: str, value: Any) -> Any:
 
 
 def _times(a: Series, b: Series) -> Series:
-    return [_tidy(sum(a[i] * b[k - i] for i in range(k + 1))) for k in range(len(a))]
+    return [_short(sum(a[i] * b[k - i] for i in range(k + 1))) for k in range(len(a))]
 
 
-def _tidy(value: Any) -> Any:
-    return value if value.is_Rational else value.expand()
+def _short(value: Any) -> Any:
+    try:
+        return tidy(value, LARGEST)
+    except TooLargeError:
+        raise _NoSeriesError from None
 
 
 def _shift(a: Series, by: int) -> Series:
@@ -151,7 +155,7 @@ def _power(a: Series, q: Any) -> Series:
         raise _NoSeriesError
     h = [a[0] ** q]
     for k in range(1, len(a)):
-        h.append(_tidy(sum((q * j - (k - j)) * a[j] * h[k - j] for j in range(1, k + 1)) / (k * a[0])))
+        h.append(_short(sum((q * j - (k - j)) * a[j] * h[k - j] for j in range(1, k + 1)) / (k * a[0])))
     return h
 
 
@@ -159,7 +163,7 @@ def _exponential(u: Series) -> Series:
     """Return exp(u) by the recurrence k h_k = sum_j j u_j h_(k-j)."""
     h = [function("exp", u[0])]
     for k in range(1, len(u)):
-        h.append(_tidy(sum(j * u[j] * h[k - j] for j in range(1, k + 1)) / k))
+        h.append(_short(sum(j * u[j] * h[k - j] for j in range(1, k + 1)) / k))
     return h
 
 
@@ -167,8 +171,8 @@ def _circular(u: Series, name: str) -> Series:
     """Return sin(u) or cos(u) from the coupled recurrence s' = u' c, c' = -u' s."""
     s, c = [function("sin", u[0])], [function("cos", u[0])]
     for k in range(1, len(u)):
-        s.append(_tidy(sum(j * u[j] * c[k - j] for j in range(1, k + 1)) / k))
-        c.append(_tidy(-sum(j * u[j] * s[k - j] for j in range(1, k + 1)) / k))
+        s.append(_short(sum(j * u[j] * c[k - j] for j in range(1, k + 1)) / k))
+        c.append(_short(-sum(j * u[j] * s[k - j] for j in range(1, k + 1)) / k))
     return s if name == "sin" else c
 
 

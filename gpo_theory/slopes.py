@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from gpo_theory.balls import sign_at
+from gpo_theory.balls import enclose, sign_at
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
 from gpo_theory.formula import Expr
 from gpo_theory.joints import joints
@@ -90,11 +90,25 @@ def falls_strictly(f: Expr, is_convex: Certificate) -> bool:
     return is_convex.verdict is Verdict.PROVED and falls
 
 
+def _smooth_at_zero(f: Expr) -> float | None:
+    """Return f'(0) where 0 lies inside a smooth piece and f and f' are defined there, else None."""
+    try:
+        piece = next(p for p in split(f) if (p.low is None or p.low < 0) and (p.high is None or p.high > 0))
+    except (UnsplitError, StopIteration):
+        return None
+    value, slope = enclose(piece.f, Fraction(0)), enclose(piece.f.diff(), Fraction(0))
+    return float(slope.mid()) if value.is_finite() and slope.is_finite() else None
+
+
 def differentiable_at_zero(f: Expr) -> Certificate:
     """Decide whether f'(0) exists; its exact value is the certificate's value. Refuted with the two slopes."""
     claim = "differentiable_at_zero"
     left, right = one_sided(f, -1, 1), one_sided(f, 1, 1)
     if None in left or None in right or left[1] is None or right[1] is None:
+        inside = _smooth_at_zero(f)
+        if inside is not None:
+            value = {"exact": None, "float": inside}
+            return proved(claim, "0 lies inside a smooth piece on which f is defined", value)
         return unknown(claim, "the one-sided expansions at 0 are not known exactly")
     if left[0] != right[0]:
         return refuted(claim, "f jumps at 0", kind="kink", x="0", left=left[1].text, right=right[1].text)
