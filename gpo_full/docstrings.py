@@ -93,5 +93,6 @@ def _prose(paragraphs: Iterable[str]) -> Iterator[str]:
 def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> str:
     if isinstance(node, ast.ClassDef):
         return f"class {node.name}"
-    names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs) if a.arg not in ("self", "cls")]  # fmt: skip
+    arguments = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+    names = [argument.arg for argument in arguments if argument.arg not in ("self", "cls")]
     return f"def {node.name}({', '.join(names)})"

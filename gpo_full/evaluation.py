@@ -5,6 +5,7 @@ __all__ = ["Evaluation", "Opponent", "bootstrap_interval", "evaluate", "opponent
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ def opponents(
 
 def evaluate(
     policy: Any, reference: Any, tokenizer: Any, against: Iterable[Opponent], reward: Reward, *,
-    seed: int = 0, max_new_tokens: int = 32, resamples: int = 10_000, label: str = "evaluating", total: int | None = None,
+    seed: int = 0, max_new_tokens: int = 32, label: str = "evaluating", total: int | None = None,
 ) -> Evaluation:  # fmt: skip
     """Return the evaluation of `policy` against the answers of `reference`; the policy draws once per prompt."""
     measured: dict[int, dict[str, Any]] = {}
@@ -104,7 +105,7 @@ def evaluate(
     rewards = np.array(reward([row["mine"].text for row in rows], targets))
     reference_rewards = np.array(reward([row["theirs"].text for row in rows], targets))
     scores = win_scores(rewards, reference_rewards)
-    low, high = bootstrap_interval(scores, resamples=resamples, seed=seed)
+    low, high = bootstrap_interval(scores, seed=seed)
     kl, kl_se = _mean_and_error([row["kl"] for row in rows])
     sequence_kl, sequence_se = _mean_and_error([row["sequence"] for row in rows])
     regularizer, regularizer_se = _mean_and_error([row["half_square"] for row in rows])
@@ -203,5 +204,5 @@ def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
 
 def _copied(response: str, prompt: str) -> float:
     words, source = response.casefold().split(), prompt.casefold().split()
-    pairs, known = list(zip(words, words[1:], strict=False)), set(zip(source, source[1:], strict=False))
+    pairs, known = list(pairwise(words)), set(pairwise(source))
     return sum(pair in known for pair in pairs) / len(pairs) if pairs else 0.0

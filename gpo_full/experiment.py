@@ -186,8 +186,8 @@ def grid(scale: Scale) -> list[Experiment]:
     found = []
     for loss in LOSS_NAMES:
         beta, r, matching = _matched(loss, scale)
-        found += [Experiment(loss, beta, True, r, matching),
-                  Experiment(loss, beta * scale.unmatched, False, r, f"{scale.unmatched:g} times the matched beta")]  # fmt: skip
+        found.append(Experiment(loss, beta, True, r, matching))
+        found.append(Experiment(loss, beta * scale.unmatched, False, r, f"{scale.unmatched:g} times the matched beta"))
     return found
 
 
@@ -227,8 +227,8 @@ def _run(one: Experiment, stage: Stage) -> Run:
 
     beta_r = None if not one.strength else one.beta * one.strength
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in stage.payload.items()}
-    return Run(name=one.name, loss=one.loss, formula=LOSSES[one.loss].formula, beta=one.beta, matched=one.matched,
-               strength=one.strength, beta_R=beta_r, matching=one.matching, cpu_seconds=stage.cpu_seconds, **values)  # fmt: skip
+    return Run(one.name, one.loss, LOSSES[one.loss].formula, one.beta, one.matched, one.strength, beta_r, one.matching,
+               cpu_seconds=stage.cpu_seconds, **values)  # fmt: skip
 
 
 def checks(result: ExperimentResult) -> tuple[dict[str, Any], ...]:

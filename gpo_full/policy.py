@@ -2,7 +2,9 @@
 
 __all__ = ["POLICY_NAME", "convert", "write_policy"]
 
+import io
 import sys
+from contextlib import redirect_stderr
 from pathlib import Path
 
 from gpo_full.download import Source, fetch
@@ -34,7 +36,9 @@ def convert(packed: Path, folder: Path) -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    read = AutoModelForCausalLM.from_pretrained(packed.parent, gguf_file=packed.name, dtype=torch.float32)
+    # transformers draws a bar of its own for GGUF files, whatever its logging says.
+    with redirect_stderr(io.StringIO()):
+        read = AutoModelForCausalLM.from_pretrained(packed.parent, gguf_file=packed.name, dtype=torch.float32)
     values = read.config.to_dict()
     # A model read from GGUF still calls itself quantised, and then refuses to be saved.
     for key in ("quantization_config", "_name_or_path"):

@@ -13,13 +13,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from gpo_full import docstrings
 from gpo_full.docstrings import Example, harvest
 from gpo_full.download import sha256_of
 from gpo_full.files import atomic_file, atomic_folder, cache_root
 from gpo_full.golden_reward import write_reward
 from gpo_full.output import progress
 from gpo_full.policy import write_policy
+from gpo_full.stages import code_hash
 
 PARTS = ("policy", "reward", "data")
 
@@ -103,7 +103,7 @@ def _sources() -> dict[str, Any]:
             versions[distribution] = version(distribution)
         except PackageNotFoundError:
             continue
-    return {"packages": versions, "rules": sha256_of(Path(docstrings.__file__)), "held_out": _HELD_OUT}
+    return {"packages": versions, "rules": code_hash(("gpo_full.docstrings",)), "held_out": _HELD_OUT}
 
 
 def _write_data(folder: Path) -> dict[str, Any]:

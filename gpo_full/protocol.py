@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gpo_full.evaluation import Opponent, evaluate, opponents
+from gpo_full.evaluation import Evaluation, Opponent, evaluate, opponents
 from gpo_full.labels import label_pairs
 from gpo_full.pairs import Pair
 from gpo_full.sampling import sample
@@ -25,7 +25,7 @@ from gpo_full.stages import Stage, code_hash, stage
 if TYPE_CHECKING:
     from gpo_full.experiment import Experiment
 
-_SFT_CODE = ("gpo_full.sft", "gpo_full.sampling", "gpo_full.prompts", "gpo_full.scales", "gpo_full.golden_reward")
+_SFT_CODE = ("gpo_full.sft", "gpo_full.sampling", "gpo_full.prompts", "gpo_full.golden_reward")
 _PAIR_CODE = ("gpo_full.labels", "gpo_full.sampling", "gpo_full.prompts")
 _RUN_CODE = ("gpo_full.evaluation", "gpo_full.trainer", "gpo_full.log_probabilities", "gpo_full.packing",
              "gpo_full.metrics", "gpo_theory.lowering", "gpo_theory.catalogue")  # fmt: skip
@@ -88,10 +88,7 @@ class Protocol:
 
         def compute(folder: Path) -> dict[str, Any]:
             policy, curves = self._train(one, pilot.payload["learning_rate"], plan.payload["steps"])
-            found = evaluate(policy, self.reference, self.material.tokenizer, self._opponents, self.material.reward,
-                             seed=self.scale.seed, max_new_tokens=self.scale.longest_response,
-                             label=f"evaluating {one.name}", total=len(self._opponents))  # fmt: skip
-            return {**asdict(found), **curves}
+            return {**asdict(self._evaluate(policy, self._opponents, one.name)), **curves}
 
         return self._stage(one.name, inputs, compute)
 
@@ -152,11 +149,10 @@ class Protocol:
         tried: list[dict[str, Any]] = []
         for rate in s.learning_rates:
             policy, curves = self._train(base, rate, s.steps)
-            found = evaluate(policy, self.reference, m.tokenizer, against, m.reward, seed=s.seed,
-                             max_new_tokens=s.longest_response, label="evaluating the pilot", total=len(against))  # fmt: skip
+            found = self._evaluate(policy, against, "pilot")
             reached = _tail_mean(curves["scaled_margin"])
-            tried.append({"learning_rate": rate, "mean_scaled_margin": reached, "kl": found.kl,
-                          "win_rate": found.win_rate, "win_low": found.win_low, "win_high": found.win_high})  # fmt: skip
+            kept = {key: getattr(found, key) for key in ("kl", "win_rate", "win_low", "win_high")}
+            tried.append({"learning_rate": rate, "mean_scaled_margin": reached, **kept})
             print(f"pilot: learning rate {rate:g} reaches a mean beta rho of {reached:.2f}; KL {found.kl:.2f}, "
                   f"win rate {found.win_rate:.3f}", file=sys.stderr, flush=True)  # fmt: skip
             if reached >= s.reached:
@@ -200,6 +196,11 @@ class Protocol:
         return opponents(self.reference, self.material.tokenizer, [t["prompt"] for t in tasks],
                          [t["target"] for t in tasks], seed=self.scale.seed + 2, keep=keep,
                          max_new_tokens=self.scale.longest_response)  # fmt: skip
+
+    def _evaluate(self, policy: Any, against: list[Opponent], name: str) -> Evaluation:
+        return evaluate(policy, self.reference, self.material.tokenizer, against, self.material.reward,
+                        seed=self.scale.seed, max_new_tokens=self.scale.longest_response,
+                        label=f"evaluating {name}", total=len(against))  # fmt: skip
 
     def _train(self, one: "Experiment", rate: float, steps: int) -> tuple[Any, dict[str, Any]]:
         """Return the policy trained from the reference, and its curves."""
