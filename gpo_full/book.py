@@ -52,13 +52,19 @@ def build_book(executed: Sequence[Path], output: Path) -> Path:
 
 
 def _gather(executed: Sequence[Path], source: Path) -> None:
-    """Lay out what Sphinx reads: pages of the checkout, executed lessons, generated catalogue and picture, MathJax."""
+    """Lay out what Sphinx reads: pages of the checkout, executed lessons, the generated catalogue and picture, MathJax."""
     source.mkdir()
     for page in _PAGES:
         origin = notebooks_folder() / page
         (shutil.copytree if origin.is_dir() else shutil.copy)(origin, source / page)
     for notebook in executed:
         shutil.copy(notebook, source)
+    # In the checkout a lesson links to the next one's Markdown; here the lessons are notebooks.
+    for page in (source / "index.md", *source.glob("*.ipynb")):
+        text = page.read_text(encoding="utf-8")
+        for notebook in executed:
+            text = text.replace(f"]({notebook.stem}.md", f"]({notebook.name}")
+        page.write_text(text, encoding="utf-8")
     (source / "catalogue.md").write_text(catalogue_page(), encoding="utf-8")
     picture(source / "_static" / "losses.svg")
     mathjax = source / "_static" / "mathjax"

@@ -2,37 +2,86 @@
 
 __all__ = ["catalogue_page"]
 
-from gpo_theory import LOSSES, analyze
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from gpo_theory import LOSSES, Loss, analyze, taylor
 
 _CLAIMS = {"convex": "convex", "monotone_decreasing": "decreasing", "bounded_below": "bounded below",
            "bayes_consistent": "Bayes consistent", "bradley_terry_exact": "BT exact"}  # fmt: skip
-_SIGNS = {"proved": "yes", "refuted": "no", "unknown": "unknown"}
-_INTRODUCTION = """# The catalogue
+_VERDICTS = {"proved": "yes", "refuted": "no", "unknown": "unknown"}
+_INTRODUCTION = """---
+html_theme.sidebar_secondary.remove: true
+---
 
-Every loss of the built-in table: $f$ is the loss as a function of the scaled margin $x = \\beta\\rho$, $R$ the strength
-of its offline regularisation, $R = |f''(0)/f'(0)|$. "yes" means proved and "no" means refuted, each by a certificate
-that an independent check accepted; "unknown" means that neither was found. Where $f''$ jumps at 0 both one-sided values
-of $R$ are given, and where $f'(0)$ does not exist or is 0 there is none. Generated from
-`gpo_theory.LOSSES` by `gpo_theory.analyze`; nothing here is written by hand.
+# The catalogue
+
+Every loss of the built-in table: $f$ as a function of the scaled margin $x = \\beta\\rho$, its first two derivatives at
+$x = 0$, and the strength $R = |f''(0)/f'(0)|$ of its offline regularisation. $R$ alone hides the signs: a loss with
+$f'(0) > 0$ starts in the wrong direction, one with $f''(0) < 0$ has a second-order term that rewards distance from the
+reference. Where $f''$ jumps at 0, $R$ is given from the left and from the right; where $f'(0)$ does not exist or is 0
+there is none.
+The page is generated from `gpo_theory.LOSSES`.
+
+IPO appears twice: `squared` with $x = \\beta\\rho$ and `ipo_tau` with $x = \\tau\\rho$ are the same loss with $\\beta = 2\\tau$.
+
+## Shape at 0
+
+"""
+_VERDICTS_TITLE = """
+## What is proved
+
+"yes" means proved and "no" means refuted, each by a certificate that an independent check accepted; "unknown" means
+that neither was found. *Decreasing* is $f' \\le 0$ everywhere. *BT exact* is exactness under Bradley-Terry preferences:
+for some $c > 0$, every reward $r$ and every law of the pairs, the population optimum is proportional to
+$\\pi_{\\mathrm{ref}}\\, e^{c r/\\beta}$.
+
+"""
+_SOURCES_TITLE = """
+## Parameters and sources
 
 """
 
 
 def catalogue_page() -> str:
-    """Return the page as MyST Markdown: one row per loss of `LOSSES`."""
-    header = ["loss", "$f(x)$", "$R$", *_CLAIMS.values()]
-    rows = [header, ["---"] * len(header), *map(_row, LOSSES)]
-    return _INTRODUCTION + "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+    """Return the page as MyST Markdown: a row of facts and a row of sources for every loss of `LOSSES`."""
+    losses = list(LOSSES.values())
+    analyses = [analyze(loss).as_dict() for loss in losses]
+    facts = _table(["loss", "$f(x)$", "$f'(0)$", "$f''(0)$", "$R$"], map(_facts, losses, analyses))
+    verdicts = _table(["loss", *_CLAIMS.values()], map(_verdicts, losses, analyses))
+    sources = _table(["loss", "parameters", "source"], map(_source, losses))
+    return _INTRODUCTION + facts + _VERDICTS_TITLE + verdicts + _SOURCES_TITLE + sources
 
 
-def _row(name: str) -> list[str]:
-    analysis = analyze(LOSSES[name]).as_dict()
-    claims = [_SIGNS[analysis["claims"][claim]["verdict"]] for claim in _CLAIMS]
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "".join("| " + " | ".join(row) + " |\n" for row in (header, ["---"] * len(header), *rows))
+
+
+def _facts(loss: Loss, analysis: Mapping[str, Any]) -> list[str]:
     formula = f"${analysis['loss']['latex']}$".replace("|", r"\vert ")  # a bar would end the cell
-    return [f"`{name}`", formula, _strength(analysis["strength"]), *claims]
+    return [f"`{loss.name}`", formula, *_derivatives(loss), _strength(analysis["strength"])]
 
 
-def _strength(strength: dict[str, object]) -> str:
+def _verdicts(loss: Loss, analysis: Mapping[str, Any]) -> list[str]:
+    return [f"`{loss.name}`", *(_VERDICTS[analysis["claims"][claim]["verdict"]] for claim in _CLAIMS)]
+
+
+def _derivatives(loss: Loss) -> list[str]:
+    """f'(0) and f''(0), from the coefficients of x and x^2."""
+    _, slope, curvature = taylor(loss, 2)
+    return ["none" if c is None else _number(k * c.value) for k, c in ((1, slope), (2, curvature))]
+
+
+def _strength(strength: Mapping[str, Any]) -> str:
     if strength["left"] is not None and strength["left"] != strength["right"]:
-        return f"{strength['left']} left, {strength['right']} right"
-    return str(strength["exact"]) if strength["value"] is not None else "none"
+        return f"{_number(strength['left'])} left, {_number(strength['right'])} right"
+    return "none" if strength["value"] is None else _number(strength["value"])
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
+
+
+def _source(loss: Loss) -> list[str]:
+    values = ", ".join(f"{name} = {value}" for name, value in loss.parameters.items())
+    return [f"`{loss.name}`", values, loss.reference]

@@ -59,4 +59,4 @@ def execute(lesson: Path, output: Path, environment: dict[str, str] | None = Non
 def _settings() -> dict[str, str]:
     """The kernel's environment: one thread, so that sums have one order, and this installation's `gpo` on the path."""
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
-    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "COLUMNS": "110"}
+    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "COLUMNS": "105"}

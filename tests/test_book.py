@@ -62,15 +62,23 @@ def test_pages_with_faults_leave_the_old_book_alone(tmp_path: Path, monkeypatch:
 @pytest.mark.slow
 def test_the_catalogue_page_has_a_row_for_every_loss() -> None:
     lines = [line for line in catalogue_page().splitlines() if line.startswith("| `")]
-    assert [line.split("`")[1] for line in lines] == list(LOSSES)
-    cells = {line.split("`")[1]: [cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines}
-    assert {len(row) for row in cells.values()} == {8}
-    # By hand, from the definitions: loss, f, R, convex, decreasing, bounded below, Bayes consistent, BT exact.
-    assert cells["logistic"][2:] == ["1/2", "yes", "yes", "yes", "yes", "yes"]
-    assert cells["savage"][2:4] == ["1/2", "no"]
-    assert cells["savage"][6] == "yes"
-    assert cells["perceptron"][6] == "no"
-    assert cells["hinge"][2] == "0"
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    size = len(LOSSES)
+    facts, verdicts, sources = ({row[0].strip("`"): row[1:] for row in rows[i : i + size]} for i in (0, size, 2 * size))
+    assert len(rows) == 3 * size
+    assert list(facts) == list(verdicts) == list(sources) == list(LOSSES)
+    # By hand, from the definitions: f'(0), f''(0), R; then convex, decreasing, bounded below, Bayes consistent, BT exact.
+    minus = "\N{MINUS SIGN}"
+    assert facts["logistic"][1:] == [f"{minus}0.5", "0.25", "0.5"]
+    assert facts["hinge"][1:] == [f"{minus}1", "0", "0"]
+    assert facts["smooth_hinge"][1:] == [f"{minus}1", "none", "0 left, 1 right"]
+    assert facts["perceptron"][1:] == ["none"] * 3
+    assert verdicts["logistic"] == ["yes"] * 5
+    assert verdicts["savage"][0] == "no"
+    assert verdicts["savage"][3] == "yes"
+    assert verdicts["squared"][1] == "no"
+    assert verdicts["perceptron"][3] == "no"
+    assert sources["focal"][0] == "gamma = 2"
 
 
 @pytest.mark.slow

@@ -41,10 +41,10 @@ def test_results_have_the_stable_form(published: Path) -> None:
 def test_values_are_those_of_the_theory(published: Path) -> None:
     values = {v["id"]: v for v in results(published)["values"]}
     # P13 (A) and P14 of the theory notes, the first by its closed form, the second to the digits quoted there.
-    assert abs(values["06/one-pair-kl-limit"]["value"] - 0.590002) < 1e-6
-    assert values["06/mixture-kl-highest"]["value"] > 1.3 * values["06/mixture-kl-start"]["value"]
-    assert values["06/mixture-kl-end"]["value"] < 0.1 * values["06/mixture-kl-start"]["value"]
-    assert values["01/kl-largest-over-smallest-same-beta-R"]["value"] < 1.06
+    assert abs(values["lesson06.one-pair-kl-limit"]["value"] - 0.590002) < 1e-6
+    assert values["lesson06.mixture-kl-highest"]["value"] > 1.3 * values["lesson06.mixture-kl-start"]["value"]
+    assert values["lesson06.mixture-kl-end"]["value"] < 0.1 * values["lesson06.mixture-kl-start"]["value"]
+    assert values["lesson01.kl-largest-over-smallest-same-beta-R"]["value"] < 1.06
 
 
 @pytest.mark.slow
