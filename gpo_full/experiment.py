@@ -88,10 +88,7 @@ class ExperimentResult:
         saved = json.loads(Path(path).read_text(encoding="utf-8"))
         if saved.pop("schema") != 1:
             raise ValueError(f"{str(path)!r} is not a result of schema 1")
-        runs = tuple(
-            Run(**{key: tuple(value) if isinstance(value, list) else value for key, value in one.items()})
-            for one in saved.pop("runs")
-        )
+        runs = tuple(Run(**_frozen(one)) for one in saved.pop("runs"))
         return cls(runs=runs, stages=tuple(saved.pop("stages")), checks=tuple(saved.pop("checks")), **saved)
 
     def save(self, path: Path) -> None:
@@ -226,9 +223,12 @@ def _run(one: Experiment, stage: Stage) -> Run:
     from gpo_theory import LOSSES
 
     beta_r = None if not one.strength else one.beta * one.strength
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in stage.payload.items()}
     return Run(one.name, one.loss, LOSSES[one.loss].formula, one.beta, one.matched, one.strength, beta_r, one.matching,
-               cpu_seconds=stage.cpu_seconds, **values)  # fmt: skip
+               cpu_seconds=stage.cpu_seconds, **_frozen(stage.payload))  # fmt: skip
+
+
+def _frozen(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
 
 def checks(result: ExperimentResult) -> tuple[dict[str, Any], ...]:
@@ -260,10 +260,9 @@ def _check(name: str, claim: str, value: float | None, bound: float, passed: boo
 
 
 def _rank_correlation(a: list[float], b: list[float]) -> float:
-    import numpy as np
+    from scipy.stats import spearmanr
 
-    ranks = [np.argsort(np.argsort(values)) for values in (a, b)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(spearmanr(a, b).statistic)
 
 
 def _versions() -> dict[str, str]:

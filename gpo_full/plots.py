@@ -31,9 +31,9 @@ def kl_against_regularizer(result: ExperimentResult, axes: Axes | None = None) -
     axes = _scatter(result, axes, lambda one: one.regularizer, lambda one: one.kl,
                     lambda one: (_Z * one.regularizer_se,) * 2, _kl_error)  # fmt: skip
     largest = max(one.regularizer for one in result.runs)
-    (line,) = axes.plot([0, largest], [0, largest / 2], color="0.6", linewidth=1, linestyle="--", zorder=0)
-    axes.add_artist(axes.legend([line], ["half the regulariser"], frameon=False, fontsize=8, loc="lower right"))
-    _legend(axes, result)
+    axes.plot([0, largest], [0, largest / 2], color="0.6", linewidth=1, linestyle="--", zorder=0)
+    axes.annotate("half the regulariser", (largest, largest / 2), color="0.4", fontsize=8, ha="right", va="top",
+                  xytext=(0, -4), textcoords="offset points")  # fmt: skip
     axes.set(xlabel=_REGULARIZER, ylabel=_KL)
     return axes
 

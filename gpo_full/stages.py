@@ -65,7 +65,8 @@ def code_hash(modules: Iterable[str]) -> str:
 def _shape(source: str) -> str:
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        holds_docstring = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        if holds_docstring and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:]
+        match node:
+            case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                if ast.get_docstring(node, clean=False) is not None:
+                    node.body = node.body[1:]
     return ast.dump(tree)
