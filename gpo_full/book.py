@@ -52,7 +52,7 @@ def build_book(executed: Sequence[Path], output: Path) -> Path:
 
 
 def _gather(executed: Sequence[Path], source: Path) -> None:
-    """Lay out what Sphinx reads: pages of the checkout, executed lessons, the generated catalogue and picture, MathJax."""
+    """Lay out what Sphinx reads: the checkout's pages, executed lessons, generated catalogue and picture, MathJax."""
     source.mkdir()
     for page in _PAGES:
         origin = notebooks_folder() / page

@@ -23,7 +23,8 @@ reference. Where $f''$ jumps at 0, $R$ is given from the left and from the right
 there is none.
 The page is generated from `gpo_theory.LOSSES`.
 
-IPO appears twice: `squared` with $x = \\beta\\rho$ and `ipo_tau` with $x = \\tau\\rho$ are the same loss with $\\beta = 2\\tau$.
+IPO appears twice: `squared` with $x = \\beta\\rho$ and `ipo_tau` with $x = \\tau\\rho$ are the same loss where
+$\\beta = 2\\tau$.
 
 ## Shape at 0
 

@@ -67,7 +67,8 @@ def test_the_catalogue_page_has_a_row_for_every_loss() -> None:
     facts, verdicts, sources = ({row[0].strip("`"): row[1:] for row in rows[i : i + size]} for i in (0, size, 2 * size))
     assert len(rows) == 3 * size
     assert list(facts) == list(verdicts) == list(sources) == list(LOSSES)
-    # By hand, from the definitions: f'(0), f''(0), R; then convex, decreasing, bounded below, Bayes consistent, BT exact.
+    # By hand, from the definitions: f'(0), f''(0), R; then convex, decreasing, bounded below, Bayes consistent,
+    # Bradley-Terry exact.
     minus = "\N{MINUS SIGN}"
     assert facts["logistic"][1:] == [f"{minus}0.5", "0.25", "0.5"]
     assert facts["hinge"][1:] == [f"{minus}1", "0", "0"]

@@ -74,7 +74,8 @@ def test_the_committed_picture_is_what_the_code_draws(tmp_path: Path) -> None:
     assert set(drawn) == set(committed) == {f"{name}-{order}" for name in PAPER for order in range(3)}
     for name, coordinates in drawn.items():
         # Points of the page; a curve is simplified while it is drawn, so its points are compared where both kept them.
-        np.testing.assert_allclose(committed[name], coordinates, atol=0.01, err_msg=f"{name}: run python -m gpo_theory.plots notebooks/_static/losses.svg")
+        again = f"{name}: python -m gpo_theory.plots notebooks/_static/losses.svg draws it again"
+        np.testing.assert_allclose(committed[name], coordinates, atol=0.01, err_msg=again)
 
 
 def test_the_same_figure_gives_the_same_file(tmp_path: Path) -> None:
