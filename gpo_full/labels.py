@@ -47,7 +47,7 @@ def label_pairs(
         if first.text == second.text or first.tokens == second.tokens:
             dropped += 1
             continue
-        p = 1 / (1 + math.exp(-slope * (r1 - r2)))
+        p = _sigmoid(slope * (r1 - r2))
         swapped = rng.random() >= p
         chosen, rejected = (second, first) if swapped else (first, second)
         pairs.append(_pair(tuple(prompt), chosen.tokens, rejected.tokens))
@@ -55,6 +55,10 @@ def label_pairs(
         expected += max(p, 1 - p)
     count = max(1, len(pairs))
     return Labelled(tuple(pairs), dropped, agreeing / count, expected / count)
+
+
+def _sigmoid(z: float) -> float:
+    return math.exp(min(z, 0.0)) / (1 + math.exp(-abs(z)))
 
 
 def _pair(prompt: tuple[int, ...], chosen: tuple[int, ...], rejected: tuple[int, ...]) -> Pair:

@@ -58,7 +58,8 @@ def test_what_is_no_example(docstring: str) -> None:
 
 
 def test_prose_ends_at_the_first_section() -> None:
-    (found,) = examples_in(source(f"Load a table from disk.\n\n    {FORTY}\n\n    Returns\n    -------\n    secret\n"), "p")
+    text = source(f"Load a table from disk.\n\n    {FORTY}\n\n    Returns\n    -------\n    secret\n")
+    (found,) = examples_in(text, "p")
     assert "secret" not in found.prompt
 
 

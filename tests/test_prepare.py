@@ -84,7 +84,8 @@ def test_data_are_split_by_package_and_duplicates_leave_training(
 ) -> None:
     plant(monkeypatch, tmp_path, {("scipy", "scipy"): ["Solve a small system.", "Solve it again now."],
                                   ("numpy", "numpy"): ["Add two arrays quickly."],
-                                  ("torch", "torch"): ["Solve a small system.", "Train one small network."]})  # fmt: skip
+                                  ("torch", "torch"): ["Solve a small system.", "Train one small network."],
+                                  })  # fmt: skip
     folder = prepare(("data",), tmp_path / "cache").data
     targets = {split: [json.loads(line)["target"] for line in (folder / f"{split}.jsonl").read_text().splitlines()]
                for split in ("train", "pilot", "test")}  # fmt: skip
