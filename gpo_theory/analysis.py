@@ -19,6 +19,7 @@ from gpo_theory.errors import DomainError
 from gpo_theory.formula import Expr
 from gpo_theory.link import Link, link
 from gpo_theory.loss import Loss
+from gpo_theory.moduli import lipschitz, smooth, strongly_convex
 from gpo_theory.series import Coefficient, taylor
 from gpo_theory.slopes import differentiable_at_zero, monotone_decreasing
 from gpo_theory.strengths import Strength, strength
@@ -123,6 +124,9 @@ def _claims(f: Expr) -> Mapping[str, Certificate]:
         "total": lambda: total(f),
         "convex": lambda: convex(f),
         "strictly_convex": lambda: strictly_convex(f, known["convex"]),
+        "strongly_convex": lambda: strongly_convex(f, known["convex"]),
+        "lipschitz": lambda: lipschitz(f),
+        "smooth": lambda: smooth(f),
         "bounded_below": lambda: bounded_below(f),
         "monotone_decreasing": lambda: monotone_decreasing(f, known["convex"]),
         "differentiable_at_zero": lambda: differentiable_at_zero(f),
@@ -135,7 +139,7 @@ def _claims(f: Expr) -> Mapping[str, Certificate]:
         if claim == "total" and known[claim].verdict is not Verdict.PROVED:
             reason = "f is not shown to be defined on all of R"
             return known | {name: unknown(name, reason) for name in CLAIMS if name != "total"}
-    return {name: known.get(name, unknown(name, "not attempted")) for name in CLAIMS}
+    return {name: known[name] for name in CLAIMS}
 
 
 def _accepted(f: Expr, certificate: Certificate) -> Certificate:

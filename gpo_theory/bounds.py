@@ -5,13 +5,14 @@ __all__ = ["Minimum", "bounded_below", "minimum"]
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from math import inf
 
 from gpo_theory.balls import enclose, exact_value
 from gpo_theory.certificate import Certificate, proved, refuted, unknown
 from gpo_theory.constants import exact, text
 from gpo_theory.formula import Expr, substitute
 from gpo_theory.grammar import parse_formula
-from gpo_theory.pieces import UnsplitError, split
+from gpo_theory.pieces import Piece, UnsplitError, split
 from gpo_theory.slopes import slope_charts
 from gpo_theory.structure import facts
 from gpo_theory.tails import tail
@@ -66,7 +67,6 @@ def _bounded_on_compacts(f: Expr) -> bool:
     return all(enclose(g, x).is_finite() for g, x in ends)
 
 
-@lru_cache(maxsize=256)
 def minimum(f: Expr) -> Minimum | None:
     """Return the infimum of f and the least point that attains it, where exact signs of f' give them.
 
@@ -75,38 +75,44 @@ def minimum(f: Expr) -> Minimum | None:
     Minimum(exact='0', value=0.0, at='1')
     """
     try:
-        pieces = split(f)
+        return least(split(f))
     except UnsplitError:
         return None
+
+
+@lru_cache(maxsize=256)
+def least(pieces: tuple[Piece, ...]) -> Minimum | None:
+    """Return the infimum over the open pieces of a function that need not be continuous, or None if undecided."""
     charts = list(slope_charts(pieces))
-    ends = [("-inf", tail(f, -1)), ("inf", tail(f, 1))]
-    if any(chart is None for _, chart in charts) or any(end.verdict != "proved" for _, end in ends):
+    if any(chart is None for _, chart in charts):
         return None
-    candidates: list[tuple[float, bool, float, Minimum]] = []
-    for at, end in ends:
-        if end.limit in ("inf", "-inf", None):
-            if end.limit == "-inf":
-                return None
-            continue
-        value = _number(parse_formula(end.limit).primitive())
-        candidates.append((value, True, float(at), Minimum(end.limit, value, at)))
+    ends = [("-inf", tail(pieces[0].f, -1)), ("inf", tail(pieces[-1].f, 1))]
+    if any(end.verdict != "proved" or end.limit == "-inf" for _, end in ends):
+        return None
+    candidates = [_limit(end.limit, at) for at, end in ends if end.limit not in ("inf", None)]
     for piece, chart in charts:
         assert chart is not None
         stationary = [(root.low, root.exact) for root in chart.roots]
         edges = [(x, x) for x in (piece.low, piece.high) if x is not None]
-        for near, x in [*stationary, *edges]:
-            candidates.append(_candidate(piece.f, near, x))
-    return min(candidates, key=lambda c: (round(c[0], 12), c[1], c[2]))[3] if candidates else None
+        candidates += [_candidate(piece.f, near, x) for near, x in [*stationary, *edges]]
+    return min(candidates, key=_rank)
 
 
-def _candidate(f: Expr, near: Fraction, x: Fraction | None) -> tuple[float, bool, float, Minimum]:
+def _rank(candidate: Minimum) -> tuple[float, bool, float]:
+    """Order by value; at equal values a point that attains it comes before an end that only approaches it."""
+    ends = {"-inf": -inf, "inf": inf}
+    place = ends[candidate.at] if candidate.at in ends else float(Fraction(candidate.at))
+    return round(candidate.value, 12), candidate.at in ends, place
+
+
+def _limit(limit: str | None, at: str) -> Minimum:
+    return Minimum(limit, float(enclose(parse_formula(limit or "0").primitive(), Fraction(0), 256).mid()), at)
+
+
+def _candidate(f: Expr, near: Fraction, x: Fraction | None) -> Minimum:
     value = float(enclose(f, near, 256).mid())
     if x is None:
-        return value, False, float(near), Minimum(None, value, repr(float(near)))
+        return Minimum(None, value, repr(float(near)))
     known = exact_value(f, x)
     at = substitute(f, {Expr.x(): Expr.of(x)})
-    return value, False, float(x), Minimum(str(known) if known is not None else text(exact(at)), value, str(x))
-
-
-def _number(constant: Expr) -> float:
-    return float(enclose(constant, Fraction(0), 256).mid())
+    return Minimum(str(known) if known is not None else text(exact(at)), value, str(x))

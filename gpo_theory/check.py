@@ -92,6 +92,32 @@ def _never_rises(f: Expr, _: Certificate) -> bool:
     return all(b <= a + _slack(a, b) for (_, a), (_, b) in pairwise(ordered))
 
 
+def _changes_slowly(f: Expr, certificate: Certificate) -> bool:
+    assert certificate.value is not None
+    bound = mpmath.mpf(certificate.value["float"]) * (1 + mpmath.mpf("1e-9"))
+    ordered = sorted(_values(f).items())
+    return all(abs(b - a) <= bound * (y - x) + _slack(a, b) for (x, a), (y, b) in pairwise(ordered))
+
+
+def _curvatures(f: Expr) -> list[Any]:
+    """Return (f(c - h) + f(c + h) - 2 f(c)) / h^2, a mean of f'' around c."""
+    values = _values(f)
+    scales = [mpmath.mpf(h) for h in _SCALES]
+    return [(values[c - h] + values[c + h] - 2 * values[c]) / h**2 for c in map(mpmath.mpf, _CENTRES) for h in scales]
+
+
+def _bends_slowly(f: Expr, certificate: Certificate) -> bool:
+    assert certificate.value is not None
+    bound = mpmath.mpf(certificate.value["float"]) * (1 + mpmath.mpf("1e-9"))
+    return all(abs(curvature) <= bound + mpmath.mpf("1e-20") for curvature in _curvatures(f))
+
+
+def _bends_enough(f: Expr, certificate: Certificate) -> bool:
+    assert certificate.value is not None
+    modulus = mpmath.mpf(certificate.value["float"]) * (1 - mpmath.mpf("1e-9"))
+    return all(curvature >= modulus - mpmath.mpf("1e-20") for curvature in _curvatures(f))
+
+
 def _above_infimum(f: Expr, certificate: Certificate) -> bool:
     if certificate.value is None:
         return True
@@ -154,6 +180,9 @@ _PROOFS: dict[str, Callable[[Expr, Certificate], bool]] = {
     "total": _defined,
     "convex": _no_violated_chord,
     "strictly_convex": _no_violated_chord,
+    "strongly_convex": _bends_enough,
+    "lipschitz": _changes_slowly,
+    "smooth": _bends_slowly,
     "monotone_decreasing": _never_rises,
     "bounded_below": _above_infimum,
     "differentiable_at_zero": _smooth_at_zero,
@@ -197,6 +226,12 @@ def _point_holds(f: Expr, certificate: Certificate, x: Any) -> bool:
     if certificate.claim == "bounded_below":
         return bool(_evaluate(f, x) < -1000)
     slope = _slope(f, x)
+    if certificate.claim == "lipschitz":
+        return bool(abs(slope) > 999)
+    if certificate.claim in ("smooth", "strongly_convex"):
+        h = mpmath.mpf(10) ** (-DIGITS // 4)
+        bend = (_slope(f, x + h) - _slope(f, x - h)) / (2 * h)
+        return bool(abs(bend) > 999 if certificate.claim == "smooth" else bend < mpmath.mpf("1.001e-3"))
     if certificate.claim == "bradley_terry_exact" and slope < -mpmath.mpf("1e-15"):
         rates = [mpmath.log(_slope(f, -y) / _slope(f, y)) / y for y in (mpmath.mpf(1), x)]
         # No c > 0 gives a rate that is not positive; otherwise two points must give two different c.

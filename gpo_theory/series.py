@@ -14,6 +14,7 @@ from gpo_theory.loss import Loss
 from gpo_theory.pieces import Piece, UnsplitError, split
 
 Series = list[Any]
+USUAL = 4
 LARGEST = 200  # operations in one exact coefficient
 
 
@@ -53,12 +54,12 @@ def taylor(loss: Loss, order: int = 4) -> tuple[Coefficient | None, ...]:
     return tuple(out + [None] * (order + 1 - len(out)))
 
 
-@lru_cache(maxsize=512)
 def one_sided(f: Expr, side: int, order: int) -> tuple[Coefficient | None, ...]:
     """Return the coefficients of the piece of f that touches 0 from the left (side -1) or the right (side 1)."""
     try:
         touching = [p for p in split(f) if not p.is_point and _touches(p.low, p.high, side)]
-        return _checked(touching[0].f, order)
+        # One expansion serves the strength, the slope at 0 and the table alike.
+        return _checked(touching[0].f, max(order, USUAL))[: order + 1]
     except (UnsplitError, _NoSeriesError):
         return (None,) * (order + 1)
 
@@ -71,7 +72,7 @@ def _touches(low: Fraction | None, high: Fraction | None, side: int) -> bool:
 
 def _value_at_zero(f: Expr) -> Coefficient | None:
     try:
-        return _checked(next(piece.f for piece in split(f) if _holds_zero(piece)), 0)[0]
+        return _checked(next(piece.f for piece in split(f) if _holds_zero(piece)), USUAL)[0]
     except (UnsplitError, _NoSeriesError):
         return None
 
@@ -82,6 +83,7 @@ def _holds_zero(piece: Piece) -> bool:
     return (piece.low is None or piece.low < 0) and (piece.high is None or piece.high > 0)
 
 
+@lru_cache(maxsize=512)
 def _checked(f: Expr, order: int) -> tuple[Coefficient | None, ...]:
     """Return the coefficients of a smooth formula; one that its ball does not contain is None, and so are the rest."""
     out: list[Coefficient | None] = []

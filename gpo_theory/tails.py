@@ -51,14 +51,12 @@ def tails(f: Expr) -> dict[str, dict[str, Tail]]:
     return {name: {"loss": tail(f, side), "slope": slope_tail(f, side)} for name, side in (("left", -1), ("right", 1))}
 
 
-@lru_cache(maxsize=512)
 def tail(f: Expr, side: int) -> Tail:
     """Return the tail of f itself on one side (-1 left, 1 right)."""
     outer = _outer(f, side)
     return UNKNOWN if outer is None else _classify(outer, side)
 
 
-@lru_cache(maxsize=512)
 def slope_tail(f: Expr, side: int) -> Tail:
     """Return the tail of -f' on one side."""
     outer = _outer(f, side)
@@ -72,6 +70,7 @@ def _outer(f: Expr, side: int) -> Expr | None:
         return None
 
 
+@lru_cache(maxsize=1024)
 def _classify(f: Expr, side: int) -> Tail:
     try:
         expansion = at_infinity(f, side)
@@ -113,10 +112,10 @@ def _agrees(f: Expr, side: int, expansion: Expansion) -> bool:
     growth, coefficient = expansion.lead
     constant = parse_formula(text(coefficient)).primitive()
     distances = []
-    for x in (Fraction(2) ** 10, Fraction(2) ** 16):
+    for x in (Fraction(2) ** 7, Fraction(2) ** 12):
         with flint.ctx.workprec(256):
             leading = _value(growth, x) * enclose(constant, Fraction(0), 256)
-        for bits in (2**9, 2**12, 2**18):
+        for bits in (2**9, 2**13):
             value = enclose(f, side * x, bits)
             if value.is_finite() and value.rel_accuracy_bits() > 20:
                 break
