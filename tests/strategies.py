@@ -28,8 +28,8 @@ class NonConvex:
 
 def rationals(bound: int = 6, denominator: int = 12) -> st.SearchStrategy[Fraction]:
     """Fractions with small, also non-dyadic, denominators."""
-    return st.builds(Fraction, st.integers(-bound * denominator, bound * denominator), st.integers(1, denominator)).filter(
-        lambda q: abs(q) <= bound
+    return st.integers(1, denominator).flatmap(
+        lambda d: st.integers(-bound * d, bound * d).map(lambda numerator: Fraction(numerator, d))
     )
 
 
@@ -39,12 +39,12 @@ def _text(q: Fraction) -> str:
 
 
 def _positive(bound: int = 4) -> st.SearchStrategy[Fraction]:
-    return rationals(bound).filter(lambda q: q >= Fraction(1, 8))
+    return rationals(bound).map(lambda q: abs(q) + Fraction(1, 8))
 
 
 @st.composite
 def _affine(draw: st.DrawFn) -> str:
-    slope = draw(rationals(3).filter(lambda q: abs(q) >= Fraction(1, 4)))
+    slope = draw(st.sampled_from([-1, 1])) * (abs(draw(rationals(3))) + Fraction(1, 4))
     return f"({_text(slope)}*x+{_text(draw(rationals(3)))})"
 
 
