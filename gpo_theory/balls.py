@@ -104,7 +104,10 @@ def expand(node: Expr, x: Fraction, order: int, bits: int = 256) -> list[arb]:
         # flint truncates every series at ctx.cap without a word, so the cap stands above the order.
         cap, flint.ctx.cap = flint.ctx.cap, order + 2
         try:
-            series = _evaluate(node, arb_series([ball(x), 1], order + 1))
+            try:
+                series = _evaluate(node, arb_series([ball(x), 1], order + 1))
+            except (ValueError, ZeroDivisionError):  # no power series at x: flint raises instead of returning NaN
+                return [arb.nan()] * (order + 1)
             if isinstance(series, arb):
                 return [series] + [arb(0)] * order
             return [series[k] for k in range(order + 1)]

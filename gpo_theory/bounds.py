@@ -44,8 +44,9 @@ def bounded_below(f: Expr) -> Certificate:
     for name, side in sides.items():
         if side.verdict == "proved" and side.limit == "-inf":
             x = _deep_point(f, -1 if name == "left" else 1)
-            if x is not None:
-                return refuted(claim, f"f tends to -infinity on the {name}; f({x}) < {DEEP}", kind="point", x=str(x))
+            if x is None:
+                return unknown(claim, f"f tends to -infinity on the {name}, but no deep point was certified")
+            return refuted(claim, f"f tends to -infinity on the {name}", kind="point", x=str(x))
     if any(side.verdict != "proved" for side in sides.values()):
         return unknown(claim, "a tail is not known exactly")
     if not _bounded_on_compacts(f):
@@ -54,7 +55,9 @@ def bounded_below(f: Expr) -> Certificate:
 
 
 def _deep_point(f: Expr, side: int) -> Fraction | None:
-    return next((side * Fraction(2) ** k for k in range(60) if enclose(f, side * Fraction(2) ** k) < DEEP), None)
+    # The second range is for tails that fall like a logarithm.
+    powers = [*range(60), *(2**k for k in range(6, 13))]
+    return next((side * Fraction(2) ** k for k in powers if enclose(f, side * Fraction(2) ** k) < DEEP), None)
 
 
 def _bounded_on_compacts(f: Expr) -> bool:

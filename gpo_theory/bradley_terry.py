@@ -36,7 +36,9 @@ def bradley_terry_exact(f: Expr, is_convex: Certificate, falls: Certificate) -> 
     except UnsplitError as error:
         return unknown(CLAIM, f"the pieces are not known exactly: {error}")
     for joint in joints(pieces):
-        if joint.continuous is False or joint.bend in (-1, 1):
+        if joint.continuous is False:
+            return refuted(CLAIM, f"f jumps at x = {joint.x}", kind="point", x=str(joint.x))
+        if joint.bend in (-1, 1):
             return refuted(CLAIM, f"f is not differentiable at x = {joint.x}", kind="kink", x=str(joint.x),
                            left=joint.left_slope, right=joint.right_slope)  # fmt: skip
     flat = _flat_point(pieces)

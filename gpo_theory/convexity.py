@@ -39,7 +39,7 @@ def convex(f: Expr) -> Certificate:
     except UnsplitError as error:
         return unknown("convex", f"the pieces are not known exactly: {error}")
     for joint in joints(pieces):
-        fault = _fault(joint)
+        fault = _fault(f, joint)
         if fault is not None:
             return fault
     charts = list(curvature_charts(pieces))
@@ -118,16 +118,29 @@ def chord_is_violated(f: Expr, a: Fraction, b: Fraction, t: Fraction) -> bool:
     return False
 
 
-def _fault(joint: Joint) -> Certificate | None:
+def _fault(f: Expr, joint: Joint) -> Certificate | None:
     """Return the refutation or the doubt that a breakpoint causes, None where f is continuous and f' does not fall."""
     if joint.continuous is False:
-        return refuted("convex", f"f jumps at x = {joint.x}", kind="kink", x=str(joint.x), left=joint.left_slope,
-                       right=joint.right_slope)  # fmt: skip
+        chord = _chord_over_jump(f, joint.x)
+        if chord is not None:
+            a, b, t = map(str, chord)
+            return refuted("convex", f"f jumps at x = {joint.x}", kind="chord", a=a, b=b, t=t)
+        return unknown("convex", f"f jumps at x = {joint.x}, but no chord was certified")
     if joint.continuous is None or joint.bend is None:
         return unknown("convex", f"the breakpoint x = {joint.x} is not decided exactly")
     if joint.bend < 0:
         return refuted("convex", f"f' falls at x = {joint.x}", kind="kink", x=str(joint.x), left=joint.left_slope,
                        right=joint.right_slope)  # fmt: skip
+    return None
+
+
+def _chord_over_jump(f: Expr, x: Fraction) -> tuple[Fraction, Fraction, Fraction] | None:
+    """Return (a, b, t) where f near its jump, on either side or at it, lies above a chord across it."""
+    for width in (Fraction(1, 2**k) for k in range(2, 60, 3)):
+        for a, middle, b in ((x - width, x + width, x + 1), (x - 1, x - width, x + width), (x - width, x, x + width)):
+            t = (b - middle) / (b - a)
+            if chord_is_violated(f, a, b, t):
+                return a, b, t
     return None
 
 

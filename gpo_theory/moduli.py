@@ -71,8 +71,7 @@ def _attempt(claim: str, f: Expr, decide: Callable[[Pieces], Certificate]) -> Ce
         return decide(pieces)
     if jump.continuous is None:
         return unknown(claim, f"the breakpoint x = {jump.x} is not decided exactly")
-    return refuted(claim, f"f jumps at x = {jump.x}", kind="kink", x=str(jump.x), left=jump.left_slope,
-                   right=jump.right_slope)  # fmt: skip
+    return refuted(claim, f"f jumps at x = {jump.x}", kind="point", x=str(jump.x))
 
 
 def _mapped(pieces: Pieces, operate: Callable[[Expr], Expr]) -> Pieces:

@@ -111,7 +111,7 @@ def differentiable_at_zero(f: Expr) -> Certificate:
             return proved(claim, "0 lies inside a smooth piece on which f is defined", value)
         return unknown(claim, "the one-sided expansions at 0 are not known exactly")
     if left[0] != right[0]:
-        return refuted(claim, "f jumps at 0", kind="kink", x="0", left=left[1].text, right=right[1].text)
+        return refuted(claim, "f jumps at 0", kind="point", x="0")
     if left[1] != right[1]:
         return refuted(claim, "the slopes at 0 differ", kind="kink", x="0", left=left[1].text, right=right[1].text)
     return proved(claim, f"f'(0) = {left[1].text} from both sides", {"exact": left[1].text, "float": left[1].value})
