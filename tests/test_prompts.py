@@ -25,11 +25,14 @@ def changed_above(model: Any, layer: int) -> Any:
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2", "gemma2"])
 @torch.no_grad()
 def test_logits_are_those_of_each_prompt_alone(family: str) -> None:
-    model = tiny_model(family, dtype=torch.float64, attention="eager" if family == "gemma2" else "sdpa")
+    # Gemma 2 has no SDPA, and the library's eager attention masks in float32 only.
+    settings = {"attention": "eager"} if family == "gemma2" else {"dtype": torch.float64}
+    model = tiny_model(family, **settings)
     read = read_prompts(model, PROMPTS)
     for row, prompt in enumerate(PROMPTS):
         alone = model(input_ids=torch.tensor([prompt])).logits[0, -1]
-        torch.testing.assert_close(read.logits[row], alone, rtol=1e-6, atol=1e-6)
+        tolerance = 1e-4 if family == "gemma2" else 1e-6
+        torch.testing.assert_close(read.logits[row], alone, rtol=tolerance, atol=tolerance)
     assert read.last.flatten().tolist() == [3, 1, 2]
 
 

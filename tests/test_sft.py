@@ -30,10 +30,10 @@ def test_the_loss_is_that_of_the_whole_model_on_each_task_alone(family: str) -> 
         ids = torch.tensor([[*task.prompt, *task.target]])
         labels = ids.clone()
         labels[0, : len(task.prompt)] = -100
-        expected += float(model(input_ids=ids, labels=labels).loss) * len(task.target)
+        expected += float(model(input_ids=ids, labels=labels).loss.detach()) * len(task.target)
         tokens += len(task.target)
     assert count == tokens
-    torch.testing.assert_close(float(total), expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(float(total.detach()), expected, rtol=1e-5, atol=0)
 
 
 def test_the_last_layers_learn_and_nothing_else_moves() -> None:
