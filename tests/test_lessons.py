@@ -36,7 +36,8 @@ def executed(published: Path, name: str) -> dict[str, Any]:
 
 
 def code_cells(notebook: dict[str, Any]) -> list[dict[str, Any]]:
-    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    return [{**cell, "source": "".join(cell["source"])} for cell in cells]
 
 
 def test_the_lessons_are_there_in_order() -> None:
