@@ -13,7 +13,8 @@ from transformers import TrainingArguments
 
 from gpo_full.log_probabilities import MARGINS
 from gpo_full.pairs import BAD_ROWS
-from gpo_theory import Loss, find_loss
+from gpo_theory import DomainError, Loss, Verdict, find_loss
+from gpo_theory.domain import total
 from gpo_theory.errors import InputError, nearest
 from gpo_theory.transforms import soft_label
 
@@ -82,7 +83,7 @@ class GPOConfig(TrainingArguments):  # type: ignore[misc]
         self.automatic_logging = self.logging_steps is None
         if self.automatic_logging:
             self.logging_steps = self.logging_interval(self.max_steps)
-        self.objective()
+        _check_total(self.objective())
         try:
             super().__post_init__()
         except (ValueError, TypeError) as error:
@@ -113,6 +114,12 @@ class GPOConfig(TrainingArguments):  # type: ignore[misc]
     def logging_interval(max_steps: int) -> int:
         """Return the number of steps between metrics in a run of `max_steps`."""
         return 1 if 0 < max_steps <= 1000 else 10
+
+
+def _check_total(loss: Loss) -> None:
+    found = total(loss.f.primitive())
+    if found.verdict is Verdict.REFUTED:
+        raise DomainError(f"{loss.formula!r} is not defined on all of R: {found.because}")
 
 
 def _check_refused(config: GPOConfig) -> None:

@@ -78,7 +78,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         self.data_collator = _Collator(self.plan.layout)
         sets = [rows for rows in (self.train_dataset, self.eval_dataset) if rows is not None]
         self._refer(sets, reference, longest)
-        self.add_callback(_Logging())
+        self.add_callback(_Logging(self.meter))
 
     def _pairs(self, name: str, data: Any, tokenizer: Any, args: GPOConfig) -> list[Pair]:
         if isinstance(data, Sequence) and not isinstance(data, str) and data and isinstance(data[0], Pair):
@@ -192,9 +192,14 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
 
 
 class _Logging(TrainerCallback):  # type: ignore[misc]
-    """The logging rule, the last partial interval, and a metrics file that agrees with the step resumed from."""
+    """The logging rule, the last partial interval, and metrics that go on where a resumed run was cut."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
 
     def on_train_begin(self, args: GPOConfig, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step > 0 and _STATE in state.stateful_callbacks:
+            self.meter.restore(state.stateful_callbacks[_STATE])
         if args.automatic_logging:
             state.logging_steps = args.logging_interval(state.max_steps)
         if state.is_world_process_zero:
@@ -298,19 +303,22 @@ def _prepared(model: nn.Module, args: GPOConfig) -> nn.Module:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     if args.lora_rank is not None:
-        return _with_adapter(model, args.lora_rank)
+        return _with_adapter(model, args.lora_rank, args.seed)
     if args.train_last_layers is not None:
         _freeze_lower(model, args.train_last_layers)
     return model
 
 
-def _with_adapter(model: nn.Module, rank: int) -> nn.Module:
+def _with_adapter(model: nn.Module, rank: int, seed: int) -> nn.Module:
     from peft import LoraConfig, PeftModel, get_peft_model
 
     if isinstance(model, PeftModel):
         raise InputError("lora_rank is for a model without an adapter; this one has its own")
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    adapted: nn.Module = get_peft_model(model, config)
+    # The Trainer seeds only later, and an adapter begins at random.
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        adapted: nn.Module = get_peft_model(model, config)
     return adapted
 
 

@@ -5,10 +5,12 @@ __all__ = ["EXAMPLE", "add_arguments", "run"]
 import argparse
 import hashlib
 import json
+import logging
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, save, report."""
+    with _warnings_on_stderr():
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     output = Path(args.output)
     _check_output(output, args.resume)
     if args.resume and any((output / name).exists() for name in COMPLETE):
@@ -122,6 +129,20 @@ def _check_files(args: argparse.Namespace) -> None:
     # Anything but owner/name can only be a folder: say so before a hub is asked.
     if not Path(args.model).is_dir() and (args.model.count("/") > 1 or args.model.startswith((".", "/", "~"))):
         raise InputError(f"--model {args.model!r} is not a folder")
+
+
+@contextmanager
+def _warnings_on_stderr() -> Iterator[None]:
+    """Show what the engine has to say: rows skipped, texts cut, prefixes not shared."""
+    handler, logger = logging.StreamHandler(), logging.getLogger("gpo_full")
+    handler.setFormatter(logging.Formatter("gpo train: %(message)s"))
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = True
 
 
 def _quiet(threads: int | None) -> None:

@@ -1,0 +1,236 @@
+"""`gpo train`: from a folder and a file to a trained folder, and one clear line for whatever cannot be done."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import tiny_model, tiny_tokenizer
+
+from gpo_full.cli import main
+
+ROWS = [{"prompt": f"the cat {word}", "chosen": " sat on the mat", "rejected": " ran after the dog"}
+        for word in ("and", "in", "on", "the", "list", "of", "values")]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "policy"
+    tiny_model().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("\n".join(map(json.dumps, ROWS)))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+def gpo(*words: object) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(["train", *map(str, words)])
+    return int(caught.value.code or 0)
+
+
+def arguments(model: Path, data: Path, output: Path, **changes: Any) -> list[str]:
+    options = {"model": model, "data": data, "loss": "dpo", "beta": 0.1, "output": output, "steps": 4,
+               "learning_rate": 1e-3, "batch_pairs": 3, "threads": 1, **changes}  # fmt: skip
+    return [word for name, value in options.items() if value is not None
+            for word in (f"--{name.replace('_', '-')}", str(value))]  # fmt: skip
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """Exit code 2, nothing on stdout, one line on stderr, which is returned."""
+    assert gpo(*words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    return err
+
+
+def test_it_trains_saves_and_reports(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    output = tmp_path / "run"
+    assert gpo(*arguments(model, data, output, loss="max(0, a-x)**2", param="a=1", eval_data=data), "--json") == 0
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert err == ""
+    assert (result["schema"], result["steps"], result["pairs"]) == (1, 4, 7)
+    assert result["first"]["loss"] == pytest.approx(1.0, abs=1e-4)
+    assert result["last"]["loss"] < 1.0
+    assert result["evaluation"]["eval_accuracy"] == 1.0
+    assert len((output / "metrics.jsonl").read_text().splitlines()) == 4
+    trained = AutoModelForCausalLM.from_pretrained(output)
+    assert AutoTokenizer.from_pretrained(output).eos_token_id == 2
+    assert not torch.equal(trained.lm_head.weight, tiny_model().lm_head.weight)
+    assert not list(output.glob("*.bin"))
+    assert not list(output.glob(".*"))
+    assert (tmp_path / "cache" / "references").is_dir()
+
+
+def test_the_report_for_people(model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = arguments(model, data, tmp_path / "run", steps=None, last_layers=1, set="weight_decay=0.1")
+    assert gpo(*options) == 0
+    out = capsys.readouterr().out
+    assert "3 steps on 7 pairs, loss logistic, beta 0.1" in out  # one epoch by default: ceil(7 / 3)
+    assert f"model and metrics.jsonl in {tmp_path / 'run'}" in out
+
+
+# peft 0.21 still asks for the old name of activation checkpointing.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_the_folder_of_an_adapter_loads(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    monkeypatch.chdir(model.parent)
+    assert gpo(*arguments(Path("policy"), data, tmp_path / "run", lora_rank=2)) == 0
+    monkeypatch.chdir(tmp_path)
+    adapted = AutoModelForCausalLM.from_pretrained(tmp_path / "run")
+    assert any("lora_" in name for name, _ in adapted.named_parameters())
+
+
+def test_resume_ends_where_a_straight_run_ends(model: Path, data: Path, tmp_path: Path,
+                                               capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    from safetensors.torch import load_file
+
+    save = ["--set", "save_steps=2"]
+    for name in ("straight", "broken"):
+        assert gpo(*arguments(model, data, tmp_path / name), *save) == 0
+    broken = tmp_path / "broken"
+    for path in [*broken.glob("*.json"), *broken.glob("*.safetensors"), *broken.glob("checkpoint-4/*")]:
+        if path.name != "run.json":
+            path.unlink()  # as if it had been killed in the save of step 4
+    assert gpo(*arguments(model, data, broken), *save, "--resume") == 0
+    assert "resuming from checkpoint-2" in capsys.readouterr().err
+    found, expected = (load_file(tmp_path / name / "model.safetensors") for name in ("broken", "straight"))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert gpo(*arguments(model, data, broken), *save, "--resume") == 0
+    assert "is already complete" in capsys.readouterr().err
+
+
+def test_resume_refuses_another_configuration_and_names_each_key(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    assert gpo(*arguments(model, data, output)) == 0
+    (output / "config.json").unlink()
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    data.write_text(data.read_text() + "\n" + json.dumps(ROWS[0] | {"prompt": "return"}))
+    line = refused(capsys, *arguments(model, data, output, beta=0.2, learning_rate=0.1), "--resume")
+    assert "beta: 0.1 -> 0.2; " in line or "; beta: 0.1 -> 0.2" in line
+    assert "learning_rate: 0.001 -> 0.1" in line
+    assert "data: " in line
+    assert "seed" not in line
+    assert before == {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+
+
+def test_resume_without_a_checkpoint_starts_over_and_says_so(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    assert gpo(*arguments(model, data, output)) == 0
+    shutil.rmtree(output / "checkpoint-4")
+    (output / "config.json").unlink()
+    assert gpo(*arguments(model, data, output), "--resume") == 0
+    assert "resuming from the start: no checkpoint was saved" in capsys.readouterr().err
+    assert len((output / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize(("changes", "reason"), [
+    ({"beta": 0}, "beta=0.0 must be a finite number above 0"),
+    ({"beta": -1}, "beta=-1.0"),
+    ({"beta": "much"}, "--beta"),
+    ({"loss": "logstic"}, "did you mean 'logistic'"),
+    ({"loss": "log(1+exp(-x)"}, "log(1+exp(-x)"),
+    ({"loss": "log(x)"}, "log(x)"),
+    ({"data": "absent.jsonl"}, "--data 'absent.jsonl' is not a file"),
+    ({"eval_data": "absent.jsonl"}, "--eval-data 'absent.jsonl' is not a file"),
+    ({"model": "./absent"}, "--model './absent' is not a folder"),
+    ({"model": "nobody/nothing"}, "'nobody/nothing'"),
+    ({"param": "a"}, "--param 'a' must be NAME=VALUE"),
+    ({"param": "a=1"}, "'a'"),
+    ({"set": "weight_decai=1"}, "did you mean 'weight_decay'"),
+    ({"set": "weight_decay=heavy"}, "is not a value of type float"),
+    ({"set": "beta=2"}, "beta has an option of its own, or is given twice"),
+    ({"set": "use_liger_kernel=true"}, "use_liger_kernel=True is refused"),
+    ({"threads": 0}, "--threads 0"),
+    ({"epochs": 1}, "not allowed with argument --steps"),
+])  # fmt: skip
+def test_bad_input_is_one_line_and_leaves_nothing(
+    changes: dict[str, Any], reason: str, model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"model": model, "data": data, **changes}
+    assert reason in refused(capsys, *arguments(options.pop("model"), options.pop("data"), tmp_path / "run", **options))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_bad_row_is_named(model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data.write_text(data.read_text() + "\n" + json.dumps(ROWS[0] | {"chosen": ""}) + "\n")
+    line = refused(capsys, *arguments(model, data, tmp_path / "run"))
+    assert f"{data}: row 8: 'chosen' is empty" in line
+    assert not (tmp_path / "run").exists()
+    assert gpo(*arguments(model, data, tmp_path / "run", set="bad_rows=skip")) == 0
+    assert "7 of 8 pairs, 1 skipped ('chosen' is empty)" in capsys.readouterr().err
+
+
+def test_an_output_that_is_not_empty_is_refused_and_left_alone(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine").write_text("precious")
+    assert "is not an empty folder" in refused(capsys, *arguments(model, data, tmp_path / "run"))
+    assert "holds no run to resume" in refused(capsys, *arguments(model, data, tmp_path / "run"), "--resume")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["mine"]
+
+
+def test_a_folder_that_is_no_model(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "nothing").mkdir()
+    assert "nothing" in refused(capsys, *arguments(tmp_path / "nothing", data, tmp_path / "run"))
+    tiny_tokenizer().save_pretrained(tmp_path / "nothing")
+    assert "cannot be loaded" in refused(capsys, *arguments(tmp_path / "nothing", data, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_diverges_exits_with_5(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpo_full.trainer import GPOTrainer
+
+    refer = GPOTrainer._refer
+
+    def broken(self: GPOTrainer, *rest: Any) -> None:
+        refer(self, *rest)
+        self.train_dataset.reference[4, 0] = torch.nan
+
+    monkeypatch.setattr(GPOTrainer, "_refer", broken)
+    assert gpo(*arguments(model, data, tmp_path / "run")) == 5
+    err = capsys.readouterr().err
+    assert "stopped in step" in err
+    assert "not finite: loss, margin" in err
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+def test_help_is_quick_and_the_command_runs_as_a_program() -> None:
+    program = [sys.executable, "-X", "importtime", "-m", "gpo_full.cli", "train", "--help"]
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    assert "--reference-store" in done.stdout
+    assert 'example: gpo train --model MODEL --data pairs.jsonl --loss "max(0,1-x)**2"' in done.stdout
+    assert not any(name in done.stderr for name in (" torch\n", " transformers\n", " sympy\n"))

@@ -1,0 +1,392 @@
+"""GPOTrainer: the loss it minimises, the reference it uses, the metrics it writes, on random tiny models."""
+
+import copy
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from oracle import TRUTHS
+from test_log_probabilities import some_pairs
+from test_reference_store import Passes
+from tiny_models import tiny_model, tiny_tokenizer
+from two_sequences import response_sums
+
+from gpo_full import GPOConfig, GPOTrainer
+from gpo_full.metrics import NonFiniteLoss
+from gpo_full.pairs import Pair
+from gpo_theory import LOSSES, InputError
+
+PAIRS = some_pairs(11)
+# peft 0.21 still asks for the old name of activation checkpointing.
+PEFT = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+KEYS = {"step", "epoch", "loss", "margin", "margin_std", "log_ratio_chosen", "log_ratio_rejected", "accuracy",
+        "regularizer", "weight", "saturated_left", "saturated_right", "flat_right", "grad_norm", "tokens",
+        "cpu_seconds"}  # fmt: skip
+
+
+def trainer(folder: Path, model: Any, pairs: list[Pair] = PAIRS, *, run: str = "run", **options: Any) -> GPOTrainer:
+    others = {name: options.pop(name) for name in ("reference", "eval_dataset") if name in options}
+    settings = {"learning_rate": 1e-3, "max_steps": 1, "per_device_train_batch_size": 4, "save_strategy": "no",
+                "reference_store": str(folder / "references"), **options}  # fmt: skip
+    args = GPOConfig(output_dir=str(folder / run), use_cpu=True, disable_tqdm=True, **settings)
+    return GPOTrainer(model, args, pairs, **others)
+
+
+def objects(folder: Path, run: str = "run") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / run / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(model: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten().clone() for parameter in model.parameters()])
+
+
+def step0(made: GPOTrainer) -> float:
+    """The loss of all training pairs before any step, as training computes it."""
+    batch = made.data_collator([made.train_dataset[i] for i in range(len(made.train_dataset))])
+    made.model.train()
+    return float(made.compute_loss(made.model, batch).detach())
+
+
+@pytest.mark.parametrize("name", list(LOSSES))
+def test_step_0_loss_is_f_of_0_in_float64(name: str, tmp_path: Path) -> None:
+    # Default parameters; TRUTHS holds each f written out by hand in mpmath.
+    made = trainer(tmp_path, tiny_model(dtype=torch.float64), loss=name, beta=1.0)
+    assert step0(made) == pytest.approx(float(TRUTHS[name].f(0)), abs=1e-6)
+
+
+@PEFT
+@pytest.mark.parametrize("reference", ["stored", "live", "adapter", "modified in memory"])
+@pytest.mark.parametrize("name", ["logistic", "squared", "exponential"])
+def test_step_0_loss_is_f_of_0_with_every_kind_of_reference(name: str, reference: str, tmp_path: Path) -> None:
+    beta, model, options = 0.5, tiny_model("llama"), {}
+    if reference == "stored":
+        trainer(tmp_path, tiny_model(), run="before", loss="savage", beta=3.0)
+    if reference == "live":
+        options["reference"] = tiny_model()
+    if reference == "adapter":
+        options["lora_rank"] = 2
+    if reference == "modified in memory":
+        trainer(tmp_path, tiny_model(), run="before")  # the store now holds the model as it was
+        with torch.no_grad():
+            model.lm_head.weight.mul_(1.1)
+    made = trainer(tmp_path, model, loss=name, beta=beta, **options)
+    slope = abs(float(TRUTHS[name].taylor[1].replace("1/2", "0.5")))
+    assert abs(step0(made) - float(TRUTHS[name].f(0))) <= slope * beta * 1e-4
+
+
+def test_dropout_is_switched_off(tmp_path: Path) -> None:
+    model = tiny_model("gpt2", resid_pdrop=0.3, embd_pdrop=0.3, attn_pdrop=0.3, dtype=torch.float64)
+    assert step0(trainer(tmp_path, model)) == pytest.approx(math.log(2), abs=1e-9)
+
+
+def test_the_gradient_is_that_of_the_definition(tmp_path: Path) -> None:
+    # rho from separate sequences and f(x) = (x-1)^2 written out; the policy is away from its reference.
+    reference, policy = tiny_model(seed=1, dtype=torch.float64), tiny_model(seed=2, dtype=torch.float64)
+    made = trainer(tmp_path, policy, loss="squared", beta=0.3, reference=reference)
+    batch = made.data_collator([made.train_dataset[i] for i in range(len(PAIRS))])
+    loss = made.compute_loss(policy, batch)
+    loss.backward()
+    found = [parameter.grad.clone() for parameter in policy.parameters()]
+    policy.zero_grad()
+    ratios = response_sums(policy, PAIRS) - response_sums(reference, PAIRS).detach()
+    expected = ((0.3 * (ratios[:, 0] - ratios[:, 1]) - 1) ** 2).mean()
+    expected.backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=0)
+    for mine, parameter in zip(found, policy.parameters(), strict=True):
+        assert float((mine - parameter.grad).norm() / parameter.grad.norm()) <= 1e-6  # Llama's norms compute in float32
+
+
+def test_length_averaged_margin_uses_averages_of_the_same_store(tmp_path: Path) -> None:
+    reference, policy = tiny_model(seed=1, dtype=torch.float64), tiny_model(seed=2, dtype=torch.float64)
+    trainer(tmp_path, policy, run="sum", reference=reference)
+    passes = Passes(reference)
+    made = trainer(tmp_path, policy, loss="logistic", beta=2.0, margin="mean", reference=reference)
+    probes = passes.count
+    ratios = (response_sums(policy, PAIRS, "mean") - response_sums(reference, PAIRS, "mean")).detach()
+    expected = torch.log1p(torch.exp(-2.0 * (ratios[:, 0] - ratios[:, 1]))).mean()
+    assert step0(made) == pytest.approx(float(expected), rel=1e-9)
+    assert len(list((tmp_path / "references").iterdir())) == 1
+    assert probes < 20  # the probe and the rows that are checked, not a pass
+
+
+def test_label_noise_is_a_soft_label(tmp_path: Path) -> None:
+    reference, policy = tiny_model(seed=1, dtype=torch.float64), tiny_model(seed=2, dtype=torch.float64)
+    made = trainer(tmp_path, policy, loss="exponential", beta=0.05, label_noise=0.2, reference=reference)
+    ratios = (response_sums(policy, PAIRS) - response_sums(reference, PAIRS)).detach()
+    x = 0.05 * (ratios[:, 0] - ratios[:, 1])
+    expected = (0.8 * torch.exp(-x) + 0.2 * torch.exp(x)).mean()
+    assert step0(made) == pytest.approx(float(expected), rel=1e-9)
+
+
+def test_a_formula_with_a_parameter_trains(tmp_path: Path) -> None:
+    made = trainer(tmp_path, tiny_model(), loss="max(0, m-x)**2", parameters={"m": 2}, max_steps=3)
+    made.train()
+    assert objects(tmp_path)[0]["loss"] == pytest.approx(4.0, abs=1e-3)
+    assert objects(tmp_path)[-1]["loss"] < 4.0
+
+
+def test_accumulated_uneven_micro_batches_are_one_batch(tmp_path: Path) -> None:
+    # Seven pairs as micro-batches of 3, 3 and 1, against one batch of seven: one epoch, one step, same weights.
+    runs = {}
+    for run, size, pieces in (("pieces", 3, 3), ("whole", 7, 1)):
+        model = tiny_model(dtype=torch.float64)
+        made = trainer(tmp_path, model, PAIRS[:7], run=run, max_steps=-1, num_train_epochs=1, learning_rate=0.1,
+                       optim="sgd", per_device_train_batch_size=size, gradient_accumulation_steps=pieces)  # fmt: skip
+        made.train()
+        assert made.state.global_step == 1
+        runs[run] = weights(model)
+    assert float((runs["whole"] - weights(tiny_model(dtype=torch.float64))).norm()) > 1e-3
+    torch.testing.assert_close(runs["pieces"], runs["whole"], rtol=1e-9, atol=1e-12)
+
+
+def test_metrics_have_the_stated_keys_and_are_exact_over_uneven_batches(tmp_path: Path) -> None:
+    # 11 pairs in batches of 4, 4 and 3 with learning rate 0: the epoch's means are plain means over the 11 pairs.
+    reference, policy = tiny_model(seed=1, dtype=torch.float64), tiny_model(seed=2, dtype=torch.float64)
+    made = trainer(tmp_path, policy, reference=reference, loss="hinge", beta=0.02, max_steps=3, learning_rate=0.0,
+                   logging_steps=3)  # fmt: skip
+    made.train()
+    (found,) = objects(tmp_path)
+    assert set(found) >= KEYS
+    ratios = (response_sums(policy, PAIRS) - response_sums(reference, PAIRS)).detach()
+    rho = ratios[:, 0] - ratios[:, 1]
+    x = 0.02 * rho
+    expected = {
+        "loss": (1 - x).clamp(min=0).mean(), "margin": rho.mean(), "margin_std": rho.std(correction=0),
+        "log_ratio_chosen": ratios[:, 0].mean(), "log_ratio_rejected": ratios[:, 1].mean(),
+        "accuracy": (rho > 0).double().mean(), "regularizer": (rho**2 / 2).mean(), "weight": (x < 1).double().mean(),
+        "flat_right": (x > 1).double().mean(),
+    }  # fmt: skip
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(float(value), rel=1e-7), name
+    assert found["tokens"] == sum(pair.size for pair in PAIRS)
+    assert (found["step"], found["epoch"]) == (3, 1.0)
+    held_out = trainer(tmp_path, policy, reference=reference, loss="hinge", beta=0.02, eval_dataset=PAIRS,
+                       per_device_eval_batch_size=4, run="eval").evaluate()  # fmt: skip
+    for name, value in expected.items():
+        assert held_out[f"eval_{name}"] == pytest.approx(float(value), rel=1e-7), name
+
+
+def test_the_gradient_norm_is_that_before_clipping(tmp_path: Path) -> None:
+    norms = {}
+    for limit in (0.0, 1e-3, 1e9):
+        trainer(tmp_path, tiny_model(), run=str(limit), max_grad_norm=limit).train()
+        norms[limit] = objects(tmp_path, str(limit))[0]["grad_norm"]
+    assert norms[0.0] > 0.1
+    assert norms[0.0] == norms[1e-3] == norms[1e9]
+
+
+def test_the_last_partial_interval_is_logged(tmp_path: Path) -> None:
+    trainer(tmp_path, tiny_model(), max_steps=5, logging_steps=2).train()
+    assert [found["step"] for found in objects(tmp_path)] == [2, 4, 5]
+
+
+def test_an_epoch_run_of_few_steps_logs_each(tmp_path: Path) -> None:
+    trainer(tmp_path, tiny_model(), max_steps=-1, num_train_epochs=2).train()
+    assert [found["step"] for found in objects(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_sweep_over_loss_and_beta_makes_one_reference_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpo_full.reference_store.BATCH_TOKENS", 1)  # a forward pass for each pair
+    counts = []
+    for run, (loss, beta, rate) in enumerate([("logistic", 0.1, 1e-3), ("squared", 1.0, 1e-4), ("x**2 - x", 5.0, 1.0)]):
+        model = tiny_model()
+        passes = Passes(model)
+        trainer(tmp_path, model, run=str(run), loss=loss, beta=beta, learning_rate=rate)
+        counts.append(passes.count)
+    assert counts[1] == counts[2] == counts[0] - len(PAIRS) + 3  # three rows are computed again
+    assert len(list((tmp_path / "references").iterdir())) == 1
+
+
+def test_another_truncation_makes_another_pass(tmp_path: Path) -> None:
+    rows = [{"prompt": "the cat sat", "chosen": " on the mat and the dog", "rejected": " after the cat"}]
+    for length in (64, 5):
+        args = GPOConfig(output_dir=str(tmp_path / str(length)), use_cpu=True, max_length=length,
+                         reference_store=str(tmp_path / "references"))  # fmt: skip
+        made = GPOTrainer(tiny_model(dtype=torch.float64), args, rows, processing_class=tiny_tokenizer())
+        assert step0(made) == pytest.approx(math.log(2), abs=1e-9)
+    assert len(list((tmp_path / "references").iterdir())) == 2
+
+
+def test_scale_gradient_divides_by_beta_and_the_slope_at_0(tmp_path: Path) -> None:
+    # At step 0 the scaled gradient of every loss is that of -rho: d/d rho [f(beta rho) / (beta |f'(0)|)] = -1.
+    norms = []
+    for run, (loss, beta) in enumerate([("logistic", 0.1), ("squared", 2.0), ("1-x", 1.0)]):
+        trainer(tmp_path, tiny_model(dtype=torch.float64), run=str(run), loss=loss, beta=beta, scale_gradient=True,
+                per_device_train_batch_size=11).train()  # fmt: skip
+        norms.append(objects(tmp_path, str(run))[0]["grad_norm"])
+        shown = objects(tmp_path, str(run))[0]["loss"]  # of f itself
+        assert shown == pytest.approx(math.log(2) if loss == "logistic" else 1.0)
+    assert norms == pytest.approx([norms[0]] * 3, rel=1e-6)
+    with pytest.raises(InputError, match="has no slope at 0"):
+        trainer(tmp_path, tiny_model(), loss="perceptron", scale_gradient=True)
+
+
+def test_only_the_last_layers_move_and_nothing_below_takes_part_in_backward(tmp_path: Path) -> None:
+    model = tiny_model(num_hidden_layers=4)
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    graph: list[bool] = []
+    for layer in model.model.layers:
+        layer.register_forward_hook(lambda module, inputs, output: graph.append(output.requires_grad))
+    made = trainer(tmp_path, model, train_last_layers=2, max_steps=2)
+    graph.clear()
+    made.train()
+    assert graph == [False, False, True, True] * 2
+    moved = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    assert moved == {name for name in before if name.startswith(("model.layers.2.", "model.layers.3.", "model.norm."))}
+    with pytest.raises(InputError, match="train_last_layers=5, but the model has 4 layers"):
+        trainer(tmp_path, tiny_model(num_hidden_layers=4), train_last_layers=5)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt", "qwen3"])
+def test_last_layers_of_other_families(family: str, tmp_path: Path) -> None:
+    model = tiny_model(family)
+    trainer(tmp_path, model, train_last_layers=1)
+    trained = {name for name, value in model.named_parameters() if value.requires_grad}
+    assert trained
+    assert all(".1." in name or "norm" in name or "ln_f" in name for name in trained)
+    assert any("final" in name or "ln_f" in name or name == "model.norm.weight" for name in trained)
+
+
+@PEFT
+def test_an_adapter_trains_alone_and_its_base_is_the_reference(tmp_path: Path) -> None:
+    base = tiny_model()
+    before = copy.deepcopy(base.state_dict())
+    made = trainer(tmp_path, base, lora_rank=2, max_steps=4)
+    made.train()
+    trained = {name for name, value in made.model.named_parameters() if value.requires_grad}
+    assert trained
+    assert all("lora_" in name for name in trained)
+    plain = made.model.unload()
+    assert all(torch.equal(value, before[name]) for name, value in plain.state_dict().items())
+    assert objects(tmp_path)[-1]["margin"] > 0.01
+    # The same file serves training with and without the adapter: its key is the base model's.
+    trainer(tmp_path, tiny_model(), run="plain")
+    assert len(list((tmp_path / "references").iterdir())) == 1
+
+
+@PEFT
+@pytest.mark.parametrize("options", [{}, {"gradient_accumulation_steps": 2}, {"lora_rank": 2}])
+def test_a_clean_resume_is_bitwise_equal(options: dict[str, Any], tmp_path: Path) -> None:
+    settings = {"max_steps": 6, "per_device_train_batch_size": 2, "logging_steps": 2, **options}
+    straight = trainer(tmp_path, tiny_model(), run="straight", **settings)
+    straight.train()
+    saving = {"save_strategy": "steps", "save_steps": 3, **settings}
+    trainer(tmp_path, tiny_model(), run="broken", **saving).train()
+    with (tmp_path / "broken" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "half')  # what a crash may leave
+    resumed = trainer(tmp_path, tiny_model(), run="broken", **saving)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "broken" / "checkpoint-3"))
+    assert torch.equal(weights(resumed.model), weights(straight.model))
+    once, twice = objects(tmp_path, "straight"), objects(tmp_path, "broken")
+    assert [found["step"] for found in twice] == [2, 4, 6]
+    for mine, expected in zip(twice, once, strict=True):  # step 4's interval was cut by the checkpoint at 3
+        assert {k: v for k, v in mine.items() if k != "cpu_seconds"} == {
+            k: v for k, v in expected.items() if k != "cpu_seconds"}  # fmt: skip
+    times = [found["cpu_seconds"] for found in twice]
+    assert times == sorted(times)
+
+
+def test_the_same_seed_twice_is_bitwise_equal_and_another_is_not(tmp_path: Path) -> None:
+    found = []
+    for run, seed in enumerate((1, 1, 2)):
+        made = trainer(tmp_path, tiny_model(), run=str(run), max_steps=4, seed=seed)
+        made.train()
+        found.append(weights(made.model))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_logged(tmp_path: Path) -> None:
+    made = trainer(tmp_path, tiny_model(), max_steps=5, save_strategy="steps", save_steps=1)
+    made.train_dataset.reference[:, 0] = math.nan
+    with pytest.raises(NonFiniteLoss, match="not finite: loss"):
+        made.train()
+    assert objects(tmp_path) == []
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
+    rare = trainer(tmp_path, tiny_model(), run="rare", max_steps=5, logging_steps=5, save_steps=2,
+                   save_strategy="steps")  # fmt: skip
+    rare.train_dataset.reference[:, 0] = math.nan
+    with pytest.raises(NonFiniteLoss):  # at the save of step 2, before the log of step 5
+        rare.train()
+    assert not list((tmp_path / "rare").glob("checkpoint-*"))
+
+
+def test_evaluation_during_training_changes_nothing_of_it(tmp_path: Path) -> None:
+    found = []
+    for run, options in (("plain", {}), ("evaluated", {"eval_strategy": "steps", "eval_steps": 1})):
+        made = trainer(tmp_path, tiny_model(), run=run, max_steps=3, eval_dataset=PAIRS[:3], **options)
+        made.train()
+        found.append(weights(made.model))
+    assert torch.equal(*found)
+    logged = [entry for entry in made.state.log_history if "eval_loss" in entry]
+    assert len(logged) == 3
+    assert logged[-1]["eval_margin"] > 0
+
+
+def test_bfloat16_training_keeps_float32_weights(tmp_path: Path) -> None:
+    made = trainer(tmp_path, tiny_model(spread=0.05), bf16=True, max_steps=3)
+    made.train()
+    assert {parameter.dtype for parameter in made.model.parameters()} == {torch.float32}
+    first, last = objects(tmp_path)[0], objects(tmp_path)[-1]
+    assert first["loss"] == pytest.approx(math.log(2), abs=0.02)  # policy and reference may lie in other rows
+    assert last["loss"] < first["loss"]
+
+
+def test_gradient_checkpointing_trains_the_same(tmp_path: Path) -> None:
+    found = []
+    for run, options in (("plain", {}), ("kept", {"activation_checkpointing": True})):
+        made = trainer(tmp_path, tiny_model(dtype=torch.float64), run=run, max_steps=2, **options)
+        made.train()
+        found.append(weights(made.model))
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt", "mistral"])
+def test_other_families_train(family: str, tmp_path: Path) -> None:
+    trainer(tmp_path, tiny_model(family), max_steps=8, beta=0.5).train()
+    assert objects(tmp_path)[-1]["margin"] > 0
+
+
+def test_a_windowed_model_falls_back_aloud(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = trainer(tmp_path, tiny_model("mistral", sliding_window=4))
+    assert made.plan.layout == "apart"
+    assert "prefixes are not shared: its attention looks back 4 tokens" in caplog.text
+    assert step0(made) == pytest.approx(math.log(2), abs=1e-4)
+
+
+def test_text_rows_need_a_tokenizer_and_skipped_rows_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{"prompt": "the", "chosen": " cat", "rejected": " dog"}, {"prompt": "the", "chosen": " cat"}]
+    args = GPOConfig(output_dir=str(tmp_path / "run"), use_cpu=True, reference_store=str(tmp_path), bad_rows="skip")
+    with pytest.raises(InputError, match="processing_class must be its tokenizer"):
+        GPOTrainer(tiny_model(), args, rows)
+    made = GPOTrainer(tiny_model(), args, rows, processing_class=tiny_tokenizer())
+    assert made.summaries["train"].kept == 1
+    assert "1 of 2 pairs, 1 skipped (key 'rejected' is missing" in caplog.text
+
+
+@pytest.mark.parametrize(("model", "reason"), [
+    ({"max_position_embeddings": 8}, "the model 8 positions: lower max_length"),
+    ({"vocab_size": 12}, "the model knows 12: is this its tokenizer"),
+])  # fmt: skip
+def test_a_model_that_cannot_take_the_data(model: dict[str, int], reason: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=reason):
+        trainer(tmp_path, tiny_model(**model))
+
+
+def test_arguments_must_be_gpo_s() -> None:
+    with pytest.raises(InputError, match="args must be a GPOConfig, not dict"):
+        GPOTrainer(tiny_model(), {}, PAIRS)
+
+
+def test_the_order_of_pairs_does_not_depend_on_what_was_computed_before(tmp_path: Path) -> None:
+    found = []
+    for run in ("first", "second"):  # the second run reads its reference from the store
+        random.seed(run)
+        made = trainer(tmp_path, tiny_model(), run=run, max_steps=3)
+        made.train()
+        found.append([entry["margin"] for entry in objects(tmp_path, run)])
+    assert found[0] == found[1]
