@@ -9,6 +9,7 @@ __all__ = [
     "CLAIMS",
     "MUST_DECIDE",
     "PAPER",
+    "TAIL_CLASSES",
     "TRUTHS",
     "Tail",
     "Truth",
