@@ -8,10 +8,11 @@ from fractions import Fraction
 
 from gpo_theory.bounds import minimum
 from gpo_theory.certificate import Certificate, Verdict
-from gpo_theory.formula import Expr
+from gpo_theory.formula import Expr, substitute
+from gpo_theory.joints import joints
 from gpo_theory.loss import Loss
 from gpo_theory.pieces import UnsplitError, split
-from gpo_theory.rational import as_rational
+from gpo_theory.rational import as_rational, sign_chart
 from gpo_theory.slopes import falls_strictly
 from gpo_theory.strengths import strength
 
@@ -66,10 +67,24 @@ def _slope(loss: Loss, claims: Mapping[str, Certificate]) -> float | str | None:
     """2/R under P1's hypotheses: f'(0) < 0 <= f''(0), and 0 alone minimises C_(1/2)."""
     first, r = claims["differentiable_at_zero"], strength(loss)
     falling = first.verdict is Verdict.PROVED and first.value is not None and first.value["float"] < 0
-    single = Verdict.PROVED in (claims["convex"].verdict, claims["bradley_terry_exact"].verdict)
+    proofs = (claims["convex"].verdict, claims["bradley_terry_exact"].verdict)
+    single = Verdict.PROVED in proofs or _rises_from_zero(loss.f.primitive())
     if not falling or not single or r.value is None or r.sign is None or r.sign < 0:
         return None
     return "inf" if r.value == 0.0 else 2 / r.value
+
+
+def _rises_from_zero(f: Expr) -> bool:
+    """Whether C_(1/2)(a) = (f(a) + f(-a))/2 is shown to rise for all a > 0, by the exact signs of its slope."""
+    x = Expr.x()
+    try:
+        pieces = split((f + substitute(f, {x: -x})) / 2)
+    except UnsplitError:
+        return False
+    right = [(p, max(p.low or Fraction(0), Fraction(0))) for p in pieces if not p.is_point and (p.high or 1) > 0]
+    charts = [sign_chart(p.f.diff(), low, p.high) for p, low in right]
+    smooth = all(joint.continuous is True for joint in joints(pieces))
+    return smooth and all(chart is not None and set(chart.signs) == {1} for chart in charts)
 
 
 def _target(f: Expr, is_convex: Certificate) -> str | None:

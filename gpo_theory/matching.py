@@ -93,6 +93,8 @@ def _unmatchable(loss: Loss) -> str | None:
         return f"{loss.name} has f''(0) < 0: it does not regularise near 0; {offer}"
     if r.value == 0.0:
         return f"{loss.name} has R = 0: no beta of it regularises near 0; {offer}"
+    if analyze(loss).link.slope_at_half is None:
+        return f"{loss.name}: it is not shown that 0 alone minimises (f(x) + f(-x))/2; {offer}"
     return None
 
 

@@ -39,7 +39,7 @@ def colour(name: str) -> str:
 
 
 def shapes(losses: Sequence[Loss], low: float = -3.0, high: float = 3.0) -> "Figure":
-    """Draw f, f' and f'' over the scaled margin x = beta rho (in nats), side by side, one line per loss.
+    """Draw f, f' and f'' over the scaled margin x = beta rho (rho in nats), side by side, one line per loss.
 
     f'' is the classical second derivative: where f' jumps (the hinge at 1) no impulse is drawn.
     """
@@ -53,7 +53,7 @@ def shapes(losses: Sequence[Loss], low: float = -3.0, high: float = 3.0) -> "Fig
             line = _line(axes, loss.name, x, values)
             line.set_gid(f"{loss.name}-{order}")
     for axes, name, limits in zip(panels, _NAMES, ((-0.3, 5.0), (-5.0, 1.0), (-0.4, 3.0)), strict=True):
-        axes.set(xlabel=r"scaled margin $x = \beta\rho$ (nats)", title=name, ylim=limits, xlim=(low, high))
+        axes.set(xlabel=r"scaled margin $x = \beta\rho$ ($\rho$ in nats)", title=name, ylim=limits, xlim=(low, high))
         axes.axvline(0, color="#999999", linewidth=0.8, zorder=0)
         axes.axhline(0, color="#999999", linewidth=0.8, zorder=0)
     names = panels[0].get_legend_handles_labels()
@@ -71,7 +71,7 @@ def slope_tails(losses: Sequence[Loss], axes: "Axes | None" = None, high: float 
     for loss in losses:
         slope = -_derivatives(loss, x)[1]
         _line(axes, loss.name, x, np.where(slope > 0, slope, np.nan))
-    axes.set(yscale="log", xlim=(0, high), xlabel=r"scaled margin $x = \beta\rho$ (nats)", ylabel="push $-f'(x)$")
+    axes.set(yscale="log", xlim=(0, high), xlabel=r"scaled margin $x = \beta\rho$ ($\rho$ in nats)", ylabel="push $-f'(x)$")
     axes.legend()
     return axes
 
