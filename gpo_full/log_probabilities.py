@@ -1,10 +1,9 @@
 """Log-probabilities of response tokens: one forward pass of packed rows, and a head that never keeps its logits."""
 
-__all__ = ["Plan", "plan", "log_probabilities", "response_log_probabilities", "margin_of_tokens", "evaluating"]
+__all__ = ["token_log_probabilities", "response_log_probabilities", "margin_of_tokens"]
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,34 +12,15 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from gpo_full.packing import Batch, pack
-from gpo_full.pairs import Pair
+from gpo_full.packing import Batch
 from gpo_theory.errors import InputError, nearest
 
 MARGINS = ("sum", "mean")
 # Rows of logits in memory at a time; each costs vocabulary * 4 bytes twice.
 CHUNK = 512
-# Attention kernels that take an explicit mask.
-MASKABLE = ("eager", "sdpa")
-# Families with layers that carry a state from token to token.
-RECURRENT = ("mamba", "rwkv", "jamba", "zamba", "bamba", "recurrent_gemma", "xlstm", "falcon_h1", "lfm2")
-# In nats, per response of a few tokens; bfloat16 and float16 are looser.
-PROBE_TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a model allows: the layout of its rows (see `pack`), and `fused_head` or the model's own logits.
-
-    `reasons` says in words why it is not the fast way.
-    """
-
-    layout: str = "rows"
-    fused_head: bool = True
-    reasons: tuple[str, ...] = ()
-
-
-def log_probabilities(model: nn.Module, batch: Batch, *, fused_head: bool = True, chunk: int = CHUNK) -> Tensor:
+def token_log_probabilities(model: nn.Module, batch: Batch, *, fused_head: bool = True, chunk: int = CHUNK) -> Tensor:
     """Return the log-probability of each predicted token, [T], in nats, in float32 (float64 for a float64 model).
 
     The model is called as a whole, so that autocast and the hooks of its wrappers act. For the length of the call its
@@ -65,7 +45,7 @@ def response_log_probabilities(
     model: nn.Module, batch: Batch, margin: str = "sum", *, fused_head: bool = True, chunk: int = CHUNK
 ) -> Tensor:
     """Return log pi(y | x) of each response, [P, 2], chosen first: nats (`"sum"`) or nats per token (`"mean"`)."""
-    per_token = log_probabilities(model, batch, fused_head=fused_head, chunk=chunk)
+    per_token = token_log_probabilities(model, batch, fused_head=fused_head, chunk=chunk)
     return margin_of_tokens(batch.sums(per_token), batch.lengths, margin)
 
 
@@ -74,88 +54,6 @@ def margin_of_tokens(sums: Tensor, lengths: Tensor, margin: str) -> Tensor:
     if margin not in MARGINS:
         raise InputError(f"margin={margin!r}; allowed: {', '.join(MARGINS)}{nearest(margin, MARGINS)}")
     return sums / lengths if margin == "mean" else sums
-
-
-def plan(model: nn.Module, longest: int) -> Plan:
-    """Find out how `model` can be run on sequences of up to `longest` tokens.
-
-    Its configuration shows sliding windows and recurrent layers, which a mask cannot split; whatever else would make
-    packed rows differ from two separate sequences (positions that are not read, a scale or a soft cap on the logits)
-    shows in a probe of three short pairs. A model whose plain forward pass cannot be reproduced raises InputError.
-    """
-    reasons = []
-    obstacle = _sharing_obstacle(_unwrapped(model).config, longest)
-    pairs = [Pair((3, 5, 4), (6, 7, 8), (9,), 2), Pair((4, 5, 6, 7), (3, 9), (5, 5), 4), Pair((7,), (4,), (3,), 1)]
-    expected = _separately(model, pairs)
-    tolerance = PROBE_TOLERANCE.get(_dtype(model), 0.1)
-    fused_head = _difference(model, pairs, "apart", True, expected) <= tolerance
-    if not fused_head:
-        reasons.append("the model changes its logits after the head, which is therefore not computed in chunks")
-        if _difference(model, pairs, "apart", False, expected) > tolerance:
-            raise InputError(f"{type(_unwrapped(model)).__name__}: response log-probabilities cannot be computed")
-    layout = _preferred_layout(model)
-    if obstacle is None and _difference(model, pairs, layout, fused_head, expected) > tolerance:
-        obstacle = "a probe of packed rows differs from separate sequences"
-    if obstacle is not None:
-        layout = "apart"
-        reasons.append(f"prefixes are not shared: {obstacle}")
-    return Plan(layout, fused_head, tuple(reasons))
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch to evaluation mode without gradients, and back."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-def _sharing_obstacle(config: Any, longest: int) -> str | None:
-    text = config.get_text_config()
-    if text._attn_implementation not in MASKABLE:
-        return f"attention {text._attn_implementation!r} takes no explicit mask; {' and '.join(MASKABLE)} do"
-    kinds = getattr(text, "layer_types", None)
-    if set(kinds or ()) - {"full_attention", "sliding_attention"} or any(x in text.model_type for x in RECURRENT):
-        return f"layers of {text.model_type} are not all full or sliding attention"
-    window = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
-    # A configuration without layer types means the same for all its layers.
-    if window is not None and window < longest and (kinds is None or "sliding_attention" in kinds):
-        return f"its attention looks back {window} tokens, sequences have up to {longest}"
-    return None
-
-
-def _preferred_layout(model: nn.Module) -> str:
-    """One row, pair by pair, where many small attention calls are cheap; a dense mask elsewhere."""
-    sdpa = _unwrapped(model).config.get_text_config()._attn_implementation == "sdpa"
-    return "line" if sdpa and _device(model).type == "cpu" else "rows"
-
-
-def _separately(model: nn.Module, pairs: list[Pair]) -> Tensor:
-    """The definition: each sequence on its own through the plain model, no mask, no packing."""
-    totals = []
-    with evaluating(model):
-        for pair in pairs:
-            for response in pair.responses:
-                ids = torch.tensor([pair.prefix[: pair.prompt_length] + response], device=_device(model))
-                logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0, :-1]
-                chosen = _accumulation(logits).log_softmax(-1).gather(1, ids[0, 1:, None])
-                totals.append(chosen[pair.prompt_length - 1 :].sum())
-    return torch.stack(totals).view(-1, 2)
-
-
-def _difference(model: nn.Module, pairs: list[Pair], layout: str, fused_head: bool, expected: Tensor) -> float:
-    with evaluating(model):
-        batch = pack(pairs, layout).to(_device(model))
-        try:
-            found = response_log_probabilities(model, batch, fused_head=fused_head)
-        except (RuntimeError, TypeError, ValueError, IndexError):
-            return float("inf")
-    return float((found - expected).abs().max().nan_to_num(float("inf")))
 
 
 def _attention_inputs(inner: Any, batch: Batch) -> dict[str, Tensor]:
@@ -293,7 +191,3 @@ def _unwrapped(model: nn.Module) -> Any:
 
 def _dtype(model: nn.Module) -> torch.dtype:
     return next(parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device

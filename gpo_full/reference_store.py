@@ -1,6 +1,6 @@
 """The reference policy's log-probabilities: one pass, kept on disk, shared by every loss, beta and output folder."""
 
-__all__ = ["ReferenceStore", "reference_store", "weights_hash"]
+__all__ = ["ReferenceStore", "open_store", "weights_hash"]
 
 import hashlib
 import json
@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gpo_full.files import atomic_file
-from gpo_full.log_probabilities import Plan, evaluating, log_probabilities, margin_of_tokens
+from gpo_full.log_probabilities import margin_of_tokens, token_log_probabilities
+from gpo_full.model_plan import Plan, evaluating
 from gpo_full.output import progress
 from gpo_full.packing import pack
 from gpo_full.pairs import Pair
@@ -52,7 +53,7 @@ class ReferenceStore:
         return margin_of_tokens(sums.view(-1, 2)[chosen].to(self.per_token.dtype), self.lengths[chosen], margin)
 
 
-def reference_store(
+def open_store(
     model: nn.Module,
     pairs: Sequence[Pair],
     folder: Path,
@@ -126,7 +127,7 @@ class _Pass:
         with evaluating(self.model), adapter_off(), self.autocast():  # type: ignore[operator]
             for digests in progress(_batches(order, pairs), "reference pass"):
                 batch = pack([pairs[digest] for digest in digests], self.plan.layout).to(self.device)
-                values = log_probabilities(self.model, batch, fused_head=self.plan.fused_head)
+                values = token_log_probabilities(self.model, batch, fused_head=self.plan.fused_head)
                 # Entries are in the order of a response's tokens; a stable sort by owner lines responses up.
                 parts.append(values[batch.entry[batch.owner.argsort(stable=True)]].cpu())
                 lengths.append(batch.lengths.cpu())

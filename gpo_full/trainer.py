@@ -18,11 +18,12 @@ from transformers import Trainer, TrainerCallback
 
 from gpo_full.config import GPOConfig
 from gpo_full.files import atomic_file
-from gpo_full.log_probabilities import plan, response_log_probabilities
+from gpo_full.log_probabilities import response_log_probabilities
 from gpo_full.metrics import Meter, pair_metrics
+from gpo_full.model_plan import plan
 from gpo_full.packing import Batch, pack
 from gpo_full.pairs import Pair, PairSummary, read_pairs
-from gpo_full.reference_store import reference_store, weights_hash
+from gpo_full.reference_store import open_store, weights_hash
 from gpo_theory import InputError, taylor, to_torch
 
 METRICS_FILE = "metrics.jsonl"
@@ -101,7 +102,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         with self.args.main_process_first(desc="reference pass"):
             self.reference_weights = weights_hash(model)
             for rows in sets:
-                store = reference_store(model, rows.pairs, self.args.store_folder(), plan=layout,
+                store = open_store(model, rows.pairs, self.args.store_folder(), plan=layout,
                                         weights=self.reference_weights, autocast=self.accelerator.autocast)  # fmt: skip
                 rows.reference = store.response_log_probabilities(rows.pairs, self.args.margin)
 

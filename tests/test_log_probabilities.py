@@ -1,7 +1,6 @@
 """Packed log-probabilities against every sequence alone, over families, attention kernels, layouts and precisions."""
 
 import random
-from typing import Any
 
 import pytest
 import torch
@@ -9,7 +8,11 @@ from tiny_models import FAMILIES, VOCABULARY, tiny_model
 from torch import nn
 from two_sequences import response_sums
 
-from gpo_full.log_probabilities import _LinearLogProbabilities, log_probabilities, plan, response_log_probabilities
+from gpo_full.log_probabilities import (
+    _LinearLogProbabilities,
+    response_log_probabilities,
+    token_log_probabilities,
+)
 from gpo_full.packing import pack
 from gpo_full.pairs import Pair
 from gpo_theory import InputError
@@ -88,7 +91,7 @@ def test_padding_and_end_share_an_id_and_a_pair_never_feels_its_neighbours(layou
 @pytest.mark.parametrize("chunk", [1, 3, 1000])
 def test_chunks_change_nothing(chunk: int) -> None:
     model, batch = tiny_model(dtype=torch.float64), pack(some_pairs())
-    expected, found = log_probabilities(model, batch), log_probabilities(model, batch, chunk=chunk)
+    expected, found = token_log_probabilities(model, batch), token_log_probabilities(model, batch, chunk=chunk)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
     assert distance(gradients(model, found), gradients(model, expected)) <= 1e-6
 
@@ -111,7 +114,7 @@ def test_no_tensor_of_all_logits_is_kept_for_backward() -> None:
     assert len(batch.target) > 40
     kept: list[torch.Size] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.shape) or x, lambda x: x):
-        log_probabilities(model, batch, chunk=4).sum()
+        token_log_probabilities(model, batch, chunk=4).sum()
     with_vocabulary = [shape for shape in kept if VOCABULARY in shape]
     assert set(with_vocabulary) <= {model.lm_head.weight.shape}
 
@@ -131,11 +134,11 @@ def test_a_head_that_is_no_plain_linear_layer_goes_through_its_own_forward() -> 
 
 def test_the_model_is_left_as_it_was_even_after_an_error() -> None:
     model, batch = tiny_model(), pack(some_pairs())
-    log_probabilities(model, batch)
+    token_log_probabilities(model, batch)
     assert "forward" not in vars(model.lm_head)
     broken = pack([Pair((VOCABULARY + 5,), (1,), (3,), 1)])
     with pytest.raises(IndexError):
-        log_probabilities(model, broken)
+        token_log_probabilities(model, broken)
     assert "forward" not in vars(model.lm_head)
     assert model(input_ids=batch.input_ids).logits.shape[-1] == VOCABULARY
 
@@ -144,9 +147,10 @@ def test_the_model_is_left_as_it_was_even_after_an_error() -> None:
 def test_gradient_checkpointing_changes_nothing(layout: str) -> None:
     model, batch = tiny_model(dtype=torch.float64), pack(some_pairs(), layout)
     model.train()
-    expected = gradients(model, log_probabilities(model, batch))
+    expected = gradients(model, token_log_probabilities(model, batch))
     model.activation_checkpointing_enable({"use_reentrant": False})
-    torch.testing.assert_close(gradients(model, log_probabilities(model, batch)), expected, rtol=1e-10, atol=1e-14)
+    found = gradients(model, token_log_probabilities(model, batch))
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)
 
 
 def test_bfloat16_autocast_gives_float32_sums_near_the_exact_ones() -> None:
@@ -163,62 +167,3 @@ def test_bfloat16_autocast_gives_float32_sums_near_the_exact_ones() -> None:
 def test_unknown_margin() -> None:
     with pytest.raises(InputError, match=r"margin='means'; allowed: sum, mean; did you mean 'mean'"):
         response_log_probabilities(tiny_model(), pack(some_pairs()), "means")
-
-
-@pytest.mark.parametrize(("family", "attention", "layout"), [
-    ("llama", "sdpa", "line"), ("llama", "eager", "rows"), ("gpt2", "sdpa", "line"), ("opt", "sdpa", "line"),
-    ("qwen3", "sdpa", "line"), ("mistral", "sdpa", "line"),
-])  # fmt: skip
-def test_plan_of_full_attention(family: str, attention: str, layout: str) -> None:
-    found = plan(tiny_model(family, attention=attention), 64)
-    assert (found.layout, found.fused_head, found.reasons) == (layout, True, ())
-
-
-def test_plan_of_a_sliding_window_depends_on_the_length() -> None:
-    model = tiny_model("mistral", sliding_window=16)
-    assert plan(model, 16).layout == "line"
-    found = plan(model, 17)
-    assert found.layout == "apart"
-    assert "looks back 16 tokens, sequences have up to 17" in found.reasons[0]
-    pairs = some_pairs(5, scale=4)  # longer than the window
-    expected = response_sums(model, pairs)
-    torch.testing.assert_close(response_log_probabilities(model, pack(pairs, "apart")), expected, rtol=1e-5, atol=0)
-    assert not torch.allclose(response_log_probabilities(model, pack(pairs, "rows")), expected, atol=1e-3)  # noqa: TID251
-
-
-def test_plan_of_soft_caps_and_windows() -> None:
-    found = plan(tiny_model("gemma2", attention="eager", final_logit_softcapping=2.0), 64)
-    assert (found.layout, found.fused_head) == ("apart", False)
-    assert "changes its logits after the head" in found.reasons[0]
-
-
-def test_plan_of_positions_that_are_not_read() -> None:
-    config: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 32, "n_layer": 2, "n_head": 4}
-    FAMILIES["bloom"] = config
-    try:
-        found = plan(tiny_model("bloom", attention="eager"), 64)
-    finally:
-        del FAMILIES["bloom"]
-    assert found.layout == "apart"
-    assert "a probe of packed rows differs" in found.reasons[0]
-
-
-def test_plan_of_a_state_space_model() -> None:
-    FAMILIES["mamba"] = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}
-    try:
-        found = plan(tiny_model("mamba", attention="eager"), 64)
-    finally:
-        del FAMILIES["mamba"]
-    assert found.layout == "apart"
-    assert "layers of mamba are not all full or sliding attention" in found.reasons[0]
-
-
-def test_plan_leaves_the_training_mode_and_the_random_state_alone() -> None:
-    model = tiny_model()
-    model.train()
-    model.model.layers[0].eval()
-    before = torch.random.get_rng_state()
-    plan(model, 64)
-    assert model.training
-    assert not model.model.layers[0].training
-    assert torch.equal(torch.random.get_rng_state(), before)

@@ -10,8 +10,8 @@ from test_log_probabilities import some_pairs
 from tiny_models import tiny_model
 from two_sequences import response_sums, response_tokens
 
-from gpo_full.log_probabilities import Plan
-from gpo_full.reference_store import reference_store, weights_hash
+from gpo_full.model_plan import Plan
+from gpo_full.reference_store import open_store, weights_hash
 from gpo_theory import InputError
 
 PAIRS = some_pairs(7)
@@ -36,7 +36,7 @@ def files(folder: Path) -> list[Path]:
 @pytest.mark.parametrize("layout", ["line", "rows", "apart"])
 def test_values_are_those_of_separate_sequences_in_any_order(margin: str, layout: str, tmp_path: Path) -> None:
     model = tiny_model(dtype=torch.float64)
-    store = reference_store(model, PAIRS, tmp_path, plan=Plan(layout))
+    store = open_store(model, PAIRS, tmp_path, plan=Plan(layout))
     wanted = [PAIRS[3], PAIRS[0], PAIRS[3]]
     found = store.response_log_probabilities(wanted, margin)
     torch.testing.assert_close(found, response_sums(model, wanted, margin).detach(), rtol=1e-10, atol=0)
@@ -45,7 +45,7 @@ def test_values_are_those_of_separate_sequences_in_any_order(margin: str, layout
 def test_tokens_are_kept_in_the_order_of_the_response(tmp_path: Path) -> None:
     model = tiny_model(dtype=torch.float64)
     for layout in ("line", "rows", "apart"):
-        store = reference_store(model, PAIRS[:1], tmp_path, plan=Plan(layout))
+        store = open_store(model, PAIRS[:1], tmp_path, plan=Plan(layout))
         expected = torch.cat(response_tokens(model, PAIRS[0])).detach()
         torch.testing.assert_close(store.per_token, expected, rtol=1e-9, atol=1e-12)
 
@@ -54,10 +54,10 @@ def test_a_second_run_reads_and_recomputes_a_few_rows(tmp_path: Path, monkeypatc
     monkeypatch.setattr("gpo_full.reference_store.BATCH_TOKENS", 30)
     model = tiny_model()
     passes = Passes(model)
-    first = reference_store(model, PAIRS, tmp_path)
+    first = open_store(model, PAIRS, tmp_path)
     assert passes.count >= 4
     passes.count = 0
-    second = reference_store(model, list(reversed(PAIRS)), tmp_path)  # the order of the pairs does not matter
+    second = open_store(model, list(reversed(PAIRS)), tmp_path)  # the order of the pairs does not matter
     assert 1 <= passes.count <= 3
     assert torch.equal(first.per_token, second.per_token)
     assert first.keys == second.keys
@@ -66,17 +66,17 @@ def test_a_second_run_reads_and_recomputes_a_few_rows(tmp_path: Path, monkeypatc
 
 def test_what_changes_the_values_changes_the_file(tmp_path: Path) -> None:
     model = tiny_model()
-    reference_store(model, PAIRS, tmp_path)
-    reference_store(model, PAIRS[1:], tmp_path)  # other tokens, as after another truncation
+    open_store(model, PAIRS, tmp_path)
+    open_store(model, PAIRS[1:], tmp_path)  # other tokens, as after another truncation
     with torch.no_grad():
         model.model.norm.weight[3] += 1e-3  # changed in memory only
-    reference_store(model, PAIRS, tmp_path)
-    reference_store(model.double(), PAIRS, tmp_path)
-    reference_store(tiny_model(attention="eager"), PAIRS, tmp_path)
-    reference_store(tiny_model(), PAIRS, tmp_path, plan=Plan("apart"))
-    reference_store(tiny_model(), PAIRS, tmp_path, autocast=lambda: torch.autocast("cpu", torch.bfloat16))
+    open_store(model, PAIRS, tmp_path)
+    open_store(model.double(), PAIRS, tmp_path)
+    open_store(tiny_model(attention="eager"), PAIRS, tmp_path)
+    open_store(tiny_model(), PAIRS, tmp_path, plan=Plan("apart"))
+    open_store(tiny_model(), PAIRS, tmp_path, autocast=lambda: torch.autocast("cpu", torch.bfloat16))
     assert len(files(tmp_path)) == 7
-    reference_store(tiny_model(), PAIRS, tmp_path)
+    open_store(tiny_model(), PAIRS, tmp_path)
     assert len(files(tmp_path)) == 7
 
 
@@ -91,7 +91,7 @@ def test_the_hash_sees_weights_and_configuration_not_where_they_came_from(tmp_pa
 
 
 def test_a_pair_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    store = reference_store(tiny_model(), PAIRS[:2], tmp_path)
+    store = open_store(tiny_model(), PAIRS[:2], tmp_path)
     with pytest.raises(KeyError, match="pair 2 of 2 is not in the reference store"):
         store.response_log_probabilities([PAIRS[0], PAIRS[2]])
 
@@ -99,23 +99,23 @@ def test_a_pair_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["bit", "cut", "empty", "other"])
 def test_a_damaged_file_is_named_and_never_used(damage: str, tmp_path: Path) -> None:
     model = tiny_model()
-    reference_store(model, PAIRS, tmp_path)
+    open_store(model, PAIRS, tmp_path)
     (path,) = files(tmp_path)
     content = bytearray(path.read_bytes())
     if damage == "bit":
         content[-7] ^= 1
     elif damage == "other":  # a valid store of other pairs under this name
-        reference_store(model, PAIRS[:2], tmp_path / "other")
+        open_store(model, PAIRS[:2], tmp_path / "other")
         content = bytearray(files(tmp_path / "other")[0].read_bytes())
     path.write_bytes(content[:-9] if damage == "cut" else b"" if damage == "empty" else content)
     with pytest.raises(InputError, match=f"{path.name}.* is damaged; delete it"):
-        reference_store(model, PAIRS, tmp_path)
+        open_store(model, PAIRS, tmp_path)
 
 
 def test_a_store_whose_values_are_of_another_model_is_refused(tmp_path: Path) -> None:
-    reference_store(tiny_model(seed=5), PAIRS, tmp_path, weights="claimed")
+    open_store(tiny_model(seed=5), PAIRS, tmp_path, weights="claimed")
     with pytest.raises(InputError, match=r"is off by .* nats per token"):
-        reference_store(tiny_model(seed=6), PAIRS, tmp_path, weights="claimed")
+        open_store(tiny_model(seed=6), PAIRS, tmp_path, weights="claimed")
 
 
 def test_a_pass_that_fails_leaves_nothing(tmp_path: Path) -> None:
@@ -125,12 +125,12 @@ def test_a_pass_that_fails_leaves_nothing(tmp_path: Path) -> None:
     model = tiny_model()
     model.register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match="power cut"):
-        reference_store(model, PAIRS, tmp_path)
+        open_store(model, PAIRS, tmp_path)
     assert files(tmp_path) == []
 
 
 def test_the_file_holds_tensors_only(tmp_path: Path) -> None:
-    reference_store(tiny_model(), PAIRS, tmp_path)
+    open_store(tiny_model(), PAIRS, tmp_path)
     tensors = load_file(files(tmp_path)[0])
     assert {name: tensor.dtype for name, tensor in tensors.items()} == {
         "keys": torch.uint8, "lengths": torch.int64, "per_token": torch.float32}  # fmt: skip
