@@ -53,6 +53,7 @@ def test_every_lesson_has_the_skeleton(path: Path) -> None:
     assert None not in places, dict(zip(PARTS, places, strict=True))
     assert places == sorted(places)
     assert re.search(r'^prediction = "\?"', text, flags=re.MULTILINE)
+    assert "\nassert time.process_time() < 60" in text  # the card's CPU time, tested where it is claimed
     assert all(f"| **{row}** |" in text for row in ("Time", "Needs", "You will be able to", "Source"))
     stubs = text.count('NotImplementedError("your turn")')
     assert text.count("### BEGIN SOLUTION") == text.count("### END SOLUTION") == stubs >= 1
