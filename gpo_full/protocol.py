@@ -6,6 +6,7 @@ import copy
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -148,11 +149,14 @@ class Protocol:
         against = list(self._read(tasks))
         tried: list[dict[str, Any]] = []
         for rate in s.learning_rates:
+            start = time.monotonic()
             policy, curves = self._train(base, rate, s.steps)
+            trained = time.monotonic()
             found = self._evaluate(policy, against, "pilot")
+            seconds = {"train_seconds": trained - start, "evaluate_seconds": time.monotonic() - trained}
             reached = _tail_mean(curves["scaled_margin"])
             kept = {key: getattr(found, key) for key in ("kl", "win_rate", "win_low", "win_high")}
-            tried.append({"learning_rate": rate, "mean_scaled_margin": reached, **kept})
+            tried.append({"learning_rate": rate, "mean_scaled_margin": reached, **kept, **seconds})
             print(f"pilot: learning rate {rate:g} reaches a mean beta rho of {reached:.2f}; KL {found.kl:.2f}, "
                   f"win rate {found.win_rate:.3f}", file=sys.stderr, flush=True)  # fmt: skip
             if reached >= s.reached:
@@ -162,7 +166,8 @@ class Protocol:
 
     def _shorten(self, pilot: Stage, elapsed: float, runs: int) -> dict[str, Any]:
         s = self.scale
-        one = pilot.seconds / len(pilot.payload["tried"]) * max(1.0, s.test_prompts / (s.pilot_prompts + s.steps))
+        last = pilot.payload["tried"][-1]
+        one = last["train_seconds"] + last["evaluate_seconds"] * s.test_prompts / pilot.payload["prompts"]
         left = s.budget_seconds - elapsed
         if runs * one <= left:
             return {"steps": s.steps, "test_prompts": s.test_prompts, "shortened": None}
