@@ -60,11 +60,11 @@ def _gather(executed: Sequence[Path], source: Path) -> None:
     for notebook in executed:
         shutil.copy(notebook, source)
     # In the checkout a lesson links to the next one's Markdown; here the lessons are notebooks.
-    for page in (source / "index.md", *source.glob("*.ipynb")):
-        text = page.read_text(encoding="utf-8")
+    for linking in (source / "index.md", *source.glob("*.ipynb")):
+        text = linking.read_text(encoding="utf-8")
         for notebook in executed:
             text = text.replace(f"]({notebook.stem}.md", f"]({notebook.name}")
-        page.write_text(text, encoding="utf-8")
+        linking.write_text(text, encoding="utf-8")
     (source / "catalogue.md").write_text(catalogue_page(), encoding="utf-8")
     picture(source / "_static" / "losses.svg")
     mathjax = source / "_static" / "mathjax"

@@ -26,6 +26,7 @@ _PALETTE = {"logistic": "#0072B2", "hinge": "#D55E00", "squared": "#009E73", "ex
 # Colour is never the only difference: losses that coincide on a stretch stay visible under one another.
 _DASHES = {"hinge": (4, 2), "exponential": (6, 1.5, 1.5, 1.5), "truncated_squared": (2, 1.5), "savage": (7, 2)}
 _PAPER = ("logistic", "hinge", "squared", "exponential", "truncated_squared", "savage")
+_SCALED_MARGIN = r"scaled margin $x = \beta\rho$ ($\rho$ in nats)"
 _NAMES = ("$f(x)$", "$f'(x)$", "$f''(x)$")
 
 
@@ -53,7 +54,7 @@ def shapes(losses: Sequence[Loss], low: float = -3.0, high: float = 3.0) -> "Fig
             line = _line(axes, loss.name, x, values)
             line.set_gid(f"{loss.name}-{order}")
     for axes, name, limits in zip(panels, _NAMES, ((-0.3, 5.0), (-5.0, 1.0), (-0.4, 3.0)), strict=True):
-        axes.set(xlabel=r"scaled margin $x = \beta\rho$ ($\rho$ in nats)", title=name, ylim=limits, xlim=(low, high))
+        axes.set(xlabel=_SCALED_MARGIN, title=name, ylim=limits, xlim=(low, high))
         axes.axvline(0, color="#999999", linewidth=0.8, zorder=0)
         axes.axhline(0, color="#999999", linewidth=0.8, zorder=0)
     names = panels[0].get_legend_handles_labels()
@@ -71,7 +72,7 @@ def slope_tails(losses: Sequence[Loss], axes: "Axes | None" = None, high: float 
     for loss in losses:
         slope = -_derivatives(loss, x)[1]
         _line(axes, loss.name, x, np.where(slope > 0, slope, np.nan))
-    axes.set(yscale="log", xlim=(0, high), xlabel=r"scaled margin $x = \beta\rho$ ($\rho$ in nats)", ylabel="push $-f'(x)$")
+    axes.set(yscale="log", xlim=(0, high), xlabel=_SCALED_MARGIN, ylabel="push $-f'(x)$")
     axes.legend()
     return axes
 
