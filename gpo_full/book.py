@@ -12,8 +12,8 @@ from html.parser import HTMLParser
 from importlib.metadata import files
 from pathlib import Path
 
-from gpo_full.catalogue_page import catalogue_page
 from gpo_full.lessons import notebooks_folder
+from gpo_full.loss_pages import catalogue_page
 from gpo_theory.plots import picture
 
 _PAGES = ("index.md", "conf.py", "_static")

@@ -11,8 +11,8 @@ import pytest
 
 from gpo_full import book as book_module
 from gpo_full.book import BookError, build_book, outside_addresses
-from gpo_full.catalogue_page import catalogue_page
 from gpo_full.lessons import lesson_files
+from gpo_full.loss_pages import catalogue_page
 from gpo_theory import LOSSES
 
 PAGES = ("index", *(path.stem for path in lesson_files()), "catalogue", "search")
