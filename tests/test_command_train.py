@@ -163,7 +163,8 @@ def test_resume_without_a_checkpoint_starts_over_and_says_so(
     ({"data": "absent.jsonl"}, "--data 'absent.jsonl' is not a file"),
     ({"eval_data": "absent.jsonl"}, "--eval-data 'absent.jsonl' is not a file"),
     ({"model": "./absent"}, "--model './absent' is not a folder"),
-    ({"model": "nobody/nothing"}, "'nobody/nothing'"),
+    ({"model": "nobody/nothing"}, "'nobody/nothing' is neither a folder nor in the hub's cache"),
+    ({"model": "no body"}, "'no body' is no folder, and the hub says"),
     ({"param": "a"}, "--param 'a' must be NAME=VALUE"),
     ({"param": "a=1"}, "'a'"),
     ({"set": "weight_decai=1"}, "did you mean 'weight_decay'"),
@@ -179,6 +180,22 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     options = {"model": model, "data": data, **changes}
     assert reason in refused(capsys, *arguments(options.pop("model"), options.pop("data"), tmp_path / "run", **options))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_hub_without_a_network_is_asked_once(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def unreachable(self: Any, name: str, **rest: Any) -> None:
+        asked.append(name)
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
+    line = refused(capsys, *arguments(Path("nobody/nothing"), data, tmp_path / "run"))
+    assert "'nobody/nothing' is no folder, and the hub says: Name or service not known" in line
+    assert asked == ["nobody/nothing"]
 
 
 def test_a_bad_row_is_named(model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

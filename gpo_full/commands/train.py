@@ -79,6 +79,7 @@ def _run(args: argparse.Namespace) -> int:
     _check_files(args)
     _quiet(args.threads)
     config = _config(args)
+    _check_hub(args.model)
     record = _record(args, config)
     if args.resume:
         _check_same(output, record)
@@ -129,6 +130,23 @@ def _check_files(args: argparse.Namespace) -> None:
     # Anything but owner/name can only be a folder: say so before a hub is asked.
     if not Path(args.model).is_dir() and (args.model.count("/") > 1 or args.model.startswith((".", "/", "~"))):
         raise InputError(f"--model {args.model!r} is not a folder")
+
+
+def _check_hub(model: str) -> None:
+    """Ask the hub once for a model that is no folder: loading it would retry for most of a minute."""
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+
+    if Path(model).is_dir():
+        return
+    try:
+        known = isinstance(try_to_load_from_cache(model, "config.json"), str)
+        if not known and not constants.HF_HUB_OFFLINE:
+            HfApi().model_info(model, timeout=10)
+            known = True
+    except Exception as error:  # whatever the client's network library raises
+        raise InputError(f"--model {model!r} is no folder, and the hub says: {str(error).splitlines()[0]}") from None
+    if not known:
+        raise InputError(f"--model {model!r} is neither a folder nor in the hub's cache (HF_HUB_OFFLINE is set)")
 
 
 @contextmanager
