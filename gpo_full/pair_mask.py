@@ -30,7 +30,8 @@ class PairMask(Tensor):
         mask: PairMask = torch.Tensor._make_subclass(cls, blank)
         sizes = torch.bincount(block[0])[1:].tolist()
         mask.prefixes = torch.bincount(block[0][branch[0] == 0], minlength=len(sizes) + 1)[1:].tolist()
-        mask.tails = [_tail(kinds, prefix) for kinds, prefix in zip(torch.split(branch[0], sizes), mask.prefixes, strict=True)]
+        kinds = torch.split(branch[0], sizes)
+        mask.tails = [_tail(of_block, prefix) for of_block, prefix in zip(kinds, mask.prefixes, strict=True)]
         mask.dense = dense
         return mask
 
