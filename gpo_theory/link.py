@@ -81,7 +81,8 @@ def _rises_from_zero(f: Expr) -> bool:
         pieces = split((f + substitute(f, {x: -x})) / 2)
     except UnsplitError:
         return False
-    right = [(p, max(p.low or Fraction(0), Fraction(0))) for p in pieces if not p.is_point and (p.high or 1) > 0]
+    ahead = [p for p in pieces if not p.is_point and (p.high is None or p.high > 0)]
+    right = [(p, max(p.low or Fraction(0), Fraction(0))) for p in ahead]
     charts = [sign_chart(p.f.diff(), low, p.high) for p, low in right]
     smooth = all(joint.continuous is True for joint in joints(pieces))
     return smooth and all(chart is not None and set(chart.signs) == {1} for chart in charts)
