@@ -78,7 +78,7 @@ def load_reward(text: str | None) -> Reward:
     `module:function` imports and calls the user's own code: (samples, targets) -> one number each.
     """
     if text is None:
-        from gpo_full.prepare import prepare
+        from gpo_full.preparation import prepare
 
         return GoldenReward(prepare(("reward",)).reward)
     if ":" not in text or Path(text).is_dir():

@@ -33,7 +33,7 @@ def run(scale: str, output: Path) -> Path:
     say = _clock()
     lessons = lesson_files()
     if scale != "smoke":
-        from gpo_full.prepare import prepare
+        from gpo_full.preparation import prepare
 
         with _stage(say, "prepare the policy, the golden reward and the data"):
             prepare()

@@ -86,7 +86,7 @@ def _prepared() -> Material:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from gpo_full.prepare import prepare
+    from gpo_full.preparation import prepare
 
     folders = prepare()
     manifests = [json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]

@@ -16,14 +16,14 @@ from gpo_theory.check import accepts
 from gpo_theory.convexity import convex, strictly_convex
 from gpo_theory.domain import total
 from gpo_theory.errors import DomainError
+from gpo_theory.far import UNKNOWN, Tail, tails
 from gpo_theory.formula import Expr
-from gpo_theory.link import Link, link
+from gpo_theory.links import Link, link
 from gpo_theory.loss import Loss
 from gpo_theory.moduli import lipschitz, smooth, strongly_convex
 from gpo_theory.series import Coefficient, taylor
 from gpo_theory.slopes import differentiable_at_zero, monotone_decreasing
 from gpo_theory.strengths import Strength, strength
-from gpo_theory.tails import UNKNOWN, Tail, tails
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -48,7 +48,7 @@ class Analysis:
     @property
     def latex(self) -> str:
         """The formula in LaTeX."""
-        from gpo_theory.latex import latex
+        from gpo_theory.typeset import latex
 
         return latex(self.loss.body)
 
@@ -77,7 +77,7 @@ class Analysis:
 
 def describe(loss: Loss) -> dict[str, Any]:
     """Return the JSON form of a loss; parameter values are exact text."""
-    from gpo_theory.latex import latex
+    from gpo_theory.typeset import latex
 
     return {"name": loss.name, "formula": loss.formula, "latex": latex(loss.body),
             "parameters": {name: str(value) for name, value in loss.parameters.items()},

@@ -10,12 +10,12 @@ from math import inf
 from gpo_theory.balls import enclose, exact_value
 from gpo_theory.certificate import Certificate, proved, refuted, unknown
 from gpo_theory.constants import exact, text
+from gpo_theory.far import tail
 from gpo_theory.formula import Expr, substitute
 from gpo_theory.grammar import parse_formula
 from gpo_theory.pieces import Piece, UnsplitError, split
 from gpo_theory.slopes import slope_charts
 from gpo_theory.structure import facts
-from gpo_theory.tails import tail
 
 DEEP = -1000
 

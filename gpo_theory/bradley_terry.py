@@ -9,9 +9,9 @@ from fractions import Fraction
 from itertools import pairwise
 
 from gpo_theory.balls import enclose, sign_at
+from gpo_theory.breakpoints import joints
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
 from gpo_theory.formula import Expr, substitute
-from gpo_theory.joints import joints
 from gpo_theory.pieces import Piece, UnsplitError, split
 from gpo_theory.rational import as_rational
 from gpo_theory.slopes import falls_strictly

@@ -9,13 +9,13 @@ __all__ = ["bayes_consistent"]
 from collections.abc import Mapping
 from fractions import Fraction
 
+from gpo_theory.breakpoints import joints
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
+from gpo_theory.far import tail
 from gpo_theory.formula import Expr
-from gpo_theory.joints import joints
 from gpo_theory.pieces import UnsplitError, split
 from gpo_theory.series import one_sided
 from gpo_theory.structure import facts
-from gpo_theory.tails import tail
 
 CLAIM = "bayes_consistent"
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpo_theory.balls import enclose
+from gpo_theory.breakpoints import Joint, joints
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
 from gpo_theory.formula import Expr
-from gpo_theory.joints import Joint, joints
 from gpo_theory.pieces import Piece, UnsplitError, split
 from gpo_theory.rational import SignChart, sign_chart
 from gpo_theory.scan import sample

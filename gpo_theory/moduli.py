@@ -7,11 +7,11 @@ from fractions import Fraction
 
 from gpo_theory.balls import enclose
 from gpo_theory.bounds import Minimum, least
+from gpo_theory.breakpoints import joints
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
+from gpo_theory.far import tail
 from gpo_theory.formula import Expr
-from gpo_theory.joints import joints
 from gpo_theory.pieces import Piece, UnsplitError, split
-from gpo_theory.tails import tail
 
 LARGE = 1000
 Pieces = tuple[Piece, ...]

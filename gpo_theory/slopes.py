@@ -8,15 +8,15 @@ from fractions import Fraction
 import numpy as np
 
 from gpo_theory.balls import enclose, sign_at
+from gpo_theory.breakpoints import joints
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
+from gpo_theory.far import slope_tail
 from gpo_theory.formula import Expr
-from gpo_theory.joints import joints
 from gpo_theory.pieces import Piece, UnsplitError, split
 from gpo_theory.rational import SignChart, sign_chart
 from gpo_theory.scan import sample
 from gpo_theory.series import one_sided
 from gpo_theory.structure import facts
-from gpo_theory.tails import slope_tail
 
 
 def slope_charts(pieces: tuple[Piece, ...]) -> Iterator[tuple[Piece, SignChart | None]]:

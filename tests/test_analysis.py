@@ -74,7 +74,7 @@ def check_claim(claim: dict) -> None:
         assert text_or_null(claim["value"]["exact"])
         assert number_or_null(claim["value"]["float"])
         if claim["value"]["exact"] is not None and isinstance(claim["value"]["float"], float):
-            assert claim["value"]["float"] == pytest.approx(float(number(claim["value"]["exact"])), rel=1e-12, abs=1e-300)
+            assert claim["value"]["float"] == pytest.approx(float(number(claim["value"]["exact"])), rel=1e-12, abs=1e-15)
 
 
 @pytest.mark.parametrize("name", LOSSES)

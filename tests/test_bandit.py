@@ -17,7 +17,7 @@ from gpo_theory.errors import InputError
 from toy_models import Bandit, Preferences
 from toy_models.descent import measure
 from toy_models.objectives import kl, regularizer, variance
-from toy_models.optimum import kl_to_optimum, optimum
+from toy_models.optima import kl_to_optimum, optimum
 
 FUNCTIONS: dict[str, Callable[[float], float]] = {  # written here a second time, on purpose: they are the oracle
     "logistic": lambda x: math.log1p(math.exp(-x)),

@@ -103,7 +103,7 @@ def test_an_argument_that_begins_with_a_minus_is_a_formula() -> None:
     assert found["taylor"] == ["0", "-1/2", "1/4", "0", "-1/48"]
     assert gpo_json("analyze", "-x")["taylor"] == ["0", "-1", "0", "0", "0"]
     assert gpo_json("analyze", "--json", "-log(sigmoid(x))")["taylor"][0] == "log(2)"
-    assert gpo("beta", "--from", "-x*sigmoid(-x)", "--to", "ipo", "--beta", "0.1").returncode == 0
+    assert gpo("beta", "--from", "-log(sigmoid(x))", "--to", "ipo", "--beta", "0.1").returncode == 0
 
 
 def test_the_answers_of_the_issue() -> None:

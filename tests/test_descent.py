@@ -12,7 +12,7 @@ from gpo_theory import find_loss
 from gpo_theory.errors import InputError
 from toy_models import Bandit, GaussianMixture, Preferences, Trace, descend
 from toy_models.descent import flow, measure
-from toy_models.optimum import optimum
+from toy_models.optima import optimum
 
 torch.set_num_threads(1)
 REFERENCE, START = [0.7, 0.29, 0.01], [0.01, 0.5, 0.49]

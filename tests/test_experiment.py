@@ -192,6 +192,6 @@ def test_the_smoke_material_is_the_same_every_time() -> None:
 
 
 def test_no_wheel_is_needed_at_smoke_scale(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpo_full.prepare.prepare", lambda *a, **k: pytest.fail("prepared"))
+    monkeypatch.setattr("gpo_full.preparation.prepare", lambda *a, **k: pytest.fail("prepared"))
     assert experiment.find_scale("smoke").name == "smoke"
     material(SCALES["smoke"])

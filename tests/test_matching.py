@@ -24,7 +24,10 @@ def mean_strength(name: str) -> mp.mpf:
     return sum(sides) / len(sides)
 
 
-MATCHABLE = [name for name in LOSSES if name in TRUTHS and hypotheses_hold(name)]
+# Where f is convex or Bradley-Terry exact, 0 is at once the only minimiser of C_1/2; elsewhere a refusal may be honest.
+MATCHABLE = [name for name in LOSSES if name in TRUTHS and hypotheses_hold(name)
+             and (TRUTHS[name].holds("convex") or TRUTHS[name].holds("bradley_terry_exact"))]  # fmt: skip
+HARD = [name for name in LOSSES if name in TRUTHS and hypotheses_hold(name) and name not in MATCHABLE]
 REFUSED = [name for name in LOSSES if name in TRUTHS and not hypotheses_hold(name)]
 
 
@@ -61,6 +64,16 @@ def test_there_and_back(source: str, target: str, beta: float) -> None:
     there = match_beta(source, target, beta=beta).beta_to
     assert there is not None
     assert match_beta(target, source, beta=there).beta_to == pytest.approx(beta, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_a_loss_that_is_neither_convex_nor_exact_is_matched_or_refused(name: str) -> None:
+    """Its C_1/2 is least at 0 alone, by the oracle: a match must be the right one, a refusal must say what is missing."""
+    result = match_beta("dpo", name, beta=0.1)
+    if result.refusal is None:
+        check_match("logistic", name, 0.1, result.as_dict())
+    else:
+        assert "minimises" in result.refusal
 
 
 def test_the_two_forms_of_ipo_are_one_loss() -> None:

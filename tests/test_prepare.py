@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gpo_full import prepare as module
-from gpo_full.prepare import prepare
+from gpo_full import preparation as module
+from gpo_full.preparation import prepare
 from gpo_theory.errors import InputError
 
 FORTY = " ".join(f"word{i}" for i in range(40))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gpo_theory.errors import InputError, nearest
 from toy_models.draws import Draws, all_pairs
-from toy_models.probabilities import log_probabilities, probabilities
+from toy_models.simplex import log_probabilities, probabilities
 
 _NAMED = ("reference", "policy", "uniform")
 

@@ -16,7 +16,7 @@ from toy_models import objectives
 from toy_models.bandit import Bandit
 from toy_models.mixture import GaussianMixture
 from toy_models.preferences import Preferences
-from toy_models.probabilities import positive
+from toy_models.simplex import positive
 
 Losses = Loss | Sequence[Loss] | None
 

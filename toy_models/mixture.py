@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gpo_theory.errors import InputError, nearest
 from toy_models.draws import Draws, all_pairs
-from toy_models.probabilities import log_probabilities
+from toy_models.simplex import log_probabilities
 
 _NAMED = ("reference", "policy")
 _MAX_INTERVALS = 100_000

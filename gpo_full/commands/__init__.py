@@ -1,3 +1,1 @@
 """The subcommands of `gpo`: one module each, imported only when it runs."""
-
-__all__: list[str] = []

@@ -29,7 +29,8 @@ def run(args: argparse.Namespace) -> int:
         print_json(match.as_dict())
     elif match.refusal is None:
         print(f"beta = {match.beta_to:.6g} for {match.target} regularises as strongly as beta = {match.beta_from:.6g} "
-              f"for {match.source}: beta R = {match.matched:.6g} on both sides ({match.order})")  # fmt: skip
+              f"for {match.source}: beta R = {match.matched:.6g} on both sides, "
+              f"{'exactly' if match.order == 'exact' else 'to second order in the margin'}")  # fmt: skip
         print(f"convention: {match.convention}")
     if match.refusal is not None:
         print(f"gpo beta: error: no beta of {match.target} matches: {match.refusal}", file=sys.stderr)

@@ -9,7 +9,7 @@ EXAMPLE = "gpo prepare"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `gpo prepare`."""
-    from gpo_full.prepare import PARTS
+    from gpo_full.preparation import PARTS
 
     parser.add_argument("--part", action="append", choices=PARTS, help="only this part (may be repeated)")
     parser.add_argument("--json", action="store_true", help="print the folders and manifests as one JSON object")
@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     import json
 
     from gpo_full.output import print_json
-    from gpo_full.prepare import PARTS, prepare
+    from gpo_full.preparation import PARTS, prepare
 
     parts = args.part or list(PARTS)
     prepared = prepare(parts)

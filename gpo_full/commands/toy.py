@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
     from gpo_full.output import print_json, progress
     from toy_models import descend
-    from toy_models.optimum import kl_to_optimum, optimum
+    from toy_models.optima import kl_to_optimum, optimum
 
     torch.set_num_threads(1)  # the tensors are small: more threads only wait for each other
     model, start = _bandit(args) if args.toy == "bandit" else _mixture(args)

@@ -11,7 +11,7 @@ from toy_models.bandit import Bandit
 from toy_models.mixture import GaussianMixture
 from toy_models.objectives import kl
 from toy_models.preferences import Preferences
-from toy_models.probabilities import positive
+from toy_models.simplex import positive
 
 
 def optimum(model: Bandit | GaussianMixture, loss: Loss | None = None, *, beta: float = 1.0,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from gpo_theory.bounds import minimum
+from gpo_theory.breakpoints import joints
 from gpo_theory.certificate import Certificate, Verdict
 from gpo_theory.formula import Expr, substitute
-from gpo_theory.joints import joints
 from gpo_theory.loss import Loss
 from gpo_theory.pieces import UnsplitError, split
 from gpo_theory.rational import as_rational, sign_chart
