@@ -180,6 +180,11 @@ def _slope(f: Expr, x: Any) -> Any:
     return (_evaluate(f, x + h) - _evaluate(f, x - h)) / (2 * h)
 
 
+def _bend(f: Expr, x: Any) -> Any:
+    h = mpmath.mpf(10) ** (-DIGITS // 4)
+    return (_slope(f, x + h) - _slope(f, x - h)) / (2 * h)
+
+
 def _smooth_at_zero(f: Expr, certificate: Certificate) -> bool:
     left, right = _one_sided(f, mpmath.mpf(0))
     assert certificate.value is not None
@@ -216,14 +221,28 @@ def _witnessed(f: Expr, certificate: Certificate) -> bool:
         case "chord":
             return _chord_holds(f, certificate.claim, *(_number(witness[k]) for k in ("a", "b", "t")))
         case "kink":
-            left, right = _one_sided(f, _number(witness["x"]))
-            return bool(abs(left - right) > 1e-9)
+            return _kink_holds(f, certificate)
         case "theta":
             right, wrong = _risks(f, _number(witness["theta"]))
-            return bool(right >= wrong - mpmath.mpf("1e-3") * (1 + abs(_evaluate(f, mpmath.mpf(0)))))
+            return bool(right >= wrong - mpmath.mpf("1e-12") * (1 + abs(_evaluate(f, mpmath.mpf(0)))))
         case "point":
             return _point_holds(f, certificate, _number(witness["x"]))
     return False
+
+
+def _kink_holds(f: Expr, certificate: Certificate) -> bool:
+    """Whether f is continuous at the point with the two slopes that the witness names (falling, against convexity)."""
+    witness = certificate.witness or {}
+    left, right = _one_sided(f, _number(witness["x"]))
+    named = all(abs(slope - mpmath.mpf(float(Fraction(witness[side])))) <= 1e-6 * (1 + abs(slope))
+                for side, slope in (("left", left), ("right", right)) if _is_rational(witness[side]))  # fmt: skip
+    if abs(left) > 1e9 or abs(right) > 1e9 or not named:
+        return False
+    return bool(left - right > 1e-9 if certificate.claim == "convex" else abs(left - right) > 1e-9)
+
+
+def _is_rational(text: str) -> bool:
+    return all(c in "+-0123456789./e" for c in text)
 
 
 def _chord_holds(f: Expr, claim: str, a: Any, b: Any, t: Any) -> bool:
@@ -246,12 +265,14 @@ def _point_holds(f: Expr, certificate: Certificate, x: Any) -> bool:
     # Across a jump the difference quotient exceeds any slope.
     if certificate.claim in ("differentiable_at_zero", "bradley_terry_exact") and abs(slope) > 1e9:
         return True
-    if certificate.claim == "lipschitz":
-        return bool(abs(slope) > 999)
-    if certificate.claim in ("smooth", "strongly_convex"):
-        h = mpmath.mpf(10) ** (-DIGITS // 4)
-        bend = (_slope(f, x + h) - _slope(f, x - h)) / (2 * h)
-        return bool(abs(bend) > 999 if certificate.claim == "smooth" else bend < mpmath.mpf("1.001e-3"))
+    if certificate.claim == "strongly_convex":
+        return bool(_bend(f, x) < mpmath.mpf("1.001e-3"))
+    if certificate.claim in ("lipschitz", "smooth"):
+        # Large at the point is not enough: it must still be growing, unless f jumps there.
+        measure = _slope if certificate.claim == "lipschitz" else _bend
+        size = abs(measure(f, x))
+        growing = size > 9999 and abs(measure(f, 2 * x)) > size * mpmath.mpf("1.01")
+        return bool(growing or size > mpmath.mpf(10) ** 15)
     if certificate.claim == "bradley_terry_exact" and slope < -mpmath.mpf("1e-15"):
         rates = [mpmath.log(_slope(f, -y) / _slope(f, y)) / y for y in (mpmath.mpf(1), x)]
         # No c > 0 gives a rate that is not positive; otherwise two points must give two different c.

@@ -185,8 +185,10 @@ def _product(factors: tuple[Expr, ...]) -> Expr:
     for part in folded:
         constant *= part.args[0]
         parts.remove(part)
-    if not constant and all(map(_surely_defined, parts)):
-        return Expr.of(0)
+    if not constant:
+        parts = [part for part in parts if not _surely_defined(part)]
+        if not parts:
+            return Expr.of(0)
     if len(parts) == 1 and constant != 1 and parts[0].head == "+" and all(
         _split_number(term)[1] is None or constant == -1 for term in parts[0].args
     ):

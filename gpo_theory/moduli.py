@@ -13,7 +13,7 @@ from gpo_theory.far import tail
 from gpo_theory.formula import Expr
 from gpo_theory.pieces import Piece, UnsplitError, split
 
-LARGE = 1000
+LARGE, SMALL = 10**4, 1e-3
 Pieces = tuple[Piece, ...]
 
 
@@ -53,10 +53,10 @@ def strongly_convex(f: Expr, is_convex: Certificate) -> Certificate:
             return unknown(claim, "the least value of f'' is not known exactly")
         if modulus.value > 0:
             return proved(claim, "f is convex and f'' is bounded away from 0", _value(modulus))
-        x = _where(curved, lambda value: value < 1 / LARGE)
+        x = _where(curved, lambda value: value < SMALL)
         if x is None:
             return unknown(claim, "f'' tends to 0 too slowly for a witness")
-        return refuted(claim, f"inf f'' = 0; f''({x}) < 1/{LARGE}", kind="point", x=str(x))
+        return refuted(claim, f"inf f'' = 0; f''({x}) < {SMALL}", kind="point", x=str(x))
 
     return _attempt(claim, f, decide)
 

@@ -213,7 +213,7 @@ def sign_chart(node: Expr, low: Fraction | None, high: Fraction | None) -> SignC
     (1, -1, 1)
     """
     form = as_rational(node)
-    if form is None:
+    if form is None or (low is not None and high is not None and low >= high):
         return None
     if form.is_zero:
         return SignChart((), (0,), (_between(low, high),))
