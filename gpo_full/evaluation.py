@@ -4,7 +4,7 @@ __all__ = ["Evaluation", "Opponent", "bootstrap_interval", "evaluate", "opponent
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gpo_full.golden_reward import Reward
 from gpo_full.output import progress
-from gpo_full.prompts import ReadPrompts, read_prompts
+from gpo_full.prompts import ReadPrompts, ReadResponses, read_prompts, read_responses
 from gpo_full.sampling import Sample, batches_of, continue_prompts
 
 # The policy's uniform numbers; the reference's are seeded by the seed itself.
@@ -25,7 +25,7 @@ _POLICY_STREAM = 1_000_003
 class Opponent:
     """A batch of tasks as the reference has read and answered them, two draws for each.
 
-    `log_probabilities` [B, 2] are the reference's own, in nats, of its draws.
+    `log_probabilities` [B, 2] are the reference's own, in nats, of its draws; `answers` what it kept of reading them.
     """
 
     index: list[int]
@@ -35,6 +35,7 @@ class Opponent:
     read: ReadPrompts
     samples: list[tuple[Sample, ...]]
     log_probabilities: torch.Tensor
+    answers: ReadResponses
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,9 @@ def opponents(
         ids = [tokens[i] for i in batch]
         read = read_prompts(reference, ids, keep=keep)
         samples = continue_prompts(reference, tokenizer, read, uniforms[batch])
+        answers = read_responses(reference, read, _responses(samples), keep=keep)
         yield Opponent(batch, [prompts[i] for i in batch], [targets[i] for i in batch], ids, read, samples,
-                       _own_log_probabilities(reference, read, samples))  # fmt: skip
+                       _sums(answers, samples), replace(answers, logs=[]))  # fmt: skip
 
 
 def evaluate(
@@ -94,8 +96,11 @@ def evaluate(
         read = read_prompts(policy, batch.tokens, below=batch.read)
         luck = torch.stack([_row_uniforms(max_new_tokens, seed, i) for i in batch.index])
         mine = continue_prompts(policy, tokenizer, read, luck)
-        exact, sequence = _divergences(policy, reference, read, batch.read, mine)
-        drift = _own_log_probabilities(policy, read, batch.samples) - batch.log_probabilities
+        ours = read_responses(policy, read, _responses(mine), keep=batch.read.first)
+        theirs = read_responses(reference, batch.read, _responses(mine), below=ours)
+        exact, sequence = _divergences(ours, theirs, mine)
+        drawn = read_responses(policy, read, _responses(batch.samples), below=batch.answers)
+        drift = _sums(drawn, batch.samples) - batch.log_probabilities
         for row, i in enumerate(batch.index):
             measured[i] = {"prompt": batch.prompts[row], "target": batch.targets[row], "mine": mine[row][0],
                            "theirs": batch.samples[row][0], "kl": float(exact[row]), "sequence": float(sequence[row]),
@@ -148,46 +153,22 @@ def _row_uniforms(length: int, seed: int, row: int) -> torch.Tensor:
     return torch.rand(1, length, generator=generator, dtype=torch.float64)
 
 
-@torch.no_grad()
-def _response_logs(model: Any, read: ReadPrompts, responses: list[tuple[int, tuple[int, ...]]]) -> list[torch.Tensor]:
-    """Return log pi(. | prompt, y_<t), [length, V] in nats, along each (prompt row, response tokens)."""
-    rows = torch.tensor([row for row, _ in responses], device=model.device)
-    first = read.logits[rows].float().log_softmax(-1)[:, None]
-    width = max(len(tokens) for _, tokens in responses) - 1
-    if width == 0:
-        return list(first)
-    ids = torch.tensor([[*tokens[:-1], *[0] * (width - len(tokens) + 1)] for _, tokens in responses],
-                       device=model.device)  # fmt: skip
-    # Padding is on the right here, where no token of the response sees it.
-    mask = torch.cat([read.mask[rows], read.mask.new_ones(len(rows), width)], 1)
-    positions = read.last[rows] + torch.arange(1, width + 1, device=model.device)
-    states = model.get_decoder()(input_ids=ids, attention_mask=mask, position_ids=positions,
-                                 past_key_values=read.cache(rows)).last_hidden_state  # fmt: skip
-    head = model.get_output_embeddings()
-    found = []
-    for row, (_, tokens) in enumerate(responses):
-        later = head(states[row, : len(tokens) - 1]).float().log_softmax(-1)
-        found.append(torch.cat([first[row], later]))
-    return found
+def _responses(samples: list[tuple[Sample, ...]]) -> list[tuple[int, tuple[int, ...]]]:
+    return [(row, one.tokens) for row, several in enumerate(samples) for one in several]
 
 
-def _own_log_probabilities(model: Any, read: ReadPrompts, samples: list[tuple[Sample, ...]]) -> torch.Tensor:
+def _sums(read: ReadResponses, samples: list[tuple[Sample, ...]]) -> torch.Tensor:
     """Return log pi(y | prompt) in nats of each prompt's samples, [B, n]."""
-    responses = [(row, one.tokens) for row, several in enumerate(samples) for one in several]
-    logs = _response_logs(model, read, responses)
-    sums = [_taken(log, tokens).sum() for log, (_, tokens) in zip(logs, responses, strict=True)]
-    return torch.stack(sums).view(len(samples), -1)
+    pairs = zip(read.logs, _responses(samples), strict=True)
+    return torch.stack([_taken(log, tokens).sum() for log, (_, tokens) in pairs]).view(len(samples), -1)
 
 
 def _divergences(
-    policy: Any, reference: Any, read: ReadPrompts, reference_read: ReadPrompts, samples: list[tuple[Sample, ...]]
+    policy: ReadResponses, reference: ReadResponses, samples: list[tuple[Sample, ...]]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return, per prompt, sum_t KL(pi(. | y_<t) || pi_ref(. | y_<t)) and log pi(y)/pi_ref(y) along its sample."""
-    responses = [(row, several[0].tokens) for row, several in enumerate(samples)]
-    both = zip(_response_logs(policy, read, responses), _response_logs(reference, reference_read, responses),
-               strict=True)  # fmt: skip
     exact, sequence = [], []
-    for (p, q), (_, tokens) in zip(both, responses, strict=True):
+    for p, q, (_, tokens) in zip(policy.logs, reference.logs, _responses(samples), strict=True):
         exact.append((p.exp() * (p - q)).sum())
         sequence.append(_taken(p - q, tokens).sum())
     return torch.stack(exact), torch.stack(sequence)

@@ -1,6 +1,6 @@
 """Prompts that a model has read: keys and values are kept, so that a continuation costs only its own tokens."""
 
-__all__ = ["ReadPrompts", "read_prompts", "shared_layers"]
+__all__ = ["ReadPrompts", "ReadResponses", "read_prompts", "read_responses", "shared_layers"]
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +11,8 @@ import torch
 
 # Architectures whose decoder, given hidden states instead of embeddings, runs its layers on them unchanged.
 _PLAIN = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+# Responses read together: few, so that those of a chunk have like lengths and little is padding.
+_CHUNK = 16
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,60 @@ def read_prompts(
         logits = _last_logits(model, mask, cache, input_ids=ids)
     last = mask.sum(1, keepdim=True) - 1
     return ReadPrompts(mask, last, logits, _states(cache, 0), keep, kept[0] if kept else None)
+
+
+@dataclass(frozen=True)
+class ReadResponses:
+    """Responses as one model read them: `logs`, log pi(. | prompt, y_<t) in nats, one [length, V] for each response.
+
+    `entering` are the hidden states that enter layer `first`, chunk by chunk.
+    """
+
+    logs: list[torch.Tensor]
+    first: int = 0
+    entering: tuple[torch.Tensor, ...] = ()
+
+
+@torch.no_grad()
+def read_responses(
+    model: Any, read: ReadPrompts, responses: Sequence[tuple[int, Sequence[int]]], keep: int = 0,
+    below: ReadResponses | None = None,
+) -> ReadResponses:  # fmt: skip
+    """Let `model` read (row of the prompt in `read`, token ids of the response); `keep` and `below` as for prompts."""
+    order = sorted(range(len(responses)), key=lambda i: (len(responses[i][1]), i))
+    chunks = [order[i : i + _CHUNK] for i in range(0, len(order), _CHUNK)]
+    given = below.entering if below is not None and below.entering else (None,) * len(chunks)
+    logs: dict[int, torch.Tensor] = {}
+    entering = []
+    for chunk, lower in zip(chunks, given, strict=True):
+        first = below.first if below is not None and lower is not None else 0
+        found, kept = _read_chunk(model, read, [responses[i] for i in chunk], keep, first, lower)
+        logs.update(zip(chunk, found, strict=True))
+        entering += kept
+    return ReadResponses([logs[i] for i in range(len(responses))], keep, tuple(entering))
+
+
+def _read_chunk(
+    model: Any, read: ReadPrompts, responses: Sequence[tuple[int, Sequence[int]]], keep: int, first: int,
+    lower: torch.Tensor | None,
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:  # fmt: skip
+    """Return log-probabilities and, if kept, the hidden states [n, longest response, D] that enter layer `keep`."""
+    rows = torch.tensor([row for row, _ in responses], device=model.device)
+    width = max(len(tokens) for _, tokens in responses)
+    # Padding is on the right here, where no token of the response sees it.
+    ids = torch.tensor([[*tokens, *[0] * (width - len(tokens))] for _, tokens in responses], device=model.device)
+    mask = torch.cat([read.mask[rows], read.mask.new_ones(len(rows), width)], 1)
+    positions = read.last[rows] + torch.arange(1, width + 1, device=model.device)
+    inputs = {"input_ids": ids} if lower is None else {"inputs_embeds": lower}
+    with _upper_layers(model, first), _entering(model, keep) as kept:
+        states = model.get_decoder()(attention_mask=mask, position_ids=positions, use_cache=True,
+                                     past_key_values=read.cache(rows), **inputs).last_hidden_state  # fmt: skip
+    head = model.get_output_embeddings()
+    opening = read.logits[rows].float().log_softmax(-1)
+    return [
+        torch.cat([opening[i : i + 1], head(states[i, : len(tokens) - 1]).float().log_softmax(-1)])
+        for i, (_, tokens) in enumerate(responses)
+    ], list(kept)
 
 
 @torch.no_grad()

@@ -22,14 +22,17 @@ from gpo_full.sampling import sample
 from gpo_full.scales import Material, Scale, material
 from gpo_full.sft import fine_tune, response_loss, tokenize_tasks
 from gpo_full.stages import Stage, code_hash, stage
+from gpo_full.trunk import remembered_trunk
 
 if TYPE_CHECKING:
     from gpo_full.experiment import Experiment
 
 _SFT_CODE = ("gpo_full.sft", "gpo_full.sampling", "gpo_full.prompts", "gpo_full.golden_reward")
 _PAIR_CODE = ("gpo_full.labels", "gpo_full.sampling", "gpo_full.prompts")
-_RUN_CODE = ("gpo_full.evaluation", "gpo_full.trainer", "gpo_full.log_probabilities", "gpo_full.packing",
-             "gpo_full.metrics", "gpo_theory.lowering", "gpo_theory.catalogue")  # fmt: skip
+_RUN_CODE = ("gpo_full.evaluation", "gpo_full.prompts", "gpo_full.sampling", "gpo_full.trunk", "gpo_full.trainer",
+             "gpo_full.config", "gpo_full.model_plan", "gpo_full.log_probabilities", "gpo_full.packing",
+             "gpo_full.pair_mask", "gpo_full.pairs", "gpo_full.reference_store", "gpo_full.metrics",
+             "gpo_theory.lowering", "gpo_theory.catalogue")  # fmt: skip
 _VALIDATION = 64  # tasks of the pilot split on which the fine-tuning is measured
 
 
@@ -40,6 +43,7 @@ class Protocol:
         self.scale = scale
         self.folder = folder
         self._finished: dict[str, Stage] = {}
+        self._trunk: dict[bytes, torch.Tensor] = {}
 
     @cached_property
     def material(self) -> Material:
@@ -186,6 +190,11 @@ class Protocol:
         model = AutoModelForCausalLM.from_pretrained(self.sft().folder, dtype=torch.float32)
         return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
+    @property
+    def _frozen(self) -> int:
+        """The number of lower layers that no run trains."""
+        return len(self.reference.get_decoder().layers) - self.scale.trained_layers
+
     @cached_property
     def _pairs(self) -> list[Pair]:
         rows = json.loads((self.pairs().folder / "pairs.json").read_text(encoding="utf-8"))
@@ -197,9 +206,8 @@ class Protocol:
 
     def _read(self, tasks: Sequence[Mapping[str, str]]) -> Any:
         # What training leaves frozen is shared by all policies, so its reading of the prompts is kept.
-        keep = len(self.reference.get_decoder().layers) - self.scale.trained_layers
         return opponents(self.reference, self.material.tokenizer, [t["prompt"] for t in tasks],
-                         [t["target"] for t in tasks], seed=self.scale.seed + 2, keep=keep,
+                         [t["target"] for t in tasks], seed=self.scale.seed + 2, keep=self._frozen,
                          max_new_tokens=self.scale.longest_response)  # fmt: skip
 
     def _evaluate(self, policy: Any, against: list[Opponent], name: str) -> Evaluation:
@@ -228,7 +236,8 @@ class Protocol:
             trainer = GPOTrainer(copy.deepcopy(self.reference), args, self._pairs,
                                  processing_class=self.material.tokenizer, callbacks=[ProgressLines()])  # fmt: skip
             trainer.remove_callback(PrinterCallback)
-            trainer.train()
+            with remembered_trunk(trainer.model, self._frozen, self._trunk):
+                trainer.train()
             lines = [json.loads(line) for line in (Path(output) / "metrics.jsonl").read_text("utf-8").splitlines()]
         last = lines[-max(1, len(lines) // 5) :]
         means = {key: sum(line[key] for line in last) / len(last)

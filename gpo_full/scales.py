@@ -51,8 +51,8 @@ SCALES = {
     ),
     "cpu": Scale(
         "cpu", longest_prompt=96, longest_response=32, sft_steps=60, sft_batch=8, sft_layers=12,
-        sft_learning_rate=1e-4, pair_prompts=160, pairs=120, steps=30, pairs_per_step=4, trained_layers=8,
-        learning_rates=(1e-4, 2e-4), beta=0.2, pilot_prompts=64, test_prompts=200, budget_seconds=900.0,
+        sft_learning_rate=1e-4, pair_prompts=160, pairs=120, steps=60, pairs_per_step=4, trained_layers=8,
+        learning_rates=(5e-5, 1e-4), beta=0.2, pilot_prompts=64, test_prompts=200, budget_seconds=1080.0,
     ),
 }  # fmt: skip
 
