@@ -1,5 +1,8 @@
 # Each target works alone on a fresh machine that has Python 3.11 or newer: it builds .venv first.
-PYTHON ?= $(shell for v in 3.13 3.12 3.11; do command -v python$$v && break; done || command -v python3)
+# A name on the path need not run (version managers leave such stubs), so each candidate is tried.
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+  $$p -c "$(FITS)" >/dev/null 2>&1 && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -13,7 +16,7 @@ export TOKENIZERS_PARALLELISM := false
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
-	$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and 'Python 3.11 to 3.13 is needed')"
+	@test -n "$(PYTHON)" || { echo "Python 3.11 to 3.13 is needed and was not found; name it: make PYTHON=..."; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $(READY)
