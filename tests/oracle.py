@@ -143,9 +143,7 @@ def _holds(node: ast.expr, names: Mapping[str, Real], text: str) -> bool:
         return (all if isinstance(node.op, ast.And) else any)(_holds(part, names, text) for part in node.values)
     assert isinstance(node, ast.Compare)
     values = [_value(part, names, text) for part in (node.left, *node.comparators)]
-    return all(
-        _COMPARE[type(op)](left, right) for op, left, right in zip(node.ops, values, values[1:], strict=False)
-    )
+    return all(_COMPARE[type(op)](left, right) for op, left, right in zip(node.ops, values, values[1:], strict=False))
 
 
 def number(text: str) -> Real:
@@ -929,7 +927,9 @@ def _check_point(name: str, f: Function, claim: str, witness: Mapping[str, Any])
             bound = {"convex": 0, "strictly_convex": 1e-30, "strongly_convex": 1e-2}[claim]
             assert curvature < bound, f"{name}: f''({x}) = {curvature}"
         else:
-            assert claim in ("bayes_consistent", "differentiable_at_zero", "smooth", "lipschitz", "bounded_below"), claim
+            assert claim in ("bayes_consistent", "differentiable_at_zero", "smooth", "lipschitz", "bounded_below"), (
+                claim
+            )
 
 
 def check_tails(name: str, tails: Mapping[str, Any]) -> None:
@@ -967,7 +967,9 @@ def check_link(name: str, link: Mapping[str, Any]) -> None:
     assert set(link) == {"formula", "slope_at_half", "target_at_one"}
     slope, target = link["slope_at_half"], link["target_at_one"]
     if slope is not None:
-        assert truth.slope is not None, f"{name}: slope {slope}, but 0 is not the unique minimiser of C_1/2 or f is kinked"
+        assert truth.slope is not None, (
+            f"{name}: slope {slope}, but 0 is not the unique minimiser of C_1/2 or f is kinked"
+        )
         _close(float(slope), number(truth.slope), f"{name}: slope of the link at 1/2")
     if target is not None:
         _close(float(number(str(target))), number(str(truth.target)), f"{name}: target at 1")

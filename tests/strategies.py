@@ -89,7 +89,10 @@ def convex_formulas(draw: st.DrawFn) -> str:
 @st.composite
 def nonconvex_formulas(draw: st.DrawFn) -> NonConvex:
     """m u^2/2 + bump, u = x - a: f''(a) = -margin m < 0 by construction, on a length `size` that goes down to 1/300."""
-    a = draw(st.sampled_from([Fraction(113, 97), Fraction(-22, 7), Fraction(0), Fraction(1, 3), Fraction(5, 2)]) | rationals(5))
+    a = draw(
+        st.sampled_from([Fraction(113, 97), Fraction(-22, 7), Fraction(0), Fraction(1, 3), Fraction(5, 2)])
+        | rationals(5)
+    )
     size = draw(st.sampled_from([Fraction(1), Fraction(1, 3), Fraction(1, 20), Fraction(1, 300)]))
     margin = draw(st.sampled_from([Fraction(1, 1000), Fraction(1, 50), Fraction(1, 2), Fraction(3)]))
     m = draw(_positive())
@@ -127,7 +130,12 @@ def _extend(children: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         st.builds("{}({},{})".format, st.sampled_from(["max", "min"]), children, children),
         st.builds("max({},{},{})".format, children, children, children),
         st.builds(
-            "where({} {} {}, {}, {})".format, children, st.sampled_from(["<", "<=", ">", ">="]), children, children, children
+            "where({} {} {}, {}, {})".format,
+            children,
+            st.sampled_from(["<", "<=", ">", ">="]),
+            children,
+            children,
+            children,
         ),
         st.builds("where({}<x and x<{}, {}, {})".format, _numbers(), _numbers(), children, children),
     )
@@ -152,7 +160,11 @@ def hostile_texts() -> st.SearchStrategy[str]:
 
 def margins(bound: float = 1e4) -> st.SearchStrategy[float]:
     """Scaled margins over all scales, both signs, zero included."""
-    return st.floats(-bound, bound, allow_nan=False) | st.floats(-5, 5) | st.sampled_from([0.0, 1.0, -1.0, 20.0, -20.0, 88.8])
+    return (
+        st.floats(-bound, bound, allow_nan=False)
+        | st.floats(-5, 5)
+        | st.sampled_from([0.0, 1.0, -1.0, 20.0, -20.0, 88.8])
+    )
 
 
 @st.composite

@@ -74,12 +74,18 @@ def check_claim(claim: dict) -> None:
         assert text_or_null(claim["value"]["exact"])
         assert number_or_null(claim["value"]["float"])
         if claim["value"]["exact"] is not None and isinstance(claim["value"]["float"], float):
-            assert claim["value"]["float"] == pytest.approx(float(number(claim["value"]["exact"])), rel=1e-12, abs=1e-15)
+            assert claim["value"]["float"] == pytest.approx(
+                float(number(claim["value"]["exact"])), rel=1e-12, abs=1e-15
+            )
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_shape_is_the_same_for_every_loss(name: str) -> None:
     check_shape(payload(name))
+
+
+def check_one_line(error: InputError) -> None:
+    assert "\n" not in str(error)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -89,7 +95,7 @@ def test_the_shape_is_the_same_for_random_formulas(text: str) -> None:
     try:
         found = analyze(parse(text), seconds=2.0)
     except InputError as error:
-        assert "\n" not in str(error)
+        check_one_line(error)
         return
     check_shape(found.as_dict())
 
@@ -104,7 +110,9 @@ def test_the_example_of_the_issue() -> None:
 
 def test_a_formula_and_its_name_say_the_same() -> None:
     by_name, by_formula = payload("savage"), analyze(parse("1/(1+exp(x))**2")).as_dict()
-    assert {key: by_name[key] for key in by_name if key != "loss"} == {key: by_formula[key] for key in by_formula if key != "loss"}
+    assert {key: by_name[key] for key in by_name if key != "loss"} == {
+        key: by_formula[key] for key in by_formula if key != "loss"
+    }
 
 
 def test_it_shows_itself_in_a_notebook_and_a_terminal() -> None:

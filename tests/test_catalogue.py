@@ -9,15 +9,22 @@ from oracle import PAPER, TRUTHS, evaluate
 from gpo_theory import LOSSES, InputError, Loss, find_loss, parse
 from gpo_theory.transforms import robust, scaled, shifted, soft_label
 
-POINTS = [mp.mpf(text) for text in ("-700", "-31.7", "-3.2", "-1", "-0.4", "0", "0.3", "1", "1.5", "2.6", "30.1", "600")]
+POINTS = [
+    mp.mpf(text) for text in ("-700", "-31.7", "-3.2", "-1", "-0.4", "0", "0.3", "1", "1.5", "2.6", "30.1", "600")
+]
 
 
-def same(left, right, points=POINTS, tolerance=mp.mpf(10) ** -25) -> None:
+DIGITS = mp.mpf(10) ** -25
+
+
+def same(left, right, points=POINTS, tolerance=DIGITS) -> None:
     """Two functions agree at every point, relatively where they are large, absolutely where they are small."""
     with mp.workdps(700):
         for x in points:
             a, b = left(x), right(x)
-            assert abs(a - b) <= tolerance * max(abs(b), mp.mpf(10) ** -300), f"at {mp.nstr(x, 6)}: {mp.nstr(a)} {mp.nstr(b)}"
+            assert abs(a - b) <= tolerance * max(abs(b), mp.mpf(10) ** -300), (
+                f"at {mp.nstr(x, 6)}: {mp.nstr(a)} {mp.nstr(b)}"
+            )
 
 
 def meaning(loss: Loss):
@@ -52,7 +59,8 @@ def test_no_two_names_are_one_function() -> None:
     """Equal functions are aliases: any two entries differ somewhere on a grid."""
     with mp.workdps(30):
         values = {
-            name: tuple(mp.nstr(meaning(loss)(mp.mpf(k) / 3), 15) for k in range(-12, 13)) for name, loss in LOSSES.items()
+            name: tuple(mp.nstr(meaning(loss)(mp.mpf(k) / 3), 15) for k in range(-12, 13))
+            for name, loss in LOSSES.items()
         }
     assert len(set(values.values())) == len(values)
 

@@ -162,9 +162,11 @@ def test_a_slow_pilot_shortens_every_run_alike() -> None:
     protocol = Protocol(scale, Path("unused"))
 
     def plan(seconds: float, elapsed: float) -> dict[str, Any]:
-        # Half of the time trains; the other half evaluates half of the test prompts.
-        tried = {"train_seconds": seconds / 2, "evaluate_seconds": seconds / 4}
-        pilot = Stage("pilot", "k", Path("unused"), {"tried": [tried], "prompts": scale.test_prompts // 2}, 0, 0, False)
+        # A run: half of the time trains, of which the pilot had twice as much to do, its frozen layers being new;
+        # the other half evaluates, and the pilot evaluated half as many prompts.
+        payload = {"tried": [{"train_seconds": seconds, "evaluate_seconds": seconds / 4}],
+                   "prompts": scale.test_prompts // 2, "frozen_layers": 3 * scale.trained_layers}  # fmt: skip
+        pilot = Stage("pilot", "key", Path("unused"), payload, 0, 0, cached=False)
         return protocol._shorten(pilot, elapsed, 12)
 
     unchanged = {"steps": scale.steps, "test_prompts": scale.test_prompts, "shortened": None}

@@ -114,7 +114,9 @@ def test_random_margins_are_accurate(name: str, x: float) -> None:
     assert max(value, slope) <= TOLERANCE, f"{name}: {where}"
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=["float32", "bfloat16", "float64"])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.float64], ids=["float32", "bfloat16", "float64"]
+)
 @pytest.mark.parametrize("name", LOSSES)
 def test_finite_everywhere(name: str, dtype: torch.dtype) -> None:
     """No NaN or infinity in value or gradient for |x| <= 1e6."""
@@ -236,4 +238,6 @@ def test_formulas_beyond_the_catalogue(text: str) -> None:
             if abs(at) <= 60 and (f.knees[0] is None or at > f.knees[0]) and (f.knees[1] is None or at < f.knees[1]):
                 right = evaluate(text, mp.mpf(at))
                 drift = abs(mp.mpf(at) * mp.diff(lambda u: evaluate(text, u), mp.mpf(at) + mp.mpf(10) ** -12))
-                assert abs(seen - right) <= 1e-5 * (abs(right) + drift) + 1e-6, f"{text} at {at}: {seen}, {mp.nstr(right)}"
+                assert abs(seen - right) <= 1e-5 * (abs(right) + drift) + 1e-6, (
+                    f"{text} at {at}: {seen}, {mp.nstr(right)}"
+                )

@@ -36,7 +36,9 @@ def check_match(source: str, target: str, beta: float, result: dict) -> None:
     assert set(result) == KEYS
     assert result["refusal"] is None, result["refusal"]
     wanted = beta * mean_strength(source) / mean_strength(target)
-    assert abs(result["beta_to"] / wanted - 1) < 1e-12, f"{source} to {target}: {result['beta_to']}, expected {mp.nstr(wanted)}"
+    assert abs(result["beta_to"] / wanted - 1) < 1e-12, (
+        f"{source} to {target}: {result['beta_to']}, expected {mp.nstr(wanted)}"
+    )
     assert result["beta_from"] == beta
     assert result["by"] == "strength"
 
@@ -120,7 +122,10 @@ def test_a_loss_whose_indifferent_minimiser_is_elsewhere_is_refused() -> None:
     assert match_beta("dpo", text, beta=0.1).beta_to is None
 
 
-@pytest.mark.parametrize(("source", "target", "order"), [("dpo", "savage", "exact"), ("dpo", "exponential", "exact"), ("dpo", "ipo", "second")])
+@pytest.mark.parametrize(
+    ("source", "target", "order"),
+    [("dpo", "savage", "exact"), ("dpo", "exponential", "exact"), ("dpo", "ipo", "second")],
+)
 def test_how_far_the_match_holds(source: str, target: str, order: str) -> None:
     """Exact between Bradley-Terry exact losses (c logit p on both sides), to second order otherwise."""
     assert match_beta(source, target, beta=0.1).order == order

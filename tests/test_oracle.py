@@ -1,5 +1,7 @@
 """The oracle's hand-derived facts against exhaustive numerics: an oracle nobody checks is a second opinion, not a truth."""
 
+from itertools import pairwise
+
 import mpmath as mp
 import pytest
 from oracle import PAPER, TRUTHS, check_claims, check_link, check_strength, check_taylor, evaluate, number
@@ -50,7 +52,7 @@ def test_convexity_monotonicity_and_bound_on_a_grid(name: str) -> None:
     with mp.workdps(40):
         values = [truth.f(x) for x in points]
         seconds = [a - 2 * b + c for a, b, c in zip(values, values[1:], values[2:], strict=False)]
-        steps = [b - a for a, b in zip(values, values[1:], strict=False)]
+        steps = [b - a for a, b in pairwise(values)]
         tiny = mp.mpf(10) ** -35
         scale = max(map(abs, values))
         assert (min(seconds) >= -tiny * scale) == truth.holds("convex")

@@ -13,12 +13,12 @@ from numpy.testing import assert_allclose
 
 from toy_models import Bandit, GaussianMixture, descend
 from toy_models.descent import flow
-from toy_models.propositions.p12_kl_velocity import kl_velocity, two_actions
-from toy_models.propositions.p14_mixture import mixture_drift
 from toy_models.propositions.p09_on_policy import differentiated_sampler, on_policy_identity
-from toy_models.propositions.p13_one_pair import one_pair
 from toy_models.propositions.p10_path import path_integral
 from toy_models.propositions.p11_bounds import kappa, sandwich
+from toy_models.propositions.p12_kl_velocity import kl_velocity, two_actions
+from toy_models.propositions.p13_one_pair import one_pair
+from toy_models.propositions.p14_mixture import mixture_drift
 
 torch.set_num_threads(1)
 logits = st.lists(st.floats(-3, 3), min_size=2, max_size=5)

@@ -86,4 +86,6 @@ def test_random_formulas_against_numerical_differentiation(text: str) -> None:
             return  # not analytic at 0
         for k, (coefficient, expected) in enumerate(zip(coefficients or (), numeric, strict=False)):
             if coefficient is not None:
-                assert abs(number(coefficient.text) - expected) < mp.mpf(10) ** -15 * max(1, abs(expected)), f"{text}: {k}"
+                assert abs(number(coefficient.text) - expected) < mp.mpf(10) ** -15 * max(1, abs(expected)), (
+                    f"{text}: {k}"
+                )
