@@ -30,12 +30,14 @@ class ReadPrompts:
     first: int = 0
     entering: torch.Tensor | None = None
 
-    def cache(self, rows: torch.Tensor) -> Any:
-        """Return a fresh key-value cache of the given rows, which may repeat."""
+    def cache(self, rows: torch.Tensor, first: int = 0) -> Any:
+        """Return a fresh key-value cache of the given rows, which may repeat, for the layers from `first` on."""
         from transformers import DynamicCache
 
         cache = DynamicCache()
         for layer, (keys, values) in enumerate(self.states):
+            if layer < first:  # asked for nothing but its length, which an empty tensor would not have
+                keys, values = keys[:, :1, :, :1], values[:, :1, :, :1]
             cache.update(keys[rows], values[rows], layer)
         return cache
 
@@ -111,7 +113,7 @@ def _read_chunk(
     inputs = {"input_ids": ids} if lower is None else {"inputs_embeds": lower}
     with _upper_layers(model, first), _entering(model, keep) as kept:
         states = model.get_decoder()(attention_mask=mask, position_ids=positions, use_cache=True,
-                                     past_key_values=read.cache(rows), **inputs).last_hidden_state  # fmt: skip
+                                     past_key_values=read.cache(rows, first), **inputs).last_hidden_state  # fmt: skip
     head = model.get_output_embeddings()
     opening = read.logits[rows].float().log_softmax(-1)
     return [

@@ -33,7 +33,7 @@ _RUN_CODE = ("gpo_full.evaluation", "gpo_full.prompts", "gpo_full.sampling", "gp
              "gpo_full.config", "gpo_full.model_plan", "gpo_full.log_probabilities", "gpo_full.packing",
              "gpo_full.pair_mask", "gpo_full.pairs", "gpo_full.reference_store", "gpo_full.metrics",
              "gpo_theory.lowering", "gpo_theory.catalogue")  # fmt: skip
-_VALIDATION = 64  # tasks of the pilot split on which the fine-tuning is measured
+_VALIDATION = 48  # tasks of the pilot split on which the fine-tuning is measured
 
 
 class Protocol:
@@ -166,12 +166,16 @@ class Protocol:
             if reached >= s.reached:
                 break
         return {"tried": tried, "learning_rate": tried[-1]["learning_rate"], "prompts": len(tasks),
+                "frozen_layers": self._frozen,
                 "reached": tried[-1]["mean_scaled_margin"]}  # fmt: skip
 
     def _shorten(self, pilot: Stage, elapsed: float, runs: int) -> dict[str, Any]:
         s = self.scale
         last = pilot.payload["tried"][-1]
-        one = last["train_seconds"] + last["evaluate_seconds"] * s.test_prompts / pilot.payload["prompts"]
+        # The pilot also computes what the frozen layers make of each batch, one unit of work per layer and pass; each
+        # later run pays for the trained layers only, forward and backward.
+        work = 3 * s.trained_layers / (3 * s.trained_layers + pilot.payload["frozen_layers"])
+        one = work * last["train_seconds"] + last["evaluate_seconds"] * s.test_prompts / pilot.payload["prompts"]
         left = s.budget_seconds - elapsed
         if runs * one <= left:
             return {"steps": s.steps, "test_prompts": s.test_prompts, "shortened": None}
