@@ -911,6 +911,9 @@ def _check_theta(name: str, f: Function, witness: Mapping[str, Any]) -> None:
 
 def _check_point(name: str, f: Function, claim: str, witness: Mapping[str, Any]) -> None:
     x = number(witness["x"])
+    if claim in ("lipschitz", "smooth"):
+        _check_growth(name, f, claim, x)
+        return
     with mp.workdps(precision_for(x)):
         slope = mp.diff(f, x)
         if claim == "monotone_decreasing":
@@ -927,9 +930,16 @@ def _check_point(name: str, f: Function, claim: str, witness: Mapping[str, Any])
             bound = {"convex": 0, "strictly_convex": 1e-30, "strongly_convex": 1e-2}[claim]
             assert curvature < bound, f"{name}: f''({x}) = {curvature}"
         else:
-            assert claim in ("bayes_consistent", "differentiable_at_zero", "smooth", "lipschitz", "bounded_below"), (
-                claim
-            )
+            assert claim in ("bayes_consistent", "differentiable_at_zero", "bounded_below"), claim
+
+
+def _check_growth(name: str, f: Function, claim: str, x: Real) -> None:
+    """The derivative that has no bound: larger still at twice the point, or not there at all (a kink of f or of f')."""
+    order = 1 if claim == "lipschitz" else 2
+    with mp.workdps(60):
+        near, far = abs(mp.diff(f, x, order)), abs(mp.diff(f, 2 * x, order))
+        left, right = (mp.diff(f, x, order, direction=side) for side in (-1, 1))
+        assert far > near * 1.01 or abs(left - right) > 1e3, f"{name}: |derivative {order}| is {near} at {x}, then {far}"
 
 
 def check_tails(name: str, tails: Mapping[str, Any]) -> None:

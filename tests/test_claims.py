@@ -322,10 +322,10 @@ def test_the_strategy_of_convex_formulas_tells_the_truth(text: str) -> None:
 @SEARCH
 @given(nonconvex_formulas())
 def test_the_strategy_of_nonconvex_formulas_tells_the_truth(case: NonConvex) -> None:
-    """A chord of width size/1000 (or, across a jump, one that starts just left of it) lies below f at the named point."""
+    """A chord of width size/10^6 (or, across a jump, one that starts just left of it) lies below f at the named point."""
     with mp.workdps(120):
         a = mp.mpf(case.point.numerator) / case.point.denominator
-        h = mp.mpf(case.size.numerator) / case.size.denominator / 1000
+        h = mp.mpf(case.size.numerator) / case.size.denominator / 10**6
         f = [evaluate(case.formula, a + k * h) for k in range(-2, 3)]
         assert f[2] > (f[1] + f[3]) / 2 or 2 * f[3] > f[2] + f[4], case
     assert isinstance(case.point, Fraction)
