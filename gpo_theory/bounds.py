@@ -12,7 +12,7 @@ from gpo_theory.certificate import Certificate, proved, refuted, unknown
 from gpo_theory.constants import exact, text
 from gpo_theory.far import tail
 from gpo_theory.formula import Expr, substitute
-from gpo_theory.grammar import parse_formula
+from gpo_theory.grammar import parse_constant
 from gpo_theory.pieces import Piece, UnsplitError, split
 from gpo_theory.slopes import slope_charts
 from gpo_theory.structure import facts
@@ -109,7 +109,7 @@ def _rank(candidate: Minimum) -> tuple[float, bool, float]:
 
 
 def _limit(limit: str | None, at: str) -> Minimum:
-    return Minimum(limit, float(enclose(parse_formula(limit or "0").primitive(), Fraction(0), 256).mid()), at)
+    return Minimum(limit, float(enclose(parse_constant(limit or "0"), Fraction(0), 256).mid()), at)
 
 
 def _candidate(f: Expr, near: Fraction, x: Fraction | None) -> Minimum:

@@ -55,9 +55,9 @@ def sign(value: Any) -> int | None:
     if value.is_Rational:
         return (value.p > 0) - (value.p < 0)  # type: ignore[no-any-return]
     from gpo_theory.balls import sign_at
-    from gpo_theory.grammar import parse_formula
+    from gpo_theory.grammar import parse_constant
 
-    return sign_at(parse_formula(text(value)).primitive(), Fraction(0))
+    return sign_at(parse_constant(text(value)), Fraction(0))
 
 
 def tidy(value: Any, operations: int) -> Any:

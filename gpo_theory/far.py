@@ -14,7 +14,7 @@ from gpo_theory.asymptotics import Expansion, Growth, NoExpansionError, at_infin
 from gpo_theory.balls import enclose
 from gpo_theory.constants import sign, text
 from gpo_theory.formula import Expr
-from gpo_theory.grammar import parse_formula
+from gpo_theory.grammar import parse_constant
 from gpo_theory.pieces import UnsplitError, split
 
 
@@ -110,7 +110,7 @@ def _shape(growth: Growth, coefficient: Any, direction: int) -> tuple[str, str |
 def _agrees(f: Expr, side: int, expansion: Expansion) -> bool:
     """Cross-check by certified probes: f over its leading term must come near 1 at two growing points."""
     growth, coefficient = expansion.lead
-    constant = parse_formula(text(coefficient)).primitive()
+    constant = parse_constant(text(coefficient))
     distances = []
     for x in (Fraction(2) ** 7, Fraction(2) ** 12):
         with flint.ctx.workprec(256):

@@ -1,6 +1,6 @@
 """Text to formula: a closed grammar over Python's own syntax tree, in which no text is ever run."""
 
-__all__ = ["parse_formula"]
+__all__ = ["parse_constant", "parse_formula"]
 
 import ast
 import re
@@ -36,18 +36,29 @@ def parse_formula(text: str, parameters: Collection[str] = ()) -> Expr:
     return _Reader(text, parameters).formula()
 
 
+def parse_constant(text: str) -> Expr:
+    """Return the primitive formula of an exact constant that the package itself has printed, of any length.
+
+    The grammar is the same; the limits on size, which guard against a user's text, do not apply.
+
+    >>> str(parse_constant("1" + "0" * 40))
+    '10000000000000000000000000000000000000000'
+    """
+    return _Reader(text, (), limited=False).formula().primitive()
+
+
 class _Reader:
     """One reading of one text: the limits that are counted over the whole of it live here."""
 
-    def __init__(self, text: str, parameters: Collection[str]) -> None:
-        self.text, self.parameters, self.nodes = text, parameters, 0
+    def __init__(self, text: str, parameters: Collection[str], limited: bool = True) -> None:
+        self.text, self.parameters, self.limited, self.nodes = text, parameters, limited, 0
 
     def refuse(self, reason: str) -> ParseError:
         shown = self.text if len(self.text) <= 60 else self.text[:57] + "..."
         return ParseError(f"in {shown!r}: {reason}")
 
     def formula(self) -> Expr:
-        if len(self.text) > MAX_CHARACTERS:
+        if self.limited and len(self.text) > MAX_CHARACTERS:
             raise self.refuse(f"{len(self.text)} characters; at most {MAX_CHARACTERS} are allowed")
         if not self.text.isascii() or not self.text.isprintable():
             raise self.refuse("only printable ASCII characters are allowed")
@@ -63,13 +74,14 @@ class _Reader:
             where = f" at character {error.offset}" if isinstance(error, SyntaxError) and error.offset else ""
             raise self.refuse(f"not a formula{where}: {getattr(error, 'msg', 'nested too deeply')}") from None
         node = self.value(tree, 1)
-        self.check_powers(node)
+        if self.limited:
+            self.check_powers(node)
         return node
 
     def value(self, tree: ast.expr, depth: int) -> Expr:
         """Read a tree that stands for a real number."""
         self.nodes += 1
-        if depth > MAX_DEPTH or self.nodes > MAX_NODES:
+        if self.limited and (depth > MAX_DEPTH or self.nodes > MAX_NODES):
             raise self.refuse(f"too large: at most {MAX_NODES} operations, nested {MAX_DEPTH} deep, are allowed")
         if isinstance(tree, ast.Constant):
             return self.literal(tree)
@@ -88,7 +100,8 @@ class _Reader:
     def literal(self, tree: ast.Constant) -> Expr:
         source = ast.get_source_segment(self.text.strip(), tree) or ""
         match = _NUMBER.fullmatch(source)
-        if isinstance(tree.value, bool) or not match or sum(map(str.isdigit, match[1])) > MAX_DIGITS:
+        long = self.limited and match is not None and sum(map(str.isdigit, match[1])) > MAX_DIGITS
+        if isinstance(tree.value, bool) or not match or long:
             raise self.refuse(f"{source[:40]!r} is not a number of at most {MAX_DIGITS} digits (exponent below 100)")
         return self.bounded(Expr.of(Fraction(source)))
 
@@ -126,7 +139,7 @@ class _Reader:
     def power(self, base: Expr, exponent: Expr) -> Expr:
         if exponent.depends_on_x:
             raise self.refuse(f"the exponent {str(exponent)!r} depends on x; write exp(...) instead")
-        if exponent.number is not None and abs(exponent.number) > MAX_EXPONENT:
+        if self.limited and exponent.number is not None and abs(exponent.number) > MAX_EXPONENT:
             raise self.refuse(f"the exponent {str(exponent)[:40]!r} is above {MAX_EXPONENT}")
         if exponent.number is None and not any(node.head == "parameter" for node in exponent.walk()):
             raise self.refuse(f"the exponent {str(exponent)!r} is neither rational nor a parameter")
@@ -163,6 +176,8 @@ class _Reader:
 
     def bounded(self, node: Expr) -> Expr:
         """Refuse constants that no loss needs, before anything computes with them exactly."""
+        if not self.limited:
+            return node
         if node.number is not None:
             digits = max(abs(node.number.numerator), node.number.denominator)
             if digits >= 10**60:

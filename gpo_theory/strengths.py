@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpo_theory.constants import exact, text
-from gpo_theory.grammar import parse_formula
+from gpo_theory.constants import sign as sign_of
+from gpo_theory.grammar import parse_constant
 from gpo_theory.loss import Loss
 from gpo_theory.series import Coefficient, one_sided, taylor
 
@@ -41,7 +42,7 @@ def strength(loss: Loss) -> Strength:
     Strength(exact=None, value=None, left=None, right=None, sign=None)
     """
     first = taylor(loss, 1)[1]
-    if first is None or first.value == 0.0:
+    if first is None or not sign_of(_read(first)):  # f'(0) is 0, or not told apart from it
         return Strength()
     f = loss.f.primitive()
     sides = [one_sided(f, side, 2)[2] for side in (-1, 1)]
@@ -62,4 +63,4 @@ def _ratio(second: Coefficient, first: Coefficient) -> Any:
 
 
 def _read(coefficient: Coefficient) -> Any:
-    return exact(parse_formula(coefficient.text).primitive())
+    return exact(parse_constant(coefficient.text))

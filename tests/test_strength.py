@@ -77,3 +77,18 @@ def test_the_sign_of_lrml_changes_where_it_should() -> None:
         from gpo_theory import taylor
 
         assert (taylor(find_loss("discopop", {"tau": tau}), 1)[1].value > 0) == (sign > 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # f'(0) = -9/8 * 1/3 + 3/8 = 0 exactly, though no float says so.
+        "(9/8)*(x-1/3)**2/2+(1/4)/(1+((x-1/3)/(1/3))**2)",
+        # The exact slope holds exp(-193600/49), which no user may type.
+        "(x-193600/49)**2/2+exp(-(x-440/7)**2)",
+    ],
+)
+def test_exact_constants_beyond_the_limits_on_user_text(text: str) -> None:
+    """A slope of exactly 0 has no strength; a constant that the package printed itself can be read back."""
+    found = strength(parse(text))
+    assert (found.value is None) == (text.startswith("(9/8)"))
