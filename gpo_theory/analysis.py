@@ -2,8 +2,8 @@
 
 __all__ = ["Analysis", "analyze"]
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,7 +12,6 @@ from gpo_theory.bradley_terry import bradley_terry_exact
 from gpo_theory.budget import OutOfTimeError, limited
 from gpo_theory.calibration import bayes_consistent
 from gpo_theory.certificate import CLAIMS, Certificate, Verdict, unknown
-from gpo_theory.check import accepts
 from gpo_theory.convexity import convex, strictly_convex
 from gpo_theory.domain import total
 from gpo_theory.errors import DomainError
@@ -21,6 +20,7 @@ from gpo_theory.formula import Expr
 from gpo_theory.links import Link, link
 from gpo_theory.loss import Loss
 from gpo_theory.moduli import lipschitz, smooth, strongly_convex
+from gpo_theory.proving import accepted
 from gpo_theory.series import Coefficient, taylor
 from gpo_theory.slopes import differentiable_at_zero, monotone_decreasing
 from gpo_theory.strengths import Strength, strength
@@ -120,30 +120,34 @@ def _in_time(derive: Callable[[], T], otherwise: T) -> T:
 def _claims(f: Expr) -> Mapping[str, Certificate]:
     """Attempt every claim in the order in which one rests on another; print none that the check did not accept."""
     known: dict[str, Certificate] = {}
-    steps: dict[str, Callable[[], Certificate]] = {
-        "total": lambda: total(f),
-        "convex": lambda: convex(f),
-        "strictly_convex": lambda: strictly_convex(f, known["convex"]),
-        "strongly_convex": lambda: strongly_convex(f, known["convex"]),
-        "lipschitz": lambda: lipschitz(f),
-        "smooth": lambda: smooth(f),
-        "bounded_below": lambda: bounded_below(f),
-        "monotone_decreasing": lambda: monotone_decreasing(f, known["convex"]),
-        "differentiable_at_zero": lambda: differentiable_at_zero(f),
-        "bradley_terry_exact": lambda: bradley_terry_exact(f, known["convex"], known["monotone_decreasing"]),
+    steps: dict[str, Callable[[], Iterable[Certificate]]] = {
+        "total": lambda: [total(f)],
+        "convex": lambda: [convex(f)],
+        "strictly_convex": lambda: [strictly_convex(f, known["convex"])],
+        "strongly_convex": lambda: [strongly_convex(f, known["convex"])],
+        "lipschitz": lambda: [lipschitz(f)],
+        "smooth": lambda: [smooth(f)],
+        "bounded_below": lambda: [bounded_below(f)],
+        "monotone_decreasing": lambda: [monotone_decreasing(f, known["convex"])],
+        "differentiable_at_zero": lambda: [differentiable_at_zero(f)],
+        "bradley_terry_exact": lambda: [bradley_terry_exact(f, known["convex"], known["monotone_decreasing"])],
         "bayes_consistent": lambda: bayes_consistent(f, known),
     }
     for claim, attempt in steps.items():
         late = unknown(claim, "the time limit was reached")
-        known[claim] = _in_time(lambda attempt=attempt: _accepted(f, attempt()), late)  # type: ignore[misc]
+        known[claim] = _in_time(lambda attempt=attempt, claim=claim: _replayed(f, claim, attempt()), late)  # type: ignore[misc]
         if claim == "total" and known[claim].verdict is not Verdict.PROVED:
             reason = "f is not shown to be defined on all of R"
             return known | {name: unknown(name, reason) for name in CLAIMS if name != "total"}
     return {name: known[name] for name in CLAIMS}
 
 
-def _accepted(f: Expr, certificate: Certificate) -> Certificate:
-    if certificate.verdict is Verdict.UNKNOWN or accepts(f, certificate):
-        return certificate
-    return replace(certificate, verdict=Verdict.UNKNOWN, witness=None, value=None,
-                   because=f"the independent check did not accept: {certificate.because}")  # fmt: skip
+def _replayed(f: Expr, claim: str, proposals: Iterable[Certificate]) -> Certificate:
+    """Return the first proposal that the verifier accepts, else the first UNKNOWN with its reason."""
+    doubt = unknown(claim, "not decided")
+    for number, proposal in enumerate(proposals):
+        found = proposal if proposal.verdict is Verdict.UNKNOWN else accepted(f, proposal)
+        if found.verdict is not Verdict.UNKNOWN:
+            return found
+        doubt = found if number == 0 else doubt
+    return doubt

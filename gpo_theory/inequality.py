@@ -1,0 +1,143 @@
+"""One inequality on one interval, g > 0 or g >= 0, and its replay from a hint: the only step a proof is made of.
+
+Part of the verifier: nothing here trusts the hint. Where the hint is wrong, the replay fails.
+"""
+
+__all__ = ["Fact", "at", "holds"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+from gpo_theory.formula import Expr, substitute
+from gpo_theory.horizon import UnresolvedError, lead_beyond
+from gpo_theory.intervals import Interval, interval, span
+from gpo_theory.sturm import Quotient, equals, keeps_sign
+
+X, NOWHERE = Expr.x(), Fraction(0)
+ORDER, HALVINGS, LEAST_START = 3, 3, 8
+
+
+@dataclass(frozen=True)
+class Fact:
+    """g >= 0 (strict: g > 0) for every x of the open interval (low, high); None for an infinite end."""
+
+    g: Expr
+    low: Fraction | None
+    high: Fraction | None
+    strict: bool
+
+    def __str__(self) -> str:
+        ends = "-inf" if self.low is None else self.low, "inf" if self.high is None else self.high
+        return f"{self.g} {'>' if self.strict else '>='} 0 on ({ends[0]}, {ends[1]})"
+
+
+def at(g: Expr, x: Fraction, bits: int = 80) -> Interval:
+    """Return an interval for g(x), with what cancels as a formula cancelled first: f(0) - f(0) is exactly 0."""
+    return interval(substitute(g, {X: Expr.of(x)}), x, x, bits)
+
+
+def holds(fact: Fact, hint: Mapping[str, Any] | None) -> bool:
+    """Whether the inequality is shown: by its range alone, or as the hint says.
+
+    >>> from gpo_theory.grammar import parse_formula
+    >>> g = parse_formula("x*(1-x)").primitive()
+    >>> holds(Fact(g, Fraction(0), Fraction(1), True), {"by": "cover", "cuts": ["0", "1/2", "1"]})
+    True
+    """
+    if _within(fact.g, fact.low, fact.high, fact.strict):
+        return True
+    if hint is None:
+        return False
+    if hint["by"] == "quotient":
+        form = Quotient(_fractions(hint["numerator"]), _fractions(hint["denominator"]),
+                        None if hint["slope"] is None else Fraction(hint["slope"]), Fraction(hint["shift"]))  # fmt: skip
+        return equals(fact.g, form) and keeps_sign(form, fact.low, fact.high, fact.strict)
+    if hint["by"] == "cover":
+        return _covered(fact, hint)
+    return False
+
+
+def _fractions(texts: list[str]) -> tuple[Fraction, ...]:
+    return tuple(map(Fraction, texts))
+
+
+def _within(g: Expr, low: Fraction | None, high: Fraction | None, strict: bool) -> bool:
+    found = interval(g, low, high)
+    return bool(found.a > 0 or (found.a >= 0 and (not strict or _positive(g, low, high))))
+
+
+def _positive(g: Expr, low: Fraction | None, high: Fraction | None) -> bool:
+    """Whether g > 0 by its shape: 0 is a bound that no exponential reaches."""
+    match g.head:
+        case "exp":
+            return True
+        case "+":
+            return all(interval(p, low, high).a >= 0 for p in g.args) and any(_positive(p, low, high) for p in g.args)
+        case "*":
+            return all(_positive(factor, low, high) for factor in g.args)
+        case "**":
+            return _positive(g.args[0], low, high)
+        case "log":
+            return _positive(g.args[0] - 1, low, high)
+    return bool(interval(g, low, high).a > 0)
+
+
+def _covered(fact: Fact, hint: Mapping[str, Any]) -> bool:
+    """Replay a cover: a half-line at each infinite end, and boxes between the cuts."""
+    cuts, bits = _fractions(hint["cuts"]), int(hint.get("bits", 80))
+    if not cuts or any(a >= b for a, b in pairwise(cuts)) or not 32 <= bits <= 4096:
+        return False
+    for end, cut, side, name in ((fact.low, cuts[0], -1, "left"), (fact.high, cuts[-1], 1, "right")):
+        if end is None and not _beyond(fact, side, cut, Fraction(hint.get(name) or 0), bits):
+            return False
+        if end is not None and end != cut:
+            return False
+    open_ends = fact.low is not None, fact.high is not None
+    last = len(cuts) - 2
+    return all(_box(fact.g, a, b, fact.strict, (i == 0 and open_ends[0], i == last and open_ends[1]), bits, HALVINGS)
+               for i, (a, b) in enumerate(pairwise(cuts)))  # fmt: skip
+
+
+def _beyond(fact: Fact, side: int, cut: Fraction, shift: Fraction, bits: int) -> bool:
+    start = side * (cut - shift)
+    if start < LEAST_START:
+        return False
+    try:
+        lead = lead_beyond(fact.g, side, start, shift, bits)
+    except UnresolvedError:
+        return False
+    return not fact.strict if lead is None else lead.sign == 1
+
+
+def _box(g: Expr, a: Fraction, b: Fraction, strict: bool, free: tuple[bool, bool], bits: int, halvings: int) -> bool:
+    """Whether g keeps its sign on [a, b]; `free`: at this end g may be 0 although strict, the end does not count."""
+    if _on_box(g, a, b, strict, free, bits, ORDER):
+        return True
+    middle = (a + b) / 2
+    return halvings > 0 and _box(g, a, middle, strict, (free[0], False), bits, halvings - 1) and _box(
+        g, middle, b, strict, (False, free[1]), bits, halvings - 1
+    )
+
+
+def _on_box(g: Expr, a: Fraction, b: Fraction, strict: bool, free: tuple[bool, bool], bits: int, order: int) -> bool:
+    """By the range; from the middle by the mean value theorem; from an end at which g begins or stops to rise."""
+    found = interval(g, a, b, bits)
+    if found.a > 0 or (found.a >= 0 and not strict):
+        return True
+    if not order:
+        return False
+    slope = g.diff()
+    middle = (a + b) / 2
+    found = at(g, middle, bits) + interval(slope, a, b, bits) * (span(a, b) - span(middle, middle))
+    if found.a > 0 or (found.a >= 0 and not strict):
+        return True
+    for end, rise, may_be_zero in ((a, slope, free[0]), (b, -slope, free[1])):
+        start = at(g, end, bits)
+        if start.a > 0 or (start.a >= 0 and (may_be_zero or not strict)):
+            rises = strict and not start.a > 0
+            if _on_box(rise, a, b, rises, (True, True), bits, order - 1):
+                return True
+    return False

@@ -1,0 +1,101 @@
+"""From a verdict to a certificate: the hints are searched once, recorded, and the verifier replays the whole proof."""
+
+__all__ = ["accepted"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+from gpo_theory.bounds import minimum
+from gpo_theory.certificate import Certificate, Verdict
+from gpo_theory.formula import Expr
+from gpo_theory.inequality import Fact
+from gpo_theory.pieces import UnsplitError, split
+from gpo_theory.rational import as_rational
+from gpo_theory.resolved import UnprovedError
+from gpo_theory.search import hint
+from gpo_theory.verify import replay
+
+NEAR = tuple(Fraction(s * n) for n in (0, 1, 2, 4, 8, 16, 32, 64, 256, 2**12, 2**20, 2**40) for s in (1, -1))
+
+
+@dataclass
+class Recorder:
+    """Hints found on demand, and kept as they go into the certificate."""
+
+    choices: dict[str, Any]
+    hints: dict[str, Any] = field(default_factory=dict)
+    cuts: dict[str, list[str]] = field(default_factory=dict)
+
+    def hint(self, fact: Fact) -> Mapping[str, Any] | None:
+        """Search the hint for an inequality."""
+        found = _searched(fact)
+        if found is not None:
+            self.hints[str(fact)] = found
+        return found
+
+    def breakpoints(self, f: Expr) -> tuple[Fraction, ...]:
+        """Return the breakpoints that the exact splitting finds; none where it gives up."""
+        cuts = _breakpoints(f)
+        if cuts:
+            self.cuts[str(f)] = [str(x) for x in cuts]
+        return cuts
+
+    def choice(self, name: str) -> Any:
+        """Return a choice made for this proof."""
+        return self.choices.get(name)
+
+    @property
+    def proof(self) -> dict[str, Any]:
+        """What goes into the certificate."""
+        return {"hints": self.hints, "breakpoints": self.cuts, "choices": self.choices}
+
+
+@lru_cache(maxsize=2048)
+def _searched(fact: Fact) -> Mapping[str, Any] | None:
+    return hint(fact)
+
+
+@lru_cache(maxsize=256)
+def _breakpoints(f: Expr) -> tuple[Fraction, ...]:
+    try:
+        return tuple(p.low for p in split(f) if p.is_point and p.low is not None)
+    except UnsplitError:
+        return ()
+
+
+def accepted(f: Expr, certificate: Certificate) -> Certificate:
+    """Return the certificate with its proof once the verifier has replayed it, else UNKNOWN with the failing step."""
+    reason = ""
+    for choices in _choices(f, certificate):
+        recorder = Recorder(choices)
+        try:
+            replay(f, certificate, recorder)
+        except UnprovedError as error:
+            reason = reason or str(error)
+            continue
+        return replace(certificate, proof=recorder.proof)
+    short = reason if len(reason) < 200 else reason[:197] + "..."
+    return Certificate(certificate.claim, Verdict.UNKNOWN,
+                       f"the verifier did not replay ({certificate.because}): {short}")  # fmt: skip
+
+
+def _choices(f: Expr, certificate: Certificate) -> list[dict[str, Any]]:
+    """Return the choices worth trying for a proof, the likeliest first."""
+    base: dict[str, Any] = certificate.choices
+    form = as_rational(f)
+    if form is not None and form.shift:
+        base["shift"] = str(form.shift)
+    claim, verdict = certificate.claim, certificate.verdict
+    if verdict is Verdict.PROVED and certificate.value is not None and claim in (
+        "bounded_below", "lipschitz", "smooth", "strongly_convex",
+    ):  # fmt: skip
+        least = minimum(f) if claim == "bounded_below" else None
+        at = [] if least is None or "inf" in least.at else [Fraction(least.at)]
+        cuts = [x + d for x in _breakpoints(f) for d in (0, -1, 1)]
+        return [{**base, "near": str(x)} for x in dict.fromkeys([*at, *cuts, *NEAR])]
+    if claim == "monotone_decreasing" and verdict is Verdict.PROVED:
+        return [base, {**base, "by": "limit"}]
+    return [base]

@@ -1,0 +1,134 @@
+"""f as smooth pieces between given breakpoints, each max, min and where decided by inequalities. Part of the verifier."""
+
+__all__ = ["Hints", "Part", "UnprovedError", "parts", "prove", "same_at"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any, Protocol
+
+from gpo_theory.formula import Expr, rebuild
+from gpo_theory.inequality import Fact, at, holds
+
+
+class UnprovedError(Exception):
+    """A step of a proof that could not be replayed; the message says which."""
+
+
+class Hints(Protocol):
+    """What a certificate holds beside its verdict: hints for inequalities, breakpoints, and named choices."""
+
+    def hint(self, fact: Fact) -> Mapping[str, Any] | None:
+        """Return the hint for an inequality, None where none is needed."""
+
+    def breakpoints(self, f: Expr) -> tuple[Fraction, ...]:
+        """Return the points between which f is smooth."""
+
+    def choice(self, name: str) -> Any:
+        """Return a named choice of the proof, such as the theorem used; None where there is none."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """f on the open interval (low, high), None for an infinite end, or at the point low = high."""
+
+    low: Fraction | None
+    high: Fraction | None
+    f: Expr
+
+    @property
+    def is_point(self) -> bool:
+        """Whether it is a single breakpoint."""
+        return self.low is not None and self.low == self.high
+
+
+def prove(g: Expr, low: Fraction | None, high: Fraction | None, strict: bool, hints: Hints) -> None:
+    """Replay g >= 0 (strict: > 0) on (low, high); raises UnprovedError."""
+    fact = Fact(g, low, high, strict)
+    if not (holds(fact, None) or holds(fact, hints.hint(fact))):
+        raise UnprovedError(str(fact))
+
+
+def same_at(a: Expr, b: Expr, x: Fraction) -> bool:
+    """Whether two formulas have exactly the same value at x."""
+    difference = at(a - b, x)
+    return bool(difference.a == 0 and difference.b == 0)
+
+
+def parts(f: Expr, hints: Hints) -> list[Part]:
+    """Return the parts of f from left to right: interval, point, interval, ..., interval."""
+    cuts = hints.breakpoints(f)
+    if any(a >= b for a, b in pairwise(cuts)):
+        raise UnprovedError("breakpoints that do not rise")
+    out: list[Part] = []
+    for low, high in pairwise([None, *cuts, None]):
+        out += [Part(low, low, _at_point(f, low))] if low is not None else []
+        out.append(Part(low, high, _resolve(f, low, high, hints)))
+    return out
+
+
+def _inside(low: Fraction | None, high: Fraction | None) -> Fraction:
+    if low is None:
+        return Fraction(0) if high is None else high - 1
+    return low + 1 if high is None else (low + high) / 2
+
+
+def _resolve(node: Expr, low: Fraction | None, high: Fraction | None, hints: Hints) -> Expr:
+    """Replace each max, min and where by the branch that holds on the whole interval, which is proved."""
+    if node.head == "where":
+        truth = _truth(node.args[0], low, high, hints)
+        return _resolve(node.args[1] if truth else node.args[2], low, high, hints)
+    children = tuple(_resolve(child, low, high, hints) for child in node.children)
+    if node.head not in ("max", "min"):
+        return rebuild(node, children)
+    x, side = _inside(low, high), 1 if node.head == "max" else -1
+    best = children[0]
+    for other in children[1:]:
+        if at(side * (other - best), x).a > 0:
+            best = other
+    for other in children:
+        if other != best:
+            prove(side * (best - other), low, high, False, hints)
+    return best
+
+
+def _truth(condition: Expr, low: Fraction | None, high: Fraction | None, hints: Hints) -> bool:
+    if condition.head in ("and", "or"):
+        values = [_truth(part, low, high, hints) for part in condition.args]
+        return all(values) if condition.head == "and" else any(values)
+    a, b = (_resolve(side, low, high, hints) for side in condition.args)
+    if condition.head in (">", ">="):
+        a, b = b, a
+    strictly = condition.head in ("<", ">")
+    holding = at(b - a, _inside(low, high)).a > 0
+    prove(b - a if holding else a - b, low, high, strictly == holding, hints)
+    return bool(holding)
+
+
+def _at_point(node: Expr, x: Fraction) -> Expr:
+    """Decide every node at a single point by its exact value there."""
+    if node.head == "where":
+        return _at_point(node.args[1] if _true_at(node.args[0], x) else node.args[2], x)
+    children = tuple(_at_point(child, x) for child in node.children)
+    if node.head not in ("max", "min"):
+        return rebuild(node, children)
+    best, side = children[0], 1 if node.head == "max" else -1
+    for other in children[1:]:
+        best = other if _sign(side * (other - best), x) > 0 else best
+    return best
+
+
+def _true_at(condition: Expr, x: Fraction) -> bool:
+    if condition.head in ("and", "or"):
+        values = [_true_at(part, x) for part in condition.args]
+        return all(values) if condition.head == "and" else any(values)
+    sign = _sign(_at_point(condition.args[0], x) - _at_point(condition.args[1], x), x)
+    return {"<": sign < 0, "<=": sign <= 0, ">": sign > 0, ">=": sign >= 0}[condition.head]
+
+
+def _sign(g: Expr, x: Fraction) -> int:
+    value = at(g, x)
+    if value.a > 0 or value.b < 0 or value.a == value.b == 0:
+        return int(value.a > 0) - int(value.b < 0)
+    raise UnprovedError(f"the sign of {g} at x = {x}")

@@ -1,0 +1,106 @@
+"""Certificates as files: every verdict on a loss with its proof, and the replay that accepts or rejects them.
+
+The replay computes in mpmath's intervals and in rationals; it imports the language of formulas and nothing of the
+provers (flint, sympy), which a test asserts.
+"""
+
+__all__ = ["replay", "seal", "verify"]
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from gpo_theory.certificate import CLAIMS, Certificate, Verdict
+from gpo_theory.errors import InputError
+from gpo_theory.formula import Expr, substitute
+from gpo_theory.grammar import parse_formula
+from gpo_theory.inequality import Fact
+from gpo_theory.resolved import Hints, UnprovedError
+from gpo_theory.rules import RULES, Statement
+
+FIELDS = {"schema", "loss", "claims", "versions", "sha256"}
+CLAIM_FIELDS = {"verdict", "because", "witness", "value", "proof"}
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """The hints of a certificate, as they stand in its file."""
+
+    proof: Mapping[str, Any]
+
+    def hint(self, fact: Fact) -> Mapping[str, Any] | None:
+        return self.proof["hints"].get(str(fact))  # type: ignore[no-any-return]
+
+    def breakpoints(self, f: Expr) -> tuple[Fraction, ...]:
+        return tuple(Fraction(x) for x in self.proof["breakpoints"].get(str(f), ()))
+
+    def choice(self, name: str) -> Any:
+        return self.proof["choices"].get(name)
+
+
+def replay(f: Expr, certificate: Certificate, hints: Hints) -> None:
+    """Replay a proved or refuted certificate about a primitive formula; raises UnprovedError with the failing step."""
+    try:
+        RULES[certificate.claim, certificate.verdict](Statement(f, certificate, hints))
+    except (ArithmeticError, AssertionError, AttributeError, KeyError, StopIteration, TypeError, ValueError) as error:
+        raise UnprovedError(f"a malformed certificate ({error})") from error
+
+
+def seal(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document with its checksum, so that damage of any field is noticed before anything is replayed."""
+    body = {key: value for key, value in document.items() if key != "sha256"}
+    text = json.dumps(body, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    return {**body, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def verify(document: Mapping[str, Any]) -> dict[str, str]:
+    """Replay every verdict of a certificate file; returns {claim: verdict} and raises InputError at the first fault.
+
+    Claims that the file leaves unknown are not replayed: they claim nothing.
+    """
+    _check_form(document)
+    f = _formula(document["loss"])
+    verdicts: dict[str, str] = {}
+    for claim in CLAIMS:
+        entry = document["claims"][claim]
+        verdicts[claim] = entry["verdict"]
+        if entry["verdict"] == Verdict.UNKNOWN.value:
+            continue
+        certificate = Certificate(claim, Verdict(entry["verdict"]), entry["because"], entry["witness"], entry["value"])
+        try:
+            replay(f, certificate, _Recorded(entry["proof"] or {"hints": {}, "breakpoints": {}, "choices": {}}))
+        except UnprovedError as error:
+            raise InputError(f"{claim} {entry['verdict']}: not replayed: {error}") from None
+    if verdicts["total"] != Verdict.PROVED.value and set(verdicts.values()) != {Verdict.UNKNOWN.value}:
+        raise InputError("a verdict on a formula that is not shown to be defined on all of R")
+    return verdicts
+
+
+def _check_form(document: Mapping[str, Any]) -> None:
+    if not isinstance(document, Mapping) or set(document) != FIELDS or document["schema"] != 1:
+        raise InputError(f"not a certificate of schema 1: its fields must be {', '.join(sorted(FIELDS))}")
+    try:
+        sealed = seal(document)["sha256"]
+        complete = set(document["claims"]) == set(CLAIMS) and all(
+            set(entry) == CLAIM_FIELDS and entry["verdict"] in {v.value for v in Verdict}
+            for entry in document["claims"].values()
+        )
+    except (TypeError, ValueError):
+        raise InputError("not a certificate: its fields are malformed") from None
+    if sealed != document["sha256"]:
+        raise InputError("the checksum does not match: a field was changed")
+    if not complete:
+        raise InputError(f"not a certificate: it must answer {', '.join(CLAIMS)}")
+
+
+def _formula(loss: Mapping[str, Any]) -> Expr:
+    try:
+        values = {name: Fraction(value) for name, value in loss["parameters"].items()}
+        body = parse_formula(loss["formula"], values)
+        put_in = {Expr("parameter", (name,)): Expr.of(value) for name, value in values.items()}
+        return substitute(body, put_in).primitive()
+    except (KeyError, TypeError, AttributeError, ValueError, ZeroDivisionError) as error:
+        raise InputError(f"the loss of the certificate cannot be read: {error}") from None
