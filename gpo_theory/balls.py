@@ -11,7 +11,7 @@ import flint
 from flint import arb, arb_series, fmpq
 
 from gpo_theory.budget import spend
-from gpo_theory.formula import Expr
+from gpo_theory.formula import Expr, steps
 
 MAX_BITS = 4096
 _COMPARE: dict[str, Callable[[arb, arb], bool]] = {
@@ -120,14 +120,20 @@ def ball(x: Fraction | arb) -> arb:
     return arb(fmpq(x.numerator, x.denominator)) if isinstance(x, Fraction) else x
 
 
-_FUNCTIONS = {"exp", "log", "atan", "sin", "cos"}
+_FUNCTIONS = {"exp", "log", "atan", "erfc", "sin", "cos"}
 
 
 def _evaluate(node: Expr, x: Any) -> Any:
-    head, args = node.head, node.args
+    values: list[Any] = []
+    for head, inside, datum in steps(node):
+        values.append(_step(head, [values[i] for i in inside], datum, x))
+    return values[-1]
+
+
+def _step(head: str, parts: list[Any], datum: Fraction | None, x: Any) -> Any:
     match head:
         case "number":
-            return ball(args[0])
+            return ball(datum or Fraction(0))
         case "x":
             return x
         case "pi":
@@ -135,52 +141,31 @@ def _evaluate(node: Expr, x: Any) -> Any:
         case "e":
             return arb(1).exp()
         case "+":
-            return reduce(lambda a, b: a + b, (_evaluate(term, x) for term in args))
+            return reduce(lambda a, b: a + b, parts)
         case "*":
-            return reduce(lambda a, b: a * b, (_evaluate(factor, x) for factor in args))
+            return reduce(lambda a, b: a * b, parts)
         case "**":
-            return _power(_evaluate(args[0], x), args[1], x)
-        case "erfc":
-            inner = _evaluate(args[0], x)
-            return inner.erfc()
+            return _power(parts[0], datum if datum is not None else parts[1])
         case "max" | "min":
-            values = [_evaluate(argument, x) for argument in args]
-            return reduce(lambda a, b: a.max(b) if head == "max" else a.min(b), values)
+            return reduce(lambda a, b: a.max(b) if head == "max" else a.min(b), parts)
         case "where":
-            return _choose(args, x)
-    if head in _FUNCTIONS:
-        return getattr(_evaluate(args[0], x), head)()
-    raise ValueError(f"{head} is not a primitive function")
+            return arb.nan() if parts[0] is None else parts[1] if parts[0] else parts[2]
+        case "and" | "or":
+            decisive = head == "or"
+            return decisive if decisive in parts else None if None in parts else not decisive
+    if head in _COMPARE:
+        opposite = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}[head]
+        return True if _COMPARE[head](*parts) else False if _COMPARE[opposite](*parts) else None
+    if head not in _FUNCTIONS:
+        raise ValueError(f"{head} is not a primitive function")
+    return getattr(parts[0], head)()
 
 
-def _power(base: Any, exponent: Expr, x: Any) -> Any:
-    n = exponent.number
-    if n is not None and n.denominator == 1:
+def _power(base: Any, exponent: Any) -> Any:
+    if isinstance(exponent, Fraction) and exponent.denominator == 1:
         # Repeated multiplication: a ball to an integer power is NaN over zero in some versions.
-        value = reduce(lambda a, b: a * b, [base] * abs(int(n)))
-        return value if n > 0 else 1 / value
-    if n == Fraction(1, 2):
+        value = reduce(lambda a, b: a * b, [base] * abs(int(exponent)))
+        return value if exponent > 0 else 1 / value
+    if exponent == Fraction(1, 2):
         return base.sqrt()
-    return (base.log() * (ball(n) if n is not None else _evaluate(exponent, x))).exp()
-
-
-def _choose(args: tuple[Expr, ...], x: Any) -> Any:
-    truth = _holds(args[0], x)
-    if truth is None:
-        return arb.nan()
-    return _evaluate(args[1] if truth else args[2], x)
-
-
-def _holds(condition: Expr, x: Any) -> bool | None:
-    """Whether a condition holds at x; None where the balls cannot tell."""
-    if condition.head in ("and", "or"):
-        first, second = (_holds(part, x) for part in condition.args)
-        decisive = condition.head == "or"
-        if first is decisive or second is decisive:
-            return decisive
-        return None if first is None or second is None else not decisive
-    left, right = (_evaluate(side, x) for side in condition.args)
-    if _COMPARE[condition.head](left, right):
-        return True
-    opposite = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}[condition.head]
-    return False if _COMPARE[opposite](left, right) else None
+    return (base.log() * (ball(exponent) if isinstance(exponent, Fraction) else exponent)).exp()

@@ -1,6 +1,6 @@
 """The least value of f: is f bounded below, what is its infimum, and where is it attained?"""
 
-__all__ = ["Minimum", "bounded_below", "minimum"]
+__all__ = ["Infimum", "Minimum", "bounded_below", "infimum", "minimum"]
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,6 +10,7 @@ from math import inf
 from gpo_theory.balls import enclose, exact_value
 from gpo_theory.certificate import Certificate, proved, refuted, unknown
 from gpo_theory.constants import exact, text
+from gpo_theory.extremes import lowest, reached
 from gpo_theory.far import tail
 from gpo_theory.formula import Expr, substitute
 from gpo_theory.grammar import parse_constant
@@ -35,11 +36,15 @@ def bounded_below(f: Expr) -> Certificate:
     A continuous f on R is bounded below iff neither tail tends to -infinity. Refuted with a point where f < -1000.
     """
     claim = "bounded_below"
-    value = minimum(f)
-    number = {"exact": value.exact, "float": value.value} if value else None
+    try:
+        value = infimum(split(f))
+    except UnsplitError:
+        value = None
     low = facts(f).low
+    chosen = {"near": value.near} if value else {"floor": str(low)}
+    number = value.number if value else None
     if isinstance(low, Fraction):
-        return proved(claim, f"structure: f >= {low}", number)
+        return proved(claim, f"structure: f >= {low}", number, **chosen)
     sides = {"left": tail(f, -1), "right": tail(f, 1)}
     for name, side in sides.items():
         if side.verdict == "proved" and side.limit == "-inf":
@@ -51,7 +56,9 @@ def bounded_below(f: Expr) -> Certificate:
         return unknown(claim, "a tail is not known exactly")
     if not _bounded_on_compacts(f):
         return unknown(claim, "f is not shown to be bounded near its breakpoints")
-    return proved(claim, "f is bounded on compacts and neither tail tends to -infinity", number)
+    if value is None:
+        return unknown(claim, "neither tail tends to -infinity, but no lower bound was found")
+    return proved(claim, "f is bounded on compacts and neither tail tends to -infinity", number, **chosen)
 
 
 def _deep_point(f: Expr, side: int) -> Fraction | None:
@@ -99,6 +106,40 @@ def least(pieces: tuple[Piece, ...]) -> Minimum | None:
         edges = [(x, x) for x in (piece.low, piece.high) if x is not None]
         candidates += [_candidate(piece.f, near, x) for near, x in [*stationary, *edges]]
     return min(candidates, key=_rank)
+
+
+@dataclass(frozen=True)
+class Infimum:
+    """The infimum of a formula: exact text where known, a float, and a rational point that comes near it."""
+
+    exact: str | None
+    value: float
+    near: str
+
+    @property
+    def number(self) -> dict[str, str | float | None]:
+        """The value of a certificate."""
+        return {"exact": self.exact, "float": self.value}
+
+    @property
+    def negated(self) -> "Infimum":
+        """The supremum of the negated formula."""
+        plain = self.exact is not None and not any(sign in self.exact[1:] for sign in "+-")
+        return Infimum(self.exact.removeprefix("-") if self.exact and plain else None, abs(self.value), self.near)
+
+
+def infimum(pieces: tuple[Piece, ...]) -> Infimum | None:
+    """Return the infimum over the open pieces: exactly from the signs of the slope, else numerically."""
+    exactly, found = least(pieces), lowest(pieces)
+    if exactly is None:
+        return None if found is None else Infimum(found.exact, found.value, str(found.near))
+    if "inf" not in exactly.at:
+        near = Fraction(exactly.at)
+        inside = any(p.f for p in pieces if (p.low is None or p.low <= near) and (p.high is None or near <= p.high))
+        if inside:
+            return Infimum(exactly.exact, exactly.value, str(near))
+    far = reached(pieces, -1 if exactly.at == "-inf" else 1, exactly.value)
+    return Infimum(exactly.exact, exactly.value, str(far)) if far is not None else None
 
 
 def _rank(candidate: Minimum) -> tuple[float, bool, float]:

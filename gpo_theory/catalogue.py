@@ -3,10 +3,12 @@
 __all__ = ["ALIASES", "LOSSES", "find_loss"]
 
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 
 from gpo_theory.errors import InputError, ParseError, nearest
 from gpo_theory.loss import Loss, parse
+from gpo_theory.methods import METHODS, refusal
 from gpo_theory.transforms import robust, scaled, shifted, soft_label
 
 # name: (f(x), parameters at their defaults, source)
@@ -29,9 +31,16 @@ _TABLE: dict[str, tuple[str, dict[str, str], str]] = {
     "sigmoid": ("1/(1+exp(x))", {}, "Mason et al. 2000"),
     "unhinged": ("1-x", {}, "van Rooyen, Menon, Williamson 2015"),
     "ramp": ("min(2, max(0, 1-x))", {}, "Collobert et al. 2006"),
+    "psi_learning": ("2*min(1, max(0, 1-x))", {}, "Shen, Tseng, Zhang, Wong 2003"),
+    "dwd": ("where(x <= q/(1+q), 1-x, (q/((1+q)*x))**q/(1+q))", {"q": "1"},
+            "Marron, Todd, Ahn 2007; Wang and Zou 2018 for q"),
+    "lum": ("where(x < c/(1+c), 1-x, (a/((1+c)*x-c+a))**a/(1+c))", {"a": "1", "c": "0"}, "Liu, Zhang, Wu 2011"),
     "cauchy": ("log(1+(1-x)**2)", {}, "robust regression's Cauchy loss of the residual 1-x"),
     "welsch": ("1-exp(-(1-x)**2/2)", {}, "robust regression's Welsch loss of the residual 1-x"),
     "linex": ("exp(a*(1-x)) - a*(1-x) - 1", {"a": "1"}, "Varian 1975"),
+    "alpha_loss": ("alpha/(alpha-1)*(1-(1+exp(-x))**(1/alpha-1))", {"alpha": "2"},
+                   "Sypherd et al. 2019, arXiv 1906.02314"),
+    "spherical": ("1 - 1/sqrt(1+exp(-2*x))", {}, "spherical score with logit link"),
     "focal": ("-sigmoid(-x)**gamma*log(sigmoid(x))", {"gamma": "2"}, "Lin et al. 2017, arXiv 1708.02002"),
     "poly1": ("log(1+exp(-x)) + eps*sigmoid(-x)", {"eps": "1"}, "Leng et al. 2022, arXiv 2204.12511"),
     "canonical_boosting": ("(sqrt(4+x**2)-x)/2", {}, "Buja, Stuetzle, Shen 2005"),
@@ -43,6 +52,7 @@ _TABLE: dict[str, tuple[str, dict[str, str], str]] = {
     "huber": ("where(abs(1-x) <= delta, (1-x)**2/2, delta*(abs(1-x)-delta/2))", {"delta": "2"}, "Huber 1964"),
     "pinball": ("max(1-x, tau*(x-1))", {"tau": "1/4"}, "Huang, Shi, Suykens 2014"),
     "huberised_exponential": ("where(x < 0, 1-x, exp(-x))", {}, "lower extremal loss of proposition P5"),
+    "exponential_linear": ("where(x < 0, exp(-x), 1-x)", {}, "upper extremal loss of proposition P5"),
     "exo": ("sigmoid(x)*log(sigmoid(x)/(1-eps)) + sigmoid(-x)*log(sigmoid(-x)/eps)",
             {"eps": "0.001"}, "Ji et al. 2024, arXiv 2402.00856 (EXO, pairs)"),
     "discopop": ("log(1+exp(-x))*(1-sigmoid(x/tau)) + exp(-x)*sigmoid(x/tau)", {"tau": "0.05"},
@@ -57,13 +67,15 @@ _TABLE: dict[str, tuple[str, dict[str, str], str]] = {
 LOSSES: dict[str, Loss] = {
     name: parse(text, parameters, name=name, reference=source) for name, (text, parameters, source) in _TABLE.items()
 }
-LOSSES |= {
-    "ipo_tau": shifted(LOSSES["squared"], "-1/2", "ipo_tau"),
-    "cdpo": soft_label(LOSSES["logistic"], "0.1", "cdpo"),
-    "robust_dpo": robust(LOSSES["logistic"], "0.1", "robust_dpo"),
-    "offset_dpo": shifted(LOSSES["logistic"], "1", "offset_dpo"),
-    "half_exponential": scaled(LOSSES["exponential"], "1/2", "half_exponential"),
+# name: (the transform that makes it, source)
+_VARIANTS: dict[str, tuple[Loss, str]] = {
+    "ipo_tau": (shifted(LOSSES["squared"], "-1/2"), "Azar et al. 2023, arXiv 2310.12036 (IPO, x = tau rho)"),
+    "cdpo": (soft_label(LOSSES["logistic"], "0.1", "eps"), "Mitchell 2023, conservative DPO"),
+    "robust_dpo": (robust(LOSSES["logistic"], "0.1", "eps"), "Chowdhury et al. 2024, arXiv 2403.00409"),
+    "offset_dpo": (shifted(LOSSES["logistic"], 1, "delta"), "Amini et al. 2024, arXiv 2402.10571; SimPO's margin"),
+    "half_exponential": (scaled(LOSSES["exponential"], "1/2"), "the exponential loss made BT-exact with c = 1"),
 }
+LOSSES |= {name: replace(loss, name=name, reference=source) for name, (loss, source) in _VARIANTS.items()}
 
 # An alias names the loss, never the margin's aggregation: that is chosen apart (`margin="sum"` or `"mean"`).
 ALIASES: dict[str, str] = {
@@ -73,13 +85,16 @@ ALIASES: dict[str, str] = {
     "ipo-tau": "ipo_tau",
     "trl-ipo": "ipo_tau",
     "squared_hinge": "truncated_squared",
+    "exo-pair": "exo",
+    "lrml": "discopop",
 }
 
 
 def find_loss(text: str, parameters: Mapping[str, Fraction | int | str] | None = None) -> Loss:
     """Return the loss that `text` means: a catalogue name, an alias, or else a formula in x.
 
-    Raises InputError with the nearest name for a word that is none of these.
+    Raises InputError with the nearest name for a word that is none of these, and with the reason for the name of a
+    method whose loss is not of the form f(beta rho).
 
     >>> find_loss("dpo").name, find_loss("max(0,1-x)**2").formula
     ('logistic', 'max(0, 1 - x)**2')
@@ -87,11 +102,14 @@ def find_loss(text: str, parameters: Mapping[str, Fraction | int | str] | None =
     name = ALIASES.get(text, text)
     if name in LOSSES:
         return LOSSES[name].with_parameters(parameters or {})
+    reason = refusal(text)
+    if reason is not None:
+        raise InputError(reason)
     try:
         return parse(text, parameters)
     except ParseError as error:
         if text.replace("_", "").replace("-", "").isalnum() and not text[:1].isdigit():
             known = [*LOSSES, *ALIASES]
-            hint = nearest(text, known)
+            hint = nearest(text, [*known, *METHODS])
             raise InputError(f"unknown loss {text!r}{hint}; allowed: a formula in x, or {', '.join(known)}") from None
         raise error

@@ -43,12 +43,11 @@ def convex(f: Expr) -> Certificate:
         if fault is not None:
             return fault
     charts = list(curvature_charts(pieces))
-    if any(chart is None for _, chart in charts):
-        return unknown("convex", "f'' is not rational in x or in one exponential on every piece")
     for _, chart in charts:
         if chart is not None and -1 in chart.signs:
             return _refuted_by_sign(f, chart)
-    return proved("convex", "exact: f'' >= 0 on every piece, and f' does not fall at any breakpoint")
+    how = "balls" if any(chart is None for _, chart in charts) else "exact"
+    return proved("convex", f"{how}: f'' >= 0 on every piece, and f' does not fall at any breakpoint")
 
 
 def strictly_convex(f: Expr, is_convex: Certificate) -> Certificate:
@@ -66,9 +65,8 @@ def strictly_convex(f: Expr, is_convex: Certificate) -> Certificate:
         if chart is not None and 0 in chart.signs:
             a, b = _inside(piece)
             return refuted(claim, "f is affine on a piece", kind="chord", a=str(a), b=str(b), t="1/2")
-    if any(chart is None for _, chart in charts):
-        return unknown(claim, "f'' is not rational in x or in one exponential on every piece")
-    return proved(claim, "exact: f'' > 0 on every piece but for isolated points")
+    how = "balls" if any(chart is None for _, chart in charts) else "exact"
+    return proved(claim, f"{how}: f'' > 0 on every piece but for isolated points")
 
 
 def _inside(piece: Piece) -> tuple[Fraction, Fraction]:

@@ -1,9 +1,9 @@
 """The formula of a loss as a tree: built, printed, differentiated and evaluated without ever being text again."""
 
-__all__ = ["DEFINITIONS", "Expr", "substitute"]
+__all__ = ["DEFINITIONS", "Expr", "steps", "substitute"]
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -30,6 +30,14 @@ class Expr:
 
     head: str
     args: tuple[Any, ...] = ()
+    code: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Trees are keys of caches everywhere: a hash that walks the tree each time would cost more than the proofs.
+        object.__setattr__(self, "code", hash((self.head, self.args)))
+
+    def __hash__(self) -> int:
+        return self.code
 
     @staticmethod
     def x() -> "Expr":
@@ -238,6 +246,33 @@ def rebuild(node: Expr, children: tuple[Expr, ...]) -> Expr:
     if node.head == "**":
         return _power(*children)
     return Expr(node.head, children) if children else node
+
+
+Step = tuple[str, tuple[int, ...], Any]
+
+
+@lru_cache(maxsize=512)
+def steps(node: Expr) -> tuple[Step, ...]:
+    """Return a primitive formula as (head, places of its arguments, datum), in order, each common part once.
+
+    The datum is the value of a number, or the exponent of a rational power.
+
+    >>> steps(Expr.x() ** 2 + 1)
+    (('x', (), None), ('**', (0,), Fraction(2, 1)), ('number', (), Fraction(1, 1)), ('+', (1, 2), None))
+    """
+    places: dict[Expr, int] = {}
+    out: list[Step] = []
+
+    def place(part: Expr) -> int:
+        if part not in places:
+            power = part.args[1].number if part.head == "**" else None
+            inside = tuple(map(place, part.args[:1] if power is not None else part.children))
+            out.append((part.head, inside, part.number if part.head == "number" else power))
+            places[part] = len(out) - 1
+        return places[part]
+
+    place(node)
+    return tuple(out)
 
 
 @lru_cache(maxsize=4096)

@@ -331,7 +331,10 @@ class _Beyond:
         return self.add(self.add(a, self.scaled(cube, Fraction(-1, 3))), rest)
 
     def erfc(self, a: Terms) -> Terms:
-        """erfc u = exp(-u^2) / (u sqrt pi) (1 - 1/(2 u^2) + t 3/(4 u^4)), 0 <= t <= 1, for u > 0; 2 - erfc(-u) else."""
+        """erfc u = exp(-u^2)/(u sqrt pi) (1 - 1/(2u^2) + 3/(4u^4) - ... ), u > 0; 2 - erfc(-u) else.
+
+        The error of each partial sum lies between 0 and the next term (DLMF 7.12).
+        """
         size, c, _ = self.split(a)
         if size <= ONE:
             raise UnresolvedError
@@ -339,8 +342,12 @@ class _Beyond:
             return self.add({ONE: Fraction(2)}, self.scaled(self.erfc(self.scaled(a, Fraction(-1))), Fraction(-1)))
         square = self.multiply(a, a)
         below = self.power(square, Fraction(-1))
-        series = self.add({ONE: Fraction(1)}, self.scaled(below, Fraction(-1, 2)))
-        series = self.add(series, self.scaled(self.multiply(below, below), iv.mpf([0, 3]) / 4))
+        coefficients = [Fraction(1), Fraction(-1, 2), Fraction(3, 4), Fraction(-15, 8), Fraction(105, 16)]
+        power: Terms = {ONE: Fraction(1)}
+        series: Terms = {}
+        for coefficient in coefficients[:-1]:
+            series, power = self.add(series, self.scaled(power, coefficient)), self.multiply(power, below)
+        series = self.add(series, self.scaled(power, _ball(coefficients[-1]) * iv.mpf([0, 1])))
         front = self.multiply(self.exp(self.scaled(square, Fraction(-1))), self.power(a, Fraction(-1)))
         return self.scaled(self.multiply(front, series), Surd(Fraction(1), Fraction(-1, 2), 1))
 

@@ -3,12 +3,14 @@
 Part of the verifier: nothing here trusts the hint. Where the hint is wrong, the replay fails.
 """
 
-__all__ = ["Fact", "at", "holds"]
+__all__ = ["Fact", "at", "core", "holds"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache, reduce
 from itertools import pairwise
+from operator import add, mul
 from typing import Any
 
 from gpo_theory.formula import Expr, substitute
@@ -37,6 +39,34 @@ class Fact:
 def at(g: Expr, x: Fraction, bits: int = 80) -> Interval:
     """Return an interval for g(x), with what cancels as a formula cancelled first: f(0) - f(0) is exactly 0."""
     return interval(substitute(g, {X: Expr.of(x)}), x, x, bits)
+
+
+@lru_cache(maxsize=1024)
+def core(g: Expr) -> Expr:
+    """Return g without the factors common to all its terms that are positive on R by their shape: the sign is the same.
+
+    >>> from gpo_theory.grammar import parse_formula
+    >>> str(core(parse_formula("x*exp(-x)/(1+exp(x))**2 + 2*exp(-x)/(1+exp(x))").primitive()))
+    'x + 2*(1 + exp(x))'
+    """
+    terms = [_factors(term) for term in (g.args if g.head == "+" else (g,))]
+    shared = [base for base in terms[0] if all(base in term for term in terms) and _positive(base, None, None)]
+    least = {base: min(term[base] for term in terms) for base in shared}
+    if not least:
+        return g
+    kept = [{base: n - least.get(base, 0) for base, n in term.items()} for term in terms]
+    products = [reduce(mul, (base**n for base, n in term.items()), Expr.of(1)) for term in kept]
+    return reduce(add, products)
+
+
+def _factors(term: Expr) -> dict[Expr, Fraction]:
+    """Return {base: exponent} of a product; what has no rational exponent stands as a base of its own."""
+    out: dict[Expr, Fraction] = {}
+    for factor in term.args if term.head == "*" else (term,):
+        exponent = factor.args[1].number if factor.head == "**" else None
+        base = factor.args[0] if exponent is not None else factor
+        out[base] = out.get(base, Fraction(0)) + (exponent if exponent is not None else 1)
+    return out
 
 
 def holds(fact: Fact, hint: Mapping[str, Any] | None) -> bool:
@@ -70,9 +100,9 @@ def _within(g: Expr, low: Fraction | None, high: Fraction | None, strict: bool) 
 
 
 def _positive(g: Expr, low: Fraction | None, high: Fraction | None) -> bool:
-    """Whether g > 0 by its shape: 0 is a bound that no exponential reaches."""
+    """Whether g > 0 by its shape: 0 is a bound that no exponential and no Gaussian tail reaches."""
     match g.head:
-        case "exp":
+        case "exp" | "erfc":
             return True
         case "+":
             return all(interval(p, low, high).a >= 0 for p in g.args) and any(_positive(p, low, high) for p in g.args)
@@ -131,7 +161,7 @@ def _on_box(g: Expr, a: Fraction, b: Fraction, strict: bool, free: tuple[bool, b
         return False
     slope = g.diff()
     middle = (a + b) / 2
-    found = at(g, middle, bits) + interval(slope, a, b, bits) * (span(a, b) - span(middle, middle))
+    found = interval(g, middle, middle, bits) + interval(slope, a, b, bits) * (span(a, b) - span(middle, middle))
     if found.a > 0 or (found.a >= 0 and not strict):
         return True
     for end, rise, may_be_zero in ((a, slope, free[0]), (b, -slope, free[1])):

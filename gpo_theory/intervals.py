@@ -4,18 +4,16 @@ __all__ = ["Interval", "interval", "span"]
 
 from collections.abc import Callable
 from fractions import Fraction
-from functools import lru_cache, reduce
+from functools import reduce
 from operator import add, mul
 from typing import Any
 
 from mpmath import iv, libmp, mp
 
 from gpo_theory.budget import spend
-from gpo_theory.formula import Expr
+from gpo_theory.formula import Expr, steps
 
 Interval = Any  # mpmath's interval type is not typed
-Step = tuple[str, tuple[int, ...], Any]
-LINE = (None, None)
 
 
 def interval(g: Expr, low: Fraction | None, high: Fraction | None, bits: int = 80) -> Interval:
@@ -27,7 +25,7 @@ def interval(g: Expr, low: Fraction | None, high: Fraction | None, bits: int = 8
     """
     before, iv.prec = iv.prec, bits
     try:
-        return _run(_program(g), span(low, high))
+        return _run(steps(g), span(low, high))
     finally:
         iv.prec = before
 
@@ -43,28 +41,10 @@ def _ratio(value: Fraction) -> Interval:
     return iv.mpf(value.numerator) / value.denominator
 
 
-@lru_cache(maxsize=256)
-def _program(g: Expr) -> tuple[Step, ...]:
-    """Return the formula as a list of steps, each common part once."""
-    places: dict[Expr, int] = {}
-    steps: list[Step] = []
-
-    def place(node: Expr) -> int:
-        if node not in places:
-            power = node.head == "**" and node.args[1].number is not None
-            inside = tuple(map(place, node.args[:1] if power else node.children))
-            steps.append((node.head, inside, node.args[1].number if power else node.args[:1]))
-            places[node] = len(steps) - 1
-        return places[node]
-
-    place(g)
-    return tuple(steps)
-
-
-def _run(program: tuple[Step, ...], x: Interval) -> Interval:
+def _run(program: tuple[Any, ...], x: Interval) -> Interval:
+    spend()
     values: list[Any] = []
     for head, inside, data in program:
-        spend()
         values.append(_step(head, [values[i] for i in inside], data, x))
     return values[-1]
 
@@ -74,7 +54,7 @@ def _step(head: str, parts: list[Any], data: Any, x: Interval) -> Any:
         case "x":
             return x
         case "number":
-            return _ratio(data[0])
+            return _ratio(data)
         case "+" | "*":
             return reduce(add if head == "+" else mul, parts)
         case "**":

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from gpo_theory.balls import enclose
-from gpo_theory.bounds import Minimum, least
+from gpo_theory.bounds import infimum
 from gpo_theory.breakpoints import joints
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
 from gpo_theory.far import tail
@@ -48,11 +48,11 @@ def strongly_convex(f: Expr, is_convex: Certificate) -> Certificate:
 
     def decide(pieces: Pieces) -> Certificate:
         curved = _mapped(pieces, lambda g: g.diff().diff())
-        modulus = least(curved)
+        modulus = infimum(curved)
         if modulus is None:
-            return unknown(claim, "the least value of f'' is not known exactly")
+            return unknown(claim, "the least value of f'' is not known")
         if modulus.value > 0:
-            return proved(claim, "f is convex and f'' is bounded away from 0", _value(modulus))
+            return proved(claim, "f is convex and f'' is bounded away from 0", modulus.number, near=modulus.near)
         x = _where(curved, lambda value: value < SMALL)
         if x is None:
             return unknown(claim, "f'' tends to 0 too slowly for a witness")
@@ -87,22 +87,12 @@ def _sup(claim: str, pieces: Pieces, operate: Callable[[Expr], Expr], name: str)
             x = _where(mapped, lambda value: abs(value) > LARGE)
             if x is not None:
                 return refuted(claim, f"{name} is unbounded; |{name}({x})| > {LARGE}", kind="point", x=str(x))
-    low, high = least(mapped), least(_mapped(mapped, lambda g: -g))
+    low, high = infimum(mapped), infimum(_mapped(mapped, lambda g: -g))
     if low is None or high is None:
-        return unknown(claim, f"the range of {name} is not known exactly")
+        return unknown(claim, f"the range of {name} is not known")
     # inf g and inf (-g): whichever lies further below 0 holds the supremum of |g|.
-    bound = min((low, high), key=lambda m: m.value)
-    return proved(claim, f"|{name}| is bounded on every piece", _value(bound))
-
-
-def _value(extreme: Minimum) -> dict[str, str | float | None]:
-    exact = extreme.exact.removeprefix("-") if extreme.exact and _plain(extreme.exact) else None
-    return {"exact": exact, "float": abs(extreme.value)}
-
-
-def _plain(text: str) -> bool:
-    """Whether removing a leading minus sign negates the text."""
-    return not any(sign in text[1:] for sign in "+-")
+    bound = min((low, high), key=lambda m: m.value).negated
+    return proved(claim, f"|{name}| is bounded on every piece", bound.number, near=bound.near)
 
 
 def _where(pieces: Pieces, holds: Callable[[float], bool]) -> Fraction | None:

@@ -1,6 +1,6 @@
 """A formula split at its exact breakpoints into smooth pieces: no max, min or where is left on any of them."""
 
-__all__ = ["Piece", "UnsplitError", "split"]
+__all__ = ["Piece", "UnsplitError", "breakpoints", "split"]
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -53,6 +53,16 @@ def split(f: Expr) -> tuple[Piece, ...]:
     1 1 0
     1 None 0
     """
+    return _merged(_fine(f))
+
+
+def breakpoints(f: Expr) -> tuple[Fraction, ...]:
+    """Return every point at which a decision inside f changes, also where f itself does not."""
+    return tuple(piece.low for piece in _fine(f) if piece.is_point and piece.low is not None)
+
+
+@lru_cache(maxsize=512)
+def _fine(f: Expr) -> list[Piece]:
     todo, done = [Piece(None, None, f)], list[Piece]()
     while todo:
         spend()
@@ -64,7 +74,7 @@ def split(f: Expr) -> tuple[Piece, ...]:
         todo += _cut(piece, node)
         if len(todo) + len(done) > MAX_PIECES:
             raise UnsplitError(f"more than {MAX_PIECES} pieces")
-    return _merged(sorted(done, key=_place))
+    return sorted(done, key=_place)
 
 
 def _place(piece: Piece) -> tuple[int, Fraction, int]:

@@ -3,13 +3,13 @@
 `python -m gpo_theory.plots FILE` draws the picture of the README, the paper's six losses with f' and f''.
 """
 
-__all__ = ["colour", "picture", "save", "shapes", "slope_tails"]
+__all__ = ["colour", "draw_line", "picture", "save", "shapes", "slope_tails"]
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from gpo_theory.loss import Loss
 
@@ -51,7 +51,7 @@ def shapes(losses: Sequence[Loss], low: float = -3.0, high: float = 3.0) -> "Fig
     x = np.linspace(low, high, 1201)
     for loss in losses:
         for order, (axes, values) in enumerate(zip(panels, _derivatives(loss, x), strict=True)):
-            line = _line(axes, loss.name, x, values)
+            line = draw_line(axes, loss.name, x, values)
             line.set_gid(f"{loss.name}-{order}")
     for axes, name, limits in zip(panels, _NAMES, ((-0.3, 5.0), (-5.0, 1.0), (-0.4, 3.0)), strict=True):
         axes.set(xlabel=_SCALED_MARGIN, title=name, ylim=limits, xlim=(low, high))
@@ -71,10 +71,18 @@ def slope_tails(losses: Sequence[Loss], axes: "Axes | None" = None, high: float 
     x = np.linspace(0.0, high, 1201)
     for loss in losses:
         slope = -_derivatives(loss, x)[1]
-        _line(axes, loss.name, x, np.where(slope > 0, slope, np.nan))
+        draw_line(axes, loss.name, x, np.where(slope > 0, slope, np.nan))
     axes.set(yscale="log", xlim=(0, high), xlabel=_SCALED_MARGIN, ylabel="push $-f'(x)$")
     axes.legend()
     return axes
+
+
+def draw_line(axes: "Axes", name: str, x: ArrayLike, y: ArrayLike) -> "Line2D":
+    """Draw one line for a catalogue loss, in its colour and with its dashes, labelled with its name."""
+    (line,) = axes.plot(x, y, color=colour(name), label=name.replace("_", " "), linewidth=1.8)
+    if name in _DASHES:
+        line.set_dashes(_DASHES[name])
+    return line
 
 
 def picture(path: "Path | str") -> None:
@@ -90,13 +98,6 @@ def save(figure: "Figure", path: "Path | str") -> None:
 
     with rc_context({"svg.hashsalt": "gpo"}):
         figure.savefig(path, metadata={"Date": None, "Creator": None} if str(path).endswith("svg") else None)
-
-
-def _line(axes: "Axes", name: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> "Line2D":
-    (line,) = axes.plot(x, y, color=colour(name), label=name.replace("_", " "), linewidth=1.8)
-    if name in _DASHES:
-        line.set_dashes(_DASHES[name])
-    return line
 
 
 def _axes() -> "Axes":

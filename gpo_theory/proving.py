@@ -8,17 +8,13 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from gpo_theory.bounds import minimum
 from gpo_theory.certificate import Certificate, Verdict
 from gpo_theory.formula import Expr
 from gpo_theory.inequality import Fact
-from gpo_theory.pieces import UnsplitError, split
-from gpo_theory.rational import as_rational
+from gpo_theory.pieces import UnsplitError, breakpoints
 from gpo_theory.resolved import UnprovedError
-from gpo_theory.search import hint
+from gpo_theory.search import hint, shifts_of
 from gpo_theory.verify import replay
-
-NEAR = tuple(Fraction(s * n) for n in (0, 1, 2, 4, 8, 16, 32, 64, 256, 2**12, 2**20, 2**40) for s in (1, -1))
 
 
 @dataclass
@@ -58,10 +54,9 @@ def _searched(fact: Fact) -> Mapping[str, Any] | None:
     return hint(fact)
 
 
-@lru_cache(maxsize=256)
 def _breakpoints(f: Expr) -> tuple[Fraction, ...]:
     try:
-        return tuple(p.low for p in split(f) if p.is_point and p.low is not None)
+        return breakpoints(f)
     except UnsplitError:
         return ()
 
@@ -84,18 +79,10 @@ def accepted(f: Expr, certificate: Certificate) -> Certificate:
 
 def _choices(f: Expr, certificate: Certificate) -> list[dict[str, Any]]:
     """Return the choices worth trying for a proof, the likeliest first."""
-    base: dict[str, Any] = certificate.choices
-    form = as_rational(f)
-    if form is not None and form.shift:
-        base["shift"] = str(form.shift)
-    claim, verdict = certificate.claim, certificate.verdict
-    if verdict is Verdict.PROVED and certificate.value is not None and claim in (
-        "bounded_below", "lipschitz", "smooth", "strongly_convex",
-    ):  # fmt: skip
-        least = minimum(f) if claim == "bounded_below" else None
-        at = [] if least is None or "inf" in least.at else [Fraction(least.at)]
-        cuts = [x + d for x in _breakpoints(f) for d in (0, -1, 1)]
-        return [{**base, "near": str(x)} for x in dict.fromkeys([*at, *cuts, *NEAR])]
-    if claim == "monotone_decreasing" and verdict is Verdict.PROVED:
+    base = certificate.choices
+    shifts = shifts_of(f)
+    if shifts:
+        base["shift"] = str(shifts[0])
+    if certificate.claim == "monotone_decreasing" and certificate.verdict is Verdict.PROVED:
         return [base, {**base, "by": "limit"}]
     return [base]

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 from gpo_theory.formula import Expr, rebuild
-from gpo_theory.inequality import Fact, at, holds
+from gpo_theory.inequality import Fact, at, core, holds
 
 
 class UnprovedError(Exception):
@@ -45,7 +45,7 @@ class Part:
 
 def prove(g: Expr, low: Fraction | None, high: Fraction | None, strict: bool, hints: Hints) -> None:
     """Replay g >= 0 (strict: > 0) on (low, high); raises UnprovedError."""
-    fact = Fact(g, low, high, strict)
+    fact = Fact(core(g), low, high, strict)
     if not (holds(fact, None) or holds(fact, hints.hint(fact))):
         raise UnprovedError(str(fact))
 

@@ -506,7 +506,7 @@ def _by_gap(s: Statement) -> None:
     """
     low, middle, high = (Fraction(x) for x in s.hints.choice("bracket"))
     level = Fraction(s.hints.choice("level"))
-    _need(0 <= low <= middle <= high, "0 <= a1 <= a <= a2")
+    _need(0 <= low <= middle <= high and low < high, "0 <= a1 <= a <= a2")
     mean = (s.f + substitute(s.f, {X: -X})) / 2
     pieces = parts(mean, s.hints)
     _continuous(pieces)
@@ -609,7 +609,8 @@ def _ratio_is(pieces: list[Part], rate: Fraction) -> bool:
                 continue
             factor = Expr("exp", (rate * X,)) if rate else Expr.of(1)
             difference = substitute(q.f.diff(), {X: -X}) - factor * p.f.diff()
-            if difference.number == 0:
+            flat = interval(difference, ZERO, None)
+            if flat.a == 0 and flat.b == 0:  # it cancels as written
                 continue
             if not equals(difference, Quotient((), (Fraction(1),), _common_slope(difference))):
                 return False

@@ -4,7 +4,7 @@ It decides in exact arithmetic (roots of polynomials) or in Arb's balls, and ask
 begin. What it finds is worth nothing until the verifier has replayed it.
 """
 
-__all__ = ["hint"]
+__all__ = ["hint", "shifts_of"]
 
 from collections.abc import Mapping
 from fractions import Fraction
@@ -21,7 +21,7 @@ from gpo_theory.inequality import Fact
 from gpo_theory.rational import Rational, as_rational, sign_chart
 
 STARTS = tuple(map(Fraction, (8, 16, 32, 64, 256, 1024, 2**14)))
-MOST_BOXES, SMALLEST = 400, Fraction(1, 2**14)
+MOST_BOXES, SMALLEST = 1200, Fraction(1, 2**26)
 EXACT_DEGREE = 40
 
 
@@ -65,15 +65,17 @@ def _cover(fact: Fact, shift: Fraction) -> Mapping[str, Any] | None:
     if low >= high:
         low, high = (low, low + 1) if fact.high is None else (high - 1, high)
     for bits in (80, 320):
-        cuts = _boxes(fact, low, high, bits)
-        if cuts is not None:
+        cuts, narrow = _boxes(fact, low, high, bits)
+        if cuts:
             return out | {"cuts": [str(c) for c in cuts]} | ({"bits": bits} if bits != 80 else {})
+        if not narrow:  # more digits help only where a box could not be told although it was small
+            return None
     return None
 
 
 def _half_line(fact: Fact, side: int, shift: Fraction) -> tuple[Fraction, Fraction] | None:
     """Return (x, shift) where the leading term decides the sign from x on."""
-    own = _shifts(fact.g)
+    own = shifts_of(fact.g)
     for start in STARTS:
         for s in dict.fromkeys((shift, Fraction(0), *own)):
             spend()
@@ -91,7 +93,7 @@ def _half_line(fact: Fact, side: int, shift: Fraction) -> tuple[Fraction, Fracti
     return None
 
 
-def _shifts(g: Expr) -> list[Fraction]:
+def shifts_of(g: Expr) -> list[Fraction]:
     """Return where the arguments of exponentials vanish: there their coefficients are rational."""
     out: list[Fraction] = []
     for node in g.walk():
@@ -102,11 +104,12 @@ def _shifts(g: Expr) -> list[Fraction]:
     return list(dict.fromkeys(out))[:3]
 
 
-def _boxes(fact: Fact, low: Fraction, high: Fraction, bits: int) -> list[Fraction] | None:
-    """Return cuts of [low, high] between which balls show the sign, halving where they do not."""
+def _boxes(fact: Fact, low: Fraction, high: Fraction, bits: int) -> tuple[list[Fraction], bool]:
+    """Return cuts of [low, high] between which balls show the sign, none (and whether a box was small) if they do not."""
     orders = [fact.g, fact.g.diff()]
     orders += [orders[1].diff()]
-    todo, done = [(low, high)], list[Fraction]()
+    inner = sorted(x for x in shifts_of(fact.g) if low < x < high)
+    todo, done = list(reversed(list(pairwise([low, *inner, high])))), list[Fraction]()
     while todo:
         spend()
         a, b = todo.pop()
@@ -114,10 +117,10 @@ def _boxes(fact: Fact, low: Fraction, high: Fraction, bits: int) -> list[Fractio
             done.append(b)
             continue
         if b - a < SMALLEST or len(todo) + len(done) > MOST_BOXES or _fails(fact, (a + b) / 2, bits):
-            return None
+            return [], b - a < SMALLEST
         middle = (a + b) / 2
         todo += [(middle, b), (a, middle)]
-    return [low, *done]
+    return [low, *done], False
 
 
 def _fails(fact: Fact, x: Fraction, bits: int) -> bool:
@@ -145,6 +148,9 @@ def _shown(orders: list[Expr], a: Fraction, b: Fraction, fact: Fact, bits: int, 
     if linear > 0:
         return True
     for end, rise, is_free in ((a, 1, free[0]), (b, -1, free[1])):
+        # A rise from an inner cut matters only where g touches 0 there.
+        if end not in (fact.low, fact.high) and not enclose(g, end, bits).contains(0):
+            continue
         start = enclose(substitute(g, {Expr.x(): Expr.of(end)}), end, bits)
         if not (start > 0 or (start >= 0 and (is_free or not fact.strict))):
             continue

@@ -1,57 +1,153 @@
 """New losses from old: each variant of the field is a transform of f, so that no formula is written twice."""
 
-__all__ = ["robust", "scaled", "shifted", "soft_label"]
+__all__ = ["continued", "robust", "scaled", "shifted", "smoothed", "soft_label"]
 
 from fractions import Fraction
 
+from gpo_theory.balls import enclose, exact_value
+from gpo_theory.breakpoints import joints
 from gpo_theory.errors import InputError
-from gpo_theory.formula import Expr, substitute
+from gpo_theory.formula import Expr, call, rebuild, substitute
 from gpo_theory.loss import Loss
+from gpo_theory.pieces import Piece, UnsplitError, split
 
 X = Expr.x()
+Number = Fraction | int | str
 
 
-def soft_label(loss: Loss, flip: Fraction | str, name: str | None = None) -> Loss:
+def soft_label(loss: Loss, flip: Number, parameter: str | None = None) -> Loss:
     """Return (1 - e) f(x) + e f(-x), the loss under labels believed to be flipped at rate e, 0 <= e < 1/2.
 
-    With the logistic loss this is cDPO, logistic + e x (proposition P8).
+    With the logistic loss this is cDPO, logistic + e x (proposition P8). `parameter` keeps e under that name.
 
     >>> from gpo_theory.catalogue import LOSSES
     >>> soft_label(LOSSES["unhinged"], "1/4").formula
     '3*(1 - x)/4 + (1 + x)/4'
     """
-    e = _rate(flip)
-    return _made(loss, (1 - e) * loss.f + e * _at(loss, -X), name or f"soft_label({loss.name}, {e})")
+    e, values = _dial(_rate(flip), parameter, loss)
+    return _made("soft_label", loss, flip, (1 - e) * loss.body + e * _at(loss, -X), values)
 
 
-def robust(loss: Loss, flip: Fraction | str, name: str | None = None) -> Loss:
+def robust(loss: Loss, flip: Number, parameter: str | None = None) -> Loss:
     """Return ((1 - e) f(x) - e f(-x)) / (1 - 2e), unbiased for clean data under flip rate e, 0 <= e < 1/2.
 
-    With the logistic loss this is robust DPO, logistic - e x / (1 - 2e) (proposition P8).
+    With the logistic loss this is robust DPO, logistic - e x / (1 - 2e) (proposition P8). It undoes the flips: its
+    soft label at the same e is f itself.
+
+    >>> from gpo_theory.catalogue import LOSSES
+    >>> robust(LOSSES["unhinged"], "1/4").formula
+    '2*(3*(1 - x)/4 - (1 + x)/4)'
     """
-    e = _rate(flip)
-    return _made(loss, ((1 - e) * loss.f - e * _at(loss, -X)) / (1 - 2 * e), name or f"robust({loss.name}, {e})")
+    e, values = _dial(_rate(flip), parameter, loss)
+    return _made("robust", loss, flip, ((1 - e) * loss.body - e * _at(loss, -X)) / (1 - 2 * e), values)
 
 
-def shifted(loss: Loss, delta: Fraction | str, name: str | None = None) -> Loss:
-    """Return f(x - delta): the same loss with a margin offset, as in offset DPO and SimPO."""
-    return _made(loss, _at(loss, X - Fraction(delta)), name or f"shifted({loss.name}, {delta})")
+def shifted(loss: Loss, delta: Number, parameter: str | None = None) -> Loss:
+    """Return f(x - delta): the same loss with a margin offset, as in offset DPO and SimPO.
+
+    >>> from gpo_theory.catalogue import LOSSES
+    >>> shifted(LOSSES["hinge"], 1, "delta").formula
+    'max(0, 1 - x + delta)'
+    """
+    d, values = _dial(Fraction(delta), parameter, loss)
+    return _made("shifted", loss, delta, _at(loss, X - d), values)
 
 
-def scaled(loss: Loss, factor: Fraction | str, name: str | None = None) -> Loss:
-    """Return f(k x): the same loss at k times the beta."""
-    return _made(loss, _at(loss, Fraction(factor) * X), name or f"scaled({loss.name}, {factor})")
+def scaled(loss: Loss, factor: Number, parameter: str | None = None) -> Loss:
+    """Return f(k x): the same loss at k times the beta.
+
+    >>> from gpo_theory.catalogue import LOSSES
+    >>> scaled(LOSSES["exponential"], "1/2").formula
+    'exp(-x/2)'
+    """
+    k, values = _dial(Fraction(factor), parameter, loss)
+    return _made("scaled", loss, factor, _at(loss, k * X), values)
+
+
+def smoothed(loss: Loss, width: Number) -> Loss:
+    """Return f with every kink rounded over `width` on either side: f + sum_t J_t max(0, h - |x - t|)^2 / (4h).
+
+    t runs over the kinks of f, J_t = f'(t+) - f'(t-) is the jump of its slope and h the width. The result is
+    continuously differentiable, equals f beyond the windows, and is convex where f is; for a piecewise linear f it is
+    the average of f over [x - h, x + h]. The hinge becomes Chapelle's Huberised hinge. Raises InputError where f jumps
+    or a kink is not at a rational point.
+
+    >>> from gpo_theory.catalogue import LOSSES
+    >>> smoothed(LOSSES["hinge"], "1/2").formula
+    'max(0, 1 - x) + max(0, 1/2 - abs(x - 1))**2/2'
+    """
+    h, body = Fraction(width), loss.f
+    if h <= 0:
+        raise InputError(f"width {width} is not positive")
+    pieces = _pieces(loss)
+    for i, joint in enumerate(joints(pieces)):
+        if joint.continuous is not True:
+            raise InputError(f"{loss.formula!r} is not continuous at x = {joint.x}: only kinks can be smoothed")
+        if joint.bend:
+            jump = _constant(pieces[2 * i + 2].f.diff() - pieces[2 * i].f.diff(), joint.x)
+            body = body + jump * call("max", Expr.of(0), h - call("abs", X - joint.x)) ** 2 / (4 * h)
+    return _made("smoothed", loss, width, body, {})
+
+
+def continued(loss: Loss, at: Number, side: str) -> Loss:
+    """Return f with its tangent at the knee x = `at` in place of f beyond it, on the "left" or on the "right".
+
+    The tangent is that of the side that is kept, so the result is continuously differentiable at the knee. This bounds
+    the slope of a loss that grows too fast. Raises InputError where f is not defined at the knee.
+
+    >>> from gpo_theory.catalogue import LOSSES
+    >>> continued(LOSSES["exponential"], 0, "left").formula
+    'where(x < 0, 1 - x, exp(-x))'
+    """
+    if side not in ("left", "right"):
+        raise InputError(f"side {side!r}; allowed: left, right")
+    knee = Fraction(at)
+    kept = next(p for p in _pieces(loss) if not p.is_point and _reaches(p, knee, side))
+    if not enclose(kept.f.diff(), knee).is_finite():
+        raise InputError(f"{loss.formula!r} has no tangent at x = {at}")
+    tangent = _constant(kept.f, knee) + _constant(kept.f.diff(), knee) * (X - knee)
+    beyond = call("<" if side == "left" else ">", X, Expr.of(knee))
+    return _made("continued", loss, f"{at}, {side}", call("where", beyond, tangent, loss.f), {})
+
+
+def _reaches(piece: Piece, knee: Fraction, side: str) -> bool:
+    """Whether the piece touches the knee from the side that is kept."""
+    if side == "left":
+        return (piece.low is None or piece.low <= knee) and (piece.high is None or knee < piece.high)
+    return (piece.low is None or piece.low < knee) and (piece.high is None or knee <= piece.high)
+
+
+def _pieces(loss: Loss) -> tuple[Piece, ...]:
+    try:
+        return split(loss.f.primitive())
+    except UnsplitError as error:
+        raise InputError(f"{loss.formula!r} cannot be split into smooth pieces: {error}") from None
+
+
+def _constant(node: Expr, x: Fraction) -> Expr:
+    """Return the value at x as a formula without x, with all that is rational folded."""
+    value = exact_value(node, x)
+    return Expr.of(value) if value is not None else rebuild(node, tuple(_constant(child, x) for child in node.children))
 
 
 def _at(loss: Loss, argument: Expr) -> Expr:
-    return substitute(loss.f, {X: argument})
+    return substitute(loss.body, {X: argument})
 
 
-def _made(loss: Loss, body: Expr, name: str) -> Loss:
-    return Loss(name, body, {}, loss.reference)
+def _dial(value: Fraction, parameter: str | None, loss: Loss) -> tuple[Expr, dict[str, Fraction]]:
+    """Return the number of a transform as a formula, by name where it is to stay a parameter, and all the values."""
+    if parameter is None:
+        return Expr.of(value), dict(loss.parameters)
+    if parameter in loss.parameters:
+        raise InputError(f"loss {loss.name!r} has a parameter {parameter!r} already; choose another name")
+    return Expr("parameter", (parameter,)), {**loss.parameters, parameter: value}
 
 
-def _rate(flip: Fraction | str) -> Fraction:
+def _made(transform: str, loss: Loss, number: Number, body: Expr, values: dict[str, Fraction]) -> Loss:
+    return Loss(f"{transform}({loss.name}, {number})", body, values, loss.reference)
+
+
+def _rate(flip: Number) -> Fraction:
     e = Fraction(flip)
     if not 0 <= e < Fraction(1, 2):
         raise InputError(f"flip rate {flip} is outside 0 <= e < 1/2")

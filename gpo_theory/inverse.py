@@ -1,0 +1,186 @@
+"""A quotient of two slopes solved for x: exact algebra on formulas that come down to one invertible expression of x.
+
+x, exp(k x), atan and whatever else occurs stand as independent symbols; where all but one of them cancel, and the rest
+is of degree one or two in it, the equation is solved by radicals.
+"""
+
+__all__ = ["inverses"]
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import reduce
+from math import gcd, lcm
+from typing import Any
+
+from gpo_theory.budget import spend
+import sympy
+from gpo_theory.formula import Expr, call
+
+LARGEST = 120  # nodes of a formula that is handed to the algebra
+X = Expr.x()
+
+
+class _UnsolvedError(Exception):
+    pass
+
+
+def inverses(above: Expr, below: Expr, weights: tuple[Expr, Expr]) -> list[Expr]:
+    """Return the solutions x of w above(x) = u below(x), weights = (u, w), as formulas in what the weights hold.
+
+    Every branch of a square root is listed: which of them is meant, if any, is the caller's to check.
+
+    >>> from gpo_theory.grammar import parse_formula
+    >>> p = parse_formula("p", ["p"])
+    >>> [str(x) for x in inverses(parse_formula("-2*x-2"), parse_formula("2*x-2"), (p, 1 - p))]
+    ['2*p - 1']
+    """
+    if sum(1 for side in (above, below) for _ in side.walk()) > LARGEST:
+        return []
+    try:
+        return list(_solutions(above, below, weights))
+    except _UnsolvedError:
+        return []
+
+
+def _solutions(above: Expr, below: Expr, weights: tuple[Expr, Expr]) -> Iterator[Expr]:
+    symbols = _Symbols(_unit(above, below))
+    denominator = symbols.read(below)
+    if denominator == 0:
+        raise _UnsolvedError
+    ratio = sympy.cancel(symbols.read(above) / denominator)
+    if len(symbols.generators & ratio.free_symbols) == 2:
+        ratio = symbols.paired(ratio)
+    if len(symbols.generators & ratio.free_symbols) != 1:
+        raise _UnsolvedError
+    y = (symbols.generators & ratio.free_symbols).pop()
+    top, bottom, n = _root(*sympy.fraction(ratio), y)
+    u, w = (symbols.read(weight) if n == 1 else symbols.symbol(weight ** Fraction(1, n)) for weight in weights)
+    a = sympy.Poly(sympy.expand(w * top - u * bottom), y).all_coeffs()[::-1]
+    if len(a) == 2:
+        yield from symbols.unwrap(y, symbols.back(sympy.cancel(-a[0] / a[1])))
+    elif len(a) == 3:
+        middle, last = (symbols.back(sympy.factor(c)) for c in (-a[1], 2 * a[2]))
+        root = symbols.back(sympy.factor(a[1] ** 2 - 4 * a[0] * a[2])) ** Fraction(1, 2)
+        for sign in (1, -1):
+            yield from symbols.unwrap(y, (middle + sign * root) / last)
+
+
+def _root(top: Any, bottom: Any, y: Any) -> tuple[Any, Any, int]:
+    """Return (t, b, n) with top/bottom = (t/b)^n for the largest n that factors show; t/b is positive where the ratio is."""
+    powers, sides = list[int](), []
+    for side in (top, bottom):
+        spend()
+        constant, factors = sympy.factor_list(side)
+        sides.append((constant, factors))
+        powers += [n for base, n in factors]
+    n = reduce(gcd, powers, 0)
+    (c, over), (d, under) = sides
+    scale = sympy.Rational(c) / sympy.Rational(d) if c.is_Rational and d.is_Rational else None
+    if n < 2 or scale is None or abs(scale) != 1 or not all(base.has(y) for base, _ in over + under):
+        return top, bottom, 1
+    parts = [reduce(lambda a, b: a * b, (base ** (k // n) for base, k in side), sympy.Integer(1)) for side in (over, under)]
+    at_start = (parts[0] / parts[1]).subs(y, 0)
+    return (parts[0] if at_start.is_positive else -parts[0]), parts[1], n
+
+
+def _unit(*formulas: Expr) -> tuple[Fraction, Fraction]:
+    """Return the common step of the slopes, and of the constants, in the arguments of all exponentials."""
+    lines = [_line(n.args[0]) for g in formulas for n in g.walk() if n.head == "exp" and n.depends_on_x]
+    return _step([a for a, _ in lines]), _step([b for _, b in lines])
+
+
+def _step(values: list[Fraction]) -> Fraction:
+    nonzero = [v for v in values if v]
+    if not nonzero:
+        return Fraction(1)
+    return Fraction(reduce(gcd, (v.numerator for v in nonzero)), reduce(lcm, (v.denominator for v in nonzero)))
+
+
+def _line(node: Expr) -> tuple[Fraction, Fraction]:
+    """Return (a, b) for a x + b."""
+    slope, start = node.diff().number, None
+    if slope is not None:
+        start = (node - slope * X).number
+    if slope is None or start is None:
+        raise _UnsolvedError
+    return slope, start
+
+
+@dataclass
+class _Symbols:
+    """Symbols for the parts of a formula that are no polynomials, and the way back."""
+
+    unit: tuple[Fraction, Fraction]
+    known: dict[Expr, Any] = field(default_factory=dict)
+
+    @property
+    def generators(self) -> set[Any]:
+        return {symbol for node, symbol in self.known.items() if node.depends_on_x}
+
+    def symbol(self, node: Expr) -> Any:
+        return self.known.setdefault(node, sympy.Symbol(f"y{len(self.known)}", positive=True))
+
+    def read(self, node: Expr) -> Any:
+        spend()
+        if node.number is not None:
+            return sympy.Rational(node.number.numerator, node.number.denominator)
+        if node.head in ("+", "*"):
+            parts = [self.read(child) for child in node.children]
+            return sympy.Add(*parts) if node.head == "+" else sympy.Mul(*parts)
+        if node.head == "**" and node.args[1].number is not None and node.args[1].number.denominator == 1:
+            return self.read(node.args[0]) ** int(node.args[1].number)
+        if node.head == "**" and node.args[1].number is not None and node.depends_on_x:
+            q = node.args[1].number
+            return self.symbol(node.args[0] ** Fraction(1, q.denominator)) ** q.numerator
+        if node.head == "exp" and node.depends_on_x:
+            a, b = _line(node.args[0])
+            slope, constant = self.unit
+            power = self.symbol(call("exp", slope * X)) ** int(a / slope)
+            return power * self.symbol(call("exp", Expr.of(constant))) ** int(b / constant) if b else power
+        if node.head == "atan" and -node.args[0] in (known.args[0] for known in self.known if known.head == "atan"):
+            return -self.symbol(call("atan", -node.args[0]))
+        return self.symbol(node)
+
+    def back(self, value: Any) -> Expr:
+        """Return a polynomial in the constants as a formula."""
+        if value.is_Rational:
+            return Expr.of(Fraction(int(value.p), int(value.q)))
+        if value.is_Symbol:
+            return next(node for node, symbol in self.known.items() if symbol == value)
+        parts = [self.back(part) for part in value.args]
+        if value.is_Add or value.is_Mul:
+            return reduce(lambda a, b: a + b if value.is_Add else a * b, parts)
+        if value.is_Pow:
+            return parts[0] ** parts[1]
+        raise _UnsolvedError
+
+    def paired(self, ratio: Any) -> Any:
+        """Rewrite a ratio in x and s = sqrt(a x^2 + b) as one in x/s, where that is all it depends on."""
+        root = next((n for n, s in self.known.items() if s in ratio.free_symbols and n.head == "**"), None)
+        if root is None or X not in self.known:
+            raise _UnsolvedError
+        v = self.symbol(Expr("*", (X, root**-1)))
+        return sympy.cancel(ratio.subs(self.known[X], v * self.known[root]))
+
+    def unwrap(self, symbol: Any, value: Expr) -> Iterator[Expr]:
+        """Yield x where the part of the formula that a symbol stands for takes a value."""
+        node = self.back(symbol)
+        if node == X:
+            yield value
+        elif node.head == "exp":
+            yield call("log", value) / self.unit[0]
+        elif node.head == "atan":
+            a, b = _line(node.args[0])
+            yield (call("sin", value) / call("cos", value) - b) / a
+        elif node.head == "*":
+            a, b = _even_square(node.args[1].args[0].args[0])
+            yield value * (b / (1 - a * value**2)) ** Fraction(1, 2)
+
+
+def _even_square(node: Expr) -> tuple[Expr, Expr]:
+    """Return (a, b) for a x^2 + b."""
+    a, b = node.diff().diff() / 2, node - (node.diff().diff() / 2) * X**2
+    if a.depends_on_x or b.depends_on_x:
+        raise _UnsolvedError
+    return a, b
