@@ -33,9 +33,13 @@ _VERDICTS_TITLE = """
 ## What is proved
 
 "yes" means proved and "no" means refuted, each by a certificate that an independent check accepted; "unknown" means
-that neither was found. *Decreasing* is $f' \\le 0$ everywhere. *BT exact* is exactness under Bradley-Terry preferences:
-for some $c > 0$, every reward $r$ and every law of the pairs, the population optimum is proportional to
-$\\pi_{\\mathrm{ref}}\\, e^{c r/\\beta}$.
+that neither was found.
+
+- *Decreasing*: $f' \\le 0$ everywhere.
+- *Bayes consistent*: for every share $p \\ne \\tfrac12$ of raters, $p f(x) + (1-p) f(-x)$ stays away from its infimum
+  wherever $x$ is 0 or has not the sign of $p - \\tfrac12$; so minimising it takes the side of the majority.
+- *BT exact*: exact under Bradley-Terry preferences, that is, for some $c > 0$, every reward $r$ and every law of the
+  pairs, the population optimum is proportional to $\\pi_{\\mathrm{ref}}\\, e^{c r/\\beta}$.
 
 """
 _SOURCES_TITLE = """

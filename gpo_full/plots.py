@@ -3,16 +3,18 @@
 __all__ = ["kl_against_regularizer", "kl_against_strength", "training_curves", "win_rate_against_kl",
            "win_rate_against_strength"]  # fmt: skip
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import ceil
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from gpo_full.experiment import ExperimentResult, Run
-from gpo_theory.plots import colour
+from gpo_theory.plots import colour, draw_line
 
 _Z = 1.96  # standard errors on each side of a 95% interval
+_APART = 1.06  # between neighbours that share beta R, else one hides the other
 _KL = r"KL$(\pi\,\|\,\pi_{\mathrm{ref}})$ on samples (nats per response)"
 _REGULARIZER = r"offline regulariser $E_\mu[\rho^2/2]$ on held-out pairs (nats$^2$)"
 _WIN_RATE = "golden win rate against the SFT start"
@@ -31,15 +33,15 @@ def kl_against_regularizer(result: ExperimentResult, axes: Axes | None = None) -
     axes = _scatter(result, axes, lambda one: one.regularizer, lambda one: one.kl,
                     lambda one: (_Z * one.regularizer_se,) * 2, _kl_error)  # fmt: skip
     largest = max(one.regularizer for one in result.runs)
-    axes.plot([0, largest], [0, largest / 2], color="0.6", linewidth=1, linestyle="--", zorder=0)
-    axes.annotate("half the regulariser", (largest, largest / 2), color="0.4", fontsize=8, ha="right", va="top",
-                  xytext=(0, -4), textcoords="offset points")  # fmt: skip
+    half = axes.plot([0, largest], [0, largest / 2], color="0.6", linewidth=1, linestyle="--", zorder=0,
+                     label="half the regulariser")  # fmt: skip
+    _legend(axes, result, half)
     axes.set(xlabel=_REGULARIZER, ylabel=_KL)
     return axes
 
 
 def win_rate_against_strength(result: ExperimentResult, axes: Axes | None = None) -> Axes:
-    """Draw each run's golden win rate over beta R; losses with R = 0 stand at the left edge."""
+    """Draw each run's golden win rate over beta R, as `kl_against_strength` does."""
     axes = _over_strength(result, axes, lambda one: one.win_rate, _win_error)
     _half(axes)
     axes.set_ylabel(_WIN_RATE)
@@ -47,22 +49,34 @@ def win_rate_against_strength(result: ExperimentResult, axes: Axes | None = None
 
 
 def kl_against_strength(result: ExperimentResult, axes: Axes | None = None) -> Axes:
-    """Draw each run's KL over beta R; losses with R = 0 stand at the left edge."""
+    """Draw each run's KL over beta R; losses with R = 0 stand at the left edge.
+
+    Runs that share beta R are drawn a little apart, in the order of the legend.
+    """
     axes = _over_strength(result, axes, lambda one: one.kl, _kl_error)
+    axes.set_ylim(bottom=0)
     axes.set_ylabel(_KL)
     return axes
 
 
 def training_curves(result: ExperimentResult, axes: Axes | None = None) -> Axes:
-    """Draw the mean scaled margin beta rho of each step's pairs, one line per loss, at the matched betas."""
+    """Draw the mean scaled margin beta rho of each step's pairs, one line per loss, at the matched betas.
+
+    A dotted line marks the end of the first pass over the pairs: what follows is measured on pairs trained on before.
+    """
     axes = axes or _new()
     for one in result.runs:
         if one.matched:
             steps = range(1, len(one.scaled_margin) + 1)
-            axes.plot(steps, one.scaled_margin, color=colour(one.loss), label=_label(one.loss), linewidth=1.4)
+            draw_line(axes, one.loss, steps, one.scaled_margin)
     axes.axhline(0, color="0.7", linewidth=0.8, zorder=0)
-    axes.set(xlabel="optimiser step", ylabel=r"mean $\beta\rho$ of the step's pairs")
-    axes.legend(frameon=False, fontsize=8)
+    first_pass = ceil(result.labels.get("pairs", 0) / result.settings.get("pairs_per_step", 1))
+    if 0 < first_pass < max(len(one.scaled_margin) for one in result.runs):
+        axes.axvline(first_pass + 0.5, color="0.4", linewidth=1, linestyle=":", zorder=0)
+        axes.annotate("every pair seen once", (first_pass + 0.5, 1), xycoords=("data", "axes fraction"), color="0.3",
+                      fontsize=9, ha="right", va="top", xytext=(-4, -4), textcoords="offset points")  # fmt: skip
+    axes.set(xlabel="optimiser step", ylabel=r"mean $\beta\rho$ of the step's pairs ($\rho$ in nats)")
+    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return axes
 
 
@@ -89,7 +103,10 @@ def _over_strength(
     smallest = min(one.beta_R for one in result.runs if one.beta_R is not None)
     # R = 0 has no place on a logarithmic axis: such runs keep their order at the edge, matched first.
     edge = {True: smallest / 3, False: smallest / 2.4}
-    axes = _scatter(result, axes, lambda one: one.beta_R or edge[one.matched], y, None, y_error)
+    sharing = list(dict.fromkeys(one.loss for one in result.runs if one.beta_R))
+    apart = {loss: _APART ** (place - (len(sharing) - 1) / 2) for place, loss in enumerate(sharing)}
+    axes = _scatter(result, axes, lambda one: one.beta_R * apart[one.loss] if one.beta_R else edge[one.matched], y,
+                    None, y_error)  # fmt: skip
     axes.set_xscale("log")
     axes.axvline(smallest / 1.7, color="0.8", linewidth=0.8)
     present = sorted({one.beta_R for one in result.runs if one.beta_R is not None})
@@ -100,14 +117,15 @@ def _over_strength(
     return axes
 
 
-def _legend(axes: Axes, result: ExperimentResult) -> None:
+def _legend(axes: Axes, result: ExperimentResult, lines: Sequence[Line2D] = ()) -> None:
     def dot(shade: str, filled: bool) -> Line2D:
         return Line2D([], [], marker="o", linestyle="none", color=shade, markerfacecolor=shade if filled else "white")
 
     losses = dict.fromkeys(one.loss for one in result.runs)
-    handles = [*(dot(colour(loss), True) for loss in losses), dot("0.3", True), dot("0.3", False)]
-    labels = [*map(_label, losses), "matched beta", "4 times that"]
-    axes.legend(handles, labels, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    handles = [*(dot(colour(loss), True) for loss in losses), dot("0.3", True), dot("0.3", False), *lines]
+    larger = rf"{result.settings.get('unmatched', 4):g} times that $\beta$"
+    labels = [*map(_label, losses), r"matched $\beta$", larger, *(str(line.get_label()) for line in lines)]
+    axes.legend(handles, labels, frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def _label(loss: str) -> str:

@@ -11,9 +11,12 @@ from itertools import pairwise
 from gpo_theory.balls import enclose, sign_at
 from gpo_theory.breakpoints import joints
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
+from gpo_theory.constants import exact
 from gpo_theory.formula import Expr, substitute
 from gpo_theory.pieces import Piece, UnsplitError, split
+from gpo_theory.grammar import parse_constant
 from gpo_theory.rational import as_rational
+from gpo_theory.series import one_sided
 from gpo_theory.slopes import falls_strictly
 
 CLAIM = "bradley_terry_exact"
@@ -55,7 +58,22 @@ def bradley_terry_exact(f: Expr, is_convex: Certificate, falls: Certificate) -> 
     if point is not None:
         return refuted(CLAIM, f"log(f'(-x)/f'(x))/x at x = {point} differs from its value at x = 1", kind="point",
                        x=str(point))  # fmt: skip
-    return unknown(CLAIM, "neither the identity nor a failure of it is certified")
+    c = _only_candidate(f)
+    if c is None:
+        return unknown(CLAIM, "neither the identity nor a failure of it is certified")
+    return proved(CLAIM, f"f' < 0 and f'(-x) = {_factor(1 / c)}f'(x), the only rate that R = 1/(2c) allows",
+                  {"exact": str(c), "float": float(c)})  # fmt: skip
+
+
+def _only_candidate(f: Expr) -> Fraction | None:
+    """Return c = 1/(2R), where it is rational: the identity, differentiated at 0, leaves no other."""
+    first, second = one_sided(f, 1, 1)[1], [one_sided(f, side, 2)[2] for side in (-1, 1)]
+    if first is None or second[0] is None or second[1] is None or not first.value:
+        return None
+    ratio = (exact(parse_constant(second[0].text)) + exact(parse_constant(second[1].text))) / exact(
+        parse_constant(first.text)
+    )
+    return 1 / abs(Fraction(int(ratio.p), int(ratio.q))) / 2 if ratio.is_Rational and ratio else None
 
 
 def _factor(rate: Fraction) -> str:

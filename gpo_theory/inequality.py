@@ -3,7 +3,7 @@
 Part of the verifier: nothing here trusts the hint. Where the hint is wrong, the replay fails.
 """
 
-__all__ = ["Fact", "at", "core", "holds"]
+__all__ = ["Fact", "at", "core", "holds", "root_factors"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,20 +43,32 @@ def at(g: Expr, x: Fraction, bits: int = 80) -> Interval:
 
 @lru_cache(maxsize=1024)
 def core(g: Expr) -> Expr:
-    """Return g without the factors common to all its terms that are positive on R by their shape: the sign is the same.
+    """Return g over the powers common to all its terms, denominators cleared, of what is positive on R by its shape.
+
+    The sign is the same.
 
     >>> from gpo_theory.grammar import parse_formula
     >>> str(core(parse_formula("x*exp(-x)/(1+exp(x))**2 + 2*exp(-x)/(1+exp(x))").primitive()))
     'x + 2*(1 + exp(x))'
     """
     terms = [_factors(term) for term in (g.args if g.head == "+" else (g,))]
-    shared = [base for base in terms[0] if all(base in term for term in terms) and _positive(base, None, None)]
-    least = {base: min(term[base] for term in terms) for base in shared}
+    bases = dict.fromkeys(base for term in terms for base in term)  # in the order of the formula, unlike a set
+    lowest = {base: min(term.get(base, Fraction(0)) for term in terms) for base in bases}
+    least = {base: n for base, n in lowest.items() if n and base.depends_on_x and _positive(base, None, None)}
     if not least:
         return g
-    kept = [{base: n - least.get(base, 0) for base, n in term.items()} for term in terms]
+    kept = [{base: term.get(base, Fraction(0)) - least.get(base, 0) for base in {**term, **least}} for term in terms]
     products = [reduce(mul, (base**n for base, n in term.items()), Expr.of(1)) for term in kept]
     return reduce(add, products)
+
+
+def root_factors(g: Expr) -> tuple[dict[Expr, Fraction], Expr]:
+    """Return {base: exponent} of the roots that every term of g has in common, and what is left of g without them."""
+    terms = [_factors(term) for term in (g.args if g.head == "+" else (g,))]
+    roots = {base: n for base, n in terms[0].items() if n.denominator != 1
+             and all((term.get(base, Fraction(0)) - n).denominator == 1 for term in terms)}  # fmt: skip
+    products = [reduce(mul, (base ** (n - roots.get(base, 0)) for base, n in term.items()), Expr.of(1)) for term in terms]
+    return roots, reduce(add, products)
 
 
 def _factors(term: Expr) -> dict[Expr, Fraction]:
@@ -65,6 +77,8 @@ def _factors(term: Expr) -> dict[Expr, Fraction]:
     for factor in term.args if term.head == "*" else (term,):
         exponent = factor.args[1].number if factor.head == "**" else None
         base = factor.args[0] if exponent is not None else factor
+        while base.head == "**" and exponent is not None and (inner := base.args[1].number) and inner.denominator != 1:
+            base, exponent = base.args[0], exponent * inner  # a base under a root is not negative
         out[base] = out.get(base, Fraction(0)) + (exponent if exponent is not None else 1)
     return out
 

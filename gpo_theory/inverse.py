@@ -57,13 +57,22 @@ def _solutions(above: Expr, below: Expr, weights: tuple[Expr, Expr]) -> Iterator
     top, bottom, n = _root(*sympy.fraction(ratio), y)
     u, w = (symbols.read(weight) if n == 1 else symbols.symbol(weight ** Fraction(1, n)) for weight in weights)
     a = sympy.Poly(sympy.expand(w * top - u * bottom), y).all_coeffs()[::-1]
+    step = reduce(gcd, (k for k, c in enumerate(a) if c != 0), 0) if symbols.back(y).head == "exp" else 1
+    a = a[::step]
     if len(a) == 2:
-        yield from symbols.unwrap(y, symbols.back(sympy.cancel(-a[0] / a[1])))
+        yield from symbols.unwrap(y, symbols.back(_signed(-a[0] / a[1])), step)
     elif len(a) == 3:
         middle, last = (symbols.back(sympy.factor(c)) for c in (-a[1], 2 * a[2]))
         root = symbols.back(sympy.factor(a[1] ** 2 - 4 * a[0] * a[2])) ** Fraction(1, 2)
-        for sign in (1, -1):
-            yield from symbols.unwrap(y, (middle + sign * root) / last)
+        for sign in (Expr.of(1), Expr.of(-1)):
+            yield from symbols.unwrap(y, (middle + sign * root) / last, step)
+
+
+def _signed(value: Any) -> Any:
+    """Return a quotient in lowest terms whose denominator is positive at a middling value of its symbols."""
+    top, bottom = sympy.fraction(sympy.cancel(value))
+    negative = bottom.subs(dict.fromkeys(bottom.free_symbols, sympy.Rational(3, 4))).is_negative
+    return sympy.expand(-top) / sympy.expand(-bottom) if negative else top / bottom
 
 
 def _root(top: Any, bottom: Any, y: Any) -> tuple[Any, Any, int]:
@@ -76,12 +85,13 @@ def _root(top: Any, bottom: Any, y: Any) -> tuple[Any, Any, int]:
         powers += [n for base, n in factors]
     n = reduce(gcd, powers, 0)
     (c, over), (d, under) = sides
-    scale = sympy.Rational(c) / sympy.Rational(d) if c.is_Rational and d.is_Rational else None
-    if n < 2 or scale is None or abs(scale) != 1 or not all(base.has(y) for base, _ in over + under):
+    scale = abs(c / d) ** sympy.Rational(1, n) if n else None
+    if n < 2 or scale is None or not scale.is_Rational or not all(base.has(y) for base, _ in over + under):
         return top, bottom, 1
-    parts = [reduce(lambda a, b: a * b, (base ** (k // n) for base, k in side), sympy.Integer(1)) for side in (over, under)]
+    parts = [reduce(lambda a, b: a * b, (base ** (k // n) for base, k in side), front)
+             for side, front in ((over, scale), (under, sympy.Integer(1)))]  # fmt: skip
     at_start = (parts[0] / parts[1]).subs(y, 0)
-    return (parts[0] if at_start.is_positive else -parts[0]), parts[1], n
+    return (-parts[0] if at_start.is_negative else parts[0]), parts[1], n
 
 
 def _unit(*formulas: Expr) -> tuple[Fraction, Fraction]:
@@ -148,11 +158,12 @@ class _Symbols:
             return Expr.of(Fraction(int(value.p), int(value.q)))
         if value.is_Symbol:
             return next(node for node, symbol in self.known.items() if symbol == value)
-        parts = [self.back(part) for part in value.args]
+        # A sum begins with a term that has no minus sign, as one would write it.
+        parts = [self.back(part) for part in sorted(value.args, key=lambda part: part.could_extract_minus_sign())]
         if value.is_Add or value.is_Mul:
             return reduce(lambda a, b: a + b if value.is_Add else a * b, parts)
         if value.is_Pow:
-            return parts[0] ** parts[1]
+            return self.back(value.base) ** self.back(value.exp)
         raise _UnsolvedError
 
     def paired(self, ratio: Any) -> Any:
@@ -163,19 +174,20 @@ class _Symbols:
         v = self.symbol(Expr("*", (X, root**-1)))
         return sympy.cancel(ratio.subs(self.known[X], v * self.known[root]))
 
-    def unwrap(self, symbol: Any, value: Expr) -> Iterator[Expr]:
-        """Yield x where the part of the formula that a symbol stands for takes a value."""
+    def unwrap(self, symbol: Any, value: Expr, step: int) -> Iterator[Expr]:
+        """Yield x where the `step`-th power of what a symbol stands for takes a value."""
         node = self.back(symbol)
         if node == X:
             yield value
         elif node.head == "exp":
-            yield call("log", value) / self.unit[0]
+            yield call("log", value) / (step * self.unit[0])
         elif node.head == "atan":
             a, b = _line(node.args[0])
             yield (call("sin", value) / call("cos", value) - b) / a
         elif node.head == "*":
             a, b = _even_square(node.args[1].args[0].args[0])
-            yield value * (b / (1 - a * value**2)) ** Fraction(1, 2)
+            square = _signed(self.read(b) / (1 - self.read(a) * self.read(value) ** 2))
+            yield value * self.back(sympy.factor(square)) ** Fraction(1, 2)
 
 
 def _even_square(node: Expr) -> tuple[Expr, Expr]:

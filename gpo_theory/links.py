@@ -1,6 +1,6 @@
 """The link x*(p) = argmin C_p: which scaled margin a loss asks of a pair preferred with probability p."""
 
-__all__ = ["Link", "link"]
+__all__ = ["Link", "link", "link_at"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,10 +9,13 @@ from fractions import Fraction
 from gpo_theory.bounds import minimum
 from gpo_theory.breakpoints import joints
 from gpo_theory.certificate import Certificate, Verdict
-from gpo_theory.formula import Expr, substitute
+from gpo_theory.errors import InputError
+from gpo_theory.formula import Expr, call, substitute
+from gpo_theory.infimum import infimum
 from gpo_theory.loss import Loss
 from gpo_theory.pieces import UnsplitError, split
-from gpo_theory.rational import as_rational, sign_chart
+from gpo_theory.rational import sign_chart
+from gpo_theory.regimes import P, regimes
 from gpo_theory.slopes import falls_strictly
 from gpo_theory.strengths import strength
 
@@ -34,33 +37,41 @@ class Link:
 
 
 def link(loss: Loss, claims: Mapping[str, Certificate]) -> Link:
-    """Return the link of a loss from its certificates (propositions P1 and P3)."""
+    """Return the link of a loss from its certificates (propositions P1 and P3).
+
+    Where argmin C_p is an interval, as for the hinge at p = 1/2, the formula gives one point of it: `link_at` has the
+    whole. Below p = 1/2 it is x*(p) = -x*(1-p).
+    """
     f = loss.f.primitive()
-    exact = claims["bradley_terry_exact"]
-    is_convex = claims["convex"]
-    formula: str | None = None
-    if exact.verdict is Verdict.PROVED and exact.value is not None:
-        c = exact.value["exact"]
-        formula = "log(p/(1 - p))" if c == "1" else f"{c}*log(p/(1 - p))" if "/" not in c else f"log(p/(1 - p))*{c}"
-    elif is_convex.verdict is Verdict.PROVED:
-        formula = _linear(f)
-    return Link(formula, _slope(loss, claims), _target(f, is_convex))
+    return Link(_formula(f, claims), _slope(loss, claims), _target(f, claims["convex"]))
 
 
-def _linear(f: Expr) -> str | None:
-    """Where f' = a + b x on a symmetric interval that reaches -a/b, the link is (-a/b) (2p - 1)."""
-    try:
-        piece = next(p for p in split(f) if (p.low is None or p.low < 0) and (p.high is None or p.high > 0))
-    except (UnsplitError, StopIteration):
+def link_at(loss: Loss, p: Fraction) -> tuple[float, float] | None:
+    """Return (low, high) that enclose every minimiser of C_p, the ends inf and -inf included; None if not certified.
+
+    >>> from gpo_theory.loss import parse
+    >>> low, high = link_at(parse("max(0, 1-x)"), Fraction(1, 2))
+    >>> low < -1 < -0.999999 < high - 2 < high, high < 1.000001
+    (True, True)
+    """
+    if not 0 <= p <= 1:
+        raise InputError(f"p = {p} is no probability: it lies between 0 and 1")
+    f = loss.f.primitive()
+    found = infimum(p * f + (1 - p) * substitute(f, {Expr.x(): -Expr.x()}))
+    return (found.left, found.right) if found else None
+
+
+def _formula(f: Expr, claims: Mapping[str, Certificate]) -> str | None:
+    found = regimes(f, claims)
+    if not found:
         return None
-    form = as_rational(piece.f.diff())
-    if form is None or form.slope is not None or form.denominator.degree() > 0 or form.numerator.degree() != 1:
-        return None
-    zero = -Fraction(str(form.numerator[0])) / Fraction(str(form.numerator[1]))
-    reach = min(abs(x) for x in (piece.low, piece.high, Fraction(10) ** 9) if x is not None)
-    if not 0 < zero <= reach:
-        return None
-    return "2*p - 1" if zero == 1 else f"{zero}*(2*p - 1)"
+    if len(found) == 1 and (found[0].both_sides or claims["bradley_terry_exact"].verdict is Verdict.PROVED):
+        return str(found[0].x)
+    above = found[-1].x
+    for regime in reversed(found[:-1]):
+        above = call("where", call("<", P, Expr.of(regime.high)), regime.x, above)
+    below = -substitute(above, {P: 1 - P})
+    return str(above) if above == below else str(call("where", call(">=", P, Expr.of(Fraction(1, 2))), above, below))
 
 
 def _slope(loss: Loss, claims: Mapping[str, Certificate]) -> float | str | None:

@@ -1,12 +1,13 @@
 """From a verdict to a certificate: the hints are searched once, recorded, and the verifier replays the whole proof."""
 
-__all__ = ["accepted"]
+__all__ = ["accepted", "certificate_document"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 from gpo_theory.certificate import Certificate, Verdict
 from gpo_theory.formula import Expr
@@ -14,7 +15,10 @@ from gpo_theory.inequality import Fact
 from gpo_theory.pieces import UnsplitError, breakpoints
 from gpo_theory.resolved import UnprovedError
 from gpo_theory.search import hint, shifts_of
-from gpo_theory.verify import replay
+from gpo_theory.verify import replay, seal
+
+if TYPE_CHECKING:
+    from gpo_theory.analysis import Analysis
 
 
 @dataclass
@@ -86,3 +90,23 @@ def _choices(f: Expr, certificate: Certificate) -> list[dict[str, Any]]:
     if certificate.claim == "monotone_decreasing" and certificate.verdict is Verdict.PROVED:
         return [base, {**base, "by": "limit"}]
     return [base]
+
+
+def certificate_document(analysis: "Analysis") -> dict[str, Any]:
+    """Return the certificate file of an analysis: every verdict with its proof, sealed, for `verify`.
+
+    >>> from gpo_theory import LOSSES, analyze
+    >>> from gpo_theory.verify import verify
+    >>> verify(certificate_document(analyze(LOSSES["hinge"])))["convex"]
+    'proved'
+    """
+    loss = analysis.loss
+    claims = {name: {**one.as_dict(), "proof": None if one.verdict is Verdict.UNKNOWN else dict(one.proof or {})}
+              for name, one in analysis.claims.items()}  # fmt: skip
+    return seal({
+        "schema": 1,
+        "loss": {"name": loss.name, "formula": loss.formula, "reference": loss.reference,
+                 "parameters": {name: str(value) for name, value in loss.parameters.items()}},
+        "versions": {name: version(name) for name in ("gpo-toolkit", "python-flint", "sympy", "mpmath")},
+        "claims": claims,
+    })  # fmt: skip

@@ -45,9 +45,10 @@ class Part:
 
 def prove(g: Expr, low: Fraction | None, high: Fraction | None, strict: bool, hints: Hints) -> None:
     """Replay g >= 0 (strict: > 0) on (low, high); raises UnprovedError."""
-    fact = Fact(core(g), low, high, strict)
-    if not (holds(fact, None) or holds(fact, hints.hint(fact))):
-        raise UnprovedError(str(fact))
+    facts = [Fact(form, low, high, strict) for form in dict.fromkeys((core(g), g))]
+    if any(holds(fact, None) for fact in facts) or any(holds(fact, hints.hint(fact)) for fact in facts):
+        return
+    raise UnprovedError(str(facts[0]))
 
 
 def same_at(a: Expr, b: Expr, x: Fraction) -> bool:

@@ -9,7 +9,10 @@ __all__ = ["RULES", "Statement"]
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import reduce
 from itertools import pairwise
+from math import gcd, lcm
+from operator import mul
 from typing import Any
 
 from mpmath import iv
@@ -18,7 +21,7 @@ from gpo_theory.certificate import Certificate, Verdict
 from gpo_theory.formula import Expr, substitute
 from gpo_theory.grammar import parse_constant
 from gpo_theory.horizon import Lead, UnresolvedError, lead_beyond
-from gpo_theory.inequality import at
+from gpo_theory.inequality import at, root_factors
 from gpo_theory.intervals import interval
 from gpo_theory.resolved import Hints, Part, UnprovedError, parts, prove, same_at
 from gpo_theory.sturm import Quotient, equals
@@ -607,8 +610,9 @@ def _ratio_is(pieces: list[Part], rate: Fraction) -> bool:
             if (high is not None and high <= max(p.low or ZERO, ZERO)) or (p.high is not None and low is not None
                                                                            and low >= p.high):  # fmt: skip
                 continue
-            factor = Expr("exp", (rate * X,)) if rate else Expr.of(1)
-            difference = substitute(q.f.diff(), {X: -X}) - factor * p.f.diff()
+            behind, ahead, degree = _without_roots(substitute(q.f.diff(), {X: -X}), p.f.diff())
+            factor = Expr("exp", (rate * degree * X,)) if rate else Expr.of(1)
+            difference = behind - factor * ahead
             flat = interval(difference, ZERO, None)
             if flat.a == 0 and flat.b == 0:  # it cancels as written
                 continue
@@ -617,10 +621,18 @@ def _ratio_is(pieces: list[Part], rate: Fraction) -> bool:
     return True
 
 
+def _without_roots(a: Expr, b: Expr) -> tuple[Expr, Expr, int]:
+    """Return a^d, b^d and d, where d clears the roots in front of both: for slopes of one sign a = b iff a^d = b^d."""
+    split = [root_factors(g) for g in (a, b)]
+    degree = lcm(1, *(n.denominator for powers, _ in split for n in powers.values()))
+    if degree == 1:
+        return a, b, 1
+    raised = [reduce(mul, (base ** (n * degree) for base, n in powers.items()), rest**degree) for powers, rest in split]
+    return raised[0], raised[1], degree
+
+
 def _common_slope(g: Expr) -> Fraction | None:
     """Return the largest s of which every exponential's slope is a multiple."""
-    from math import gcd, lcm
-
     slopes = {at(n.args[0].diff(), ZERO).a for n in g.walk() if n.head == "exp" and n.depends_on_x}
     exact = [Fraction(float(value)).limit_denominator(10**6) for value in slopes if value]
     if not exact:

@@ -21,7 +21,7 @@ from gpo_theory.inequality import Fact
 from gpo_theory.rational import Rational, as_rational, sign_chart
 
 STARTS = tuple(map(Fraction, (8, 16, 32, 64, 256, 1024, 2**14)))
-MOST_BOXES, SMALLEST = 1200, Fraction(1, 2**26)
+MOST_BOXES, SMALLEST = 2000, Fraction(1, 2**26)
 EXACT_DEGREE = 40
 
 

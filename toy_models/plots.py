@@ -13,17 +13,19 @@ from gpo_theory.plots import colour
 
 # Okabe and Ito's colours in the order of the book's losses, for paths that belong to no loss.
 _CYCLE = [colour(name) for name in ("logistic", "hinge", "squared", "exponential", "truncated_squared", "savage")]
+# A distance has a colour of its own, that no loss has.
+_KL, _REGULARIZER = "#000000", "#6A3D9A"
 _CORNERS = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.5, sqrt(3) / 2]], dtype=torch.float64)
 
 
 def plot_trace(axes: Any, step: Tensor, kl: Tensor, regularizer: Tensor) -> Any:
     """Draw KL (left scale, nats) and regulariser (right scale, nats^2) against the steps, all of shape (T,)."""
     right = axes.twinx()
-    axes.plot(step, kl, color=_CYCLE[0])
-    right.plot(step, regularizer, color=_CYCLE[1], linestyle="--")
+    axes.plot(step, kl, color=_KL)
+    right.plot(step, regularizer, color=_REGULARIZER, linestyle="--")
     axes.set(xlabel="gradient steps", title="KL and regulariser along the descent")
-    axes.set_ylabel(r"$\mathrm{KL}(\pi\,\|\,\pi_{\mathrm{ref}})$ (nats, solid)", color=_CYCLE[0])
-    right.set_ylabel(r"regulariser $E_\mu[\rho^2/2]$ (nats², dashed)", color=_CYCLE[1])
+    axes.set_ylabel(r"$\mathrm{KL}(\pi\,\|\,\pi_{\mathrm{ref}})$ (nats, solid)", color=_KL)
+    right.set_ylabel(r"regulariser $E_\mu[\rho^2/2]$ (nats², dashed)", color=_REGULARIZER)
     return axes
 
 
