@@ -13,6 +13,7 @@ from functools import reduce
 from math import gcd, lcm
 from typing import Any
 
+from gpo_theory.algebra import as_formula, signed
 from gpo_theory.budget import spend
 import sympy
 from gpo_theory.formula import Expr, call
@@ -60,19 +61,12 @@ def _solutions(above: Expr, below: Expr, weights: tuple[Expr, Expr]) -> Iterator
     step = reduce(gcd, (k for k, c in enumerate(a) if c != 0), 0) if symbols.back(y).head == "exp" else 1
     a = a[::step]
     if len(a) == 2:
-        yield from symbols.unwrap(y, symbols.back(_signed(-a[0] / a[1])), step)
+        yield from symbols.unwrap(y, symbols.back(signed(-a[0] / a[1])), step)
     elif len(a) == 3:
         middle, last = (symbols.back(sympy.factor(c)) for c in (-a[1], 2 * a[2]))
         root = symbols.back(sympy.factor(a[1] ** 2 - 4 * a[0] * a[2])) ** Fraction(1, 2)
         for sign in (Expr.of(1), Expr.of(-1)):
             yield from symbols.unwrap(y, (middle + sign * root) / last, step)
-
-
-def _signed(value: Any) -> Any:
-    """Return a quotient in lowest terms whose denominator is positive at a middling value of its symbols."""
-    top, bottom = sympy.fraction(sympy.cancel(value))
-    negative = bottom.subs(dict.fromkeys(bottom.free_symbols, sympy.Rational(3, 4))).is_negative
-    return sympy.expand(-top) / sympy.expand(-bottom) if negative else top / bottom
 
 
 def _root(top: Any, bottom: Any, y: Any) -> tuple[Any, Any, int]:
@@ -153,18 +147,8 @@ class _Symbols:
         return self.symbol(node)
 
     def back(self, value: Any) -> Expr:
-        """Return a polynomial in the constants as a formula."""
-        if value.is_Rational:
-            return Expr.of(Fraction(int(value.p), int(value.q)))
-        if value.is_Symbol:
-            return next(node for node, symbol in self.known.items() if symbol == value)
-        # A sum begins with a term that has no minus sign, as one would write it.
-        parts = [self.back(part) for part in sorted(value.args, key=lambda part: part.could_extract_minus_sign())]
-        if value.is_Add or value.is_Mul:
-            return reduce(lambda a, b: a + b if value.is_Add else a * b, parts)
-        if value.is_Pow:
-            return self.back(value.base) ** self.back(value.exp)
-        raise _UnsolvedError
+        """Return an expression in the symbols as a formula."""
+        return as_formula(value, {symbol: node for node, symbol in self.known.items()})
 
     def paired(self, ratio: Any) -> Any:
         """Rewrite a ratio in x and s = sqrt(a x^2 + b) as one in x/s, where that is all it depends on."""
@@ -186,7 +170,7 @@ class _Symbols:
             yield (call("sin", value) / call("cos", value) - b) / a
         elif node.head == "*":
             a, b = _even_square(node.args[1].args[0].args[0])
-            square = _signed(self.read(b) / (1 - self.read(a) * self.read(value) ** 2))
+            square = signed(self.read(b) / (1 - self.read(a) * self.read(value) ** 2))
             yield value * self.back(sympy.factor(square)) ** Fraction(1, 2)
 
 

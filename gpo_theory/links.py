@@ -50,9 +50,8 @@ def link_at(loss: Loss, p: Fraction) -> tuple[float, float] | None:
     """Return (low, high) that enclose every minimiser of C_p, the ends inf and -inf included; None if not certified.
 
     >>> from gpo_theory.loss import parse
-    >>> low, high = link_at(parse("max(0, 1-x)"), Fraction(1, 2))
-    >>> low < -1 < -0.999999 < high - 2 < high, high < 1.000001
-    (True, True)
+    >>> [round(end, 9) for end in link_at(parse("max(0, 1-x)"), Fraction(1, 2))]
+    [-1.0, 1.0]
     """
     if not 0 <= p <= 1:
         raise InputError(f"p = {p} is no probability: it lies between 0 and 1")

@@ -5,7 +5,7 @@ rate out, logarithms take it down, reciprocals turn it round, so that no exponen
 cancels at y = 0 is written with expm1, what cancels far out by the deviation of each part from its limit.
 """
 
-__all__ = ["Branch", "Polynomial", "horner", "normal_form"]
+__all__ = ["Branch", "horner", "normal_form"]
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -85,10 +85,15 @@ def _branches(piece: Piece, closed: bool) -> list[Branch]:
         code, side = (right, 1) if right is not None else (left, -1)
         assert code is not None
         return [Branch(piece.low, piece.high, closed, code, None, centre, side)]
-    if piece.low is None and piece.high is None:
+    if piece.low is None and piece.high is None and not _grows(left) and not _grows(right):
         return [Branch(None, None, closed, right, left, centre)]
     return [Branch(piece.low, centre, closed, left, None, centre, -1),
             Branch(centre, piece.high, True, right, None, centre, 1)]  # fmt: skip
+
+
+def _grows(code: Expr) -> bool:
+    """Whether an exponential overflows far out, where the other side of a shared y would meet it."""
+    return any(node.head in ("exp", "expm1") and not sign_at(node.args[0], _FAR) == -1 for node in code.walk())
 
 
 def _centre(f: Expr) -> Fraction:
@@ -137,11 +142,11 @@ def horner(coefficients: Polynomial) -> Expr:
     """Return the polynomial with these coefficients of 1, x, x^2, ... as Horner's rule groups it.
 
     >>> str(horner((Fraction(1), Fraction(0), Fraction(2))))
-    '1 + x*x*2'
+    '1 + 2*x*x'
     """
     code = Expr.of(0)
     for coefficient in reversed(coefficients):
-        code = _plus(Expr.of(coefficient), _by(Expr.x(), code))
+        code = _plus(Expr.of(coefficient), _by(code, Expr.x()))
     return code
 
 
@@ -151,16 +156,32 @@ def _plus(*terms: Expr) -> Expr:
 
 
 def _by(*factors: Expr) -> Expr:
-    if any(factor.number == 0 for factor in factors):
+    """Multiply, with one number in front, which also takes the sign of a sum of negative terms."""
+    number, kept = Fraction(1), list[Expr]()
+    for factor in factors:
+        for part in factor.args if factor.head == "*" else (factor,):
+            negative = part.head == "+" and all(map(is_negative, part.args))
+            number *= part.number if part.number is not None else -1 if negative else 1
+            kept += [] if part.number is not None else [_plus(*map(negated, part.args))] if negative else [part]
+    if not number:
         return Expr.of(0)
-    kept = tuple(factor for factor in factors if factor.number != 1)
-    return Expr("*", kept) if len(kept) > 1 else kept[0] if kept else Expr.of(1)
+    kept = kept if number == 1 and kept else [Expr.of(number), *kept]
+    return Expr("*", tuple(kept)) if len(kept) > 1 else kept[0]
 
 
 def _scaled(q: Fraction, code: Expr) -> Expr:
-    if code.head == "*" and code.args[0].number is not None:
-        return _by(Expr.of(q * code.args[0].number), *code.args[1:])
-    return _by(Expr.of(q), code) if code.number is None else Expr.of(q * code.number)
+    return _by(Expr.of(q), code)
+
+
+def is_negative(term: Expr) -> bool:
+    """Whether a term of a sum begins with a negative number."""
+    number = term.args[0].number if term.head == "*" else term.number
+    return number is not None and number < 0
+
+
+def negated(term: Expr) -> Expr:
+    """Return minus a term, with its grouping kept."""
+    return _scaled(Fraction(-1), term)
 
 
 # --- the normal form --------------------------------------------------------------------------------------------------
@@ -298,6 +319,9 @@ def _scale(node: Expr) -> _Scaled:
         return _exact((_ZERO, Fraction(1)))
     if head == "+" and (conjugate := _conjugate(node)) is not None:
         return conjugate
+    if head == "**" and _is_fraction(args[0]) and args[1].number is not None:
+        # (u**p)**q = u**(p q) for every p that lets u be positive only.
+        return _scale(args[0].args[0] ** (args[0].args[1].number * args[1].number))
     if head == "log" and (logarithms := _logarithms(args[0])) is not None:
         return logarithms
     parts = [_scale(child) for child in (node.children if head != "**" else args[:1])]
@@ -377,6 +401,10 @@ def _power(base: _Scaled, exponent: Expr) -> _Scaled:
 
 def _beside_line(s: _Scaled) -> Expr:
     return _bare(replace(s, terms=tuple((r, p) for r, p in s.terms if r)))
+
+
+def _is_fraction(node: Expr) -> bool:
+    return node.head == "**" and node.args[1].number is not None and node.args[1].number.denominator != 1
 
 
 def _is_root(node: Expr) -> bool:

@@ -9,9 +9,11 @@ from fractions import Fraction
 from functools import reduce
 from typing import Any
 
+import numpy as np
+
 from gpo_theory.balls import enclose
 from gpo_theory.formula import Expr
-from gpo_theory.normal_form import Branch
+from gpo_theory.normal_form import Branch, is_negative, negated
 
 Array = Any  # a tensor or an ndarray: one program serves both
 Operations = Mapping[str, Callable[..., Array]]
@@ -145,11 +147,11 @@ class _Tape:
 
     def sum(self, terms: tuple[Expr, ...]) -> int:
         # A sum begins with a term that is added, so that no pass is spent on a sign.
-        first = next((term for term in terms if not _negative(term)), terms[0])
+        first = next((term for term in terms if not is_negative(term)), terms[0])
         total = self.add(first)
         for term in terms:
-            if term is not first and _negative(term):
-                total = self.emit("subtract", total, self.add(_minus(term)))
+            if term is not first and is_negative(term):
+                total = self.emit("subtract", total, self.add(negated(term)))
             elif term is not first:
                 total = self.emit("add", total, self.add(term))
         return total
@@ -184,14 +186,17 @@ class _Tape:
         return self.emit("power", base, self.add(exponent))
 
 
-def _negative(term: Expr) -> bool:
-    number = term.args[0].number if term.head == "*" else term.number
-    return number is not None and number < 0
+def numpy_operations() -> Operations:
+    """Return numpy's and scipy's functions under the names that a program uses."""
+    from scipy import special
+
+    return {
+        "exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "sin": np.sin, "cos": np.cos,
+        "atan": np.arctan, "acot": lambda u: np.arctan2(1.0, u), "sqrt": np.sqrt, "square": np.square,
+        "erfc": special.erfc, "erfcx": special.erfcx, "where": np.where, "maximum": np.maximum,
+        "minimum": np.minimum, "clamp": _clip,
+    }  # fmt: skip
 
 
-def _minus(term: Expr) -> Expr:
-    if term.number is not None:
-        return Expr.of(-term.number)
-    number = -term.args[0].args[0]
-    rest = term.args[1:]
-    return Expr("*", (Expr.of(number), *rest)) if number != 1 else rest[0] if len(rest) == 1 else Expr("*", rest)
+def _clip(x: Array, low: float | None, high: float | None) -> Array:
+    return np.clip(x, -np.inf if low is None else low, np.inf if high is None else high)

@@ -10,7 +10,7 @@ import mpmath as mp
 import pytest
 import torch
 from oracle import PAPER, TRUTHS, check_claims, check_link, check_strength, check_tails, check_taylor, evaluate
-from session import payload
+from session import accepts, payload
 from test_architecture import offences
 from test_catalogue import meaning, same
 from test_matching import check_match
@@ -19,7 +19,6 @@ from test_tails import measure
 import gpo_theory.convexity as prover
 from gpo_theory import Verdict, match_beta, parse, strength, taylor, to_torch
 from gpo_theory.certificate import proved, refuted
-from gpo_theory.check import accepts
 from gpo_theory.convexity import convex
 
 

@@ -1,0 +1,246 @@
+"""The psi-transform: how much excess f-risk a decision of a given confidence on the wrong side costs at least.
+
+With theta = 2p - 1, C_p(x) = p f(x) + (1-p) f(-x), H(p) = inf C_p and H^-(p) = inf of C_p over x (2p-1) <= 0, it is the
+convex hull on [0, 1] of H^-((1+theta)/2) - H((1+theta)/2) (Bartlett, Jordan, McAuliffe 2006).
+"""
+
+__all__ = ["Psi", "psi", "psi_at"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import reduce
+from math import inf, lcm, nextafter
+from typing import Any
+
+import sympy
+
+from gpo_theory.algebra import as_formula, signed
+from gpo_theory.balls import enclose
+from gpo_theory.budget import spend
+from gpo_theory.certificate import Certificate, Verdict
+from gpo_theory.constants import exact
+from gpo_theory.errors import InputError
+from gpo_theory.formula import Expr, call, substitute
+from gpo_theory.grammar import parse_constant
+from gpo_theory.infimum import infimum
+from gpo_theory.loss import Loss
+from gpo_theory.pieces import UnsplitError, split
+from gpo_theory.rational import as_rational
+from gpo_theory.regimes import P, Regime, regimes
+
+X, THETA, HALF = Expr.x(), Expr("parameter", ("theta",)), Fraction(1, 2)
+NARROW = 2e-9
+_PLUS, _MINUS = (1 + THETA) / 2, (1 - THETA) / 2
+LARGEST = 150  # nodes of a formula that is handed to the algebra
+
+
+@dataclass(frozen=True)
+class Psi:
+    """psi(theta) for 0 < theta < 1 as text in `theta`, and its value at theta = 1/2; None where not derived or infinite.
+
+    psi is infinite where f is so unbounded below that C_p has no infimum, as for 1 - x.
+    """
+
+    formula: str | None = None
+    at_half: float | None = None
+
+    def as_dict(self) -> dict[str, str | float | None]:
+        """Return the JSON form."""
+        return {"formula": self.formula, "at_half": self.at_half}
+
+
+def psi(loss: Loss, claims: Mapping[str, Certificate]) -> Psi:
+    """Return the psi-transform of a loss from its certificates.
+
+    In closed form where H^- = f(0) is shown and the minimiser of C_p, or the infimum itself, has a formula.
+
+    >>> from gpo_theory.analysis import analyze
+    >>> from gpo_theory.loss import parse
+    >>> loss = parse("exp(-x)")
+    >>> psi(loss, analyze(loss).claims)
+    Psi(formula='1 - (1 - theta**2)**(1/2)', at_half=0.1339745962155613...)
+    """
+    f = loss.f.primitive()
+    formula = _formula(f, claims)
+    ball = psi_at(loss, HALF)
+    if ball is None or ball[0] == inf or ball[1] - ball[0] > NARROW:
+        return Psi(None, None)
+    if formula is not None:
+        value = enclose(substitute(formula, {THETA: Expr.of(HALF)}).primitive(), Fraction(0), 256)
+        if value.is_finite() and ball[0] <= float(value.mid()) <= ball[1]:
+            return Psi(str(formula), float(value.mid()))
+    return Psi(None, (ball[0] + ball[1]) / 2)
+
+
+def psi_at(loss: Loss, theta: Fraction) -> tuple[float, float] | None:
+    """Return (low, high) that enclose psi(theta), both inf where it is infinite; None if nothing is certified.
+
+    H^- is concave in theta, so it lies above its chord from theta = 0, inf (f(x) + f(-x))/2, to theta = 1, the infimum
+    of f over x <= 0; and below f(0). Both bounds less H are convex, so the convex hull lies between them too.
+
+    >>> from gpo_theory.loss import parse
+    >>> low, high = psi_at(parse("max(0, 1-x)"), Fraction(1, 3))
+    >>> low <= 1/3 <= high, high - low < 1e-12
+    (True, True)
+    """
+    if not 0 <= theta <= 1:
+        raise InputError(f"theta = {theta} is no confidence: it lies between 0 and 1")
+    f = loss.f.primitive()
+    mirrored = substitute(f, {X: -X})
+    p, start = (1 + theta) / 2, enclose(f, Fraction(0))
+    least = infimum(p * f + (1 - p) * mirrored)
+    fair, wrong = infimum((f + mirrored) / 2), infimum(f, None, Fraction(0))
+    if least is None or fair is None or wrong is None or not start.is_finite():
+        return None
+    if least.high == -inf:
+        return None if -inf in (fair.low, wrong.low) else (inf, inf)
+    t = float(theta)
+    chord = (1 - t) * fair.low + (t * wrong.low if t else 0.0)
+    size = sum(abs(v) for v in (chord, least.low, least.high, float(start.mid()))) * 2.0**-50
+    low = chord - least.high - size
+    return max(0.0, low), nextafter(float(start.upper()) - least.low + size, inf)
+
+
+def _formula(f: Expr, claims: Mapping[str, Certificate]) -> Expr | None:
+    """Return f(0) - H((1+theta)/2) where it has a closed form and H^- = f(0)."""
+    falls = claims["monotone_decreasing"].verdict is Verdict.PROVED
+    slope = claims["differentiable_at_zero"]
+    falls_at_zero = slope.verdict is Verdict.PROVED and slope.value is not None and slope.value["float"] < 0
+    start = _at_zero(f)
+    if start is None:
+        return None
+    if falls and _symmetric(f):
+        floor = claims["bounded_below"].value
+        known = floor["exact"] if floor is not None else None
+        return None if known is None else THETA * as_formula(exact(start) - exact(parse_constant(known)), {})
+    # H^- = f(0): then (f(x) + f(-x))/2 >= f(0) on R, and f >= f(0) on the left.
+    convex = claims["convex"].verdict is Verdict.PROVED and (falls or falls_at_zero)
+    if not convex and claims["bradley_terry_exact"].verdict is not Verdict.PROVED:
+        return None
+    found = regimes(f, claims)
+    if not found:
+        return None
+    parts = [(regime.high, _gap(start, regime)) for regime in found]
+    out = parts[-1][1]
+    for high, part in reversed(parts[:-1]):
+        out = call("where", call("<", THETA, Expr.of(2 * high - 1)), part, out)
+    return out
+
+
+def _at_zero(f: Expr) -> Expr | None:
+    try:
+        pieces = split(f)
+    except UnsplitError:
+        return None
+    holding = next(p for p in pieces if (p.low is None or p.low <= 0) and (p.high is None or p.high >= 0)
+                   and (p.is_point or p.low != 0))  # fmt: skip
+    return substitute(holding.f, {X: Expr.of(0)})
+
+
+def _symmetric(f: Expr) -> bool:
+    """Whether f(x) + f(-x) is constant, as the exact form of its slope shows."""
+    try:
+        pieces = split((f + substitute(f, {X: -X})))
+    except UnsplitError:
+        return False
+    slopes = [piece.f.diff() for piece in pieces if not piece.is_point]
+    forms = [as_rational(slope) for slope in slopes]
+    return len(slopes) == 1 and (slopes[0].number == 0 or (forms[0] is not None and forms[0].is_zero))
+
+
+def _gap(start: Expr, regime: Regime) -> Expr:
+    """Return f(0) - p f(x*) - (1-p) f(-x*) in theta, simplified where the algebra manages."""
+    risk = start - P * substitute(regime.ahead, {X: regime.x}) - (1 - P) * substitute(regime.behind, {X: -regime.x})
+    plain = substitute(risk, {P: (1 + THETA) / 2})
+    if sum(1 for _ in risk.walk()) > LARGEST:
+        return plain
+    try:
+        short = _Algebra.of(regime).simplified(start, regime)
+    except (ValueError, NotImplementedError, sympy.PolynomialError) as e:
+        print(repr(e));return plain
+    return min(short, plain, key=lambda node: len(str(node)))
+
+
+class _Algebra:
+    """Exact algebra in u = p^(1/d) and v = (1-p)^(1/d), which are positive, with u^d + v^d = 1."""
+
+    def __init__(self, d: int) -> None:
+        self.d = d
+        self.u, self.v = sympy.symbols("u v", positive=True)
+        self.one = self.u**d + self.v**d - 1
+
+    @classmethod
+    def of(cls, regime: Regime) -> "_Algebra":
+        """Return the algebra with the least d in which every power of p and of 1-p is whole."""
+        plain = cls(1)
+        x = plain.read(regime.x, sympy.Integer(0))
+        values = [plain.read(regime.ahead, x), plain.read(regime.behind, -x)]
+        powers = [power.exp.q for value in values for power in value.atoms(sympy.Pow)
+                  if power.exp.is_Rational and power.base.free_symbols]  # fmt: skip
+        return cls(reduce(lcm, map(int, powers), 1))
+
+    def read(self, node: Expr, x: Any) -> Any:
+        spend()
+        if node == P or node == 1 - P:
+            return (self.u if node == P else self.v) ** self.d
+        if node.head == "x":
+            return x
+        if not node.depends_on_x and not any(inner == P for inner in node.walk()):
+            return exact(node)
+        parts = [self.read(child, x) for child in node.children]
+        match node.head:
+            case "+":
+                return self.normal(sympy.Add(*parts))
+            case "*":
+                return sympy.Mul(*parts)
+            case "**":
+                return sympy.powdenest(sympy.factor(parts[0]) ** parts[1])
+            case "log":
+                return sympy.expand_log(sympy.log(self.normal(parts[0])))
+            case "exp" | "atan" | "erfc":
+                return getattr(sympy, node.head)(parts[0])
+        raise ValueError(f"{node.head} has no algebra")
+
+    def normal(self, value: Any) -> Any:
+        """Return a quotient in lowest terms, factored, each factor reduced by u^d + v^d = 1 where that makes it shorter."""
+        if any(value.has(function) for function in (sympy.log, sympy.atan, sympy.erfc, sympy.exp)):
+            return value
+        top, bottom = (self.short(side) for side in sympy.fraction(sympy.cancel(sympy.together(value))))
+        return top / bottom
+
+    def short(self, polynomial: Any) -> Any:
+        constant, factors = sympy.factor_list(polynomial)
+        out = constant
+        for base, n in factors:
+            reduced = sympy.factor(sympy.rem(base, self.one, self.v)) if base.has(self.v) else base
+            out *= (reduced if reduced.count_ops() < base.count_ops() else base) ** n
+        return out
+
+    def simplified(self, start: Expr, regime: Regime) -> Expr:
+        """Return f(0) - H in theta."""
+        u, v, d = self.u, self.v, self.d
+        x = self.read(regime.x, sympy.Integer(0))
+        total = exact(start) - u**d * self.read(regime.ahead, x) - v**d * self.read(regime.behind, -x)
+        rest = sympy.expand(total)
+        out = Expr.of(0)
+        for log in sorted(rest.atoms(sympy.log) - exact(start).atoms(sympy.log), key=str):
+            factor = rest.coeff(log)
+            rest = sympy.expand(rest - factor * log)
+            inner = as_formula(log.args[0], {u: _PLUS ** Fraction(1, d), v: _MINUS ** Fraction(1, d)})
+            out = out + self.shown(self.normal(factor)) * call("log", inner)
+        return out + self.shown(self.normal(rest))
+
+    def shown(self, value: Any) -> Expr:
+        """Return an algebraic value in theta: with w = u v = ((1 - theta^2)/4)^(1/d), what is left is a power of p."""
+        theta, w, p = sympy.Symbol("theta"), sympy.Symbol("w", positive=True), sympy.Symbol("p", positive=True)
+        names = {theta: THETA, self.u: _PLUS ** Fraction(1, self.d), self.v: _MINUS ** Fraction(1, self.d)}
+        forms = [as_formula(value, names)]
+        if self.d == 1:
+            quotient = signed(value.subs({self.u: (1 + theta) / 2, self.v: (1 - theta) / 2}))
+            forms += [as_formula(form, names) for form in (quotient, sympy.factor(quotient))]
+        else:
+            root = (1 - theta**2) ** sympy.Rational(1, self.d) / sympy.Integer(4) ** sympy.Rational(1, self.d)
+            paired = signed(value.subs(self.v, w / self.u)).subs(self.u, p ** sympy.Rational(1, self.d)).subs(w, root)
+            forms.append(as_formula(paired, {**names, p: _PLUS}))
+        return min(forms, key=lambda form: len(str(form)))
