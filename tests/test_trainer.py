@@ -86,7 +86,19 @@ def test_dropout_is_switched_off(tmp_path: Path) -> None:
 def test_the_gradient_is_that_of_the_definition(tmp_path: Path) -> None:
     # rho from separate sequences and f(x) = (x-1)^2 written out; the policy is away from its reference.
     reference, policy = tiny_model(seed=1, dtype=torch.float64), tiny_model(seed=2, dtype=torch.float64)
+    check_definition(trainer(tmp_path, policy, loss="squared", beta=0.3, reference=reference), policy, reference)
+
+
+def test_a_dropped_beta_is_caught(tmp_path: Path) -> None:
+    """The check above, with the fault planted: f(rho) in place of f(beta rho)."""
+    reference, policy = tiny_model(seed=1, dtype=torch.float64), tiny_model(seed=2, dtype=torch.float64)
     made = trainer(tmp_path, policy, loss="squared", beta=0.3, reference=reference)
+    made.args.beta = 1.0
+    with pytest.raises(AssertionError):
+        check_definition(made, policy, reference)
+
+
+def check_definition(made: GPOTrainer, policy: Any, reference: Any) -> None:
     batch = made.data_collator([made.train_dataset[i] for i in range(len(PAIRS))])
     loss = made.compute_loss(policy, batch)
     loss.backward()
