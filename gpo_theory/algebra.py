@@ -8,6 +8,7 @@ from functools import reduce
 from typing import Any
 
 import sympy
+
 from gpo_theory.formula import Expr, call
 
 

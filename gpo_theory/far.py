@@ -15,6 +15,7 @@ from gpo_theory.balls import enclose
 from gpo_theory.constants import sign, text
 from gpo_theory.formula import Expr
 from gpo_theory.grammar import parse_constant
+from gpo_theory.horizon import UnresolvedError, lead_beyond
 from gpo_theory.pieces import UnsplitError, split
 
 
@@ -108,13 +109,24 @@ def _shape(growth: Growth, coefficient: Any, direction: int) -> tuple[str, str |
 
 
 def _agrees(f: Expr, side: int, expansion: Expansion) -> bool:
-    """Cross-check by certified probes: f over its leading term must come near 1 at two growing points."""
+    """Cross-check by bounds that hold on a whole half-line; where there are none, by certified probes."""
     growth, coefficient = expansion.lead
-    constant = parse_constant(text(coefficient))
+    for start in (Fraction(16), Fraction(256), Fraction(4096)):
+        try:
+            lead = lead_beyond(f, side, start)
+        except UnresolvedError:
+            continue
+        if lead is not None and lead.sign:
+            return lead.size == (*growth.q, growth.a, Fraction(growth.b)) and lead.sign == sign(coefficient)
+    return _probed(f, side, growth, enclose(parse_constant(text(coefficient)), Fraction(0), 256))
+
+
+def _probed(f: Expr, side: int, growth: Growth, constant: arb) -> bool:
+    """Whether f over its leading term comes near 1 at two growing points."""
     distances = []
     for x in (Fraction(2) ** 7, Fraction(2) ** 12):
         with flint.ctx.workprec(256):
-            leading = _value(growth, x) * enclose(constant, Fraction(0), 256)
+            leading = _value(growth, x) * constant
         for bits in (2**9, 2**13):
             value = enclose(f, side * x, bits)
             if value.is_finite() and value.rel_accuracy_bits() > 20:

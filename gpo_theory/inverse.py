@@ -13,9 +13,10 @@ from functools import reduce
 from math import gcd, lcm
 from typing import Any
 
+import sympy
+
 from gpo_theory.algebra import as_formula, signed
 from gpo_theory.budget import spend
-import sympy
 from gpo_theory.formula import Expr, call
 
 LARGEST = 120  # nodes of a formula that is handed to the algebra
@@ -55,7 +56,7 @@ def _solutions(above: Expr, below: Expr, weights: tuple[Expr, Expr]) -> Iterator
     if len(symbols.generators & ratio.free_symbols) != 1:
         raise _UnsolvedError
     y = (symbols.generators & ratio.free_symbols).pop()
-    top, bottom, n = _root(*sympy.fraction(ratio), y)
+    top, bottom, n = _root(ratio, y)
     u, w = (symbols.read(weight) if n == 1 else symbols.symbol(weight ** Fraction(1, n)) for weight in weights)
     a = sympy.Poly(sympy.expand(w * top - u * bottom), y).all_coeffs()[::-1]
     step = reduce(gcd, (k for k, c in enumerate(a) if c != 0), 0) if symbols.back(y).head == "exp" else 1
@@ -69,9 +70,10 @@ def _solutions(above: Expr, below: Expr, weights: tuple[Expr, Expr]) -> Iterator
             yield from symbols.unwrap(y, (middle + sign * root) / last, step)
 
 
-def _root(top: Any, bottom: Any, y: Any) -> tuple[Any, Any, int]:
-    """Return (t, b, n) with top/bottom = (t/b)^n for the largest n that factors show; t/b is positive where the ratio is."""
+def _root(ratio: Any, y: Any) -> tuple[Any, Any, int]:
+    """Return (t, b, n) with top/bottom = (t/b)^n for the largest n that factors show, t/b positive where y is small."""
     powers, sides = list[int](), []
+    top, bottom = sympy.fraction(ratio)
     for side in (top, bottom):
         spend()
         constant, factors = sympy.factor_list(side)
@@ -169,8 +171,8 @@ class _Symbols:
             a, b = _line(node.args[0])
             yield (call("sin", value) / call("cos", value) - b) / a
         elif node.head == "*":
-            a, b = _even_square(node.args[1].args[0].args[0])
-            square = signed(self.read(b) / (1 - self.read(a) * self.read(value) ** 2))
+            square_term, constant = _even_square(node.args[1].args[0].args[0])
+            square = signed(self.read(constant) / (1 - self.read(square_term) * self.read(value) ** 2))
             yield value * self.back(sympy.factor(square)) ** Fraction(1, 2)
 
 

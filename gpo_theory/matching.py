@@ -38,8 +38,8 @@ _CONVENTIONS = {
 AVERAGED = {"trl-ipo"}
 BITS = 1024
 SMALL = 2.0**-40
-FAR = Fraction(2**40)
 ODD = Fraction(1013, 1024)  # keeps the search away from the round numbers at which a slope may vanish exactly
+NEAR = ODD / 2**40
 
 
 @dataclass(frozen=True)
@@ -208,8 +208,9 @@ def _target_margin(loss: Loss, p: Fraction) -> float:
 
     bracket = _crossing(rising)
     if bracket is None:
-        ever = "its loss falls for ever" if rising(FAR) < 0 else "the minimisers are 0 or below, or fill an interval"
-        raise _RefusedError(f"{loss.name} has no single finite target above 0 at p = {p}: {ever}")
+        falls = rising(NEAR) < 0
+        why = "falls from 0 on and is not shown to rise again at a single point" if falls else "does not fall at 0"
+        raise _RefusedError(f"{loss.name} has no finite target above 0 at p = {p}: p f(x) + (1-p) f(-x) {why}")
     return float(bracket[1])
 
 
@@ -291,7 +292,7 @@ def _crossing(rising: Callable[[Fraction], arb]) -> tuple[Fraction, Fraction] | 
             value = rising(y)
         return int(value > 0) - int(value < 0)
 
-    signs = [(y, sign(y)) for y in (ODD * Fraction(2) ** k for k in range(-40, 41))]
+    signs = [(y, sign(y)) for y in (NEAR * 2**k for k in range(81))]
     low = max((y for y, s in signs if s < 0), default=None)
     high = min((y for y, s in signs if s > 0), default=None)
     if low is None or high is None:

@@ -21,6 +21,7 @@ from gpo_theory.rational import as_rational
 
 Polynomial = tuple[Fraction, ...]
 _FAR = Fraction(1000)
+_BOUNDED = {"log1p", "expm1", "acot", "erfcx", "log_erfcx"}
 _ZERO = Fraction(0)
 _ONE: Polynomial = (Fraction(1),)
 
@@ -31,7 +32,7 @@ class Branch:
 
     Where `left` is given the branch is the whole line, `right` holds for x >= centre, `left` for x < centre, and both
     take y = |x - centre|. `closed`: the branch holds at `low` too. The formulas are in the primitive functions and in
-    expm1, log1p, acot = pi/2 - atan and erfcx = exp(x^2) erfc; they are evaluated as they are grouped.
+    expm1, log1p, acot = pi/2 - atan, erfcx = exp(x^2) erfc, log_erfcx; they are evaluated as they are grouped.
     """
 
     low: Fraction | None
@@ -93,7 +94,9 @@ def _branches(piece: Piece, closed: bool) -> list[Branch]:
 
 def _grows(code: Expr) -> bool:
     """Whether an exponential overflows far out, where the other side of a shared y would meet it."""
-    return any(node.head in ("exp", "expm1") and not sign_at(node.args[0], _FAR) == -1 for node in code.walk())
+    exponents = [node.args[0] for node in code.walk() if node.head in ("exp", "expm1")]
+    # An exponent that is itself a log1p or the like comes from a power of 1 + exp(-y), which is bounded.
+    return any(_BOUNDED.isdisjoint(n.head for n in u.walk()) and sign_at(u, _FAR) != -1 for u in exponents)
 
 
 def _centre(f: Expr) -> Fraction:
@@ -114,7 +117,11 @@ def _turn(argument: Expr) -> Fraction | None:
 
 
 def _code(f: Expr, centre: Fraction, side: int) -> Expr:
-    return _materialise(_scale(substitute(f, {Expr.x(): side * Expr.x() + centre})))
+    node = substitute(f, {Expr.x(): side * Expr.x() + centre})
+    if node.head == "+" and _conjugate(node) is None:
+        # The terms of f itself may grow, up to the knee: nothing is pulled out of them.
+        return _bare(reduce(lambda a, b: _sum(a, b, ()), map(_scale, node.args)))
+    return _materialise(_scale(node))
 
 
 # --- exact polynomials and code, grouped as it will be evaluated ------------------------------------------------------
@@ -347,9 +354,9 @@ def _order(rate: Polynomial) -> tuple[Fraction, ...]:
     return tuple(reversed(rate + (_ZERO,) * (33 - len(rate))))
 
 
-def _sum(a: _Scaled, b: _Scaled) -> _Scaled:
-    """Add, pulling the faster-growing exponential out."""
-    rate = max(a.rate, b.rate, key=_order)
+def _sum(a: _Scaled, b: _Scaled, rate: Polynomial | None = None) -> _Scaled:
+    """Add, pulling the faster-growing exponential out, or the one that is given."""
+    rate = max(a.rate, b.rate, key=_order) if rate is None else rate
     terms: dict[Polynomial, Polynomial] = {}
     atoms: list[_Atom] = []
     for part in (a, b):
@@ -424,7 +431,14 @@ def _conjugate(node: Expr) -> _Scaled | None:
     if sign_at(root, _FAR) == sign_at(rest, _FAR):
         return None
     number = Fraction(str(form.numerator[0] / form.denominator[0]))
-    return _product(_exact(_trim([number])), _power(_sum(_scale(root), _scale(-rest)), Expr.of(-1)))
+    far = _product(_exact(_trim([number])), _power(_sum(_scale(root), _scale(-rest)), Expr.of(-1)))
+    if any(inner.head in ("exp", "erfc") for inner in node.walk()):
+        return far
+    # Where less than half of the root is taken away nothing cancels, and the plain difference rounds less.
+    sign = sign_at(root, _FAR) or 1
+    little = Expr("<", (_materialise(_scale(-2 * sign * rest)), _materialise(_scale(sign * root))))
+    near = _materialise(_sum(_scale(root), _scale(rest)))
+    return _atom(Expr("where", (little, near, _materialise(far))))
 
 
 def _exp(inner: _Scaled) -> _Scaled:
@@ -438,6 +452,9 @@ def _exp(inner: _Scaled) -> _Scaled:
 def _log(inner: _Scaled) -> _Scaled:
     """log(exp(rate) (c + r)) = rate + log c + log1p(r / c); without such a c, rate + log of the rest."""
     line = _exact(inner.rate)
+    if not inner.terms and len(inner.atoms) == 1 and inner.atoms[0].core.head == "erfcx":
+        (atom,) = inner.atoms
+        return reduce(_sum, (line, _scale(call("log", Expr.of(atom.factor))), _atom(call("log_erfcx", *atom.core.args))))
     if len(inner.line) != 1 or inner.line[0] <= 0:
         return _sum(line, _atom(call("log", _bare(inner))))
     c = inner.line[0]
@@ -461,7 +478,7 @@ def _logarithms(node: Expr) -> _Scaled | None:
     constants = [factor for factor in node.args if not factor.depends_on_x]
     moving = [factor for factor in node.args if factor.depends_on_x]
     c = reduce(mul, constants, Expr.of(1))
-    if len(moving) != 1 or not constants or sign_at(c, _ZERO) != 1:
+    if len(moving) != 1 or moving[0].head != "**" or sign_at(c, _ZERO) != 1:
         return None
     return _sum(_scale(call("log", c)), _scale(call("log", moving[0])))
 

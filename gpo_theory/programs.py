@@ -20,7 +20,7 @@ Operations = Mapping[str, Callable[..., Array]]
 
 _ARITHMETIC: Operations = {
     "add": operator.add, "subtract": operator.sub, "multiply": operator.mul, "divide": operator.truediv,
-    "negate": operator.neg, "power": operator.pow,
+    "negate": operator.neg, "power": operator.pow, "<": operator.lt,
 }  # fmt: skip
 
 
@@ -28,8 +28,8 @@ _ARITHMETIC: Operations = {
 class Program:
     """The branches with their operations: `run(x, operations)` is f(x), elementwise, in the dtype of x.
 
-    `operations` names the library's exp, expm1, log, log1p, atan, acot, erfc, erfcx, sin, cos, maximum, minimum, sqrt,
-    square, where and clamp(x, low, high).
+    `operations` names the library's exp, expm1, log, log1p, atan, acot, erfc, erfcx, log_erfcx, sin, cos, maximum,
+    minimum, sqrt, square, where and clamp(x, low, high).
     """
 
     branches: tuple[Branch, ...]
@@ -141,9 +141,10 @@ class _Tape:
             return self.product(code.args if code.head == "*" else (code,))
         if code.head == "**":
             return self.power(self.add(code.args[0]), code.args[1])
-        operands = map(self.add, code.args)
-        return reduce(lambda a, b: self.emit(_NAMES.get(code.head, code.head), a, b), operands) if len(
-            code.args) > 1 else self.emit(code.head, *operands)  # fmt: skip
+        operands = [self.add(argument) for argument in code.args]
+        if code.head in _NAMES:
+            return reduce(lambda a, b: self.emit(_NAMES[code.head], a, b), operands)
+        return self.emit(code.head, *operands)
 
     def sum(self, terms: tuple[Expr, ...]) -> int:
         # A sum begins with a term that is added, so that no pass is spent on a sign.
@@ -193,10 +194,17 @@ def numpy_operations() -> Operations:
     return {
         "exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "sin": np.sin, "cos": np.cos,
         "atan": np.arctan, "acot": lambda u: np.arctan2(1.0, u), "sqrt": np.sqrt, "square": np.square,
-        "erfc": special.erfc, "erfcx": special.erfcx, "where": np.where, "maximum": np.maximum,
+        "erfc": special.erfc, "erfcx": special.erfcx, "log_erfcx": _log_erfcx, "where": np.where, "maximum": np.maximum,
         "minimum": np.minimum, "clamp": _clip,
     }  # fmt: skip
 
 
 def _clip(x: Array, low: float | None, high: float | None) -> Array:
     return np.clip(x, -np.inf if low is None else low, np.inf if high is None else high)
+
+
+def _log_erfcx(u: Array) -> Array:
+    from scipy import special
+
+    near, far = np.minimum(u, 1.0), np.maximum(u, 1.0)
+    return np.where(u < 1.0, np.log(special.erfc(near)) + near * near, np.log(special.erfcx(far)))

@@ -30,16 +30,16 @@ from gpo_theory.rational import as_rational
 from gpo_theory.regimes import P, Regime, regimes
 
 X, THETA, HALF = Expr.x(), Expr("parameter", ("theta",)), Fraction(1, 2)
-NARROW = 2e-9
+NARROW, LONGEST = 2e-9, 160  # characters of a formula that still tells a reader something
 _PLUS, _MINUS = (1 + THETA) / 2, (1 - THETA) / 2
 LARGEST = 150  # nodes of a formula that is handed to the algebra
 
 
 @dataclass(frozen=True)
 class Psi:
-    """psi(theta) for 0 < theta < 1 as text in `theta`, and its value at theta = 1/2; None where not derived or infinite.
+    """psi(theta) for 0 < theta < 1 as text in `theta`, and its value at theta = 1/2.
 
-    psi is infinite where f is so unbounded below that C_p has no infimum, as for 1 - x.
+    None where it is not derived, and where it is infinite because C_p has no lower bound, as for f = 1 - x.
     """
 
     formula: str | None = None
@@ -66,7 +66,7 @@ def psi(loss: Loss, claims: Mapping[str, Certificate]) -> Psi:
     ball = psi_at(loss, HALF)
     if ball is None or ball[0] == inf or ball[1] - ball[0] > NARROW:
         return Psi(None, None)
-    if formula is not None:
+    if formula is not None and len(str(formula)) <= LONGEST:
         value = enclose(substitute(formula, {THETA: Expr.of(HALF)}).primitive(), Fraction(0), 256)
         if value.is_finite() and ball[0] <= float(value.mid()) <= ball[1]:
             return Psi(str(formula), float(value.mid()))
@@ -141,7 +141,7 @@ def _at_zero(f: Expr) -> Expr | None:
 def _symmetric(f: Expr) -> bool:
     """Whether f(x) + f(-x) is constant, as the exact form of its slope shows."""
     try:
-        pieces = split((f + substitute(f, {X: -X})))
+        pieces = split(f + substitute(f, {X: -X}))
     except UnsplitError:
         return False
     slopes = [piece.f.diff() for piece in pieces if not piece.is_point]
@@ -157,8 +157,8 @@ def _gap(start: Expr, regime: Regime) -> Expr:
         return plain
     try:
         short = _Algebra.of(regime).simplified(start, regime)
-    except (ValueError, NotImplementedError, sympy.PolynomialError) as e:
-        print(repr(e));return plain
+    except (ValueError, NotImplementedError, sympy.PolynomialError):
+        return plain
     return min(short, plain, key=lambda node: len(str(node)))
 
 
@@ -203,19 +203,19 @@ class _Algebra:
         raise ValueError(f"{node.head} has no algebra")
 
     def normal(self, value: Any) -> Any:
-        """Return a quotient in lowest terms, factored, each factor reduced by u^d + v^d = 1 where that makes it shorter."""
-        if any(value.has(function) for function in (sympy.log, sympy.atan, sympy.erfc, sympy.exp)):
+        """Return a quotient in lowest terms, each factor reduced by u^d + v^d = 1 where that makes it shorter."""
+        if value.is_number or not value.is_rational_function(self.u, self.v):
             return value
         top, bottom = (self.short(side) for side in sympy.fraction(sympy.cancel(sympy.together(value))))
         return top / bottom
 
     def short(self, polynomial: Any) -> Any:
-        constant, factors = sympy.factor_list(polynomial)
-        out = constant
-        for base, n in factors:
-            reduced = sympy.factor(sympy.rem(base, self.one, self.v)) if base.has(self.v) else base
-            out *= (reduced if reduced.count_ops() < base.count_ops() else base) ** n
-        return out
+        constant, factors = sympy.factor_list(self.reduced(polynomial))
+        return reduce(lambda out, factor: out * self.reduced(factor[0]) ** factor[1], factors, constant)
+
+    def reduced(self, polynomial: Any) -> Any:
+        forms = [polynomial, *(sympy.factor(sympy.rem(polynomial, self.one, symbol)) for symbol in (self.v, self.u))]
+        return min(forms, key=lambda form: (len(sympy.Add.make_args(form)), form.count_ops(), form != polynomial))
 
     def simplified(self, start: Expr, regime: Regime) -> Expr:
         """Return f(0) - H in theta."""
@@ -232,15 +232,22 @@ class _Algebra:
         return out + self.shown(self.normal(rest))
 
     def shown(self, value: Any) -> Expr:
-        """Return an algebraic value in theta: with w = u v = ((1 - theta^2)/4)^(1/d), what is left is a power of p."""
-        theta, w, p = sympy.Symbol("theta"), sympy.Symbol("w", positive=True), sympy.Symbol("p", positive=True)
+        """Return an algebraic value in theta, in the shortest of its forms."""
+        theta = sympy.Symbol("theta")
         names = {theta: THETA, self.u: _PLUS ** Fraction(1, self.d), self.v: _MINUS ** Fraction(1, self.d)}
         forms = [as_formula(value, names)]
-        if self.d == 1:
+        if not value.is_rational_function(self.u, self.v):
+            value = value.subs({self.u**self.d: (1 + theta) / 2, self.v**self.d: (1 - theta) / 2})
+            forms.append(as_formula(value.replace(lambda e: e.is_Pow and not e.exp.is_Integer,
+                         lambda e: sympy.factor(sympy.cancel(e.base)) ** e.exp), names))  # fmt: skip
+        elif self.d == 1:
             quotient = signed(value.subs({self.u: (1 + theta) / 2, self.v: (1 - theta) / 2}))
             forms += [as_formula(form, names) for form in (quotient, sympy.factor(quotient))]
         else:
-            root = (1 - theta**2) ** sympy.Rational(1, self.d) / sympy.Integer(4) ** sympy.Rational(1, self.d)
-            paired = signed(value.subs(self.v, w / self.u)).subs(self.u, p ** sympy.Rational(1, self.d)).subs(w, root)
-            forms.append(as_formula(paired, {**names, p: _PLUS}))
+            # w = u v is (1 - theta^2)^(1/d) = r over 4^(1/d); the powers of u that remain are whole powers of p.
+            root, r = sympy.Integer(4) ** sympy.Rational(-1, self.d), sympy.Symbol("r", positive=True)
+            whole = signed(value.subs(self.v, r * root / self.u))
+            whole = whole.subs(self.u, ((1 + theta) / 2) ** sympy.Rational(1, self.d))
+            forms += [as_formula(form(whole), {**names, r: (1 - THETA**2) ** Fraction(1, self.d)})
+                      for form in (signed, sympy.factor)]  # fmt: skip
         return min(forms, key=lambda form: len(str(form)))

@@ -75,7 +75,7 @@ def _logit(pieces: list[Piece], c: Expr) -> Regime:
 def _walk(f: Expr, pieces: list[Piece]) -> Iterator[Regime]:
     """Follow r(x) = f'(-x)/f'(x), the odds p/(1-p) that ask for x, from x = 0 outwards; it rises for a convex f."""
     edges = sorted({abs(x) for piece in pieces for x in (piece.low, piece.high) if x is not None} | {Fraction(0)})
-    reached: Fraction | None = ONE  # odds settled so far; None once all are
+    reached = ONE  # odds settled so far
     for a, b in pairwise([*edges, None]):
         assert a is not None
         middle = a + 1 if b is None else (a + b) / 2
@@ -84,15 +84,17 @@ def _walk(f: Expr, pieces: list[Piece]) -> Iterator[Regime]:
         start = _odds(ahead.diff(), mirrored, a)
         if start is None or start > reached:
             yield Regime(_p(reached), _p(start), Expr.of(a), ahead, behind)
+            if start is None:
+                return
             reached = start
-        if reached is None:
-            return
-        end = _odds(ahead.diff(), mirrored, b) if b is not None else _odds_far(f)
+        end = _odds(ahead.diff(), mirrored, b) if b is not None else None
+        if b is None and not _turns(f):
+            raise _OpenError
         if end is None or end > reached:
             yield _solved(f, Regime(_p(reached), _p(end), Expr.of(a), ahead, behind), mirrored)
+            if end is None:
+                return
             reached = end
-        if reached is None:
-            return
 
 
 def _holds(piece: Piece, x: Fraction) -> bool:
@@ -115,11 +117,10 @@ def _odds(slope: Expr, mirrored: Expr, x: Fraction) -> Fraction | None:
     return values[1] / values[0]
 
 
-def _odds_far(f: Expr) -> None:
-    """Confirm that f' does not stay below 0 on the right, so that the odds tend to infinity."""
+def _turns(f: Expr) -> bool:
+    """Whether f' does not stay below a negative number on the right, so that the odds tend to infinity."""
     end = slope_tail(f, 1)
-    if end.verdict != "proved" or end.limit is None or not (end.limit == "0" or end.limit.startswith("-")):
-        raise _OpenError
+    return end.verdict == "proved" and end.limit is not None and (end.limit == "0" or end.limit.startswith("-"))
 
 
 def _solved(f: Expr, regime: Regime, mirrored: Expr) -> Regime:

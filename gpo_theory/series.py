@@ -91,7 +91,7 @@ def _checked(f: Expr, order: int) -> tuple[Coefficient | None, ...]:
     for value, ball in zip(_expand(f, order), balls, strict=True):
         found = value.evalf(40) if ball.is_finite() else None
         inside = found is not None and abs(float(ball.mid()) - float(found)) <= 1e-14 * max(1.0, abs(float(found)))
-        out.append(Coefficient(text(value), float(ball.mid())) if inside else None)
+        out.append(Coefficient(text(value), float(found)) if inside and found is not None else None)
     bad = out.index(None) if None in out else len(out)
     return tuple(out[:bad] + [None] * (len(out) - bad))
 

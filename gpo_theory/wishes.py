@@ -1,6 +1,6 @@
 """What a user may wish of a loss, and which wishes exclude each other."""
 
-__all__ = ["TailWish", "Wish", "exclusions"]
+__all__ = ["TailWish", "Wish", "exclusions", "read_number"]
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -118,16 +118,16 @@ def _bradley_terry(wish: Wish) -> Iterator[tuple[str, str]]:
     for side, tail in (("right", wish.right), ("left", wish.left)):
         if tail and tail.kind == "zero":
             yield "P3", f"exactness needs f' < 0 everywhere, so -f' is not 0 far out on the {side}"
-    right, left = (tail and tail.exponent for tail in (wish.right, wish.left))
+    right, left = (None if tail is None else tail.exponent for tail in (wish.right, wish.left))
     if right is not None and left is not None and left != right + 1 / c and not (left == right and abs(right) == inf):
         yield "P3", (f"f'(-x) = exp(x/c) f'(x) with c = {c} makes the exponent of -f' on the left 1/c + {right}, "
                      f"not {left}")  # fmt: skip
     if wish.convex:
         bounds = f"f convex and exact with c = {c}: |f'(0)| exp(-x/c) <= -f'(x) <= |f'(0)| for x > 0"
-        if right is not None and not -1 / c <= right <= 0 or wish.right and wish.right.kind in RISING:
+        if wish.right and (wish.right.kind in RISING or (right is not None and not -1 / c <= right <= 0)):
             yield "P5", f"{bounds}, which a right tail {_shown(wish.right)} leaves"
-        if left is not None and not 0 <= left <= 1 / c or wish.left and wish.left.kind in FADING:
-            yield "P5", f"{bounds}, so |f'(0)| <= -f'(-x) <= |f'(0)| exp(x/c), which a left tail {_shown(wish.left)} leaves"
+        if wish.left and (wish.left.kind in FADING or (left is not None and not 0 <= left <= 1 / c)):
+            yield "P5", f"{bounds}, and exp(x/c) times that at -x, which a left tail {_shown(wish.left)} leaves"
 
 
 def _convexity(wish: Wish) -> Iterator[tuple[str, str]]:
