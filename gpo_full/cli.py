@@ -14,7 +14,11 @@ from gpo_theory.errors import InputError, nearest
 COMMANDS = {
     "losses": "list the catalogue of losses",
     "analyze": "derive and prove everything about one loss",
+    "compare": "set the analyses of several losses side by side",
     "beta": "convert a beta from one loss to another",
+    "design": "find a loss with wished-for properties, or a proof that there is none",
+    "verify": "replay a certificate that `gpo analyze` wrote",
+    "check": "test a torch function of the scaled margin (runs your code)",
     "toy": "run a toy model: bandit or mixture",
     "prepare": "fetch and verify the policy, the golden reward and the data",
     "train": "fine-tune a language model on preference pairs",

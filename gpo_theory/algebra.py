@@ -1,15 +1,46 @@
-"""Exact quotients, and the way from sympy's algebra back to the tree of a formula."""
+"""Exact algebra on formulas: into sympy's expressions, where what cancels cancels, and back."""
 
-__all__ = ["as_formula", "signed"]
+__all__ = ["as_algebra", "as_formula", "signed"]
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import reduce
 from typing import Any
 
 import sympy
 
+from gpo_theory.budget import spend
+from gpo_theory.constants import exact
 from gpo_theory.formula import Expr, call
+
+
+def as_algebra(node: Expr, known: Mapping[Expr, Any], normal: Callable[[Any], Any]) -> Any:
+    """Return a formula without max, min and where, with its `known` parts replaced and every sum brought to `normal` form.
+
+    Raises ValueError for what it cannot read.
+
+    >>> x, s = Expr.x(), sympy.Symbol("s", positive=True)
+    >>> as_algebra(call("exp", x) + 1, {x: sympy.log(s - 1)}, sympy.cancel)
+    s
+    """
+    spend()
+    if node in known:
+        return known[node]
+    if not node.children or not any(inner in known for inner in node.walk()):
+        return exact(node)
+    parts = [as_algebra(child, known, normal) for child in node.children]
+    match node.head:
+        case "+":
+            return normal(sympy.Add(*parts))
+        case "*":
+            return sympy.Mul(*parts)
+        case "**":
+            return sympy.powdenest(sympy.factor(parts[0]) ** parts[1])
+        case "log":
+            return sympy.expand_log(sympy.log(normal(parts[0])))
+        case "exp" | "atan" | "erfc":
+            return getattr(sympy, node.head)(parts[0])
+    raise ValueError(f"{node.head} has no algebra")
 
 
 def as_formula(value: Any, known: Mapping[Any, Expr]) -> Expr:

@@ -56,22 +56,28 @@ def _solutions(above: Expr, below: Expr, weights: tuple[Expr, Expr]) -> Iterator
     if len(symbols.generators & ratio.free_symbols) != 1:
         raise _UnsolvedError
     y = (symbols.generators & ratio.free_symbols).pop()
-    top, bottom, n = _root(ratio, y)
+    top, bottom, n, turned = _root(ratio, y)
+    weights = (-weights[0] if turned else weights[0], weights[1])
     u, w = (symbols.read(weight) if n == 1 else symbols.symbol(weight ** Fraction(1, n)) for weight in weights)
-    a = sympy.Poly(sympy.expand(w * top - u * bottom), y).all_coeffs()[::-1]
-    step = reduce(gcd, (k for k, c in enumerate(a) if c != 0), 0) if symbols.back(y).head == "exp" else 1
-    a = a[::step]
+    for branch in (1, -1) if n % 2 == 0 else (1,):
+        a = sympy.Poly(sympy.expand(branch * w * top - u * bottom), y).all_coeffs()[::-1]
+        step = reduce(gcd, (k for k, c in enumerate(a) if c != 0), 0) if symbols.back(y).head == "exp" else 1
+        for value in _roots(a[::step], symbols):
+            yield from symbols.unwrap(y, value, step)
+
+
+def _roots(a: list[Any], symbols: "_Symbols") -> Iterator[Expr]:
+    """Yield the zeros of a polynomial of degree one or two."""
     if len(a) == 2:
-        yield from symbols.unwrap(y, symbols.back(signed(-a[0] / a[1])), step)
+        yield symbols.back(signed(-a[0] / a[1]))
     elif len(a) == 3:
         middle, last = (symbols.back(sympy.factor(c)) for c in (-a[1], 2 * a[2]))
         root = symbols.back(sympy.factor(a[1] ** 2 - 4 * a[0] * a[2])) ** Fraction(1, 2)
-        for sign in (Expr.of(1), Expr.of(-1)):
-            yield from symbols.unwrap(y, (middle + sign * root) / last, step)
+        yield from ((middle + root) / last, (middle - root) / last)
 
 
-def _root(ratio: Any, y: Any) -> tuple[Any, Any, int]:
-    """Return (t, b, n) with top/bottom = (t/b)^n for the largest n that factors show, t/b positive where y is small."""
+def _root(ratio: Any, y: Any) -> tuple[Any, Any, int, bool]:
+    """Return (t, b, n, turned) with ratio = (t/b)^n, or -(t/b)^n where turned, for the largest n that factors show."""
     powers, sides = list[int](), []
     top, bottom = sympy.fraction(ratio)
     for side in (top, bottom):
@@ -83,11 +89,10 @@ def _root(ratio: Any, y: Any) -> tuple[Any, Any, int]:
     (c, over), (d, under) = sides
     scale = abs(c / d) ** sympy.Rational(1, n) if n else None
     if n < 2 or scale is None or not scale.is_Rational or not all(base.has(y) for base, _ in over + under):
-        return top, bottom, 1
+        return top, bottom, 1, False
     parts = [reduce(lambda a, b: a * b, (base ** (k // n) for base, k in side), front)
              for side, front in ((over, scale), (under, sympy.Integer(1)))]  # fmt: skip
-    at_start = (parts[0] / parts[1]).subs(y, 0)
-    return (-parts[0] if at_start.is_negative else parts[0]), parts[1], n
+    return *parts, n, bool(c / d < 0)
 
 
 def _unit(*formulas: Expr) -> tuple[Fraction, Fraction]:

@@ -14,11 +14,15 @@ from gpo_theory.errors import InputError
 from gpo_theory.formula import Expr
 from gpo_theory.knees import Knee, knees
 from gpo_theory.loss import Loss
+from gpo_theory.native import native
 from gpo_theory.normal_form import normal_form
-from gpo_theory.programs import Program, compiled, numpy_operations
+from gpo_theory.patches import patches
+from gpo_theory.programs import Program, compiled, numpy_operations, with_patches
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Ends = tuple[Knee | None, Knee | None]
 
 
 @dataclass(frozen=True)
@@ -72,14 +76,17 @@ def to_numpy(loss: Loss) -> Callable[[Any], NDArray[Any]]:
     array([1.00000000e+06, 6.93147181e-01, 0.00000000e+00])
     """
     f = loss.f.primitive()
-    program, ends = _program(f), knees(f)
+    program, ends, operations = _program(f), knees(f), numpy_operations()
+
+    def inner(x: NDArray[Any]) -> Any:
+        return program.run(x, operations)
 
     def run(x: Any) -> NDArray[Any]:
         points = np.asarray(x)
         if points.dtype not in (np.float64, np.float32, np.float16):
             raise InputError(f"x has dtype {points.dtype}; a floating dtype is needed")
         with np.errstate(under="ignore"):
-            value = _continued(points.astype(np.float64), program, ends, numpy_operations())
+            value = _continued(points.astype(np.float64), inner, ends, operations["clamp"])
         return np.asarray(value, points.dtype)
 
     return run
@@ -87,15 +94,15 @@ def to_numpy(loss: Loss) -> Callable[[Any], NDArray[Any]]:
 
 @lru_cache(maxsize=256)
 def _program(f: Expr) -> Program:
-    return compiled(normal_form(f))
+    plain, operations = compiled(normal_form(f)), numpy_operations()
+    return with_patches(plain, patches(f, lambda x: float(plain.run(np.float64(x), operations))))
 
 
-def _continued(x: Any, program: Program, ends: tuple[Knee | None, Knee | None], operations: Any) -> Any:
+def _continued(x: Any, inner: Callable[[Any], Any], ends: Ends, clamp: Callable[..., Any]) -> Any:
     left, right = ends
     if left is None and right is None:
-        return program.run(x, operations)
-    clamp = operations["clamp"]
-    value = program.run(clamp(x, left and left.x, right and right.x), operations)
+        return inner(x)
+    value = inner(clamp(x, left and left.x, right and right.x))
     # Each clamp has a gradient of exactly zero inside: 2^64 - 2^64 would leave rounding errors there.
     if left:
         value = value + left.slope * clamp(x - left.x, None, 0.0)
@@ -106,18 +113,31 @@ def _continued(x: Any, program: Program, ends: tuple[Knee | None, Knee | None], 
 
 @lru_cache(maxsize=256)
 def _torch(f: Expr) -> Callable[["Tensor"], "Tensor"]:
-    import torch
-
-    program, ends, operations = _program(f), knees(f), _torch_operations()
-    low, high = (-torch.inf if ends[0] is None else ends[0].x), (torch.inf if ends[1] is None else ends[1].x)
-    bounded = ends != (None, None)
+    program, ends, operations, kernel = _program(f), knees(f), _torch_operations(), native(f)
+    if kernel is not None and ends == (None, None):
+        return kernel
+    inner = kernel or (lambda x: program.run(x, operations))
 
     def run(x: "Tensor") -> "Tensor":
-        if not bounded:
-            return program.run(x, operations)
-        return _continued(x, program, ends, operations)
+        return inner(x) if _within(x, ends) else _continued(x, inner, ends, operations["clamp"])
 
     return run
+
+
+def _within(x: "Tensor", ends: Ends) -> bool:
+    """Whether all of x is seen to lie between the knees: then neither clamps nor tangents are needed."""
+    import torch
+
+    if ends == (None, None):
+        return True
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or not x.numel():
+        return False
+    left, right = ends
+    try:
+        low, high = x.detach().aminmax() if left and right else (x.detach().amin(), x.detach().amax())
+        return (left is None or bool(low > left.x)) and (right is None or bool(high < right.x))
+    except RuntimeError:  # under vmap no element can be looked at
+        return False
 
 
 @lru_cache(maxsize=1)

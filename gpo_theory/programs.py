@@ -1,10 +1,10 @@
 """The normal form as a list of array operations, run by any library that has them (torch, numpy)."""
 
-__all__ = ["Program", "compiled"]
+__all__ = ["Program", "compiled", "numpy_operations", "with_patches"]
 
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import reduce
 from typing import Any
@@ -13,7 +13,8 @@ import numpy as np
 
 from gpo_theory.balls import enclose
 from gpo_theory.formula import Expr
-from gpo_theory.normal_form import Branch, is_negative, negated
+from gpo_theory.normal_form import Branch, horner, is_negative, negated
+from gpo_theory.patches import Patch
 
 Array = Any  # a tensor or an ndarray: one program serves both
 Operations = Mapping[str, Callable[..., Array]]
@@ -35,6 +36,7 @@ class Program:
     branches: tuple[Branch, ...]
     steps: tuple[tuple["_Step", ...], ...]
     results: tuple[tuple[int, ...], ...]
+    patches: tuple[tuple[Patch, tuple["_Step", ...]], ...] = ()
 
     def run(self, x: Array, operations: Operations) -> Array:
         """Return f(x)."""
@@ -49,6 +51,10 @@ class Program:
             if isinstance(here, float) and isinstance(value, float):
                 value = value + 0 * x
             value = where(x >= edge if branch.closed else x > edge, here, value)
+        for patch, steps in self.patches:
+            v, radius = x - float(patch.centre), float(patch.radius)
+            near = _play(steps, operations["clamp"](v, -radius, radius), operations)[-1]
+            value = where((v > -radius) & (v < radius), near, value)
         # A constant is a number: it still takes the shape of x, and a gradient of zero.
         return value + 0 * x if isinstance(value, float) else value
 
@@ -87,6 +93,16 @@ def compiled(branches: tuple[Branch, ...]) -> Program:
         results.append(tuple(tape.add(code) for code in codes))
         steps.append(tuple(tape.steps))
     return Program(branches, tuple(steps), tuple(results))
+
+
+def with_patches(program: Program, patches: tuple[Patch, ...]) -> Program:
+    """Return the program with polynomials in place of its values near some points."""
+    polynomials = []
+    for patch in patches:
+        tape = _Tape()
+        tape.add(horner(patch.coefficients))
+        polynomials.append((patch, tuple(tape.steps)))
+    return replace(program, patches=tuple(polynomials))
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,8 @@ from typing import Any
 
 import sympy
 
-from gpo_theory.algebra import as_formula, signed
+from gpo_theory.algebra import as_algebra, as_formula, signed
 from gpo_theory.balls import enclose
-from gpo_theory.budget import spend
 from gpo_theory.certificate import Certificate, Verdict
 from gpo_theory.constants import exact
 from gpo_theory.errors import InputError
@@ -181,26 +180,9 @@ class _Algebra:
         return cls(reduce(lcm, map(int, powers), 1))
 
     def read(self, node: Expr, x: Any) -> Any:
-        spend()
-        if node == P or node == 1 - P:
-            return (self.u if node == P else self.v) ** self.d
-        if node.head == "x":
-            return x
-        if not node.depends_on_x and not any(inner == P for inner in node.walk()):
-            return exact(node)
-        parts = [self.read(child, x) for child in node.children]
-        match node.head:
-            case "+":
-                return self.normal(sympy.Add(*parts))
-            case "*":
-                return sympy.Mul(*parts)
-            case "**":
-                return sympy.powdenest(sympy.factor(parts[0]) ** parts[1])
-            case "log":
-                return sympy.expand_log(sympy.log(self.normal(parts[0])))
-            case "exp" | "atan" | "erfc":
-                return getattr(sympy, node.head)(parts[0])
-        raise ValueError(f"{node.head} has no algebra")
+        """Return a formula in x and p as an algebraic expression."""
+        known = {X: x, P: self.u**self.d, 1 - P: self.v**self.d}
+        return as_algebra(node, known, self.normal)
 
     def normal(self, value: Any) -> Any:
         """Return a quotient in lowest terms, each factor reduced by u^d + v^d = 1 where that makes it shorter."""

@@ -2,6 +2,7 @@
 
 __all__ = ["TailWish", "Wish", "exclusions", "read_number"]
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,6 +14,7 @@ from gpo_theory.errors import InputError, nearest
 NUMBERED = ("exponential", "exponential_growth", "power", "polynomial")
 FADING = ("zero", "super_exponential", "exponential", "power")
 RISING = ("logarithmic", "linear", "polynomial", "exponential_growth", "super_exponential_growth")
+_NUMBER = re.compile(r"-?\d{1,20}(\.\d{1,20}|/\d{1,20})?", re.ASCII)
 CLASSES = (*FADING, "constant", *RISING)
 
 
@@ -90,10 +92,9 @@ class Wish:
 
 def read_number(name: str, text: str) -> Fraction:
     """Return the exact number that `text` spells, as in 0.5 or 1/2; raises InputError for anything else."""
-    try:
-        return Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        raise InputError(f"{name} {text!r} is not a number such as 0.5 or 1/2") from None
+    if not _NUMBER.fullmatch(text) or set(text.partition("/")[2]) == {"0"}:
+        raise InputError(f"{name} {text!r} is not a number such as 0.5 or 1/2")
+    return Fraction(text)
 
 
 def exclusions(wish: Wish) -> list[tuple[str, str]]:

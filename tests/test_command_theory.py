@@ -5,6 +5,7 @@ One test of each kind runs in a subprocess; the rest call the same entry point i
 
 import io
 import json
+import math
 import resource
 import shlex
 import subprocess
@@ -161,6 +162,28 @@ def test_a_refused_beta_exits_2_and_still_prints_its_json() -> None:
     assert "mean-length" in refused("beta", "--from", "dpo", "--beta", "0.1", "--to", "trl-ipo")
 
 
+def test_beta_by_target_and_by_tail() -> None:
+    """logit(0.9) = log 9, the hinge's target is 1; IPO's weight 1 - x meets 1 - tanh(x/2) of the logistic."""
+    found = gpo_json("beta", "--from", "dpo", "--beta", "0.1", "--to", "slic", "--by", "target", "--p", "0.9", run=gpo_process)
+    assert found["by"] == "target"
+    assert found["order"] == "one_p"
+    assert found["beta_to"] == pytest.approx(0.1 / math.log(9), rel=1e-12)
+    assert found["matched"] == pytest.approx(math.log(9) / 0.1, rel=1e-12)
+    found = gpo_json("beta", "--from", "dpo", "--beta", "0.1", "--to", "ipo", "--by", "tail", "--at", "-3")
+    assert found["by"] == "tail"
+    assert found["order"] == "one_margin"
+    assert found["beta_to"] == pytest.approx(0.1 * math.tanh(1.5) / 3, rel=1e-12)
+    shown = gpo("beta", "--from", "dpo", "--beta", "0.1", "--to", "slic", "--by", "target", "--p", "9/10").stdout
+    assert "0.045512" in shown
+    assert "at this p only" in shown
+    shown = gpo("beta", "--from", "dpo", "--beta", "0.1", "--to", "savage", "--by", "target", "--p", "0.9").stdout
+    assert "exactly" in shown
+    refusal = gpo("beta", "--from", "dpo", "--beta", "0.1", "--to", "slic", "--by", "tail", "--at", "2", "--json")
+    assert refusal.returncode == 2
+    assert json.loads(refusal.stdout)["by"] == "tail"
+    assert refusal.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -188,6 +211,11 @@ def test_a_refused_beta_exits_2_and_still_prints_its_json() -> None:
         (("beta", "--from", "dpo", "--to", "ipo", "--beta", "abc"), ("abc",)),
         (("beta", "--from", "dpo", "--to", "ipoo", "--beta", "1"), ("ipoo", "ipo")),
         (("beta", "--from", "dpo", "--to", "ipo", "--beta", "1", "--mean-length", "10"), ("length",)),
+        (("beta", "--from", "dpo", "--to", "ipo", "--beta", "1", "--by", "targt"), ("targt", "target")),
+        (("beta", "--from", "dpo", "--to", "ipo", "--beta", "1", "--by", "target"), ("p",)),
+        (("beta", "--from", "dpo", "--to", "ipo", "--beta", "1", "--p", "0.9"), ("p = 0.9", "target")),
+        (("beta", "--from", "dpo", "--to", "ipo", "--beta", "1", "--by", "target", "--p", "0.2"), ("0.2",)),
+        (("beta", "--from", "dpo", "--to", "ipo", "--beta", "1", "--by", "tail", "--at", "zero"), ("zero",)),
         (("losess",), ("losess", "losses")),
         (("losses", "extra"), ("extra",)),
     ],
@@ -197,11 +225,14 @@ def test_bad_input_is_one_line_and_exit_2(arguments: tuple[str, ...], words: tup
     assert all(word in message for word in words), message
 
 
-@pytest.mark.parametrize("command", ["losses", "analyze", "beta"])
-def test_help_has_an_example_that_runs(command: str) -> None:
+@pytest.mark.parametrize("command", ["losses", "analyze", "compare", "beta", "verify", "check"])
+def test_help_has_an_example_that_runs(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = gpo(command, "--help")
     assert shown.returncode == 0
     example = shown.stdout.split("example: ")[1].strip()
     words = shlex.split(example)
     assert words[:2] == ["gpo", command]
-    assert gpo(*words[1:]).returncode == 0
+    monkeypatch.chdir(tmp_path)
+    if command == "verify":
+        assert gpo("analyze", "dpo", "--certificate", words[2]).returncode == 0
+    assert gpo(*words[1:]).returncode == 0, example

@@ -4,8 +4,13 @@ __all__ = ["EXAMPLE", "add_arguments", "read_parameters", "run"]
 
 import argparse
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
+from gpo_full.export import add_table_options, write_file, write_tables
 from gpo_theory.errors import InputError
+
+if TYPE_CHECKING:
+    from gpo_theory.analysis import Analysis
 
 EXAMPLE = 'gpo analyze "log(1+exp(-x))" --json'
 
@@ -15,6 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("loss", metavar="LOSS", help="a catalogue name, an alias or a formula in x")
     parser.add_argument("--param", action="append", default=[], metavar="NAME=VALUE",
                         help="value of a named parameter, as in tau=0.1 or tau=1/10; repeatable")  # fmt: skip
+    parser.add_argument("--certificate", metavar="FILE", help="write the proofs, for `gpo verify FILE`")
+    add_table_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
 
 
@@ -42,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
     loss = find_loss(args.loss, read_parameters(args.param))
     analysis = analyze(loss)
+    _write(args, analysis)
     if args.json:
         print_json(analysis.as_dict())
         return 0
@@ -55,3 +63,17 @@ def run(args: argparse.Namespace) -> int:
     if note:
         console.print(f"convention: {note}")
     return 0
+
+
+def _write(args: argparse.Namespace, analysis: "Analysis") -> None:
+    if args.certificate is not None:
+        import json
+
+        from gpo_theory.proving import certificate_document
+
+        text = json.dumps(certificate_document(analysis), indent=1, allow_nan=False) + "\n"
+        write_file("--certificate", args.certificate, text)
+    if args.latex is not None or args.csv is not None:
+        from gpo_theory.tables import of_analyses
+
+        write_tables(args, of_analyses([analysis]))

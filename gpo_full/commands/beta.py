@@ -1,10 +1,17 @@
-"""`gpo beta`: the beta of one loss that regularises as strongly as a known beta of another."""
+"""`gpo beta`: the beta of one loss that does the same as a known beta of another, in a sense that is named."""
 
 __all__ = ["EXAMPLE", "add_arguments", "run"]
 
 import argparse
 
 EXAMPLE = "gpo beta --from dpo --beta 0.1 --to ipo"
+SAME = {
+    "strength": "regularises as strongly: beta R = {:.6g} on both sides",
+    "target": "asks for the same margin of a pair preferred with probability {p}: {:.6g} nats",
+    "tail": "weighs a pair the same at the margin where x = {at} for {source}: f'(x)/f'(0) = {:.6g}",
+}
+HOLDS = {"exact": "exactly, at every p", "second": "to second order in the margin", "one_p": "at this p only",
+         "one_margin": "at this margin only"}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,27 +19,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="source", required=True, metavar="LOSS", help="the loss whose beta is known")
     parser.add_argument("--to", dest="target", required=True, metavar="LOSS", help="the loss whose beta is wanted")
     parser.add_argument("--beta", type=float, required=True, help="the known beta, above 0")
+    parser.add_argument("--by", default="strength", metavar="strength|target|tail",
+                        help="what is matched: the strength R (default), the optimal margin at --p, or the weight of "
+                        "a pair at --at")  # fmt: skip
+    parser.add_argument("--p", metavar="P", help="for --by target: probability of the preferred response, above 1/2")
+    parser.add_argument("--at", metavar="X", help="for --by tail: the scaled margin beta rho of the loss --from")
     parser.add_argument("--mean-length", type=float, metavar="N",
                         help="mean response length in tokens, for a margin averaged over tokens (trl-ipo)")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Match the strengths and print the beta, or refuse with the reason (exit code 2)."""
+    """Match and print the beta with how far the match holds, or refuse with the reason (exit code 2)."""
     import sys
 
     from gpo_full.output import print_json
     from gpo_theory import match_beta
 
-    match = match_beta(args.source, args.target, args.beta, args.mean_length)
+    match = match_beta(args.source, args.target, args.beta, args.mean_length, by=args.by, p=args.p, at=args.at)
     if args.json:
         print_json(match.as_dict())
-    elif match.refusal is None:
-        print(f"beta = {match.beta_to:.6g} for {match.target} regularises as strongly as beta = {match.beta_from:.6g} "
-              f"for {match.source}: beta R = {match.matched:.6g} on both sides, "
-              f"{'exactly' if match.order == 'exact' else 'to second order in the margin'}")  # fmt: skip
-        print(f"convention: {match.convention}")
     if match.refusal is not None:
         print(f"gpo beta: error: no beta of {match.target} matches: {match.refusal}", file=sys.stderr)
         return 2
+    if not args.json:
+        same = SAME[match.by].format(match.matched, p=args.p, at=args.at, source=match.source)
+        print(f"beta = {match.beta_to:.6g} for {match.target} does what beta = {match.beta_from:.6g} does for "
+              f"{match.source}: it {same}, {HOLDS[match.order or '']}")  # fmt: skip
+        print(f"convention: {match.convention}")
     return 0

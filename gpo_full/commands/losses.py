@@ -4,11 +4,14 @@ __all__ = ["EXAMPLE", "add_arguments", "run"]
 
 import argparse
 
+from gpo_full.export import add_table_options, write_tables
+
 EXAMPLE = "gpo losses --json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `gpo losses`."""
+    add_table_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
 
 
@@ -17,18 +20,23 @@ def run(args: argparse.Namespace) -> int:
     from gpo_full.output import print_json
     from gpo_theory.analysis import describe
     from gpo_theory.catalogue import ALIASES, LOSSES
+    from gpo_theory.tables import of_losses
 
+    listed = of_losses(LOSSES.values())
+    write_tables(args, listed)
     if args.json:
         print_json({"losses": [describe(loss) for loss in LOSSES.values()]})
         return 0
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table("loss", "f(x), x = beta * rho", "parameters", "source", box=None, pad_edge=False)
-    for loss in LOSSES.values():
-        parameters = ", ".join(f"{name}={value}" for name, value in loss.parameters.items())
-        table.add_row(loss.name, loss.formula, parameters, loss.reference)
+    head, *rows = listed.texts()
+    table = Table(*head, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*map(Text, row))
     console = Console(markup=False)
     console.print(table)
+    console.print("x = beta * rho, rho in nats")
     console.print("aliases: " + ", ".join(f"{alias} = {name}" for alias, name in ALIASES.items()))
     return 0
