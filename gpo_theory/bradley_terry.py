@@ -13,8 +13,8 @@ from gpo_theory.breakpoints import joints
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
 from gpo_theory.constants import exact
 from gpo_theory.formula import Expr, substitute
-from gpo_theory.pieces import Piece, UnsplitError, split
 from gpo_theory.grammar import parse_constant
+from gpo_theory.pieces import Piece, UnsplitError, split
 from gpo_theory.rational import as_rational
 from gpo_theory.series import one_sided
 from gpo_theory.slopes import falls_strictly
@@ -58,11 +58,11 @@ def bradley_terry_exact(f: Expr, is_convex: Certificate, falls: Certificate) -> 
     if point is not None:
         return refuted(CLAIM, f"log(f'(-x)/f'(x))/x at x = {point} differs from its value at x = 1", kind="point",
                        x=str(point))  # fmt: skip
-    c = _only_candidate(f)
-    if c is None:
+    only = _only_candidate(f)
+    if only is None:
         return unknown(CLAIM, "neither the identity nor a failure of it is certified")
-    return proved(CLAIM, f"f' < 0 and f'(-x) = {_factor(1 / c)}f'(x), the only rate that R = 1/(2c) allows",
-                  {"exact": str(c), "float": float(c)})  # fmt: skip
+    return proved(CLAIM, f"f' < 0 and f'(-x) = {_factor(1 / only)}f'(x), the only rate that R = 1/(2c) allows",
+                  {"exact": str(only), "float": float(only)})  # fmt: skip
 
 
 def _only_candidate(f: Expr) -> Fraction | None:

@@ -26,8 +26,8 @@ _THETAS = tuple(Fraction(n, d) for n, d in ((1, 2), (1, 8), (9, 10), (1, 64)))
 def bayes_consistent(f: Expr, known: Mapping[str, Certificate]) -> Iterator[Certificate]:
     """Yield verdicts on classification calibration, the likeliest first. Refuted with a theta = 2p - 1.
 
-    Convex f: iff f'(0) exists and is negative (Bartlett, Jordan, McAuliffe 2006). Other f: Bradley-Terry exact; falling;
-    the flip and the gap theorem; refuted where both tails reach the infimum, or by a direct comparison.
+    Convex f: iff f'(0) exists and is negative (Bartlett, Jordan, McAuliffe 2006). Other f: exactness; falling; the
+    flip and the gap theorem; refuted where both tails reach the infimum, or by a direct comparison.
     """
     slope = known["differentiable_at_zero"]
     falls = slope.verdict is Verdict.PROVED and slope.value is not None and slope.value["float"] < 0
@@ -49,8 +49,8 @@ def bayes_consistent(f: Expr, known: Mapping[str, Certificate]) -> Iterator[Cert
                                 "f(-a) - f(a) is positive and never falls for a > 0", theorem="falling", floor=floor,
                          **known["monotone_decreasing"].choices)  # fmt: skip
         if falls:
-            yield proved(CLAIM, "flip theorem: f is continuous and bounded below, f'(0) < 0, f(-a) > f(a) for a > 0, and "
-                                "far out this difference or f itself stays above its value at 0", theorem="flip",
+            yield proved(CLAIM, "flip theorem: f is continuous and bounded below, f'(0) < 0, f(-a) > f(a) for a > 0, "
+                                "and far out this difference or f itself stays above its value at 0", theorem="flip",
                          floor=floor)  # fmt: skip
     values, mirrored = sample(f, _MARGINS), sample(f, -_MARGINS)
     if np.isfinite(values).all() and np.isfinite(mirrored).all():
@@ -80,8 +80,8 @@ def _convex_case(f: Expr, known: Mapping[str, Certificate], falls: bool) -> Cert
         theta = _theta_of_kink(f)
         if theta is None:
             return unknown(CLAIM, "f is convex with a kink at 0, but no theta was found")
-        return refuted(CLAIM, "f is convex with a kink at 0, so x = 0 minimises C_p near p = 1/2", {"theorem": "convex"},
-                       kind="theta", theta=str(theta))  # fmt: skip
+        return refuted(CLAIM, "f is convex with a kink at 0, so x = 0 minimises C_p near p = 1/2",
+                       {"theorem": "convex"}, kind="theta", theta=str(theta))  # fmt: skip
     assert slope.value is not None
     if falls:
         bounded = known["bounded_below"].verdict
@@ -109,7 +109,7 @@ def _theta_of_kink(f: Expr) -> Fraction | None:
     return None
 
 
-def _gap(values: np.ndarray, mirrored: np.ndarray) -> Iterator[Certificate]:  # type: ignore[type-arg]
+def _gap(values: np.ndarray, mirrored: np.ndarray) -> Iterator[Certificate]:
     """Propose the gap theorem: a bracket of the minimiser a* of E, and a level between f there and inf f(-a)."""
     mean = (values + mirrored) / 2
     best = int(np.argmin(mean))
@@ -119,12 +119,12 @@ def _gap(values: np.ndarray, mirrored: np.ndarray) -> Iterator[Certificate]:  # 
         if best and top < bottom:
             bracket = [Fraction(float(_MARGINS[i])).limit_denominator(2**16) for i in (low, best, high)]
             level = Fraction(float((top + bottom) / 2)).limit_denominator(2**16)
-            yield proved(CLAIM, "gap theorem: (f(a) + f(-a))/2 is least at some a* where f is lower than anywhere on the "
-                                "left, so every wrong side loses theta times that gap", theorem="gap",
+            yield proved(CLAIM, "gap theorem: (f(a) + f(-a))/2 is least at some a* where f is lower than anywhere on "
+                                "the left, so every wrong side loses theta times that gap", theorem="gap",
                          bracket=[str(x) for x in bracket], level=str(level))  # fmt: skip
 
 
-def _compared(values: np.ndarray, mirrored: np.ndarray) -> Iterator[Certificate]:  # type: ignore[type-arg]
+def _compared(values: np.ndarray, mirrored: np.ndarray) -> Iterator[Certificate]:
     """Propose a theta at which one margin on the wrong side does at least as well as every one on the right."""
     for theta in _THETAS:
         p = float((1 + theta) / 2)
@@ -132,5 +132,5 @@ def _compared(values: np.ndarray, mirrored: np.ndarray) -> Iterator[Certificate]
         best = int(np.argmin(wrong))
         if wrong[best] <= right[1:].min():
             x = -Fraction(float(_MARGINS[best])).limit_denominator(2**12)
-            yield refuted(CLAIM, f"at theta = {theta}, x = {x} on the wrong side has a risk C_p no larger than any x > 0",
+            yield refuted(CLAIM, f"at theta = {theta}, x = {x} on the wrong side has a risk C_p as small as any x > 0",
                           {"theorem": "compared", "at": str(x)}, kind="theta", theta=str(theta))  # fmt: skip

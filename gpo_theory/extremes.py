@@ -37,7 +37,8 @@ def lowest(pieces: tuple[Piece, ...]) -> Lowest | None:
     for piece in pieces:
         inside = [float(end) for end in (piece.low, piece.high) if end is not None]
         if not piece.is_point:
-            points = [x for x in _GRID if (piece.low is None or x > piece.low) and (piece.high is None or x < piece.high)]
+            low, high = piece.low, piece.high
+            points = [x for x in _GRID if (low is None or x > low) and (high is None or x < high)]
             found += _refined(piece, np.array(sorted({*points, *inside, float(piece.sample)})))
     for side, outer in ((-1, pieces[0].f), (1, pieces[-1].f)):
         end = tail(outer, side)
@@ -62,7 +63,7 @@ def reached(pieces: tuple[Piece, ...], side: int, limit: float) -> Fraction | No
     return next((x for x in inside if abs(_float(outer.f, x) - limit) < 9e-7 * (1 + abs(limit))), None)
 
 
-def _refined(piece: Piece, grid: np.ndarray) -> list[Lowest]:  # type: ignore[type-arg]
+def _refined(piece: Piece, grid: np.ndarray) -> list[Lowest]:
     values = sample(piece.f, grid)
     if not np.isfinite(values).any():
         return []

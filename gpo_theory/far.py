@@ -15,7 +15,7 @@ from gpo_theory.balls import enclose
 from gpo_theory.constants import sign, text
 from gpo_theory.formula import Expr
 from gpo_theory.grammar import parse_constant
-from gpo_theory.horizon import UnresolvedError, lead_beyond
+from gpo_theory.kernel.horizon import UnresolvedError, lead_beyond
 from gpo_theory.pieces import UnsplitError, split
 
 

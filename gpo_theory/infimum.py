@@ -15,7 +15,7 @@ from gpo_theory.budget import spend
 from gpo_theory.far import tail
 from gpo_theory.formula import Expr
 from gpo_theory.grammar import parse_constant
-from gpo_theory.horizon import UnresolvedError, lead_beyond
+from gpo_theory.kernel.horizon import UnresolvedError, lead_beyond
 from gpo_theory.pieces import Piece, UnsplitError, split
 from gpo_theory.rational import as_rational
 from gpo_theory.search import shifts_of

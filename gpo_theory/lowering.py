@@ -113,7 +113,11 @@ def _continued(x: Any, inner: Callable[[Any], Any], ends: Ends, clamp: Callable[
 
 @lru_cache(maxsize=256)
 def _torch(f: Expr) -> Callable[["Tensor"], "Tensor"]:
+    import torch
+
     program, ends, operations, kernel = _program(f), knees(f), _torch_operations(), native(f)
+    if kernel is not None and patches(f, lambda x: float(kernel(torch.tensor(x, dtype=torch.float64)))):
+        kernel = None  # it cancels somewhere, such as exp(u) - u - 1 at 0
     if kernel is not None and ends == (None, None):
         return kernel
     inner = kernel or (lambda x: program.run(x, operations))
@@ -133,9 +137,11 @@ def _within(x: "Tensor", ends: Ends) -> bool:
     if x.device.type != "cpu" or torch.compiler.is_compiling() or not x.numel():
         return False
     left, right = ends
+    values = x.detach().reshape(-1)
     try:
-        low, high = x.detach().aminmax() if left and right else (x.detach().amin(), x.detach().amax())
-        return (left is None or bool(low > left.x)) and (right is None or bool(high < right.x))
+        if left and right:  # one product is cheaper than two extremes, and sees far knees well enough
+            return bool(values.dot(values) < min(abs(left.x), abs(right.x)) ** 2)
+        return bool(values.amin() > left.x) if left else bool(values.amax() < right.x)  # type: ignore[union-attr]
     except RuntimeError:  # under vmap no element can be looked at
         return False
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from gpo_theory.certificate import Certificate, Verdict
 from gpo_theory.formula import Expr
-from gpo_theory.inequality import Fact
+from gpo_theory.kernel.inequality import Fact
+from gpo_theory.kernel.parts import UnprovedError
+from gpo_theory.kernel.verify import replay, seal
 from gpo_theory.pieces import UnsplitError, breakpoints
-from gpo_theory.resolved import UnprovedError
 from gpo_theory.search import hint, shifts_of
-from gpo_theory.verify import replay, seal
 
 if TYPE_CHECKING:
     from gpo_theory.analysis import Analysis
@@ -96,7 +96,7 @@ def certificate_document(analysis: "Analysis") -> dict[str, Any]:
     """Return the certificate file of an analysis: every verdict with its proof, sealed, for `verify`.
 
     >>> from gpo_theory import LOSSES, analyze
-    >>> from gpo_theory.verify import verify
+    >>> from gpo_theory.kernel.verify import verify
     >>> verify(certificate_document(analyze(LOSSES["hinge"])))["convex"]
     'proved'
     """

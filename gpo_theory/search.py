@@ -1,7 +1,7 @@
 """The search for a hint: what the verifier needs to be told in order to replay one inequality.
 
-It decides in exact arithmetic (roots of polynomials) or in Arb's balls, and asks the verifier only where a half-line may
-begin. What it finds is worth nothing until the verifier has replayed it.
+It decides in exact arithmetic (roots of polynomials) or in Arb's balls, and asks the verifier only where a half-line
+may begin. What it finds is worth nothing until the verifier has replayed it.
 """
 
 __all__ = ["hint", "shifts_of"]
@@ -16,8 +16,8 @@ from flint import arb, ctx, fmpq
 from gpo_theory.balls import enclose
 from gpo_theory.budget import spend
 from gpo_theory.formula import Expr, substitute
-from gpo_theory.horizon import UnresolvedError, lead_beyond
-from gpo_theory.inequality import Fact
+from gpo_theory.kernel.horizon import UnresolvedError, lead_beyond
+from gpo_theory.kernel.inequality import Fact
 from gpo_theory.rational import Rational, as_rational, sign_chart
 
 STARTS = tuple(map(Fraction, (8, 16, 32, 64, 256, 1024, 2**14)))
@@ -105,7 +105,7 @@ def shifts_of(g: Expr) -> list[Fraction]:
 
 
 def _boxes(fact: Fact, low: Fraction, high: Fraction, bits: int) -> tuple[list[Fraction], bool]:
-    """Return cuts of [low, high] between which balls show the sign, none (and whether a box was small) if they do not."""
+    """Return cuts of [low, high] between which balls show the sign, or none and whether a small box was at fault."""
     orders = [fact.g, fact.g.diff()]
     orders += [orders[1].diff()]
     inner = sorted(x for x in shifts_of(fact.g) if low < x < high)

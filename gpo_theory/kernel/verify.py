@@ -17,9 +17,10 @@ from gpo_theory.certificate import CLAIMS, Certificate, Verdict
 from gpo_theory.errors import InputError
 from gpo_theory.formula import Expr, substitute
 from gpo_theory.grammar import parse_formula
-from gpo_theory.inequality import Fact
-from gpo_theory.resolved import Hints, UnprovedError
-from gpo_theory.rules import RULES, Statement
+from gpo_theory.kernel.inequality import Fact
+from gpo_theory.kernel.parts import Hints, UnprovedError
+from gpo_theory.kernel.rules import RULES
+from gpo_theory.kernel.statement import Statement
 
 FIELDS = {"schema", "loss", "claims", "versions", "sha256"}
 CLAIM_FIELDS = {"verdict", "because", "witness", "value", "proof"}

@@ -2,7 +2,7 @@
 
 Each coefficient is an exact rational, or an interval that holds c(y) for every y >= Y: what a series drops is one more
 term with an interval for its coefficient. So the sign of the largest term, once the others are seen to be smaller, is
-the sign of the formula on the whole half-line. Part of the verifier: it shares no code with `asymptotics`.
+the sign of the formula on the whole half-line. It shares no code with `asymptotics`.
 """
 
 __all__ = ["Lead", "UnresolvedError", "lead_beyond"]
@@ -18,7 +18,7 @@ from mpmath import iv
 
 from gpo_theory.budget import spend
 from gpo_theory.formula import Expr, substitute
-from gpo_theory.intervals import interval
+from gpo_theory.kernel.intervals import interval
 
 DEGREE, ORDER, KEPT = 4, 4, 12
 Size = tuple[Fraction, ...]  # exponents: of y^4 ... y^1 inside exp, then of y, then of log y; ordered by dominance
@@ -55,7 +55,7 @@ class Lead:
 
 
 def lead_beyond(f: Expr, side: int, start: Fraction, shift: Fraction = Fraction(0), bits: int = 80) -> Lead | None:
-    """Return the leading behaviour of a formula without max, min and where for all x with side (x - shift) >= start >= 8.
+    """Return the leading behaviour of a smooth formula for all x with side (x - shift) >= start >= 8.
 
     In x - shift the coefficients of exp(k (x - shift)) are rational, so that what cancels is seen to cancel.
 
@@ -213,7 +213,7 @@ class _Beyond:
         """Drop exact zeros; let all below the first uncertain term, or beyond the number kept, join one term."""
         ordered = sorted(((s, c) for s, c in terms.items() if not isinstance(c, Fraction) or c), reverse=True,
                          key=lambda term: term[0])  # fmt: skip
-        uncertain = [i for i, (_, c) in enumerate(ordered) if not _exact(c) and 0 in c]
+        uncertain = [i for i, (_, c) in enumerate(ordered) if not _exact(c) and 0 in _ball(c)]
         last = min([*uncertain, KEPT - 1, len(ordered) - 1]) if ordered else 0
         kept = dict(ordered[: last + 1])
         for size, c in ordered[last + 1 :]:
@@ -363,7 +363,7 @@ def _root(c: Any, q: Fraction) -> Any:
             return c ** int(q)
         root = Fraction(isqrt(abs(c.numerator)), isqrt(c.denominator))
         if c > 0 and q.denominator == 2 and root**2 == c:
-            return root ** q.numerator
+            return root**q.numerator
     if isinstance(c, Surd) and q.denominator == 1:
         inverse = Surd(1 / (c.r * c.n), -c.p, c.n)
         return reduce(_by, [c if q > 0 else inverse] * abs(int(q)), Fraction(1))

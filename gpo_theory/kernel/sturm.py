@@ -1,6 +1,6 @@
 """Exact signs of a quotient of polynomials in x, or in one exponential, by Sturm's theorem over the rationals.
 
-Part of the verifier: that a formula equals the quotient it is said to be is shown by exact values at more points than
+That a formula equals the quotient it is said to be is shown by exact values at more points than
 their degrees allow two different quotients to share.
 """
 
@@ -14,7 +14,7 @@ from math import prod
 
 from gpo_theory.budget import spend
 from gpo_theory.formula import Expr
-from gpo_theory.intervals import span
+from gpo_theory.kernel.intervals import span
 
 Polynomial = list[Fraction]  # coefficients from the constant term up, without zeros at the end
 MOST_POINTS = 400

@@ -1,6 +1,6 @@
 """One inequality on one interval, g > 0 or g >= 0, and its replay from a hint: the only step a proof is made of.
 
-Part of the verifier: nothing here trusts the hint. Where the hint is wrong, the replay fails.
+Nothing here trusts the hint. Where the hint is wrong, the replay fails.
 """
 
 __all__ = ["Fact", "at", "core", "holds", "root_factors"]
@@ -14,9 +14,9 @@ from operator import add, mul
 from typing import Any
 
 from gpo_theory.formula import Expr, substitute
-from gpo_theory.horizon import UnresolvedError, lead_beyond
-from gpo_theory.intervals import Interval, interval, span
-from gpo_theory.sturm import Quotient, equals, keeps_sign
+from gpo_theory.kernel.horizon import UnresolvedError, lead_beyond
+from gpo_theory.kernel.intervals import Interval, interval, span
+from gpo_theory.kernel.sturm import Quotient, equals, keeps_sign
 
 X, NOWHERE = Expr.x(), Fraction(0)
 ORDER, HALVINGS, LEAST_START = 3, 3, 8
@@ -58,8 +58,11 @@ def core(g: Expr) -> Expr:
     if not least:
         return g
     kept = [{base: term.get(base, Fraction(0)) - least.get(base, 0) for base in {**term, **least}} for term in terms]
-    products = [reduce(mul, (base**n for base, n in term.items()), Expr.of(1)) for term in kept]
-    return reduce(add, products)
+    return reduce(add, map(_product, kept))
+
+
+def _product(powers: Mapping[Expr, Fraction]) -> Expr:
+    return reduce(mul, (base**n for base, n in powers.items()), Expr.of(1))
 
 
 def root_factors(g: Expr) -> tuple[dict[Expr, Fraction], Expr]:
@@ -67,8 +70,8 @@ def root_factors(g: Expr) -> tuple[dict[Expr, Fraction], Expr]:
     terms = [_factors(term) for term in (g.args if g.head == "+" else (g,))]
     roots = {base: n for base, n in terms[0].items() if n.denominator != 1
              and all((term.get(base, Fraction(0)) - n).denominator == 1 for term in terms)}  # fmt: skip
-    products = [reduce(mul, (base ** (n - roots.get(base, 0)) for base, n in term.items()), Expr.of(1)) for term in terms]
-    return roots, reduce(add, products)
+    left = [{base: n - roots.get(base, 0) for base, n in term.items()} for term in terms]
+    return roots, reduce(add, map(_product, left))
 
 
 def _factors(term: Expr) -> dict[Expr, Fraction]:
@@ -77,8 +80,9 @@ def _factors(term: Expr) -> dict[Expr, Fraction]:
     for factor in term.args if term.head == "*" else (term,):
         exponent = factor.args[1].number if factor.head == "**" else None
         base = factor.args[0] if exponent is not None else factor
-        while base.head == "**" and exponent is not None and (inner := base.args[1].number) and inner.denominator != 1:
-            base, exponent = base.args[0], exponent * inner  # a base under a root is not negative
+        # A base under a root is not negative, so the exponents multiply.
+        while base.head == "**" and exponent and (inner := base.args[1].number) and inner.denominator != 1:
+            base, exponent = base.args[0], exponent * inner
         out[base] = out.get(base, Fraction(0)) + (exponent if exponent is not None else 1)
     return out
 
@@ -161,8 +165,10 @@ def _box(g: Expr, a: Fraction, b: Fraction, strict: bool, free: tuple[bool, bool
     if _on_box(g, a, b, strict, free, bits, ORDER):
         return True
     middle = (a + b) / 2
-    return halvings > 0 and _box(g, a, middle, strict, (free[0], False), bits, halvings - 1) and _box(
-        g, middle, b, strict, (False, free[1]), bits, halvings - 1
+    return (
+        halvings > 0
+        and _box(g, a, middle, strict, (free[0], False), bits, halvings - 1)
+        and _box(g, middle, b, strict, (False, free[1]), bits, halvings - 1)
     )
 
 

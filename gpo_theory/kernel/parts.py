@@ -1,4 +1,4 @@
-"""f as smooth pieces between given breakpoints, each max, min and where decided by inequalities. Part of the verifier."""
+"""f as smooth parts between given breakpoints, each max, min and where decided by inequalities."""
 
 __all__ = ["Hints", "Part", "UnprovedError", "parts", "prove", "same_at"]
 
@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 from gpo_theory.formula import Expr, rebuild
-from gpo_theory.inequality import Fact, at, core, holds
+from gpo_theory.kernel.inequality import Fact, at, core, holds
 
 
 class UnprovedError(Exception):
@@ -64,8 +64,8 @@ def parts(f: Expr, hints: Hints) -> list[Part]:
         raise UnprovedError("breakpoints that do not rise")
     out: list[Part] = []
     for low, high in pairwise([None, *cuts, None]):
-        out += [Part(low, low, _at_point(f, low))] if low is not None else []
-        out.append(Part(low, high, _resolve(f, low, high, hints)))
+        out += [Part(low, low, branch_at(f, low))] if low is not None else []
+        out.append(Part(low, high, resolve(f, low, high, hints)))
     return out
 
 
@@ -75,12 +75,12 @@ def _inside(low: Fraction | None, high: Fraction | None) -> Fraction:
     return low + 1 if high is None else (low + high) / 2
 
 
-def _resolve(node: Expr, low: Fraction | None, high: Fraction | None, hints: Hints) -> Expr:
+def resolve(node: Expr, low: Fraction | None, high: Fraction | None, hints: Hints) -> Expr:
     """Replace each max, min and where by the branch that holds on the whole interval, which is proved."""
     if node.head == "where":
         truth = _truth(node.args[0], low, high, hints)
-        return _resolve(node.args[1] if truth else node.args[2], low, high, hints)
-    children = tuple(_resolve(child, low, high, hints) for child in node.children)
+        return resolve(node.args[1] if truth else node.args[2], low, high, hints)
+    children = tuple(resolve(child, low, high, hints) for child in node.children)
     if node.head not in ("max", "min"):
         return rebuild(node, children)
     x, side = _inside(low, high), 1 if node.head == "max" else -1
@@ -98,7 +98,7 @@ def _truth(condition: Expr, low: Fraction | None, high: Fraction | None, hints: 
     if condition.head in ("and", "or"):
         values = [_truth(part, low, high, hints) for part in condition.args]
         return all(values) if condition.head == "and" else any(values)
-    a, b = (_resolve(side, low, high, hints) for side in condition.args)
+    a, b = (resolve(side, low, high, hints) for side in condition.args)
     if condition.head in (">", ">="):
         a, b = b, a
     strictly = condition.head in ("<", ">")
@@ -107,11 +107,11 @@ def _truth(condition: Expr, low: Fraction | None, high: Fraction | None, hints: 
     return bool(holding)
 
 
-def _at_point(node: Expr, x: Fraction) -> Expr:
+def branch_at(node: Expr, x: Fraction) -> Expr:
     """Decide every node at a single point by its exact value there."""
     if node.head == "where":
-        return _at_point(node.args[1] if _true_at(node.args[0], x) else node.args[2], x)
-    children = tuple(_at_point(child, x) for child in node.children)
+        return branch_at(node.args[1] if true_at(node.args[0], x) else node.args[2], x)
+    children = tuple(branch_at(child, x) for child in node.children)
     if node.head not in ("max", "min"):
         return rebuild(node, children)
     best, side = children[0], 1 if node.head == "max" else -1
@@ -120,11 +120,11 @@ def _at_point(node: Expr, x: Fraction) -> Expr:
     return best
 
 
-def _true_at(condition: Expr, x: Fraction) -> bool:
+def true_at(condition: Expr, x: Fraction) -> bool:
     if condition.head in ("and", "or"):
-        values = [_true_at(part, x) for part in condition.args]
+        values = [true_at(part, x) for part in condition.args]
         return all(values) if condition.head == "and" else any(values)
-    sign = _sign(_at_point(condition.args[0], x) - _at_point(condition.args[1], x), x)
+    sign = _sign(branch_at(condition.args[0], x) - branch_at(condition.args[1], x), x)
     return {"<": sign < 0, "<=": sign <= 0, ">": sign > 0, ">=": sign >= 0}[condition.head]
 
 
