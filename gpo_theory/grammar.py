@@ -37,14 +37,19 @@ def parse_formula(text: str, parameters: Collection[str] = ()) -> Expr:
 
 
 def parse_constant(text: str) -> Expr:
-    """Return the primitive formula of an exact constant that the package itself has printed, of any length.
+    """Return the primitive formula of an exact constant that the package itself has printed.
 
-    The grammar is the same; the limits on size, which guard against a user's text, do not apply.
+    The grammar is the same, with room for what exact arithmetic brings: long numbers and many terms.
 
     >>> str(parse_constant("1" + "0" * 40))
     '10000000000000000000000000000000000000000'
     """
     return _Reader(text, (), limited=False).formula().primitive()
+
+
+def _bits(node: Expr) -> int:
+    """Return the length of a number in bits; 1 for anything else."""
+    return 1 if node.number is None else max(abs(node.number.numerator), node.number.denominator).bit_length()
 
 
 class _Reader:
@@ -139,8 +144,9 @@ class _Reader:
     def power(self, base: Expr, exponent: Expr) -> Expr:
         if exponent.depends_on_x:
             raise self.refuse(f"the exponent {str(exponent)!r} depends on x; write exp(...) instead")
-        if self.limited and exponent.number is not None and abs(exponent.number) > MAX_EXPONENT:
-            raise self.refuse(f"the exponent {str(exponent)[:40]!r} is above {MAX_EXPONENT}")
+        largest = MAX_EXPONENT if self.limited else MAX_BITS // _bits(base)
+        if exponent.number is not None and abs(exponent.number) > largest:
+            raise self.refuse(f"the exponent {str(exponent)[:40]!r} is above {largest}")
         if exponent.number is None and not any(node.head == "parameter" for node in exponent.walk()):
             raise self.refuse(f"the exponent {str(exponent)!r} is neither rational nor a parameter")
         if base.number == 0 and exponent.number is not None and exponent.number <= 0:

@@ -3,8 +3,9 @@
 Nothing here trusts the hint. Where the hint is wrong, the replay fails.
 """
 
-__all__ = ["Fact", "at", "core", "holds", "root_factors"]
+__all__ = ["Fact", "at", "core", "holds", "rational", "root_factors"]
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,6 +21,9 @@ from gpo_theory.kernel.sturm import Quotient, equals, keeps_sign
 
 X, NOWHERE = Expr.x(), Fraction(0)
 ORDER, HALVINGS, LEAST_START = 3, 3, 8
+# A certificate may come from anybody: 1e9999999999 is short text and no number to compute with.
+DIGITS = 2000
+NUMBER = re.compile(rf"-?\d{{1,{DIGITS}}}(/\d{{1,{DIGITS}}})?")
 
 
 @dataclass(frozen=True)
@@ -100,16 +104,23 @@ def holds(fact: Fact, hint: Mapping[str, Any] | None) -> bool:
     if hint is None:
         return False
     if hint["by"] == "quotient":
-        form = Quotient(_fractions(hint["numerator"]), _fractions(hint["denominator"]),
-                        None if hint["slope"] is None else Fraction(hint["slope"]), Fraction(hint["shift"]))  # fmt: skip
+        slope = None if hint["slope"] is None else rational(hint["slope"])
+        form = Quotient(_rationals(hint["numerator"]), _rationals(hint["denominator"]), slope, rational(hint["shift"]))
         return equals(fact.g, form) and keeps_sign(form, fact.low, fact.high, fact.strict)
     if hint["by"] == "cover":
         return _covered(fact, hint)
     return False
 
 
-def _fractions(texts: list[str]) -> tuple[Fraction, ...]:
-    return tuple(map(Fraction, texts))
+def rational(text: str) -> Fraction:
+    """Return the number that a certificate spells as p or p/q; anything else, or longer, is refused unread."""
+    if not isinstance(text, str) or not NUMBER.fullmatch(text):
+        raise ValueError(f"{str(text)[:40]!r} is no fraction p/q of at most {DIGITS} digits")
+    return Fraction(text)
+
+
+def _rationals(texts: list[str]) -> tuple[Fraction, ...]:
+    return tuple(map(rational, texts))
 
 
 def _within(g: Expr, low: Fraction | None, high: Fraction | None, strict: bool) -> bool:
@@ -135,11 +146,11 @@ def _positive(g: Expr, low: Fraction | None, high: Fraction | None) -> bool:
 
 def _covered(fact: Fact, hint: Mapping[str, Any]) -> bool:
     """Replay a cover: a half-line at each infinite end, and boxes between the cuts."""
-    cuts, bits = _fractions(hint["cuts"]), int(hint.get("bits", 80))
+    cuts, bits = _rationals(hint["cuts"]), int(hint.get("bits", 80))
     if not cuts or any(a >= b for a, b in pairwise(cuts)) or not 32 <= bits <= 4096:
         return False
     for end, cut, side, name in ((fact.low, cuts[0], -1, "left"), (fact.high, cuts[-1], 1, "right")):
-        if end is None and not _beyond(fact, side, cut, Fraction(hint.get(name) or 0), bits):
+        if end is None and not _beyond(fact, side, cut, rational(hint.get(name) or "0"), bits):
             return False
         if end is not None and end != cut:
             return False

@@ -43,7 +43,7 @@ def equals(g: Expr, form: Quotient) -> bool:
     """
     try:
         above, below = _degrees(g, form)
-        if not any(form.denominator):
+        if not any(form.denominator) or (form.slope is not None and form.slope <= 0):
             return False
         most = max(above + len(form.denominator) - 1, below + len(form.numerator) - 1)
         if most >= MOST_POINTS:

@@ -17,7 +17,7 @@ from gpo_theory.certificate import CLAIMS, Certificate, Verdict
 from gpo_theory.errors import InputError
 from gpo_theory.formula import Expr, substitute
 from gpo_theory.grammar import parse_formula
-from gpo_theory.kernel.inequality import Fact
+from gpo_theory.kernel.inequality import Fact, rational
 from gpo_theory.kernel.parts import Hints, UnprovedError
 from gpo_theory.kernel.rules import RULES
 from gpo_theory.kernel.statement import Statement
@@ -36,7 +36,7 @@ class _Recorded:
         return self.proof["hints"].get(str(fact))  # type: ignore[no-any-return]
 
     def breakpoints(self, f: Expr) -> tuple[Fraction, ...]:
-        return tuple(Fraction(x) for x in self.proof["breakpoints"].get(str(f), ()))
+        return tuple(map(rational, self.proof["breakpoints"].get(str(f), ())))
 
     def choice(self, name: str) -> Any:
         return self.proof["choices"].get(name)
@@ -46,7 +46,16 @@ def replay(f: Expr, certificate: Certificate, hints: Hints) -> None:
     """Replay a proved or refuted certificate about a primitive formula; raises UnprovedError with the failing step."""
     try:
         RULES[certificate.claim, certificate.verdict](Statement(f, certificate, hints))
-    except (ArithmeticError, AssertionError, AttributeError, KeyError, StopIteration, TypeError, ValueError) as error:
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        KeyError,
+        RecursionError,
+        StopIteration,
+        TypeError,
+        ValueError,
+    ) as error:
         raise UnprovedError(f"a malformed certificate ({error})") from error
 
 
@@ -99,7 +108,7 @@ def _check_form(document: Mapping[str, Any]) -> None:
 
 def _formula(loss: Mapping[str, Any]) -> Expr:
     try:
-        values = {name: Fraction(value) for name, value in loss["parameters"].items()}
+        values = {name: rational(value) for name, value in loss["parameters"].items()}
         body = parse_formula(loss["formula"], values)
         put_in = {Expr("parameter", (name,)): Expr.of(value) for name, value in values.items()}
         return substitute(body, put_in).primitive()

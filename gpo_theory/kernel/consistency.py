@@ -1,0 +1,148 @@
+"""The rule for Bayes consistency: one theorem per way to show it, each hypothesis replayed."""
+
+__all__ = ["consistent", "inconsistent"]
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+from mpmath import iv
+
+from gpo_theory.formula import Expr, substitute
+from gpo_theory.kernel.exactness import identity
+from gpo_theory.kernel.inequality import at, rational
+from gpo_theory.kernel.parts import Hints, Part, parts, prove
+from gpo_theory.kernel.shape import shown_convex
+from gpo_theory.kernel.slope import falls_at_zero, never_rises, slopes_at_zero
+from gpo_theory.kernel.statement import Statement, continuous, lead_far, need, place, sign_on
+
+X = Expr.x()
+ZERO = Fraction(0)
+
+
+def consistent(s: Statement) -> None:
+    theorem = s.hints.choice("theorem")
+    need(theorem in _THEOREMS, f"a theorem among {', '.join(_THEOREMS)}")
+    _THEOREMS[theorem](s)
+
+
+def _by_convexity(s: Statement) -> None:
+    """Bartlett, Jordan, McAuliffe 2006: convex f is consistent iff f'(0) exists and is negative."""
+    shown_convex(s.f, s.hints)
+    falls_at_zero(s.f, s.hints)
+
+
+def _by_falling(s: Statement) -> None:
+    """f is continuous, never rises, is bounded below and f'(0) < 0: f(-a) - f(a) > 0 never falls for a > 0."""
+    never_rises(s.f, s.hints)
+    falls_at_zero(s.f, s.hints)
+    floor = s.hints.choice("floor")
+    need(floor is not None, "a lower bound")
+    for p in parts(s.f, s.hints):
+        sign_on(p.f - rational(floor), p, False, s.hints)
+
+
+def _by_exactness(s: Statement) -> None:
+    """f' < 0 and f'(-x) = exp(x/c) f'(x): C_p falls up to c log(p/(1-p)) and rises from there."""
+    identity(s.f, rational(s.hints.choice("c")), s.hints)
+
+
+def _by_flip(s: Statement) -> None:
+    """f continuous and bounded below, f'(0) < 0, D(a) = f(-a) - f(a) > 0 for a > 0, and far out either liminf D > 0 or
+    liminf f > f(0)."""
+    continuous(parts(s.f, s.hints))
+    falls_at_zero(s.f, s.hints)
+    floor = s.hints.choice("floor")
+    need(floor is not None, "a lower bound")
+    for p in parts(s.f, s.hints):
+        sign_on(p.f - rational(floor), p, False, s.hints)
+    difference = substitute(s.f, {X: -X}) - s.f
+    pieces = [p for p in parts(difference, s.hints) if p.high is None or p.high > 0]
+    for p in pieces:
+        low = p.low if p.low is not None and p.low >= 0 else ZERO
+        sign_on(p.f, Part(low, p.high, p.f), True, s.hints)
+    lead = lead_far(pieces[-1].f, 1, s.hints)
+    if lead is not None and not lead.vanishes and lead.sign > 0:
+        return
+    ends = parts(s.f, s.hints)
+    for p, side in ((ends[0], -1), (ends[-1], 1)):
+        above = lead_far(p.f - _at_zero(s.f, s.hints), side, s.hints)
+        need(above is not None and not above.vanishes and above.sign > 0, "f above f(0) far out")
+
+
+def _at_zero(f: Expr, hints: Hints) -> Expr:
+    part = next(p for p in parts(f, hints) if (p.low is None or p.low <= 0) and (p.high is None or p.high >= 0))
+    return substitute(part.f, {X: Expr.of(0)})
+
+
+def _by_gap(s: Statement) -> None:
+    """E(a) = (f(a) + f(-a))/2 attains its infimum over a >= 0 inside [a1, a2], and f(-a) >= level > f on [a1, a2].
+
+    From C_p(-a) = (1 - theta) E(a) + theta f(-a): any wrong side is worse than the minimiser of E by theta m.
+    """
+    low, middle, high = map(rational, s.hints.choice("bracket"))
+    level = rational(s.hints.choice("level"))
+    need(0 <= low <= middle <= high and low < high, "0 <= a1 <= a <= a2")
+    mean = (s.f + substitute(s.f, {X: -X})) / 2
+    pieces = parts(mean, s.hints)
+    continuous(pieces)
+    at_middle = next(p.f for p in pieces if (p.low is None or p.low <= middle) and (p.high is None or p.high >= middle))
+    above = parts(mean - substitute(at_middle, {X: Expr.of(middle)}), s.hints)
+    for a, b in ((ZERO, low), (high, None)):
+        _on_interval(above, a, b, s.hints)
+    mirrored = substitute(s.f, {X: -X})
+    _on_interval(parts(mirrored - level, s.hints), ZERO, None, s.hints, closed=True)
+    _on_interval(parts(level - s.f, s.hints), low, high, s.hints, strict=True, closed=True)
+
+
+def _on_interval(pieces: list[Part], a: Fraction, b: Fraction | None, hints: Hints, strict: bool = False,
+                 closed: bool = False) -> None:  # fmt: skip
+    """Show g >= 0 (strict: > 0) on (a, b), or on its closure, from the parts of g."""
+    for p in pieces:
+        low = a if p.low is None else max(a, p.low)
+        high = p.high if b is None else b if p.high is None else min(b, p.high)
+        if p.is_point:
+            if a <= place(p) and (b is None or place(p) <= b):
+                sign_on(p.f, p, strict, hints)
+        elif high is None or low < high:
+            prove(p.f, low, high, strict, hints)
+            for x in (low, high) if closed else ():
+                if x is not None:
+                    value = at(p.f, x)
+                    need(value.a > 0 or (value.a >= 0 and not strict), f"{p.f} at x = {x}")
+
+
+_THEOREMS: dict[str, Callable[[Statement], None]] = {
+    "convex": _by_convexity, "falling": _by_falling, "exact": _by_exactness, "flip": _by_flip, "gap": _by_gap,
+}  # fmt: skip
+
+
+def inconsistent(s: Statement) -> None:
+    """At theta = 2p - 1 the wrong side does as well: C_p(x0) <= C_p(a) for some x0 <= 0 and every a > 0."""
+    theta = rational(s.witness["theta"])
+    need(0 < theta <= 1, "0 < theta <= 1")
+    p = (1 + theta) / 2
+    if s.hints.choice("theorem") == "ends":  # f tends to its infimum at both ends: so does C_p, on either side
+        infimum = rational(s.hints.choice("floor"))
+        pieces = parts(s.f, s.hints)
+        for part in pieces:
+            sign_on(part.f - infimum, part, False, s.hints)
+        for part, side in ((pieces[0], -1), (pieces[-1], 1)):
+            lead = lead_far(part.f - infimum, side, s.hints)
+            need(lead is None or lead.vanishes, "f that tends to its infimum at both ends")
+        return
+    risk = p * s.f + (1 - p) * substitute(s.f, {X: -X})
+    if s.hints.choice("theorem") == "convex":  # C_p is convex with 0 in its subdifferential, or rises at 0
+        shown_convex(s.f, s.hints)
+        left, right = slopes_at_zero(s.f, s.hints)
+        top, rest = _weight(p), _weight(1 - p)
+        need((top * right - rest * left).a >= 0, "C_p that does not fall to the right of 0")
+        return
+    x = rational(s.hints.choice("at") or "0")
+    need(x <= 0, "a point on the wrong side")
+    least = substitute(risk, {X: Expr.of(x)})
+    _on_interval(parts(risk - least, s.hints), ZERO, None, s.hints)
+
+
+def _weight(p: Fraction) -> Any:
+    return iv.mpf(p.numerator) / p.denominator

@@ -1,0 +1,66 @@
+"""The rule for `total`: every operation that f meets has an argument in its domain."""
+
+__all__ = ["total", "undefined"]
+
+from fractions import Fraction
+
+from gpo_theory.formula import Expr
+from gpo_theory.kernel.inequality import at, rational
+from gpo_theory.kernel.parts import Hints, Part, UnprovedError, branch_at, parts, resolve, true_at
+from gpo_theory.kernel.statement import Statement, need, place, sample, sign_on
+
+
+def total(s: Statement) -> None:
+    for p in parts(s.f, s.hints):
+        _defined(s.f, p, s.hints)
+
+
+def _defined(node: Expr, part: Part, hints: Hints) -> None:
+    """Every logarithm, quotient and root that is met on the part has an argument in its domain."""
+    if node.head == "where":
+        condition, yes, no = node.children
+        for side in (n for c in condition.walk() if c.head in ("<", "<=", ">", ">=") for n in c.args):
+            _defined(side, part, hints)
+        taken = on_part(node, part, hints)
+        for branch in (yes, no):
+            if on_part(branch, part, hints) == taken:
+                _defined(branch, part, hints)
+                return
+        raise UnprovedError(f"which branch of {node}")
+    for child in node.children:
+        _defined(child, part, hints)
+    power = node.args[1].number if node.head == "**" else None
+    integer = power is not None and power.denominator == 1
+    if node.head not in ("log", "**") or (integer and power is not None and power > 0):
+        return
+    argument = on_part(node.args[0], part, hints)
+    if node.head == "**" and integer:
+        x = part.low if part.is_point and part.low is not None else sample(part)
+        argument = argument if at(argument, x).a > 0 else -argument
+    sign_on(argument, part, node.head == "log" or power is None or power < 0, hints)
+
+
+def on_part(node: Expr, part: Part, hints: Hints) -> Expr:
+    """Return a node as it is on one part."""
+    return branch_at(node, place(part)) if part.is_point else resolve(node, part.low, part.high, hints)
+
+
+def undefined(s: Statement) -> None:
+    """An operation that f meets at the point has an argument outside its domain."""
+    x = rational(s.witness["x"])
+    need(_fails_at(s.f, x), f"f undefined at x = {x}")
+
+
+def _fails_at(node: Expr, x: Fraction) -> bool:
+    if node.head == "where":
+        return _fails_at(node.args[1] if true_at(node.args[0], x) else node.args[2], x)
+    if any(_fails_at(child, x) for child in node.children):
+        return True
+    power = node.args[1].number if node.head == "**" else None
+    if node.head not in ("log", "**") or (power is not None and power > 0 and power.denominator == 1):
+        return False
+    value = at(node.args[0], x)
+    zero = bool(value.a == 0 and value.b == 0)
+    if node.head == "log":
+        return bool(value.b < 0) or zero
+    return (zero and (power is None or power < 0)) or (bool(value.b < 0) and (power is None or power.denominator != 1))

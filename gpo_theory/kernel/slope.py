@@ -1,0 +1,106 @@
+"""The rules for the slope of f: it never rises; f'(0) exists."""
+
+__all__ = [
+    "differentiable",
+    "falling",
+    "falls_at_zero",
+    "never_rises",
+    "not_differentiable",
+    "not_falling",
+    "slopes_at_zero",
+]
+
+from fractions import Fraction
+from typing import Any
+
+from mpmath import iv
+
+from gpo_theory.formula import Expr
+from gpo_theory.grammar import parse_constant
+from gpo_theory.kernel.inequality import at, rational
+from gpo_theory.kernel.intervals import interval
+from gpo_theory.kernel.parts import Hints, UnprovedError, parts, prove, same_at
+from gpo_theory.kernel.shape import shown_convex
+from gpo_theory.kernel.statement import (
+    Statement,
+    agree,
+    continuous,
+    joints,
+    jumps,
+    kink_slopes,
+    lead_far,
+    need,
+    open_parts,
+    smooth_parts,
+)
+
+ZERO = Fraction(0)
+
+
+def falling(s: Statement) -> None:
+    never_rises(s.f, s.hints)
+
+
+def never_rises(f: Expr, hints: Hints) -> None:
+    """f' <= 0 on every part of a continuous f, from signs or from convexity and the limit of the slope."""
+    pieces = smooth_parts(f, hints)
+    continuous(pieces)
+    if hints.choice("by") == "limit":  # the slope of a convex f never exceeds its limit on the right
+        shown_convex(f, hints)
+        lead = lead_far(-pieces[-1].f.diff(), 1, hints)
+        need(lead is None or lead.sign > 0 or lead.vanishes, "a slope that tends to 0 or to a negative number")
+        return
+    for p in open_parts(pieces):
+        prove(-p.f.diff(), p.low, p.high, False, hints)
+
+
+def not_falling(s: Statement) -> None:
+    x = rational(s.witness["x"])
+    for p in open_parts(parts(s.f, s.hints)):
+        if (p.low is None or p.low < x) and (p.high is None or x < p.high) and at(p.f.diff(), x).a > 0:
+            return
+    raise UnprovedError(f"f'({x}) > 0")
+
+
+def differentiable(s: Statement) -> None:
+    slope = slope_at_zero(s.f, s.hints)
+    need(s.certificate.value is not None, "the slope")
+    value = s.certificate.value or {}
+    said = iv.mpf(value["float"]) if value["exact"] is None else interval(parse_constant(value["exact"]), ZERO, ZERO)
+    need(agree(slope, said) and agree(said, iv.mpf(value["float"])), "the slope at 0")
+
+
+def slope_at_zero(f: Expr, hints: Hints) -> Any:
+    """Return f'(0), which must exist: nearly equal slopes are not enough."""
+    left, right = slopes_at_zero(f, hints)
+    need(left is right, "one-sided slopes at 0 that are exactly equal")
+    return left
+
+
+def slopes_at_zero(f: Expr, hints: Hints) -> tuple[Any, Any]:
+    """Return f'(0-) and f'(0+); one and the same object where 0 lies inside a part or the slopes agree exactly."""
+    pieces = smooth_parts(f, hints)
+    for p in open_parts(pieces):
+        if (p.low is None or p.low < 0) and (p.high is None or p.high > 0):
+            slope = at(p.f.diff(), ZERO)
+            return slope, slope
+    for left, point, right in joints(pieces):
+        if point.low == 0:
+            need(same_at(left.f, point.f, ZERO) and same_at(right.f, point.f, ZERO), "continuity at 0")
+            slopes = left.f.diff(), right.f.diff()
+            if same_at(*slopes, ZERO):
+                return (at(slopes[0], ZERO),) * 2
+            return at(slopes[0], ZERO), at(slopes[1], ZERO)
+    raise UnprovedError("a part that holds 0")
+
+
+def not_differentiable(s: Statement) -> None:
+    if s.witness.get("kind") == "kink":
+        left, right = kink_slopes(s)
+        need(rational(s.witness["x"]) == 0 and abs(left - right).a > 0, "slopes at 0 that differ")
+    else:
+        need(jumps(s, ZERO), "a jump at 0")
+
+
+def falls_at_zero(f: Expr, hints: Hints) -> None:
+    need(slope_at_zero(f, hints).b < 0, "f'(0) < 0")

@@ -1,0 +1,135 @@
+"""What every rule works with: a verdict to replay, the parts of f, its joints, and what f does far out."""
+
+__all__ = [
+    "Statement",
+    "agree",
+    "continuous",
+    "joints",
+    "jumps",
+    "kink_slopes",
+    "lead_far",
+    "need",
+    "open_parts",
+    "place",
+    "sample",
+    "sign_on",
+    "smooth_parts",
+]
+
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+from gpo_theory.certificate import Certificate
+from gpo_theory.formula import Expr
+from gpo_theory.grammar import parse_constant
+from gpo_theory.kernel.horizon import Lead, UnresolvedError, lead_beyond
+from gpo_theory.kernel.inequality import at, rational
+from gpo_theory.kernel.intervals import interval
+from gpo_theory.kernel.parts import Hints, Part, UnprovedError, parts, prove, same_at
+
+ZERO = Fraction(0)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A verdict on one claim about f, with what its certificate holds for the replay."""
+
+    f: Expr
+    certificate: Certificate
+    hints: Hints
+
+    @property
+    def witness(self) -> dict[str, Any]:
+        """The witness of a refutation."""
+        return dict(self.certificate.witness or {})
+
+
+def need(condition: bool, step: str) -> None:
+    if not condition:
+        raise UnprovedError(step)
+
+
+def open_parts(pieces: list[Part]) -> list[Part]:
+    return [p for p in pieces if not p.is_point]
+
+
+def joints(pieces: list[Part]) -> list[tuple[Part, Part, Part]]:
+    return [(pieces[i], pieces[i + 1], pieces[i + 2]) for i in range(0, len(pieces) - 2, 2)]
+
+
+def smooth_parts(f: Expr, hints: Hints) -> list[Part]:
+    """Return the parts of f, each analytic inside: no root there of a base that may be 0."""
+    pieces = parts(f, hints)
+    for p in open_parts(pieces):
+        for node in p.f.walk():
+            if node.head == "**" and (node.args[1].number is None or node.args[1].number.denominator != 1):
+                prove(node.args[0], p.low, p.high, True, hints)
+    return pieces
+
+
+def continuous(pieces: list[Part]) -> None:
+    for left, point, right in joints(pieces):
+        x = place(point)
+        need(same_at(left.f, point.f, x) and same_at(right.f, point.f, x), f"continuity at x = {x}")
+
+
+def place(point: Part) -> Fraction:
+    assert point.low is not None
+    return point.low
+
+
+def sample(part: Part) -> Fraction:
+    if part.low is None:
+        return ZERO if part.high is None else part.high - 1
+    return part.low + 1 if part.high is None else (part.low + part.high) / 2
+
+
+def sign_on(g: Expr, part: Part, strict: bool, hints: Hints) -> None:
+    if not part.is_point:
+        prove(g, part.low, part.high, strict, hints)
+        return
+    value = at(g, place(part))
+    need(value.a > 0 or (value.a >= 0 and not strict), f"{g} at x = {part.low}")
+
+
+def kink_slopes(s: Statement, where: Fraction | None = None) -> tuple[Any, Any]:
+    """Return the one-sided slopes at the breakpoint of a kink, at which f must be continuous."""
+    x = rational(s.witness["x"]) if where is None else where
+    for left, point, right in joints(parts(s.f, s.hints)):
+        if point.low == x:
+            need(same_at(left.f, point.f, x) and same_at(right.f, point.f, x), f"continuity at x = {x}")
+            slopes = at(left.f.diff(), x), at(right.f.diff(), x)
+            for name, slope in zip(("left", "right"), slopes, strict=True):
+                said = s.witness.get(name) if where is None else None
+                if said is not None:
+                    need(agree(slope, interval(parse_constant(said), ZERO, ZERO)), f"the slope {said}")
+            return slopes
+    raise UnprovedError(f"a breakpoint at x = {x}")
+
+
+def agree(a: Any, b: Any) -> bool:
+    """Whether two small, bounded intervals agree to nine digits (irrational values are printed in decimals)."""
+    if not (abs(a).b < iv.inf and abs(b).b < iv.inf):
+        return False
+    return bool(abs(a - b).b <= (1 + abs(a).b) * 1e-9)
+
+
+def lead_far(g: Expr, side: int, hints: Hints) -> Lead | None:
+    """Return the leading behaviour far out on one side."""
+    shift = rational(hints.choice("shift") or "0")
+    for start in (16, 64, 1024, 2**16):
+        try:
+            return lead_beyond(g, side, Fraction(start), shift)
+        except UnresolvedError:
+            continue
+    raise UnprovedError(f"the behaviour of {g} far out")
+
+
+def jumps(s: Statement, x: Fraction) -> bool:
+    for left, point, right in joints(parts(s.f, s.hints)):
+        if point.low == x:
+            values = at(left.f, x), at(point.f, x), at(right.f, x)
+            return any((a - b).a > 0 or (a - b).b < 0 for a, b in pairwise(values))
+    return False
