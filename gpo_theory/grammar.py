@@ -12,6 +12,7 @@ from gpo_theory.errors import ParseError, nearest
 from gpo_theory.formula import COMPARISONS, DEFINITIONS, PRIMITIVES, Expr, call
 
 MAX_CHARACTERS, MAX_DEPTH, MAX_NODES, MAX_DIGITS, MAX_EXPONENT, MAX_POWER = 1000, 40, 300, 30, 32, 64
+MAX_BITS = 20_000  # of a power in a constant that the package printed
 MANY = {"max", "min"}
 FUNCTIONS = sorted({*PRIMITIVES, *DEFINITIONS, "where"})
 CONSTANTS = {"pi", "e"}

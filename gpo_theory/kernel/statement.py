@@ -21,6 +21,8 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
+from mpmath import iv
+
 from gpo_theory.certificate import Certificate
 from gpo_theory.formula import Expr
 from gpo_theory.grammar import parse_constant
