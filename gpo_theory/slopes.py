@@ -16,7 +16,6 @@ from gpo_theory.pieces import Piece, UnsplitError, split
 from gpo_theory.rational import SignChart, sign_chart
 from gpo_theory.scan import sample
 from gpo_theory.series import one_sided
-from gpo_theory.structure import facts
 
 
 def slope_charts(pieces: tuple[Piece, ...]) -> Iterator[tuple[Piece, SignChart | None]]:
@@ -36,8 +35,6 @@ def monotone_decreasing(f: Expr, is_convex: Certificate) -> Certificate:
     {'kind': 'point', 'x': '2'}
     """
     claim = "monotone_decreasing"
-    if facts(f).decreasing:
-        return proved(claim, "structure: a decreasing composition")
     try:
         pieces = split(f)
     except UnsplitError as error:
