@@ -17,6 +17,7 @@ from gpo_theory.domain import total
 from gpo_theory.errors import DomainError
 from gpo_theory.far import UNKNOWN, Tail, tails
 from gpo_theory.formula import Expr
+from gpo_theory.kernel.expansion import cancelled
 from gpo_theory.links import Link, link
 from gpo_theory.loss import Loss
 from gpo_theory.moduli import lipschitz, smooth, strongly_convex
@@ -104,7 +105,7 @@ def analyze(loss: Loss, seconds: float = 20.0) -> Analysis:
             _in_time(lambda: taylor(loss), (None,) * 5),
             _in_time(lambda: strength(loss), Strength()),
             claims,
-            _in_time(lambda: tails(f), {side: dict.fromkeys(("loss", "slope"), UNKNOWN) for side in ("left", "right")}),
+            _in_time(lambda: tails(cancelled(f)), {side: dict.fromkeys(("loss", "slope"), UNKNOWN) for side in ("left", "right")}),
             _in_time(lambda: link(loss, claims), Link()),
         )
 
@@ -120,8 +121,9 @@ def _in_time(derive: Callable[[], T], otherwise: T) -> T:
 def _claims(f: Expr) -> Mapping[str, Certificate]:
     """Attempt every claim in the order in which one rests on another; print none that the check did not accept."""
     known: dict[str, Certificate] = {}
+    whole, f = f, cancelled(f)  # once f is total, h/h and g - g may be taken away
     steps: dict[str, Callable[[], Iterable[Certificate]]] = {
-        "total": lambda: [total(f)],
+        "total": lambda: [total(whole)],
         "convex": lambda: [convex(f)],
         "strictly_convex": lambda: [strictly_convex(f, known["convex"])],
         "strongly_convex": lambda: [strongly_convex(f, known["convex"])],
@@ -135,7 +137,7 @@ def _claims(f: Expr) -> Mapping[str, Certificate]:
     }
     for claim, attempt in steps.items():
         late = unknown(claim, "the time limit was reached")
-        known[claim] = _in_time(lambda attempt=attempt, claim=claim: _replayed(f, claim, attempt()), late)  # type: ignore[misc]
+        known[claim] = _in_time(lambda attempt=attempt, claim=claim: _replayed(whole, claim, attempt()), late)  # type: ignore[misc]
         if claim == "total" and known[claim].verdict is not Verdict.PROVED:
             reason = "f is not shown to be defined on all of R"
             return known | {name: unknown(name, reason) for name in CLAIMS if name != "total"}

@@ -12,11 +12,13 @@ from gpo_theory.balls import enclose
 from gpo_theory.breakpoints import Joint, joints
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
 from gpo_theory.formula import Expr
+from gpo_theory.kernel.expansion import expanded
 from gpo_theory.pieces import Piece, UnsplitError, split
-from gpo_theory.rational import SignChart, sign_chart
+from gpo_theory.rational import SignChart, as_rational, sign_chart
 from gpo_theory.scan import sample
 
 # Half-widths of the chords tried, and the grid of centres: dips narrower than 1/300 escape, and stay UNKNOWN.
+MOST_LINES = 12
 _WIDTHS = (Fraction(1, 256), Fraction(1, 32), Fraction(1, 4), Fraction(1), Fraction(4), Fraction(16))
 
 
@@ -27,7 +29,7 @@ def convex(f: Expr) -> Certificate:
     >>> convex(parse_formula("1/(1+exp(x))**2").primitive()).verdict
     <Verdict.REFUTED: 'refuted'>
     """
-    chord = _violated_chord(f)
+    chord = _violated_chord(f) or _dip(f)
     if chord is not None:
         a, b = chord
         return refuted("convex", "f lies above a chord", kind="chord", a=str(a), b=str(b), t="1/2")
@@ -76,7 +78,8 @@ def curvature_charts(pieces: tuple[Piece, ...]) -> Iterator[tuple[Piece, SignCha
     """Yield every open piece with the exact signs of f'' on it (None where there is no exact form)."""
     for piece in pieces:
         if not piece.is_point:
-            yield piece, sign_chart(piece.f.diff().diff(), piece.low, piece.high)
+            bend = piece.f.diff().diff()
+            yield piece, sign_chart(expanded(bend) or bend, piece.low, piece.high)
 
 
 def _violated_chord(f: Expr) -> tuple[Fraction, Fraction] | None:
@@ -92,6 +95,31 @@ def _violated_chord(f: Expr) -> tuple[Fraction, Fraction] | None:
             if chord_is_violated(f, m - width, m + width, Fraction(1, 2)):
                 return m - width, m + width
     return None
+
+
+def _dip(f: Expr) -> tuple[Fraction, Fraction] | None:
+    """Return (a, b) as above near a point that the formula itself names: where one of its lines a x + b vanishes.
+
+    A bump of scale 1/|a| there may be too narrow for any grid, and its violation too small for floats.
+    """
+    for centre, scale in _lines(f):
+        for m in (centre + scale * Fraction(k, 2) for k in (0, 1, -1, 2, -2, 4, -4, 6, -6)):
+            for width in (scale / 2, scale / 8, scale / 64, scale / 2**20):
+                if chord_is_violated(f, m - width, m + width, Fraction(1, 2)):
+                    return m - width, m + width
+    return None
+
+
+def _lines(f: Expr) -> list[tuple[Fraction, Fraction]]:
+    """Return (-b/a, 1/|a|) of the lines a x + b inside a formula, the steepest first."""
+    found: dict[Fraction, Fraction] = {}
+    for node in dict.fromkeys(f.walk()):
+        form = as_rational(node) if node.depends_on_x and node.head in ("+", "*") else None
+        if form is None or form.slope is not None or form.denominator.degree() or form.numerator.degree() != 1:
+            continue
+        slope, start = (Fraction(int(c.p), int(c.q)) for c in (form.numerator[1], form.numerator[0]))
+        found[-start / slope] = min(found.get(-start / slope, Fraction(10)), 1 / abs(slope))
+    return sorted(found.items(), key=lambda item: (item[1], item[0]))[:MOST_LINES]
 
 
 def _worst(centres: NDArray[np.float64], second: NDArray[np.float64], size: NDArray[np.float64]) -> list[float]:

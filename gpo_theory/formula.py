@@ -312,9 +312,22 @@ def _derivative(node: Expr) -> Expr:
         if exponent.depends_on_x:
             raise ValueError(f"the exponent of {node} depends on x")
         return exponent * base ** (exponent - 1) * _derivative(base)
+    asinh = _asinh_argument(node) if node.head == "log" else None
+    if asinh is not None:
+        return _derivative(asinh) * (1 + asinh**2) ** Fraction(-1, 2)
     if node.head in _OUTER:
         return _OUTER[node.head](node.args[0]) * _derivative(node.args[0])
     raise ValueError(f"{node.head} has no derivative everywhere: split {node} into pieces first")
+
+
+def _asinh_argument(node: Expr) -> Expr | None:
+    """Return u of log(u + sqrt(1 + u^2)): the chain rule alone would leave a slope that cancels for u < 0."""
+    inside = node.args[0]
+    for part in inside.args if inside.head == "+" else ():
+        u = inside - part
+        if part.head == "**" and part.args[1].number == Fraction(1, 2) and part.args[0] == 1 + u**2:
+            return u
+    return None
 
 
 def _text(node: Expr, binding: int) -> str:

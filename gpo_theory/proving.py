@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpo_theory.certificate import Certificate, Verdict
 from gpo_theory.formula import Expr
+from gpo_theory.kernel.expansion import cancelled
 from gpo_theory.kernel.inequality import Fact
 from gpo_theory.kernel.parts import UnprovedError
 from gpo_theory.kernel.verify import replay, seal
@@ -84,7 +85,7 @@ def accepted(f: Expr, certificate: Certificate) -> Certificate:
 def _choices(f: Expr, certificate: Certificate) -> list[dict[str, Any]]:
     """Return the choices worth trying for a proof, the likeliest first."""
     base = certificate.choices
-    shifts = shifts_of(f)
+    shifts = shifts_of(cancelled(f))
     if shifts:
         base["shift"] = str(shifts[0])
     if certificate.claim == "monotone_decreasing" and certificate.verdict is Verdict.PROVED:

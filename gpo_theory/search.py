@@ -8,6 +8,7 @@ __all__ = ["hint", "shifts_of"]
 
 from collections.abc import Mapping
 from fractions import Fraction
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -93,15 +94,18 @@ def _half_line(fact: Fact, side: int, shift: Fraction) -> tuple[Fraction, Fracti
     return None
 
 
-def shifts_of(g: Expr) -> list[Fraction]:
-    """Return where the arguments of exponentials vanish: there their coefficients are rational."""
+@lru_cache(maxsize=1024)
+def shifts_of(g: Expr) -> tuple[Fraction, ...]:
+    """Return where the arguments of exponentials and Gaussian tails vanish or turn: there coefficients are rational."""
     out: list[Fraction] = []
     for node in g.walk():
-        line = as_rational(node.args[0]) if node.head == "exp" and node.depends_on_x else None
-        if line is not None and line.slope is None and line.numerator.degree() == 1 and line.denominator.degree() == 0:
-            root = -line.numerator[0] / line.numerator[1]
-            out.append(Fraction(int(root.p), int(root.q)))
-    return list(dict.fromkeys(out))[:3]
+        form = as_rational(node.args[0]) if node.head in ("exp", "erfc") and node.depends_on_x else None
+        if form is None or form.slope is not None or form.denominator.degree() or form.numerator.degree() not in (1, 2):
+            continue
+        p = form.numerator
+        root = -p[0] / p[1] if p.degree() == 1 else -p[1] / (2 * p[2])
+        out.append(Fraction(int(root.p), int(root.q)))
+    return tuple(dict.fromkeys(out))[:4]
 
 
 def _boxes(fact: Fact, low: Fraction, high: Fraction, bits: int) -> tuple[list[Fraction], bool]:

@@ -12,6 +12,7 @@ from gpo_theory.breakpoints import joints
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
 from gpo_theory.far import slope_tail
 from gpo_theory.formula import Expr
+from gpo_theory.kernel.expansion import expanded
 from gpo_theory.pieces import Piece, UnsplitError, split
 from gpo_theory.rational import SignChart, sign_chart
 from gpo_theory.scan import sample
@@ -22,7 +23,8 @@ def slope_charts(pieces: tuple[Piece, ...]) -> Iterator[tuple[Piece, SignChart |
     """Yield every open piece with the exact signs of f' on it (None where there is no exact form)."""
     for piece in pieces:
         if not piece.is_point:
-            yield piece, sign_chart(piece.f.diff(), piece.low, piece.high)
+            slope = piece.f.diff()
+            yield piece, sign_chart(expanded(slope) or slope, piece.low, piece.high)
 
 
 def monotone_decreasing(f: Expr, is_convex: Certificate) -> Certificate:

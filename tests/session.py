@@ -10,6 +10,7 @@ from gpo_theory.budget import OutOfTimeError, limited
 from gpo_theory.certificate import unknown
 from gpo_theory.convexity import convex
 from gpo_theory.formula import Expr
+from gpo_theory.kernel.expansion import cancelled
 from gpo_theory.proving import accepted
 
 
@@ -34,7 +35,7 @@ def certificate(text: str, claim: str) -> Certificate:
 @cache
 def convexity(text: str, seconds: float = 5.0) -> Certificate:
     """Convexity alone, without the rest of the analysis: unknown past the time, or where the verifier does not replay it."""
-    f = parse(text).f.primitive()
+    f = cancelled(parse(text).f.primitive())
     try:
         with limited(seconds):
             found = convex(f)

@@ -3,7 +3,7 @@
 Nothing here trusts the hint. Where the hint is wrong, the replay fails.
 """
 
-__all__ = ["Fact", "at", "core", "holds", "rational", "root_factors"]
+__all__ = ["Fact", "at", "holds", "positive_by_shape", "rational", "root_factors"]
 
 import re
 from collections.abc import Mapping
@@ -43,26 +43,6 @@ class Fact:
 def at(g: Expr, x: Fraction, bits: int = 80) -> Interval:
     """Return an interval for g(x), with what cancels as a formula cancelled first: f(0) - f(0) is exactly 0."""
     return interval(substitute(g, {X: Expr.of(x)}), x, x, bits)
-
-
-@lru_cache(maxsize=1024)
-def core(g: Expr) -> Expr:
-    """Return g over the powers common to all its terms, denominators cleared, of what is positive on R by its shape.
-
-    The sign is the same.
-
-    >>> from gpo_theory.grammar import parse_formula
-    >>> str(core(parse_formula("x*exp(-x)/(1+exp(x))**2 + 2*exp(-x)/(1+exp(x))").primitive()))
-    'x + 2*(1 + exp(x))'
-    """
-    terms = [_factors(term) for term in (g.args if g.head == "+" else (g,))]
-    bases = dict.fromkeys(base for term in terms for base in term)  # in the order of the formula, unlike a set
-    lowest = {base: min(term.get(base, Fraction(0)) for term in terms) for base in bases}
-    least = {base: n for base, n in lowest.items() if n and base.depends_on_x and _positive(base, None, None)}
-    if not least:
-        return g
-    kept = [{base: term.get(base, Fraction(0)) - least.get(base, 0) for base in {**term, **least}} for term in terms]
-    return reduce(add, map(_product, kept))
 
 
 def _product(powers: Mapping[Expr, Fraction]) -> Expr:
@@ -121,6 +101,12 @@ def rational(text: str) -> Fraction:
 
 def _rationals(texts: list[str]) -> tuple[Fraction, ...]:
     return tuple(map(rational, texts))
+
+
+@lru_cache(maxsize=4096)
+def positive_by_shape(g: Expr) -> bool:
+    """Whether g > 0 on all of R is seen from its shape and range alone."""
+    return _positive(g, None, None)
 
 
 def _within(g: Expr, low: Fraction | None, high: Fraction | None, strict: bool) -> bool:

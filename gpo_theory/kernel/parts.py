@@ -9,7 +9,8 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 from gpo_theory.formula import Expr, rebuild
-from gpo_theory.kernel.inequality import Fact, at, core, holds
+from gpo_theory.kernel.expansion import expanded
+from gpo_theory.kernel.inequality import Fact, at, holds
 
 
 class UnprovedError(Exception):
@@ -45,7 +46,7 @@ class Part:
 
 def prove(g: Expr, low: Fraction | None, high: Fraction | None, strict: bool, hints: Hints) -> None:
     """Replay g >= 0 (strict: > 0) on (low, high); raises UnprovedError."""
-    facts = [Fact(form, low, high, strict) for form in dict.fromkeys((core(g), g))]
+    facts = [Fact(form, low, high, strict) for form in dict.fromkeys((expanded(g) or g, g))]
     if any(holds(fact, None) for fact in facts) or any(holds(fact, hints.hint(fact)) for fact in facts):
         return
     raise UnprovedError(str(facts[0]))

@@ -17,6 +17,7 @@ from gpo_theory.certificate import CLAIMS, Certificate, Verdict
 from gpo_theory.errors import InputError
 from gpo_theory.formula import Expr, substitute
 from gpo_theory.grammar import parse_formula
+from gpo_theory.kernel.expansion import cancelled
 from gpo_theory.kernel.inequality import Fact, rational
 from gpo_theory.kernel.parts import Hints, UnprovedError
 from gpo_theory.kernel.rules import RULES
@@ -43,9 +44,13 @@ class _Recorded:
 
 
 def replay(f: Expr, certificate: Certificate, hints: Hints) -> None:
-    """Replay a proved or refuted certificate about a primitive formula; raises UnprovedError with the failing step."""
+    """Replay a proved or refuted certificate about a primitive formula; raises UnprovedError with the failing step.
+
+    Every claim but `total` rests on it, so that h/h and g - g may be taken away first.
+    """
     try:
-        RULES[certificate.claim, certificate.verdict](Statement(f, certificate, hints))
+        subject = f if certificate.claim == "total" else cancelled(f)
+        RULES[certificate.claim, certificate.verdict](Statement(subject, certificate, hints))
     except (
         ArithmeticError,
         AssertionError,

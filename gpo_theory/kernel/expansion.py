@@ -1,0 +1,254 @@
+"""A formula multiplied out: one sum of monomials, so that what cancels is gone and what is positive is seen to be.
+
+g becomes a sum of c * x^k * exp(polynomial in x) * (powers of atoms), with exact c; an atom is whatever is left, such as
+a logarithm, a root, or a denominator. Denominators that are positive on R by their shape are then cleared, and a factor
+common to all monomials divided out: what is returned has the sign of g, not its value.
+"""
+
+__all__ = ["cancelled", "expanded"]
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache, reduce
+from itertools import zip_longest
+
+from gpo_theory.budget import spend
+from gpo_theory.formula import Expr, rebuild
+from gpo_theory.kernel.inequality import positive_by_shape
+
+MOST, ROUNDS = 400, 4
+Polynomial = tuple[Fraction, ...]  # coefficients of x^0, x^1, ... inside exp, without zeros at the end
+Powers = tuple[tuple[Expr, Fraction], ...]
+X = Expr.x()
+
+
+@dataclass(frozen=True)
+class Monomial:
+    """exp(sum exponent[k] x^k) times the product of atoms to their powers; x is an atom."""
+
+    exponent: Polynomial = ()
+    powers: Powers = ()
+
+    def __mul__(self, other: "Monomial") -> "Monomial":
+        powers = dict(self.powers)
+        for atom, n in other.powers:
+            powers[atom] = powers.get(atom, Fraction(0)) + n
+        return Monomial(_plus(self.exponent, other.exponent), _sorted(powers))
+
+    def power_of(self, atom: Expr) -> Fraction:
+        """The power of one atom."""
+        return dict(self.powers).get(atom, Fraction(0))
+
+    def without(self, atom: Expr) -> "Monomial":
+        """The same monomial without one atom."""
+        return Monomial(self.exponent, tuple(p for p in self.powers if p[0] != atom))
+
+
+Sum = dict[Monomial, Fraction]
+ONE = Monomial()
+
+
+class _TooLargeError(Exception):
+    pass
+
+
+def _plus(p: Polynomial, q: Polynomial) -> Polynomial:
+    total = [a + b for a, b in zip_longest(p, q, fillvalue=Fraction(0))]
+    while total and not total[-1]:
+        total.pop()
+    return tuple(total)
+
+
+def _sorted(powers: dict[Expr, Fraction]) -> Powers:
+    return tuple(sorted(((a, n) for a, n in powers.items() if n), key=lambda item: str(item[0])))
+
+
+@lru_cache(maxsize=512)
+def expanded(g: Expr) -> Expr | None:
+    """Return a formula with the sign of g everywhere, multiplied out; None where it would be too long.
+
+    >>> from gpo_theory.grammar import parse_formula
+    >>> f = parse_formula("log(exp(x) + exp(2*x+1))").primitive()
+    >>> str(expanded(f.diff().diff()))
+    '1'
+    >>> str(expanded(parse_formula("sigmoid(x) + sigmoid(-x) - 1").primitive()))
+    '0'
+    """
+    try:
+        total = _sum_of(g)
+        for _ in range(ROUNDS):
+            total, again = _cleared(total)
+            if not again:
+                break
+        return _as_formula(_reduced(total))
+    except _TooLargeError:
+        return None
+
+
+def _sum_of(node: Expr) -> Sum:
+    spend()
+    if node.number is not None:
+        return {ONE: node.number} if node.number else {}
+    match node.head:
+        case "+":
+            return reduce(_add, map(_sum_of, node.args))
+        case "*":
+            return reduce(_multiply, map(_sum_of, node.args))
+        case "exp":
+            inside = _polynomial(node.args[0])
+            return {Monomial(exponent=inside): Fraction(1)} if inside is not None else _atom(node, Fraction(1))
+        case "**":
+            return _power(node)
+    return _atom(node, Fraction(1))
+
+
+def _atom(base: Expr, n: Fraction) -> Sum:
+    return {Monomial(powers=((base, n),)): Fraction(1)}
+
+
+def _power(node: Expr) -> Sum:
+    n, base = node.args[1].number, _sum_of(node.args[0])
+    if n is None or not base:
+        return _atom(node, Fraction(1))
+    if n.denominator == 1 and n > 0:
+        return reduce(_multiply, [base] * int(n))
+    front, c, rest = _primitive_part(base)
+    if len(rest) > 1 or n.denominator != 1:
+        # A root is pulled apart only where every factor is positive.
+        if n.denominator != 1 and not (c > 0 and all(atom != X for atom, _ in front.powers)):
+            return _atom(rebuild(node, (_as_formula(base), node.args[1])), Fraction(1))
+        if n.denominator != 1 and any(not positive_by_shape(atom) for atom, _ in front.powers):
+            return _atom(rebuild(node, (_as_formula(base), node.args[1])), Fraction(1))
+        number = _atom(Expr.of(c), n) if n.denominator != 1 and c != 1 else {ONE: c ** int(n) if c != 1 else Fraction(1)}
+        inner = _atom(_as_formula(rest), n) if len(rest) > 1 else {ONE: Fraction(1)}
+        return _multiply(_multiply(number, {_raised(front, n): Fraction(1)}), inner)
+    return {_raised(front, n): c ** int(n)}
+
+
+def _raised(m: Monomial, n: Fraction) -> Monomial:
+    return Monomial(tuple(c * n for c in m.exponent), tuple((atom, k * n) for atom, k in m.powers))
+
+
+def _primitive_part(total: Sum) -> tuple[Monomial, Fraction, Sum]:
+    """Return m, c and a sum S with total = c m S, the same S for 1 + exp(-x) and for exp(x) + 1."""
+    first = min(total, key=lambda m: (m.exponent[::-1] and tuple(m.exponent[::-1]), str(m.powers)))
+    low = min((m.exponent for m in total), key=lambda p: (tuple(reversed(_padded(p))), p))
+    shared = {atom: min(m.power_of(atom) for m in total) for atom, _ in first.powers}
+    front = Monomial(low, _sorted(shared))
+    back = _raised(front, Fraction(-1))
+    rest = {m * back: c for m, c in total.items()}
+    c = next(c for m, c in sorted(rest.items(), key=lambda item: (len(item[0].exponent), str(item[0]))))
+    return front, c, {m: value / c for m, value in rest.items()}
+
+
+def _padded(p: Polynomial) -> Polynomial:
+    return (*p, *([Fraction(0)] * (8 - len(p)))) if len(p) < 8 else p
+
+
+def _polynomial(node: Expr) -> Polynomial | None:
+    """Return the coefficients of a polynomial in x with rational coefficients, None for anything else."""
+    out: dict[int, Fraction] = {}
+    for m, c in _sum_of(node).items():
+        if m.exponent or any(atom != X or n.denominator != 1 or n < 0 for atom, n in m.powers):
+            return None
+        out[int(m.power_of(X))] = c
+    size = max(out, default=-1) + 1
+    return tuple(out.get(k, Fraction(0)) for k in range(size)) if size <= 8 else None
+
+
+def _add(a: Sum, b: Sum) -> Sum:
+    out = dict(a)
+    for m, c in b.items():
+        out[m] = out.get(m, Fraction(0)) + c
+        if not out[m]:
+            del out[m]
+    return out
+
+
+def _multiply(a: Sum, b: Sum) -> Sum:
+    if len(a) * len(b) > 4 * MOST:
+        raise _TooLargeError
+    out: Sum = {}
+    for m, c in a.items():
+        for n, d in b.items():
+            product, factor = _folded(m * n)
+            out[product] = out.get(product, Fraction(0)) + c * d * factor
+    out = {m: c for m, c in out.items() if c}
+    if len(out) > MOST:
+        raise _TooLargeError
+    return out
+
+
+def _folded(m: Monomial) -> tuple[Monomial, Fraction]:
+    """Take whole powers of numbers out of a monomial: sqrt(2) * sqrt(2) is 2."""
+    factor = Fraction(1)
+    for atom, n in m.powers:
+        if atom.number is not None and n.denominator == 1:
+            factor *= atom.number ** int(n)
+            m = m.without(atom)
+    return m, factor
+
+
+def _cleared(total: Sum) -> tuple[Sum, bool]:
+    """Multiply by positive denominators, and multiply out the atoms that have become whole powers of sums."""
+    atoms = dict.fromkeys(atom for m in total for atom, _ in m.powers)
+    again = False
+    for atom in atoms:
+        least = min(m.power_of(atom) for m in total)
+        if least and atom.depends_on_x and positive_by_shape(atom):
+            shift = {Monomial(powers=((atom, -least),)): Fraction(1)}
+            total, again = _multiply(total, shift), True
+    for atom in atoms:
+        whole = all(m.power_of(atom).denominator == 1 and m.power_of(atom) >= 0 for m in total)
+        if atom.head == "+" and whole and any(m.power_of(atom) for m in total):
+            base, out = _sum_of(atom), Sum()
+            for m, c in total.items():
+                factors = [base] * int(m.power_of(atom))
+                out = _add(out, reduce(_multiply, factors, {m.without(atom): c}))
+            total, again = out, True
+    return total, again
+
+
+def _reduced(total: Sum) -> Sum:
+    """Divide by what is positive and common to all monomials."""
+    if not total:
+        return total
+    front, c, rest = _primitive_part(total)
+    kept = Monomial(powers=tuple((atom, n) for atom, n in front.powers if not positive_by_shape(atom)))
+    return {m * kept: value * (1 if c > 0 else -1) for m, value in rest.items()}
+
+
+def _as_formula(total: Sum) -> Expr:
+    terms = sorted(total.items(), key=lambda item: (len(item[0].exponent), str(item[0].exponent), str(item[0].powers)))
+    return reduce(lambda a, b: a + b, (_product(m, c) for m, c in terms), Expr.of(0))
+
+
+def _product(m: Monomial, c: Fraction) -> Expr:
+    inside = reduce(lambda a, b: a + b, (k * X**i for i, k in enumerate(m.exponent) if k), Expr.of(0))
+    out = Expr.of(c) * (Expr("exp", (inside,)) if m.exponent else 1)
+    return reduce(lambda a, b: a * b, (atom**n for atom, n in m.powers), out)
+
+
+@lru_cache(maxsize=512)
+def cancelled(f: Expr) -> Expr:
+    """Return a formula that is defined on all of R with h/h and g - g taken away: nothing there is undefined.
+
+    >>> from gpo_theory.grammar import parse_formula
+    >>> str(cancelled(parse_formula("x*(2+sin(x))/(2+sin(x)) + log(1+x**2) - log(1+x**2)").primitive()))
+    'x'
+    """
+    children = tuple(cancelled(child) for child in f.children)
+    f = rebuild(f, children)
+    if f.head == "+":
+        kept = [term for term in f.args if not (term.head == "*" and term.args[0].number == 0)]
+        return reduce(lambda a, b: a + b, kept, Expr.of(0)) if len(kept) < len(f.args) else f
+    if f.head != "*":
+        return f
+    powers: dict[Expr, Fraction] = {}
+    for factor in f.args:
+        n = factor.args[1].number if factor.head == "**" else None
+        base = factor.args[0] if n is not None else factor
+        powers[base] = powers.get(base, Fraction(0)) + (n if n is not None else 1)
+    if 0 in [base.number for base in powers]:
+        return Expr.of(0)
+    return reduce(lambda a, b: a * b, (base**n for base, n in powers.items() if n), Expr.of(1))
