@@ -11,7 +11,7 @@ SCALE ?= cpu
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup reproduce test check book lab clean
+.PHONY: setup reproduce test check bench book lab clean
 
 setup: $(READY)
 
@@ -31,6 +31,9 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not slow and not browser"
+
+bench: $(READY)
+	$(BIN)/python -m gpo_theory.scoring
 
 book: $(READY)
 	$(BIN)/gpo reproduce --scale smoke --output build/smoke

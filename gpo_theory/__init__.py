@@ -2,7 +2,7 @@
 
 __all__ = [
     "LOSSES", "Analysis", "Certificate", "DomainError", "InputError", "Loss", "ParseError", "Verdict",
-    "analyze", "find_loss", "match_beta", "parse", "strength", "taylor", "to_torch",
+    "analyze", "find_loss", "match_beta", "parse", "strength", "taylor", "to_numpy", "to_torch",
 ]  # fmt: skip
 
 import importlib
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from gpo_theory.certificate import Certificate, Verdict
     from gpo_theory.errors import DomainError, InputError, ParseError
     from gpo_theory.loss import Loss, parse
-    from gpo_theory.lowering import to_torch
+    from gpo_theory.lowering import to_numpy, to_torch
     from gpo_theory.matching import match_beta
     from gpo_theory.series import taylor
     from gpo_theory.strengths import strength
 
 _HOME = {"LOSSES": "catalogue", "find_loss": "catalogue", "Analysis": "analysis", "analyze": "analysis",
          "Certificate": "certificate", "Verdict": "certificate", "DomainError": "errors", "InputError": "errors",
-         "ParseError": "errors", "Loss": "loss", "parse": "loss", "to_torch": "lowering", "match_beta": "matching",
-         "strength": "strengths", "taylor": "series"}  # fmt: skip
+         "ParseError": "errors", "Loss": "loss", "parse": "loss", "to_numpy": "lowering", "to_torch": "lowering",
+         "match_beta": "matching", "strength": "strengths", "taylor": "series"}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

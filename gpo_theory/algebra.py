@@ -15,7 +15,7 @@ from gpo_theory.formula import Expr, call
 
 
 def as_algebra(node: Expr, known: Mapping[Expr, Any], normal: Callable[[Any], Any]) -> Any:
-    """Return a formula without max, min and where, with its `known` parts replaced and every sum brought to `normal` form.
+    """Return a formula with its `known` parts replaced, and every sum in it brought to `normal` form.
 
     Raises ValueError for what it cannot read.
 

@@ -22,6 +22,7 @@ from gpo_theory.links import Link, link
 from gpo_theory.loss import Loss
 from gpo_theory.moduli import lipschitz, smooth, strongly_convex
 from gpo_theory.proving import accepted
+from gpo_theory.psi import Psi, psi_transform
 from gpo_theory.series import Coefficient, taylor
 from gpo_theory.slopes import differentiable_at_zero, monotone_decreasing
 from gpo_theory.strengths import Strength, strength
@@ -45,6 +46,7 @@ class Analysis:
     claims: Mapping[str, Certificate]
     tails: Mapping[str, Mapping[str, Tail]]
     link: Link
+    psi: Psi = Psi()
 
     @property
     def latex(self) -> str:
@@ -62,7 +64,7 @@ class Analysis:
             "claims": {name: certificate.as_dict() for name, certificate in self.claims.items()},
             "tails": {side: {of: tail.as_dict() for of, tail in by.items()} for side, by in self.tails.items()},
             "link": self.link.as_dict(),
-            "psi": {"formula": None, "at_half": None},
+            "psi": self.psi.as_dict(),
         }
 
     def __rich__(self) -> "Group":
@@ -107,6 +109,7 @@ def analyze(loss: Loss, seconds: float = 20.0) -> Analysis:
             claims,
             _in_time(lambda: tails(cancelled(f)), {side: dict.fromkeys(("loss", "slope"), UNKNOWN) for side in ("left", "right")}),
             _in_time(lambda: link(loss, claims), Link()),
+            _in_time(lambda: psi_transform(loss, claims), Psi()),
         )
 
 

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from gpo_theory.balls import enclose, exact_value, sign_at
 from gpo_theory.formula import Expr
+from gpo_theory.kernel.expansion import cancelled
 from gpo_theory.pieces import Piece
 
 
@@ -25,7 +26,8 @@ def joints(pieces: tuple[Piece, ...]) -> list[Joint]:
     """Return the breakpoints of a split formula from left to right.
 
     >>> from gpo_theory.grammar import parse_formula
-    >>> from gpo_theory.pieces import split
+    >>> from gpo_theory.kernel.expansion import cancelled
+from gpo_theory.pieces import split
     >>> joints(split(parse_formula("max(0, -x)").primitive()))
     [Joint(x=Fraction(0, 1), continuous=True, bend=1, left_slope='-1', right_slope='0')]
     """
@@ -41,7 +43,7 @@ def _joint(left: Piece, point: Piece, right: Piece) -> Joint:
 
 
 def _difference(a: Expr, b: Expr, x: Fraction) -> int | None:
-    return 0 if a == b else sign_at(a - b, x)
+    return 0 if a == b else sign_at(cancelled(a - b), x)
 
 
 def _text(slope: Expr, x: Fraction) -> str:

@@ -5,13 +5,14 @@ __all__ = ["convex", "strictly_convex"]
 from collections.abc import Iterator
 from fractions import Fraction
 
+import flint
 import numpy as np
 from numpy.typing import NDArray
 
 from gpo_theory.balls import enclose
 from gpo_theory.breakpoints import Joint, joints
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
-from gpo_theory.formula import Expr
+from gpo_theory.formula import Expr, substitute
 from gpo_theory.kernel.expansion import expanded
 from gpo_theory.pieces import Piece, UnsplitError, split
 from gpo_theory.rational import SignChart, as_rational, sign_chart
@@ -104,7 +105,7 @@ def _dip(f: Expr) -> tuple[Fraction, Fraction] | None:
     """
     for centre, scale in _lines(f):
         for m in (centre + scale * Fraction(k, 2) for k in (0, 1, -1, 2, -2, 4, -4, 6, -6)):
-            for width in (scale / 2, scale / 8, scale / 64, scale / 2**20):
+            for width in (scale / 2**k for k in (1, 3, 6, 9, 12, 15, 24)):
                 if chord_is_violated(f, m - width, m + width, Fraction(1, 2)):
                     return m - width, m + width
     return None
@@ -131,9 +132,13 @@ def _worst(centres: NDArray[np.float64], second: NDArray[np.float64], size: NDAr
 def chord_is_violated(f: Expr, a: Fraction, b: Fraction, t: Fraction) -> bool:
     """Whether f(t a + (1-t) b) > t f(a) + (1-t) f(b), certified by balls at doubling precision."""
     for bits in (64, 256, 1024):
-        middle = enclose(f, t * a + (1 - t) * b, bits)
-        chord = [enclose(Expr.of(w), Fraction(0), bits) * enclose(f, x, bits) for w, x in ((t, a), (1 - t, b))]
-        gap = middle - chord[0] - chord[1]
+        with flint.ctx.workprec(bits):
+            left, right = (enclose(Expr.of(w), Fraction(0), bits) * enclose(f, x, bits) for w, x in ((t, a), (1 - t, b)))
+            m = t * a + (1 - t) * b
+            middle = enclose(f, m, bits)
+            if not middle.is_finite():  # a root of what is exactly 0 there
+                middle = enclose(substitute(f, {Expr.x(): Expr.of(m)}), m, bits)
+            gap = middle - left - right
         if gap > 0:
             return True
         if gap < 0:

@@ -322,11 +322,15 @@ def _derivative(node: Expr) -> Expr:
 
 def _asinh_argument(node: Expr) -> Expr | None:
     """Return u of log(u + sqrt(1 + u^2)): the chain rule alone would leave a slope that cancels for u < 0."""
-    inside = node.args[0]
-    for part in inside.args if inside.head == "+" else ():
-        u = inside - part
-        if part.head == "**" and part.args[1].number == Fraction(1, 2) and part.args[0] == 1 + u**2:
-            return u
+    terms = node.args[0].args if node.args[0].head == "+" else ()
+    for part in terms:
+        if part.head == "**" and part.args[1].number == Fraction(1, 2):
+            u = _sum(tuple(term for term in terms if term != part))
+            for square in part.args[0].args if part.args[0].head == "+" else ():
+                v = square.args[0] if square.head == "**" and square.args[1].number == 2 else square
+                same = set(v.args if v.head == "+" else (v,)) == set(u.args if u.head == "+" else (u,))
+                if same and part.args[0] - square == Expr.of(1) and square.head == "**":
+                    return u
     return None
 
 

@@ -1,6 +1,6 @@
 """The certified infimum of a formula on an interval: a rigorous enclosure of its value, and of where it is attained."""
 
-__all__ = ["Infimum", "infimum"]
+__all__ = ["Infimum", "half_line", "infimum_of"]
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -46,14 +46,14 @@ class _UndecidedError(Exception):
 
 
 @lru_cache(maxsize=512)
-def infimum(g: Expr, low: Fraction | None = None, high: Fraction | None = None) -> Infimum | None:
+def infimum_of(g: Expr, low: Fraction | None = None, high: Fraction | None = None) -> Infimum | None:
     """Return the infimum of a primitive formula over [low, high] (None: no end), or None where it is not certified.
 
     Where the slope has a sign on a box only an end of the box counts; a half-line is left to the exact sign of the
     slope on it, and to the limit of the tail.
 
     >>> from gpo_theory.grammar import parse_formula
-    >>> found = infimum(parse_formula("(x-1)**2 + 1/2").primitive())
+    >>> found = infimum_of(parse_formula("(x-1)**2 + 1/2").primitive())
     >>> 0.4999999999 < found.low <= 0.5 <= found.high < 0.5000000001, abs(found.left - 1) < 1e-9
     (True, True)
     """
@@ -99,10 +99,17 @@ def _leaves(piece: Piece) -> list[_Leaf]:
         return [_Leaf(_value(piece.f, piece.sample), *ends)]
     if piece.is_point:
         return [_leaf(piece.f, piece.sample)]
-    out, ends_at = list[_Leaf](), list[Fraction]()
+    out, span = list[_Leaf](), list[Fraction]()
     for end, side in ((piece.low, -1), (piece.high, 1)):
-        ends_at.append(end if end is not None else _far(piece, slope, side, out))
-    return out + _search(piece.f, slope, *ends_at)
+        if end is None:
+            found = half_line(piece, slope, side)
+            if found is None:
+                raise _UndecidedError
+            end, sign = found
+            # Where g falls outwards, its limit counts.
+            out += [_Leaf(_limit(piece.f, side), side * inf, side * inf)] if sign != side else []
+        span.append(end)
+    return out + _search(piece.f, slope, *span)
 
 
 def _value(g: Expr, x: Fraction) -> arb:
@@ -116,24 +123,21 @@ def _leaf(g: Expr, x: Fraction) -> _Leaf:
     return _Leaf(_value(g, x), nextafter(float(x), -inf), nextafter(float(x), inf))
 
 
-def _far(piece: Piece, slope: Expr, side: int, out: list[_Leaf]) -> Fraction:
-    """Return where the half-line begins on which the slope keeps its sign; where g falls outwards, its limit counts."""
+def half_line(piece: Piece, g: Expr, side: int) -> tuple[Fraction, int] | None:
+    """Return (x, sign): from x outwards on an infinite piece g has that sign, as its leading term shows."""
     for start in STARTS:
-        for shift in (Fraction(0), *shifts_of(slope)):
+        for shift in (Fraction(0), *shifts_of(g)):
             spend()
             at = shift + side * start
             if (piece.low is not None and at <= piece.low) or (piece.high is not None and at >= piece.high):
                 continue
             try:
-                lead = lead_beyond(slope, side, start, shift)
+                lead = lead_beyond(g, side, start, shift)
             except UnresolvedError:
                 continue
-            if lead is None or lead.sign == 0:
-                continue
-            if lead.sign != side:
-                out.append(_Leaf(_limit(piece.f, side), side * inf, side * inf))
-            return at
-    raise _UndecidedError
+            if lead is not None and lead.sign:
+                return at, lead.sign
+    return None
 
 
 def _limit(g: Expr, side: int) -> arb:

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
+import numpy as np
 from flint import arb
 
 from gpo_theory.balls import enclose, expand
 from gpo_theory.formula import Expr, rebuild
-from gpo_theory.pieces import Piece, UnsplitError, split
+from gpo_theory.normal_form import normal_form
+from gpo_theory.pieces import UnsplitError, split
+from gpo_theory.programs import compiled, numpy_operations
 
 KNEE = 2.0**64
 _LARGEST = 2.0**63
@@ -33,34 +36,44 @@ def knees(f: Expr) -> tuple[Knee | None, Knee | None]:
     >>> print(left, right)
     Knee(x=-44.3614195558..., slope=-1.844674407...e+19) None
     """
-    try:
-        pieces = split(f)
-    except UnsplitError:
-        pieces = (Piece(None, None, f),)
-    return _knee(pieces, -1), _knee(pieces, 1)
+    return _knee(f, -1), _knee(f, 1)
 
 
-def _knee(pieces: tuple[Piece, ...], side: int) -> Knee | None:
+def _knee(f: Expr, side: int) -> Knee | None:
     low, high = 0.0, 1.0
-    while not _beyond(pieces, side * high):
+    while not _beyond(f, side * high):
         low, high = high, 2 * high
         if high >= _LARGEST:
             return None
     while high - low > 2.0**-40 * high:
         middle = (low + high) / 2
-        low, high = (low, middle) if _beyond(pieces, side * middle) else (middle, high)
-    return Knee(side * low, float(_value_and_slope(pieces, side * low)[1]))
+        low, high = (low, middle) if _beyond(f, side * middle) else (middle, high)
+    return Knee(side * low, _value_and_slope(f, side * low)[1])
 
 
-def _beyond(pieces: tuple[Piece, ...], x: float) -> bool:
-    return not all(abs(v) < KNEE for v in _value_and_slope(pieces, x))
+def _beyond(f: Expr, x: float) -> bool:
+    return not all(abs(v) < KNEE for v in _value_and_slope(f, x))
 
 
-def _value_and_slope(pieces: tuple[Piece, ...], x: float) -> list[arb]:
+def _value_and_slope(f: Expr, x: float) -> tuple[float, float]:
     at = Fraction(x)
-    holds = (p for p in pieces if (p.low is None or p.low <= at) and (p.high is None or at < p.high or p.low == at == p.high))
-    smooth = _active([*holds][-1].f, at)
-    return expand(smooth, at, 1, 256)
+    balls = expand(_active(_piece(f, at), at), at, 1, 256)
+    if all(b.is_finite() and bool(arb(b.rad()) <= arb(2) ** -64 * (1 + abs(b.mid()))) for b in balls):
+        return float(balls[0].mid()), float(balls[1].mid())
+    # Arb's erfc has no digits far out: there the normal form is measured, which is smooth on the scale of x itself.
+    program, operations, step = compiled(normal_form(f)), numpy_operations(), abs(x) * 2.0**-17
+    with np.errstate(all="ignore"):
+        below, value, above = (float(v) for v in program.run(np.array([x - step, x, x + step]), operations))
+    return value, (above - below) / (2 * step)
+
+
+def _piece(f: Expr, at: Fraction) -> Expr:
+    """Return the formula that holds at a point and on its right; f itself where it cannot be split."""
+    try:
+        pieces = [piece for piece in split(f) if not piece.is_point]
+    except UnsplitError:
+        return f
+    return next(p.f for p in pieces if (p.low is None or p.low <= at) and (p.high is None or at < p.high))
 
 
 def _active(node: Expr, at: Fraction) -> Expr:

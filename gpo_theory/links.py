@@ -11,11 +11,11 @@ from gpo_theory.breakpoints import joints
 from gpo_theory.certificate import Certificate, Verdict
 from gpo_theory.errors import InputError
 from gpo_theory.formula import Expr, call, substitute
-from gpo_theory.infimum import infimum
+from gpo_theory.infimum import infimum_of
 from gpo_theory.loss import Loss
 from gpo_theory.pieces import UnsplitError, split
 from gpo_theory.rational import sign_chart
-from gpo_theory.regimes import P, regimes
+from gpo_theory.regimes import P, regimes_of
 from gpo_theory.slopes import falls_strictly
 from gpo_theory.strengths import strength
 
@@ -56,12 +56,12 @@ def link_at(loss: Loss, p: Fraction) -> tuple[float, float] | None:
     if not 0 <= p <= 1:
         raise InputError(f"p = {p} is no probability: it lies between 0 and 1")
     f = loss.f.primitive()
-    found = infimum(p * f + (1 - p) * substitute(f, {Expr.x(): -Expr.x()}))
+    found = infimum_of(p * f + (1 - p) * substitute(f, {Expr.x(): -Expr.x()}))
     return (found.left, found.right) if found else None
 
 
 def _formula(f: Expr, claims: Mapping[str, Certificate]) -> str | None:
-    found = regimes(f, claims)
+    found = regimes_of(f, claims)
     if not found:
         return None
     if len(found) == 1 and (found[0].both_sides or claims["bradley_terry_exact"].verdict is Verdict.PROVED):

@@ -154,8 +154,9 @@ def _torch_operations() -> dict[str, Callable[..., "Tensor"]]:
         "exp": torch.exp, "expm1": _expm1, "log": torch.log, "log1p": torch.log1p, "sin": torch.sin, "cos": torch.cos,
         "atan": torch.atan, "acot": lambda u: torch.atan2(torch.ones_like(u), u), "sqrt": torch.sqrt,
         "square": torch.square, "erfc": torch.special.erfc, "erfcx": torch.special.erfcx, "where": torch.where,
-        "log_erfcx": _log_erfcx,
+        "log_erfcx": _log_erfcx, "sigmoid": _sigmoid,
         "maximum": torch.maximum, "minimum": torch.minimum, "clamp": torch.clamp,
+        "sign": lambda v: torch.copysign(torch.ones_like(v), v.detach() + 0.0),
     }  # fmt: skip
 
 
@@ -172,3 +173,10 @@ def _log_erfcx(u: "Tensor") -> "Tensor":
 
     near, far = u.clamp(max=1), u.clamp(min=1)
     return torch.where(u < 1, torch.special.erfc(near).log() + near.square(), torch.special.erfcx(far).log())
+
+
+def _sigmoid(u: "Tensor") -> "Tensor":
+    """sigmoid(u), u <= 0: torch's own is 2 ulp off and flushes to 0 where exp(u) does not yet."""
+    from torch.nn import functional
+
+    return functional.logsigmoid(u).exp()

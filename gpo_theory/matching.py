@@ -13,13 +13,14 @@ import flint
 from flint import arb
 
 from gpo_theory.analysis import analyze
-from gpo_theory.balls import ball, enclose
+from gpo_theory.balls import enclose
 from gpo_theory.breakpoints import joints
 from gpo_theory.catalogue import find_loss
 from gpo_theory.certificate import Verdict
 from gpo_theory.errors import InputError, nearest
 from gpo_theory.formula import Expr, substitute
 from gpo_theory.grammar import parse_formula
+from gpo_theory.links import link_at
 from gpo_theory.loss import Loss
 from gpo_theory.pieces import Piece, UnsplitError, split
 from gpo_theory.rational import sign_chart
@@ -194,24 +195,21 @@ def _by_target(source: Loss, target: Loss, p: Fraction | None) -> tuple[float, f
 
 
 def _target_margin(loss: Loss, p: Fraction) -> float:
-    """Return x*(p), the one minimiser of p f(x) + (1-p) f(-x), where it is above 0 and finite."""
+    """Return x*(p), the one minimiser of C_p, where it is above 0 and finite."""
     exact = analyze(loss).claims["bradley_terry_exact"]
     if exact.verdict is Verdict.PROVED and exact.value is not None and p < 1:
         return math.log1p((2 * p - 1) / (1 - p)) * float(exact.value["float"])
-    if exact.verdict is not Verdict.PROVED and not _slope_rises(loss):
-        raise _RefusedError(f"the target of {loss.name} at p = {p} is not known: it is neither shown to be convex nor "
-                            "Bradley-Terry exact")  # fmt: skip
-    slope = _slope(loss)
-
-    def rising(x: Fraction) -> arb:  # C_p is convex: its slope from the right never falls
-        return ball(p) * slope(x, 1) - ball(1 - p) * slope(-x, -1)
-
-    bracket = _crossing(rising)
-    if bracket is None:
-        falls = rising(NEAR) < 0
-        why = "falls from 0 on and is not shown to rise again at a single point" if falls else "does not fall at 0"
-        raise _RefusedError(f"{loss.name} has no finite target above 0 at p = {p}: p f(x) + (1-p) f(-x) {why}")
-    return float(bracket[1])
+    found = link_at(loss, p)
+    if found is None:
+        raise _RefusedError(f"the target of {loss.name} at p = {p} is not certified")
+    low, high = found
+    if low == math.inf:
+        raise _RefusedError(f"{loss.name} has no finite target at p = {p}: its expected loss falls for ever")
+    if high - low > 1e-9:
+        raise _RefusedError(f"{loss.name} has no single target at p = {p}: its margins lie in [{low:.6g}, {high:.6g}]")
+    if low <= 0:
+        raise _RefusedError(f"{loss.name} has the target {high:.3g} at p = {p}: it is not above 0")
+    return (low + high) / 2
 
 
 def _by_tail(source: Loss, target: Loss, at: Fraction | None) -> tuple[float, float, str]:
@@ -229,6 +227,7 @@ def _by_tail(source: Loss, target: Loss, at: Fraction | None) -> tuple[float, fl
     if not _slope_rises(target, side):
         raise _RefusedError(f"{target.name} is not shown to be convex on that side of 0: several margins may have the "
                             "same weight")  # fmt: skip
+    # For x < 0 the weight rises with |x|, for x > 0 it falls.
     bracket = _crossing(lambda y: (weight - _weight(target, side * y)) * side)
     # Where the slope jumps, it passes the weight without taking it.
     if bracket is None or not abs(_weight(target, side * bracket[0]) - weight) < SMALL:
@@ -247,12 +246,10 @@ def _weight(loss: Loss, x: Fraction) -> arb:
 _MATCHES = {"strength": _by_strength, "target": _by_target, "tail": _by_tail}
 
 
-def _slope_rises(loss: Loss, side: int = 0) -> bool:
-    """Whether f' is shown never to fall: everywhere, or (side -1, 1) for all x on one side of 0."""
+def _slope_rises(loss: Loss, side: int) -> bool:
+    """Whether f' is shown never to fall for all x on one side of 0 (side -1 or 1)."""
     if analyze(loss).claims["convex"].verdict is Verdict.PROVED:
         return True
-    if side == 0:
-        return False
     f = loss.f.primitive()
     ahead = f if side > 0 else substitute(f, {Expr.x(): -Expr.x()})
     ray = [piece for piece in split(ahead) if not piece.is_point and (piece.high is None or piece.high > 0)]

@@ -21,7 +21,7 @@ from gpo_theory.rational import as_rational
 
 Polynomial = tuple[Fraction, ...]
 _FAR = Fraction(1000)
-_BOUNDED = {"log1p", "expm1", "acot", "erfcx", "log_erfcx"}
+_BOUNDED = {"log1p", "sigmoid", "expm1", "acot", "erfcx", "log_erfcx"}
 _ZERO = Fraction(0)
 _ONE: Polynomial = (Fraction(1),)
 
@@ -32,7 +32,7 @@ class Branch:
 
     Where `left` is given the branch is the whole line, `right` holds for x >= centre, `left` for x < centre, and both
     take y = |x - centre|. `closed`: the branch holds at `low` too. The formulas are in the primitive functions and in
-    expm1, log1p, acot = pi/2 - atan, erfcx = exp(x^2) erfc, log_erfcx; they are evaluated as they are grouped.
+    expm1, log1p, sigmoid, acot = pi/2 - atan, erfcx = exp(x^2) erfc, log_erfcx; they are evaluated as they are grouped.
     """
 
     low: Fraction | None
@@ -313,6 +313,13 @@ def _materialise(s: _Scaled) -> Expr:
     *factors, last = bare.args if bare.head == "*" else (bare,)
     if last.head == "erfcx" and _gauss(last.args[0]) == s.rate and not any(t.depends_on_x for t in factors):
         return _by(*factors, call("erfc", *last.args))
+    for i, part in enumerate(parts := [*factors, last]):
+        # (T / (1 + T))^n: the gradient of the quotient would cancel, that of sigmoid does not.
+        n = -part.args[1].number if part.head == "**" and part.args[1].number is not None else _ZERO
+        if n >= 1 and n.denominator == 1 and s.rate:
+            rate = _times(s.rate, 1 / n)
+            if part.args[0] == _plus(Expr.of(1), _exponential(rate)):
+                return _by(*parts[:i], call("sigmoid", horner(rate)) ** n, *parts[i + 1 :])
     return _by(bare, _exponential(s.rate))
 
 
@@ -399,15 +406,15 @@ def _power(base: _Scaled, exponent: Expr) -> _Scaled:
     if len(base.line) != 1 or base.line[0] <= 0:
         return _atom(code, rate=rate)
     # (c + r)^n = c^n + c^n expm1(n log1p(r / c)), and 1/(c + r) = 1/c - r / (c (c + r)).
-    c, rest = base.line[0], _beside_line(base)
+    c, rest = base.line[0], _beside_constant(base)
     limit = Expr.of(c) ** exponent if c != 1 else Expr.of(1)
     if n == -1:
         return _atom(code, limit, _by(Expr.of(-1 / c), rest, code), rate)
     return _atom(code, limit, _by(limit, call("expm1", _scaled(n, call("log1p", _scaled(1 / c, rest))))), rate)
 
 
-def _beside_line(s: _Scaled) -> Expr:
-    return _bare(replace(s, terms=tuple((r, p) for r, p in s.terms if r)))
+def _beside_constant(s: _Scaled) -> Expr:
+    return _bare(replace(s, terms=tuple((r, p if r else _trim([_ZERO, *p[1:]])) for r, p in s.terms if r or len(p) > 1)))
 
 
 def _is_fraction(node: Expr) -> bool:
@@ -455,14 +462,14 @@ def _log(inner: _Scaled) -> _Scaled:
     if not inner.terms and len(inner.atoms) == 1 and inner.atoms[0].core.head == "erfcx":
         (atom,) = inner.atoms
         return reduce(_sum, (line, _scale(call("log", Expr.of(atom.factor))), _atom(call("log_erfcx", *atom.core.args))))
-    if len(inner.line) != 1 or inner.line[0] <= 0:
+    c = inner.line[0] if inner.line else _ZERO
+    if c <= 0 or (len(inner.line) > 1 and c != 1):
         return _sum(line, _atom(call("log", _bare(inner))))
-    c = inner.line[0]
     if not inner.atoms and inner.start == 1 and c != 1 and Fraction(1, 4) <= c <= 4:
         # The whole is 1 at y = 0: the logarithm is as small there as y is.
         return _sum(line, _atom(call("log1p", _from_start(inner))))
     offset = _scale(call("log", Expr.of(c)))
-    rest = _beside_line(inner)
+    rest = _beside_constant(inner)
     if rest.number == 0:
         return _sum(line, offset)
     return _sum(_sum(line, offset), _atom(call("log1p", _scaled(1 / c, rest))))

@@ -29,8 +29,8 @@ _ARITHMETIC: Operations = {
 class Program:
     """The branches with their operations: `run(x, operations)` is f(x), elementwise, in the dtype of x.
 
-    `operations` names the library's exp, expm1, log, log1p, atan, acot, erfc, erfcx, log_erfcx, sin, cos, maximum,
-    minimum, sqrt, square, where and clamp(x, low, high).
+    `operations` names the library's exp, expm1, log, log1p, sigmoid, atan, acot, erfc, erfcx, log_erfcx, sin, cos, maximum,
+    minimum, sqrt, square, where, sign (1 at 0 and at -0) and clamp(x, low, high).
     """
 
     branches: tuple[Branch, ...]
@@ -66,10 +66,9 @@ class Program:
         if branch.left is None:
             return _play(steps, v if branch.side > 0 else -v, operations)[results[0]]
         # |v| by a factor: the gradient of abs would be 0 at the centre.
-        positive = v >= 0
-        values = _play(steps, operations["where"](positive, v, -v), operations)
+        values = _play(steps, v * operations["sign"](v), operations)
         right, left = (values[i] for i in results)
-        return right if results[0] == results[1] else operations["where"](positive, right, left)
+        return right if results[0] == results[1] else operations["where"](v >= 0, right, left)
 
 
 def _float(edge: Fraction | None) -> float | None:
@@ -159,7 +158,10 @@ class _Tape:
             return self.power(self.add(code.args[0]), code.args[1])
         operands = [self.add(argument) for argument in code.args]
         if code.head in _NAMES:
-            return reduce(lambda a, b: self.emit(_NAMES[code.head], a, b), operands)
+            zero = self.emit("multiply", self.emit(None), self.emit(None, number=0.0))
+            arrays = [at if argument.depends_on_x else self.emit("add", zero, at)
+                      for at, argument in zip(operands, code.args, strict=True)]  # fmt: skip
+            return reduce(lambda a, b: self.emit(_NAMES[code.head], a, b), arrays)
         return self.emit(code.head, *operands)
 
     def sum(self, terms: tuple[Expr, ...]) -> int:
@@ -210,8 +212,8 @@ def numpy_operations() -> Operations:
     return {
         "exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "sin": np.sin, "cos": np.cos,
         "atan": np.arctan, "acot": lambda u: np.arctan2(1.0, u), "sqrt": np.sqrt, "square": np.square,
-        "erfc": special.erfc, "erfcx": special.erfcx, "log_erfcx": _log_erfcx, "where": np.where, "maximum": np.maximum,
-        "minimum": np.minimum, "clamp": _clip,
+        "erfc": special.erfc, "erfcx": special.erfcx, "log_erfcx": _log_erfcx, "sigmoid": _sigmoid, "where": np.where, "maximum": np.maximum,
+        "minimum": np.minimum, "clamp": _clip, "sign": lambda v: np.copysign(1.0, v + 0.0),
     }  # fmt: skip
 
 
@@ -224,3 +226,9 @@ def _log_erfcx(u: Array) -> Array:
 
     near, far = np.minimum(u, 1.0), np.maximum(u, 1.0)
     return np.where(u < 1.0, np.log(special.erfc(near)) + near * near, np.log(special.erfcx(far)))
+
+
+def _sigmoid(u: Array) -> Array:
+    """sigmoid(u), u <= 0: scipy's own is 2 ulp off."""
+    falling = np.exp(u)
+    return falling / (1 + falling)

@@ -13,8 +13,8 @@ from gpo_theory.certificate import Certificate, Verdict
 from gpo_theory.formula import Expr
 from gpo_theory.kernel.expansion import cancelled
 from gpo_theory.kernel.inequality import Fact
-from gpo_theory.kernel.parts import UnprovedError
-from gpo_theory.kernel.verify import replay, seal
+from gpo_theory.kernel.resolution import UnprovedError
+from gpo_theory.kernel.certificates import replay, seal
 from gpo_theory.pieces import UnsplitError, breakpoints
 from gpo_theory.search import hint, shifts_of
 
@@ -97,7 +97,7 @@ def certificate_document(analysis: "Analysis") -> dict[str, Any]:
     """Return the certificate file of an analysis: every verdict with its proof, sealed, for `verify`.
 
     >>> from gpo_theory import LOSSES, analyze
-    >>> from gpo_theory.kernel.verify import verify
+    >>> from gpo_theory.kernel.certificates import verify
     >>> verify(certificate_document(analyze(LOSSES["hinge"])))["convex"]
     'proved'
     """

@@ -4,7 +4,7 @@ With theta = 2p - 1, C_p(x) = p f(x) + (1-p) f(-x), H(p) = inf C_p and H^-(p) = 
 convex hull on [0, 1] of H^-((1+theta)/2) - H((1+theta)/2) (Bartlett, Jordan, McAuliffe 2006).
 """
 
-__all__ = ["Psi", "psi", "psi_at"]
+__all__ = ["Psi", "psi_at", "psi_transform"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ from gpo_theory.constants import exact
 from gpo_theory.errors import InputError
 from gpo_theory.formula import Expr, call, substitute
 from gpo_theory.grammar import parse_constant
-from gpo_theory.infimum import infimum
+from gpo_theory.infimum import infimum_of
 from gpo_theory.loss import Loss
 from gpo_theory.pieces import UnsplitError, split
 from gpo_theory.rational import as_rational
-from gpo_theory.regimes import P, Regime, regimes
+from gpo_theory.regimes import P, Regime, regimes_of
 
 X, THETA, HALF = Expr.x(), Expr("parameter", ("theta",)), Fraction(1, 2)
 NARROW, LONGEST = 2e-9, 160  # characters of a formula that still tells a reader something
@@ -49,7 +49,7 @@ class Psi:
         return {"formula": self.formula, "at_half": self.at_half}
 
 
-def psi(loss: Loss, claims: Mapping[str, Certificate]) -> Psi:
+def psi_transform(loss: Loss, claims: Mapping[str, Certificate]) -> Psi:
     """Return the psi-transform of a loss from its certificates.
 
     In closed form where H^- = f(0) is shown and the minimiser of C_p, or the infimum itself, has a formula.
@@ -57,7 +57,7 @@ def psi(loss: Loss, claims: Mapping[str, Certificate]) -> Psi:
     >>> from gpo_theory.analysis import analyze
     >>> from gpo_theory.loss import parse
     >>> loss = parse("exp(-x)")
-    >>> psi(loss, analyze(loss).claims)
+    >>> psi_transform(loss, analyze(loss).claims)
     Psi(formula='1 - (1 - theta**2)**(1/2)', at_half=0.1339745962155613...)
     """
     f = loss.f.primitive()
@@ -76,7 +76,7 @@ def psi_at(loss: Loss, theta: Fraction) -> tuple[float, float] | None:
     """Return (low, high) that enclose psi(theta), both inf where it is infinite; None if nothing is certified.
 
     H^- is concave in theta, so it lies above its chord from theta = 0, inf (f(x) + f(-x))/2, to theta = 1, the infimum
-    of f over x <= 0; and below f(0). Both bounds less H are convex, so the convex hull lies between them too.
+    of f over x <= 0. That chord less H is convex, so it lies below psi, and psi lies below H^- - H.
 
     >>> from gpo_theory.loss import parse
     >>> low, high = psi_at(parse("max(0, 1-x)"), Fraction(1, 3))
@@ -88,17 +88,19 @@ def psi_at(loss: Loss, theta: Fraction) -> tuple[float, float] | None:
     f = loss.f.primitive()
     mirrored = substitute(f, {X: -X})
     p, start = (1 + theta) / 2, enclose(f, Fraction(0))
-    least = infimum(p * f + (1 - p) * mirrored)
-    fair, wrong = infimum((f + mirrored) / 2), infimum(f, None, Fraction(0))
+    risk = p * f + (1 - p) * mirrored
+    least = infimum_of(risk)
+    fair, wrong = infimum_of((f + mirrored) / 2), infimum_of(f, None, Fraction(0))
     if least is None or fair is None or wrong is None or not start.is_finite():
         return None
     if least.high == -inf:
         return None if -inf in (fair.low, wrong.low) else (inf, inf)
-    t = float(theta)
+    t, above = float(theta), float(start.upper())
     chord = (1 - t) * fair.low + (t * wrong.low if t else 0.0)
-    size = sum(abs(v) for v in (chord, least.low, least.high, float(start.mid()))) * 2.0**-50
-    low = chord - least.high - size
-    return max(0.0, low), nextafter(float(start.upper()) - least.low + size, inf)
+    if above - chord > NARROW and (other := infimum_of(risk, None, Fraction(0))) is not None:
+        above = min(above, other.high)
+    size = sum(abs(v) for v in (chord, above, least.low, least.high)) * 2.0**-50
+    return max(0.0, chord - least.high - size), nextafter(above - least.low + size, inf)
 
 
 def _formula(f: Expr, claims: Mapping[str, Certificate]) -> Expr | None:
@@ -117,7 +119,7 @@ def _formula(f: Expr, claims: Mapping[str, Certificate]) -> Expr | None:
     convex = claims["convex"].verdict is Verdict.PROVED and (falls or falls_at_zero)
     if not convex and claims["bradley_terry_exact"].verdict is not Verdict.PROVED:
         return None
-    found = regimes(f, claims)
+    found = regimes_of(f, claims)
     if not found:
         return None
     parts = [(regime.high, _gap(start, regime)) for regime in found]

@@ -1,6 +1,6 @@
 """The minimiser of C_p in closed form: for which p > 1/2 it lies on which piece of f, and its formula there."""
 
-__all__ = ["P", "Regime", "regimes"]
+__all__ = ["P", "Regime", "regimes_of"]
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from gpo_theory.certificate import Certificate, Verdict
 from gpo_theory.far import slope_tail
 from gpo_theory.formula import Expr, call, substitute
 from gpo_theory.grammar import parse_constant
-from gpo_theory.infimum import infimum
+from gpo_theory.infimum import infimum_of
 from gpo_theory.inverse import inverses
 from gpo_theory.pieces import Piece, UnsplitError, split
 
@@ -41,13 +41,13 @@ class _OpenError(Exception):
     """Some p has a minimiser that is not found in closed form."""
 
 
-def regimes(f: Expr, claims: Mapping[str, Certificate]) -> tuple[Regime, ...]:
+def regimes_of(f: Expr, claims: Mapping[str, Certificate]) -> tuple[Regime, ...]:
     """Return the regimes that cover 1/2 < p < 1 for a Bradley-Terry exact or a convex f; empty where not all are found.
 
     >>> from gpo_theory.analysis import analyze
     >>> from gpo_theory.loss import parse
     >>> loss = parse("max(0, 1-x)**3")
-    >>> [str(r.x) for r in regimes(loss.f.primitive(), analyze(loss).claims)]
+    >>> [str(r.x) for r in regimes_of(loss.f.primitive(), analyze(loss).claims)]
     ['(p**(1/2) - (1 - p)**(1/2))/(p**(1/2) + (1 - p)**(1/2))']
     """
     try:
@@ -136,7 +136,7 @@ def _confirmed(f: Expr, regime: Regime) -> bool:
     width = regime.high - regime.low
     for share in (Fraction(1, 7), HALF, Fraction(9, 10)):
         p = regime.low + share * width
-        found = infimum(p * f + (1 - p) * substitute(f, {X: -X}))
+        found = infimum_of(p * f + (1 - p) * substitute(f, {X: -X}))
         value = enclose(substitute(regime.x, {P: Expr.of(p)}), Fraction(0), 192)
         if found is None or not value.is_finite():
             return False

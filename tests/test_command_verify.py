@@ -10,7 +10,7 @@ from oracle import CLAIMS
 from session import payload
 from test_command_theory import gpo, gpo_json, gpo_process, refused
 
-from gpo_theory.verify import seal
+from gpo_theory.kernel.certificates import seal
 
 Document = dict[str, Any]
 
@@ -79,6 +79,10 @@ FAULTS: dict[str, Callable[[Document], Document]] = {
     "no proof of consistency": lambda d: claims_of(d, "bayes_consistent", proof=None),
     "another loss": lambda d: {**d, "loss": {**d["loss"], "formula": "(x - 1)**2"}},
     "a formula that is none": lambda d: {**d, "loss": {**d["loss"], "formula": "__import__('os')"}},
+    "a formula that is a number": lambda d: {**d, "loss": {**d["loss"], "formula": 5}},
+    "a parameter of a million digits": lambda d: {**d, "loss": {**d["loss"], "parameters": {"a": "1e9999999"}}},
+    "a witness of a million digits": lambda d: claims_of(d, "convex", witness={"kind": "chord", "a": "1e9999999", "b": "1", "t": "1/2"}),
+    "a proof that is a number": lambda d: claims_of(d, "bayes_consistent", proof=3),
     "a claim is missing": lambda d: {**d, "claims": {k: v for k, v in d["claims"].items() if k != "convex"}},
     "a claim too many": lambda d: {**d, "claims": {**d["claims"], "true": d["claims"]["convex"]}},
     "a field too many": lambda d: {**d, "more": 1},

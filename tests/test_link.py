@@ -1,13 +1,17 @@
 """The link x*(p) = argmin C_p: slope at 1/2 (P1), target of a certain preference, and the formula where one is printed."""
 
 import math
+from fractions import Fraction
 
 import mpmath as mp
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from oracle import TRUTHS, check_link, evaluate, number
-from session import payload
+from session import analysis, payload
 
-from gpo_theory import LOSSES, analyze, parse
+from gpo_theory import LOSSES, InputError, analyze, parse
+from gpo_theory.links import link_at
 
 NAMES = [name for name in LOSSES if name in TRUTHS]
 
@@ -72,3 +76,90 @@ def test_the_indifferent_minimiser_must_be_zero() -> None:
     """C_1/2 of LRML and FocalPO is not least at 0: 2/R would be a wrong answer, and must not be printed."""
     for name in ("discopop", "focal_po", "perceptron"):
         assert payload(name)["link"]["slope_at_half"] is None, name
+
+
+# By hand, for p > 1/2: the stationary point of C_p on the piece that holds it.
+FORMULAS = {
+    "max(0, 1-x)": lambda p: mp.mpf(1),
+    "max(0, -x)": lambda p: mp.mpf(0),
+    "max(1-x, (x-1)/4)": lambda p: mp.mpf(1),
+    "(x-3)**2": lambda p: 3 * (2 * p - 1),
+    "max(0, 1-x)**2": lambda p: 2 * p - 1,
+    "exp(-x)": lambda p: mp.log(p / (1 - p)) / 2,
+    "log(1+exp(-4*x))": lambda p: mp.log(p / (1 - p)) / 4,
+    "where(x < 0, 1-x, exp(-x))": lambda p: mp.log(p / (1 - p)),
+    # sqrt(p)(1-x) = sqrt(1-p)(1+x)
+    "max(0, 1-x)**3": lambda p: (mp.sqrt(p) - mp.sqrt(1 - p)) / (mp.sqrt(p) + mp.sqrt(1 - p)),
+    # p (1-x) = 1-p
+    "where(x <= 0, 1/2 - x, max(0, 1-x)**2/2)": lambda p: 2 - 1 / p,
+    # u/sqrt(1+u^2) = 2p-1
+    "sqrt(1+x**2)-x": lambda p: (2 * p - 1) / mp.sqrt(4 * p * (1 - p)),
+    # t(t+2)/(1+2t) = r with t = exp(x), r = p/(1-p)
+    "log(1+exp(-x)) + 1/(1+exp(x))": lambda p: mp.log(
+        p / (1 - p) - 1 + mp.sqrt((p / (1 - p) - 1) ** 2 + p / (1 - p))),
+    # p (e/t - 1) = (1-p)(e t - 1)
+    "exp(1-x)+x-2": lambda p: mp.log((1 - 2 * p + mp.sqrt((2 * p - 1) ** 2 + 4 * p * (1 - p) * mp.e**2))
+                                     / (2 * (1 - p) * mp.e)),
+    # soft labels: (1/10 + 4p/5) in place of p
+    "9/10*log(1+exp(-x)) + 1/10*log(1+exp(x))": lambda p: mp.log((1 + 8 * p) / (9 - 8 * p)),
+    # slopes -1, -1/2, 0 with kinks at 1 and 3: the odds f'(-x)/f'(x) are 1, then 2, then infinite, so 3 from p = 2/3
+    "max(0, max(3/2-x/2, 2-x))": lambda p: mp.mpf(1) if p < mp.mpf(2) / 3 else mp.mpf(3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_closed_forms(text: str) -> None:
+    formula = analyze(parse(text)).link.formula
+    assert formula is not None
+    for p in (Fraction(11, 20), Fraction(3, 4), Fraction(97, 100)):
+        with mp.workdps(40):
+            value = mp.mpf(p.numerator) / p.denominator
+            found = evaluate(formula, mp.nan, {"p": value})
+            assert abs(found - FORMULAS[text](value)) < mp.mpf(10) ** -35, f"{formula} at {p}"
+            mirrored = evaluate(formula, mp.nan, {"p": 1 - value})
+            assert abs(mirrored + found) < mp.mpf(10) ** -35, f"{formula}: x*(1-p) is not -x*(p) at {p}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_enclosure_against_exhaustive_minimisation(name: str) -> None:
+    """Nothing on a grid is lower than C_p at a point of the enclosure, and the far left is no better."""
+    f = TRUTHS[name].f
+    for p in (Fraction(7, 10), Fraction(1, 4)):
+        found = link_at(LOSSES[name], p)
+        assert found is not None, f"{name} at {p}"
+        low, high = found
+        w = mp.mpf(p.numerator) / p.denominator
+        with mp.workdps(30):
+            grid = [mp.mpf(k) / 16 for k in range(-160, 161)]
+            values = [w * f(x) + (1 - w) * f(-x) for x in grid]
+            best = min(values)
+            at = [x for x, v in zip(grid, values, strict=True) if v < best + mp.mpf(10) ** -25]
+            if math.isinf(low) or math.isinf(high):
+                ends = [x for x in (low, high) if math.isinf(x)]
+                assert all(w * f(mp.mpf(s)) + (1 - w) * f(-mp.mpf(s)) <= best + mp.mpf(10) ** -12
+                           for s in (math.copysign(1e13, x) for x in ends))  # fmt: skip
+                continue
+            middle = (mp.mpf(low) + mp.mpf(high)) / 2
+            assert w * f(middle) + (1 - w) * f(-middle) <= best + mp.mpf(10) ** -9
+            assert all(low - 1 / 8 <= x <= high + 1 / 8 for x in at)
+            if analysis(name).claims["strictly_convex"].verdict.value == "proved":
+                assert high - low < 1e-9 * (1 + abs(low))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from([*FORMULAS, "-log_ndtr(x)", "1/(1+exp(x))", "abs(1-x)+abs(2+x)/3"]),
+       st.fractions(Fraction(1, 20), Fraction(19, 20), max_denominator=40))  # fmt: skip
+def test_the_enclosure_is_odd(text: str, p: Fraction) -> None:
+    """x*(1-p) = -x*(p), as sets."""
+    low, high = link_at(parse(text), p)
+    mirrored = link_at(parse(text), 1 - p)
+    assert mirrored == pytest.approx((-high, -low), rel=1e-9, abs=1e-9)
+
+
+def test_sets_of_minimisers() -> None:
+    assert link_at(parse("max(0, 1-x)"), Fraction(1, 2)) == pytest.approx((-1, 1), abs=1e-12)
+    assert link_at(parse("max(0, 1-x)"), Fraction(1)) == (pytest.approx(1), math.inf)
+    assert link_at(parse("1-x"), Fraction(3, 4)) == (math.inf, math.inf)
+    assert link_at(parse("1/(1+exp(x))"), Fraction(1, 3)) == (-math.inf, -math.inf)
+    with pytest.raises(InputError, match="p = 2 "):
+        link_at(parse("1-x"), Fraction(2))

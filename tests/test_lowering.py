@@ -1,6 +1,9 @@
-"""The torch code of f: value and gradient against mpmath in ulp, finiteness far out, knees, dtypes, shapes."""
+"""The code of f: value and gradient against mpmath in ulp, finiteness far out, knees, dtypes, shapes, transforms, speed."""
 
 import math
+import shutil
+import time
+import warnings
 from functools import cache
 
 import mpmath as mp
@@ -9,32 +12,24 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import PAPER, TRUTHS, evaluate, number
-from strategies import margins
+from jets import jet
+from oracle import evaluate
+from strategies import convex_formulas, margins
 
-from gpo_theory import LOSSES, InputError, parse, to_torch
+from gpo_theory import LOSSES, InputError, Loss, parse, to_numpy, to_torch
 
 STEPS = (1e-12, 1e-6, 1e-3, 0.1, 0.35, 0.75, 0.99, 1.0, 1.01, 1.75, 2.5, 3.3, 5.0, 9.0, 15.9, 17.1, 19.9, 20.1, 33.3, 36.9, 40.0,
          44.0, 50.0, 87.0, 88.5, 89.0, 103.0, 105.0, 300.0, 700.0, 709.0, 746.0, 1e3, 4321.0, 1e4)  # fmt: skip
 LADDER = sorted({0.0, *STEPS, *(-x for x in STEPS)})
 FAR = sorted({1e5, 3e5, 1e6, -1e5, -3e5, -1e6})
 EXTREME = [1e10, 1e20, 1e30, -1e10, -1e20, -1e30]
-NAMES = [name for name in LOSSES if name in TRUTHS]
-# Errors in ulp of |f| + |x f'| for values, of |f'| + |x f''| for gradients.
-TOLERANCE = 16
-# Finite everywhere, but the generated code cancels: near the zero of a residual, or in the far right tail of arctan.
-CANCELS = {"linex", "welsch", "log_cosh", "discopop", "arctan"}
-
-
-def _hazard(x: mp.mpf) -> mp.mpf:
-    return mp.exp(-x * x / 2) / mp.sqrt(2 * mp.pi) / (mp.erfc(-x / mp.sqrt(2)) / 2)
-
-
-# f' and f'' where differentiating numerically is slow: -(erfc)'/2 and -phi/Phi, whose derivative is h (x + h).
-CLOSED = {
-    "erf_loss": (lambda x: -mp.exp(-x * x) / mp.sqrt(mp.pi), lambda x: 2 * x * mp.exp(-x * x) / mp.sqrt(mp.pi)),
-    "probit": (lambda x: -_hazard(x), lambda x: _hazard(x) * (x + _hazard(x))),
-}
+NAMES = list(LOSSES)
+KINKS = (-1.0, 0.0, 0.5, 1.0, 1.5, 3.0)  # every breakpoint of the catalogue at its default parameters
+DTYPES = {"float64": torch.float64, "float32": torch.float32}
+# Errors in ulp of |f| + |x f'| for values, of |f'| + |x f''| for gradients (RELIABILITY section 3).
+TOLERANCE = 4
+# f'(0) is what is left of 9.5 - 5 - 3.7 when w(x) e^{-x}, w = sigmoid(20 x), is run as exp(-19 y) / (1 + exp(-20 y)).
+CANCELS = pytest.mark.xfail(reason="autograd adds parts 12 times as large as f': 37 ulp near 0", strict=True)
 
 
 def ulp(scale: mp.mpf, dtype: torch.dtype) -> mp.mpf:
@@ -45,21 +40,52 @@ def ulp(scale: mp.mpf, dtype: torch.dtype) -> mp.mpf:
     return max(spacing, smallest)
 
 
-@cache
-def expected(name: str, x: float) -> tuple[mp.mpf, mp.mpf, mp.mpf] | None:
-    """f, f', f'' at x by mpmath, with the tangent beyond a knee; None for the derivatives next to a kink."""
-    truth = TRUTHS[name]
-    left, right = to_torch(LOSSES[name]).knees
+def derivatives(loss: Loss, x: mp.mpf) -> tuple[mp.mpf, mp.mpf, mp.mpf]:
+    """f, f', f'' by mpmath at x, at a kink those of the piece on the right."""
+    pieces = any(word in loss.formula for word in ("max", "min", "abs", "where"))
+    found = jet(loss.formula, x + mp.mpf(10) ** -45 if pieces and x in KINKS else x, loss.parameters)
+    return found.f, found.d, found.dd
+
+
+def truth(loss: Loss, knees: tuple[float | None, float | None], x: float) -> tuple[mp.mpf, mp.mpf, mp.mpf]:
+    """f, f', f'' at x by mpmath, of the tangent beyond a knee."""
+    left, right = knees
     knee = left if left is not None and x < left else right if right is not None and x > right else None
     at = mp.mpf(x if knee is None else knee)
-    if any(abs(at - number(kink)) < 1e-9 for kink in truth.kinks):
-        return None
-    with mp.workdps(60 + int(min(x * x, 760) / 2.3)):  # what is smaller than exp(-760) is 0 in float64
-        first, second = CLOSED.get(name, (lambda u: mp.diff(truth.f, u), lambda u: mp.diff(truth.f, u, 2)))
-        value, slope = truth.f(at), first(at)
-        if knee is not None:
-            return value + (mp.mpf(x) - at) * slope, slope, mp.mpf(0)
-        return value, slope, second(at)
+    with mp.workdps(70 + int(min(x * x, 760) / 2.3)):  # what is smaller than exp(-760) is 0 in float64
+        f, slope, bend = derivatives(loss, at)
+        return (f, slope, bend) if knee is None else (f + (mp.mpf(x) - at) * slope, slope, mp.mpf(0))
+
+
+@cache
+def expected(name: str, x: float) -> tuple[mp.mpf, mp.mpf, mp.mpf]:
+    """The truth of one catalogue entry, shared by the dtypes."""
+    return truth(LOSSES[name], to_torch(LOSSES[name]).knees, x)
+
+
+@cache
+def zeros(name: str) -> tuple[float, ...]:
+    """Where f or f' changes sign on |x| <= 30, by bisection in mpmath to a double."""
+    loss, found = LOSSES[name], []
+    grid = [k / 7 for k in range(-210, 211)]
+    rows = [derivatives(loss, mp.mpf(x)) for x in grid]
+    for k in range(2):
+        for low, high, before, after in zip(grid, grid[1:], rows, rows[1:], strict=False):
+            if before[k] * after[k] < 0:
+                while low < (middle := (low + high) / 2) < high:
+                    same = derivatives(loss, mp.mpf(middle))[k] * before[k] > 0
+                    low, high = (middle, high) if same else (low, middle)
+                found.append(low)
+    return tuple(found)
+
+
+def dense(name: str) -> list[float]:
+    """All scales and both signs, the neighbourhood of every kink and of every zero of f and f', and random points."""
+    random = np.random.default_rng(7)
+    sizes = np.concatenate([np.geomspace(1e-12, 1e4, 50), *(random.uniform(0, top, 14) for top in (5, 50, 800))])
+    near = np.geomspace(1e-12, 0.3, 9)
+    around = [np.concatenate([[c], c - near, c + near]) for c in {*KINKS, *zeros(name)}]
+    return np.unique(np.concatenate([LADDER, sizes, -sizes, *around])).tolist()
 
 
 def computed(name: str, points: list[float], dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -73,10 +99,7 @@ def worst(name: str, points: list[float], dtype: torch.dtype) -> tuple[float, fl
     """The largest error in ulp of the value and of the gradient, and where each was found."""
     error, places = [0.0, 0.0], ["", ""]
     for x, value, slope in zip(*(t.tolist() for t in computed(name, points, dtype)), strict=True):
-        truth = expected(name, x)
-        if truth is None:
-            continue
-        f, first, second = truth
+        f, first, second = expected(name, x)
         for k, (seen, right, drift) in enumerate(((value, f, first), (slope, first, second))):
             assert math.isfinite(seen), f"{name}: {('f', 'grad')[k]}({x}) = {seen} in {dtype}"
             distance = float(abs(mp.mpf(seen) - right) / ulp(abs(right) + abs(mp.mpf(x) * drift), dtype))
@@ -85,33 +108,47 @@ def worst(name: str, points: list[float], dtype: torch.dtype) -> tuple[float, fl
     return error[0], error[1], "; ".join(places)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-@pytest.mark.parametrize("name", PAPER)
-def test_the_six_are_accurate(name: str, dtype: torch.dtype) -> None:
-    value, slope, where = worst(name, LADDER, dtype)
-    assert max(value, slope) <= TOLERANCE, f"{name}: {value:.1f} and {slope:.1f} ulp: {where}"
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+@pytest.mark.parametrize("name", NAMES)
+def test_values_are_accurate(name: str, dtype: torch.dtype) -> None:
+    value, _, where = worst(name, dense(name), dtype)
+    assert value <= TOLERANCE, f"{name}: {value:.1f} ulp: {where}"
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in PAPER and name not in CANCELS])
-def test_the_others_are_accurate(name: str, dtype: torch.dtype) -> None:
-    value, slope, where = worst(name, LADDER, dtype)
-    assert max(value, slope) <= TOLERANCE, f"{name}: {value:.1f} and {slope:.1f} ulp: {where}"
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+@pytest.mark.parametrize("name", [*(n for n in NAMES if n != "discopop"), pytest.param("discopop", marks=CANCELS)])
+def test_gradients_are_accurate(name: str, dtype: torch.dtype) -> None:
+    _, slope, where = worst(name, dense(name), dtype)
+    assert slope <= TOLERANCE, f"{name}: {slope:.1f} ulp: {where}"
 
 
-@pytest.mark.xfail(reason="the generated code cancels here; to be cured by conjugates and patches", strict=True)
-@pytest.mark.parametrize("name", sorted(CANCELS))
-def test_losses_whose_code_still_cancels(name: str) -> None:
-    for dtype in (torch.float64, torch.float32):
-        value, slope, where = worst(name, LADDER, dtype)
-        assert max(value, slope) <= TOLERANCE, f"{name}: {value:.1f} and {slope:.1f} ulp: {where}"
+@pytest.mark.parametrize("name", NAMES)
+def test_numpy_gives_the_same_values(name: str) -> None:
+    """`to_numpy` in ulp of |f| + |x f'|: 4 in float64; in float32, which it computes in float64, 1."""
+    for dtype, limit in ((torch.float64, TOLERANCE), (torch.float32, 1)):
+        points = torch.tensor(dense(name), dtype=dtype).numpy()
+        values = to_numpy(LOSSES[name])(points)
+        assert values.dtype == points.dtype
+        assert values.shape == points.shape
+        for x, seen in zip(points.tolist(), values.tolist(), strict=True):
+            f, first, _ = expected(name, x)
+            error = float(abs(mp.mpf(seen) - f) / ulp(abs(f) + abs(mp.mpf(x) * first), dtype))
+            assert error <= limit, f"{name}({x}) = {seen}, expected {mp.nstr(f, 20)}: {error:.1f} ulp"
+
+
+def test_numpy_takes_any_shape_and_refuses_integers() -> None:
+    f = to_numpy(LOSSES["logistic"])
+    assert f(np.zeros((2, 0, 3), np.float32)).shape == (2, 0, 3)
+    assert float(f(np.float64(0.0))) == pytest.approx(math.log(2), rel=1e-15)
+    with pytest.raises(InputError, match="int64"):
+        f(np.array([1, 2]))
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.sampled_from(PAPER), margins(1e4))
+@given(st.sampled_from(NAMES), margins(1e4))
 def test_random_margins_are_accurate(name: str, x: float) -> None:
-    value, slope, where = worst(name, [x], torch.float64)
-    assert max(value, slope) <= TOLERANCE, f"{name}: {where}"
+    value, _, where = worst(name, [x], torch.float64)
+    assert value <= TOLERANCE, f"{name}: {where}"
 
 
 @pytest.mark.parametrize(
@@ -133,7 +170,7 @@ def test_margins_gone_wild_do_not_make_nan(name: str) -> None:
     assert not torch.isnan(slope).any()
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in CANCELS])
+@pytest.mark.parametrize("name", NAMES)
 def test_the_far_sign_is_right(name: str) -> None:
     """At |x| = 1e6 the value is f, or the tangent at the knee: to 1e-6 relative in float32."""
     x, value, _ = computed(name, [-1e6, 1e6], torch.float32)
@@ -145,11 +182,10 @@ def test_the_far_sign_is_right(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_knees_are_where_the_loss_reaches_its_limit(name: str) -> None:
     """At a knee max(|f|, |f'|) = 2^64 to 1e-6; where there is none it is below 2^64 up to 1e6."""
-    truth = TRUTHS[name]
     for side, knee in zip((-1, 1), to_torch(LOSSES[name]).knees, strict=True):
         with mp.workdps(60):
             x = mp.mpf(side * 1e6 if knee is None else knee)
-            size = max(abs(truth.f(x)), abs(mp.diff(truth.f, x)))
+            size = max(map(abs, derivatives(LOSSES[name], x)[:2]))
             if knee is None:
                 assert size < mp.mpf(2) ** 64, f"{name} reaches {mp.nstr(size)} at {x} and has no knee"
             else:
@@ -190,10 +226,88 @@ def test_bfloat16_is_float32_rounded(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_gradient_is_the_derivative_of_the_value(name: str) -> None:
     """autograd against central differences of the same code, away from kinks."""
-    kinks = [float(number(kink)) for kink in TRUTHS[name].kinks]
-    points = [x for x in np.linspace(-4.03, 4.07, 23).tolist() if all(abs(x - kink) > 1e-2 for kink in kinks)]
+    points = [x for x in np.linspace(-4.03, 4.07, 23).tolist() if all(abs(x - kink) > 1e-2 for kink in KINKS)]
     x = torch.tensor(points, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(to_torch(LOSSES[name]), (x,), eps=1e-6, atol=1e-7, rtol=1e-6)
+    assert torch.autograd.gradgradcheck(lambda x: to_torch(LOSSES[name])(x) + 0 * x**2, (x,), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_transforms_of_torch_func(name: str) -> None:
+    """vmap, grad and grad of grad against mpmath, to 1e-12 of each one's size; below 2.5 no exponential is large."""
+    f = to_torch(LOSSES[name])
+    x = torch.tensor([-2.03, -0.61, -0.07, 0.27, 0.83, 1.21, 2.41], dtype=torch.float64)
+    seen = [torch.func.vmap(g)(x) for g in (f, torch.func.grad(f), torch.func.grad(torch.func.grad(f)))]
+    torch.testing.assert_close(seen[0], f(x), rtol=1e-14, atol=1e-300)
+    for i, at in enumerate(x.tolist()):
+        for k, right in enumerate(expected(name, at)):
+            # discopop's derivatives are sums of parts that are up to 20^k times as large
+            assert abs(seen[k][i].item() - right) <= 1e-12 * (abs(right) + 20**k / 20), f"{name}: order {k} at {at}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_torch_compile_traces_the_whole_graph(name: str) -> None:
+    torch._dynamo.reset()
+    same_when_compiled(name, "aot_eager")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not on the path")
+@pytest.mark.parametrize("name", ["logistic", "exponential", "squared", "savage", "hinge", "smooth_hinge"])
+def test_torch_compile_generates_the_same_function(name: str) -> None:
+    torch._dynamo.reset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, about torch.jit
+        same_when_compiled(name, "inductor")
+
+
+def same_when_compiled(name: str, backend: str) -> None:
+    """Value and gradient of the compiled function, which may round otherwise: to 1e-12 of their size."""
+    f = to_torch(LOSSES[name])
+    points = torch.tensor([x for x in LADDER if abs(x) <= 40], dtype=torch.float64)
+    pairs = []
+    for g in (torch.compile(f, backend=backend, fullgraph=True), f):
+        x = points.clone().requires_grad_()
+        y = g(x)
+        pairs.append((y.detach(), *torch.autograd.grad(y.sum(), x)))
+    for compiled, plain in zip(*pairs, strict=True):
+        torch.testing.assert_close(compiled, plain, rtol=1e-12, atol=1e-12)
+
+
+NATIVE = {
+    "logistic": lambda x: -torch.nn.functional.logsigmoid(x),
+    "hinge": lambda x: torch.relu(1 - x),
+    "exponential": lambda x: torch.exp(-x),
+    "squared": lambda x: torch.square(x - 1),
+    "truncated_squared": lambda x: torch.square(torch.relu(1 - x)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NATIVE)
+def test_as_fast_as_the_native_kernel(name: str) -> None:
+    """Forward and backward on 1e6 float32 take at most 1.1 times the native kernel, by process time on one thread.
+
+    The two alternate, and the best of thirty of each is compared: what disturbs a run only adds to it.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        ratio = min(seconds_ratio(name) for _ in range(3))
+    finally:
+        torch.set_num_threads(threads)
+    assert ratio <= 1.1, f"{name}: {ratio:.2f} times the native kernel"
+
+
+def seconds_ratio(name: str) -> float:
+    x = (3 * torch.randn(1_000_000, generator=torch.Generator().manual_seed(5))).requires_grad_()
+    spent: tuple[list[float], list[float]] = ([], [])
+    for _ in range(30):
+        for f, times in zip((to_torch(LOSSES[name]), NATIVE[name]), spent, strict=True):
+            start = time.process_time()
+            torch.autograd.grad(f(x).sum(), x)
+            times.append(time.process_time() - start)
+    return min(spent[0]) / min(spent[1])
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -241,3 +355,29 @@ def test_formulas_beyond_the_catalogue(text: str) -> None:
                 assert abs(seen - right) <= 1e-5 * (abs(right) + drift) + 1e-6, (
                     f"{text} at {at}: {seen}, {mp.nstr(right)}"
                 )
+
+
+@pytest.mark.parametrize(
+    "text", ["exp(x)-x-1", "tanh(x)**2", "log(cosh(x))", "erf(x)**2", "x*tanh(x)", "log(1+x**2)", "x*atan(x)"]
+)
+def test_formulas_that_vanish_at_zero_keep_their_digits_there(text: str) -> None:
+    """At 0 the scale |f| + |x f'| vanishes too: only a series, or a formula without a cancellation, is within 4 ulp."""
+    loss = parse(text)
+    f, points = to_torch(loss), [s * 2.0**-k * 1.37 for k in range(40) for s in (-1, 1)]
+    for x, seen in zip(points, f(torch.tensor(points, dtype=torch.float64)).tolist(), strict=True):
+        right, slope, _ = truth(loss, f.knees, x)
+        assert abs(seen - right) <= TOLERANCE * ulp(abs(right) + abs(x * slope), torch.float64), f"{text} at {x}"
+
+
+@settings(max_examples=60, deadline=None)
+@given(convex_formulas(), st.floats(-30, 30))
+def test_any_formula_is_lowered(text: str, x: float) -> None:
+    """torch and numpy agree with mpmath to 1e-9 of the formula's size between the knees."""
+    loss = parse(text)
+    f = to_torch(loss)
+    left, right = f.knees
+    at = min(max(x, left if left is not None else x), right if right is not None else x)
+    with mp.workdps(60):
+        value, size = evaluate(text, mp.mpf(at)), 1 + abs(evaluate(text, mp.mpf(at) + 1)) + abs(evaluate(text, mp.mpf(at) - 1))
+    for seen in (f(torch.tensor(at, dtype=torch.float64)).item(), float(to_numpy(loss)(np.float64(at)))):
+        assert abs(seen - value) <= 1e-9 * (abs(value) + size), f"{text} at {at}: {seen}, expected {mp.nstr(value)}"

@@ -1,7 +1,8 @@
-"""P9 to P14, each by a route of its own: finite differences, enumeration, high precision, or the stated behaviour."""
+"""P1 to P15, each by a route of its own: finite differences, enumeration, high precision, or the stated behaviour."""
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 
 import mpmath as mp
 import numpy as np
@@ -10,7 +11,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from oracle import TRUTHS, number
 
+from gpo_theory import LOSSES, InputError, parse
+from gpo_theory.propositions.p01_link_slope import link_slope, matched_beta
+from gpo_theory.propositions.p02_second_order import second_order_policy
+from gpo_theory.propositions.p03_bradley_terry import exactness, optimal_policy
+from gpo_theory.propositions.p04_bregman import bregman_form
+from gpo_theory.propositions.p05_convex_exact import push_and_bounds
+from gpo_theory.propositions.p06_no_finite_target import link_of_exact
+from gpo_theory.propositions.p07_common_mode import common_mode
+from gpo_theory.propositions.p08_label_noise import noisy_links, noisy_losses, noisy_strengths
+from gpo_theory.propositions.p15_symmetric import symmetric_strength
 from toy_models import Bandit, GaussianMixture, descend
 from toy_models.descent import flow
 from toy_models.propositions.p09_on_policy import differentiated_sampler, on_policy_identity
@@ -48,6 +60,205 @@ def regulariser_at(theta: np.ndarray, reference: np.ndarray, mu: np.ndarray) -> 
 def random_bandit(seed: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     return softmax(rng.normal(size=size)), softmax(rng.normal(size=size)), rng.normal(size=size) * 1.5
+
+
+# --- P1 to P8 and P15: statements about f alone -----------------------------------------------------------------
+
+F = Fraction
+EXACT = {"logistic": "1", "exponential": "1/2", "savage": "1", "logitboost": "1/2", "half_exponential": "1",
+         "huberised_exponential": "1", "kliep": "1", "lsif": "1"}  # fmt: skip
+# Where P1 holds and the oracle's own derivation gives 2/R; LSIF, Savage and the tangent loss are not convex.
+SLOPED = ["logistic", "squared", "exponential", "truncated_squared", "savage", "cubed_hinge", "smooth_hinge", "linex",
+          "canonical_boosting", "cell", "kliep", "lsif", "offset_dpo", "cdpo", "ipo_tau", "huberised_exponential"]  # fmt: skip
+
+
+def minimiser(f: Callable, p: float) -> mp.mpf:
+    """argmin of C_p on a grid of 4,000 points around 0, refined three times."""
+    low, high = mp.mpf(-20), mp.mpf(20)
+    for _ in range(5):
+        grid = [low + (high - low) * k / 800 for k in range(801)]
+        best = min(grid, key=lambda x: p * f(x) + (1 - p) * f(-x))
+        low, high = best - (high - low) / 400, best + (high - low) / 400
+    return best
+
+
+@pytest.mark.parametrize("name", SLOPED)
+def test_p1_the_link_rises_with_slope_two_over_r(name: str) -> None:
+    numeric, theory = link_slope(LOSSES[name], F(1, 1000))
+    sides = [number(text) for text in TRUTHS[name].strength]
+    assert_allclose(theory, float(2 * len(sides) / sum(sides)), rtol=1e-12)
+    closer, _ = link_slope(LOSSES[name], F(1, 100_000))
+    assert abs(numeric - theory) < 0.02 * theory
+    assert abs(closer - theory) < 2e-4 * theory
+    with mp.workdps(30):
+        best = minimiser(TRUTHS[name].f, mp.mpf("0.51"))
+    assert_allclose(link_slope(LOSSES[name], F(1, 100))[0], float(100 * best), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["hinge", "unhinged", "perceptron", "discopop", "spo", "psi_learning"])
+def test_p1_is_refused_where_its_hypotheses_fail(name: str) -> None:
+    """No slope at 0, f'(0) >= 0, R = 0, or (SPO: f(x) + f(-x) = -x tanh(x/2)) a maximum of C_(1/2) at 0."""
+    with pytest.raises(InputError, match="P1"):
+        link_slope(LOSSES[name])
+
+
+def test_p1_matched_betas() -> None:
+    for p in (F(51, 100), F(7, 10), F(99, 100)):  # exact for two Bradley-Terry exact losses
+        numeric, theory = matched_beta(LOSSES["logistic"], LOSSES["exponential"], 0.3, p)
+        assert_allclose([numeric, theory], [0.15, 0.15], rtol=1e-12)
+    numeric, theory = matched_beta(LOSSES["logistic"], LOSSES["squared"], 0.1)
+    assert_allclose(theory, 0.05, rtol=1e-12)
+    assert abs(numeric - theory) < 1e-6
+    far, _ = matched_beta(LOSSES["logistic"], LOSSES["squared"], 0.1, F(9, 10))
+    # By hand: x* is logit p = log 9 and 2p - 1 = 0.8.
+    assert_allclose(far, 0.1 * 0.8 / math.log(9), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["logistic", "exponential", "truncated_squared", "linex"])
+def test_p2_the_error_is_of_second_order(name: str) -> None:
+    """Halving the distance of p from 1/2 divides the error by at least about 4; p is not Bradley-Terry."""
+    tilt = np.array([[0, 0.9, -0.4], [-0.9, 0, 0.6], [0.4, -0.6, 0]])
+    errors = []
+    for eps in (0.02, 0.01):
+        numeric, theory = second_order_policy(LOSSES[name], 0.5 + eps * tilt, [0.2, 0.5, 0.3], 0.7)
+        errors.append(np.abs(numeric - theory).max())
+    R = float(number(TRUTHS[name].strength[0]))
+    borda = tilt @ [0.2, 0.5, 0.3]
+    assert_allclose(theory, 2 * 0.01 * (borda - borda[0]) / (0.7 * R), rtol=1e-10)
+    assert errors[1] < errors[0] / 3.5 + 1e-12
+    assert errors[1] < 0.02 * np.abs(theory).max()
+
+
+def test_p2_is_exact_for_quadratic_losses_and_refuses_the_rest() -> None:
+    p = np.array([[0.5, 0.9, 0.2], [0.1, 0.5, 0.7], [0.8, 0.3, 0.5]])
+    for name in ("squared", "ipo_tau"):
+        assert_allclose(*second_order_policy(LOSSES[name], p, [0.2, 0.5, 0.3], 0.7), atol=1e-10)
+    with pytest.raises(InputError, match="full support"):
+        second_order_policy(LOSSES["squared"], p, [0.5, 0.5, 0.0], 1.0)
+    with pytest.raises(InputError, match="P1"):
+        second_order_policy(LOSSES["hinge"], p, [0.2, 0.5, 0.3], 1.0)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_p3_recovers_the_optimum_for_every_sampler(name: str) -> None:
+    """The theory by hand, and no other policy near it has a smaller population loss."""
+    rewards, c, beta = np.array([0.3, -0.8, 1.1]), float(F(EXACT[name])), 0.5
+    for mu in ([0.2, 0.5, 0.3], [0.05, 0.15, 0.8]):
+        numeric, theory = optimal_policy(LOSSES[name], list(rewards), mu, beta)
+        assert_allclose(theory, c * (rewards - rewards[0]) / beta, atol=1e-12)
+        assert_allclose(numeric, theory, atol=1e-8)
+    f = lambda x: float(TRUTHS[name].f(mp.mpf(x)))  # noqa: E731
+    likely = 1 / (1 + np.exp(rewards[None, :] - rewards[:, None]))
+    risk = lambda s: sum(likely[i, j] * f(beta * (s[i] - s[j])) for i in range(3) for j in range(3))  # noqa: E731
+    for step in np.vstack((np.eye(3)[1:], -np.eye(3)[1:])) * 1e-3:
+        assert risk(theory) < risk(theory + step)
+
+
+def test_p3_only_exact_losses_have_a_constant() -> None:
+    for name in ("squared", "hinge", "cell", "poly1"):
+        with pytest.raises(InputError, match="not proved Bradley-Terry exact"):
+            exactness(LOSSES[name])
+
+
+@pytest.mark.parametrize("name", ["logistic", "savage", "kliep", "lsif", "half_exponential"])
+@pytest.mark.parametrize("x", [F(-2), F(-1, 3), F(3, 2)])
+def test_p4_is_the_bregman_form(name: str, x: Fraction) -> None:
+    numeric, theory = bregman_form(LOSSES[name], x)
+    f = TRUTHS[name].f
+    assert_allclose(numeric, float(f(mp.mpf(x.numerator) / x.denominator) - f(mp.mpf(0))), rtol=1e-12)
+    assert_allclose(theory, numeric, rtol=1e-7)
+
+
+def test_p4_kliep_and_lsif_are_the_named_divergences() -> None:
+    """h(t) = t log t gives t + log(1/t)..., h(t) = (t-1)^2/2 gives (t^2-1)/2 - (1/t - 1), at t = exp(-x), by hand."""
+    for x in (mp.mpf("-1.3"), mp.mpf("0.7")):
+        t = mp.exp(-x)
+        assert abs(TRUTHS["kliep"].f(x) - (t + mp.log(t))) < 1e-12
+        assert abs(TRUTHS["lsif"].f(x) - (t**2 / 2 - 1 / t)) < 1e-12
+    with pytest.raises(InputError, match="c = 1"):
+        bregman_form(LOSSES["exponential"], F(1))
+
+
+def test_p5_the_push_lies_between_its_bounds_and_both_are_attained() -> None:
+    points = [F(1, 10), F(1), F(5)]
+    for name in ("logistic", "exponential", "logitboost", "half_exponential", "kliep", "huberised_exponential"):
+        c, f = float(F(EXACT[name])), TRUTHS[name].f
+        for x in points:
+            push, (low, high) = push_and_bounds(LOSSES[name], x)
+            true, start = (float(-mp.diff(f, mp.mpf(y.numerator) / y.denominator)) for y in (x, F(1, 10**9)))
+            assert_allclose([push, low, high], [true, start * math.exp(-x / c), start], rtol=1e-6)
+            assert low <= push * (1 + 1e-12)
+            assert push <= high * (1 + 1e-12)
+    for x in points:
+        push, (low, high) = push_and_bounds(LOSSES["huberised_exponential"], x)
+        assert_allclose(push, low, rtol=1e-12)
+        push, (low, high) = push_and_bounds(LOSSES["exponential_linear"], x)
+        assert_allclose(push, high, rtol=1e-12)
+    with pytest.raises(InputError, match="convex"):
+        push_and_bounds(LOSSES["savage"], F(1))
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_p6_the_margin_grows_without_bound(name: str) -> None:
+    margins = []
+    for k in (1, 3, 6):
+        p = 1 - F(1, 10**k)
+        numeric, theory = link_of_exact(LOSSES[name], p)
+        assert_allclose(theory, float(F(EXACT[name])) * math.log(10**k - 1), rtol=1e-12)
+        assert_allclose(numeric, theory, rtol=1e-9)
+        margins.append(numeric)
+    assert margins[2] - margins[1] > 0.9 * float(F(EXACT[name])) * math.log(1000)
+
+
+@given(st.sampled_from(sorted(TRUTHS)), st.fractions(-5, 5), st.fractions(-5, 5), st.fractions(-500, 500))
+@settings(max_examples=60, deadline=None)
+def test_p7_a_common_shift_is_not_seen(name: str, won: Fraction, lost: Fraction, shift: Fraction) -> None:
+    after, before = common_mode(LOSSES[name], (won, lost), shift, F(1, 2))
+    assert after == before
+    x = (won - lost) / 2
+    with mp.workdps(40):
+        by_hand = float(TRUTHS[name].f(mp.mpf(x.numerator) / x.denominator))
+    assert_allclose(before, by_hand, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("flip", [F(0), F(1, 10), F(2, 5)])
+def test_p8_label_noise(flip: Fraction) -> None:
+    e = mp.mpf(flip.numerator) / flip.denominator
+    for x in (F(-7, 2), F(0), F(1, 3), F(9)):
+        u = mp.mpf(x.numerator) / x.denominator
+        ahead, behind = mp.log1p(mp.exp(-u)), mp.log1p(mp.exp(u))
+        stated = [(1 - e) * ahead + e * behind, ((1 - e) * ahead - e * behind) / (1 - 2 * e)]
+        numeric, theory = noisy_losses(flip, x)
+        assert_allclose(numeric, [float(v) for v in stated], rtol=1e-12)
+        assert_allclose(theory, numeric, rtol=1e-12, atol=1e-14)
+    numeric, theory = noisy_strengths(flip)
+    # f'' = 1/4; f'(0) = -1/2 + e and -1/2 - e/(1-2e).
+    assert_allclose(numeric, [float(0.25 / (0.5 - e)), float(0.25 / (0.5 + e / (1 - 2 * e)))], rtol=1e-12)
+    assert_allclose(theory, numeric, rtol=1e-12)
+    numeric, theory = noisy_links(flip, F(11, 20))
+    assert_allclose(numeric, theory, rtol=1e-9)
+
+
+def test_p8_the_robust_link_is_infinite_where_the_labels_are_cleaner_than_believed() -> None:
+    numeric, theory = noisy_links(F(1, 10), F(19, 20))
+    assert numeric[1] == theory[1] == math.inf
+    assert_allclose(numeric[0], math.log(0.86 / 0.14), rtol=1e-9)  # p (1-e) + (1-p) e = 0.86
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "unhinged", "ramp", "arctan", "erf_loss"])
+def test_p15_symmetric_losses_have_no_strength(name: str) -> None:
+    numeric, theory = symmetric_strength(LOSSES[name])
+    f = TRUTHS[name].f
+    with mp.workdps(30):
+        assert abs(f(mp.mpf("0.9")) + f(mp.mpf("-0.9")) - 2 * f(mp.mpf(0))) < 1e-25
+    assert theory == 0
+    assert numeric < 1e-20
+
+
+def test_p15_is_refused_for_other_losses() -> None:
+    for loss in (LOSSES["logistic"], LOSSES["hinge"], parse("1/(1+exp(x)) + x**2/1000000")):
+        with pytest.raises(InputError, match="not constant"):
+            symmetric_strength(loss)
 
 
 # --- P9 ---------------------------------------------------------------------------------------------------------

@@ -6,4 +6,4 @@ folder and the language of formulas (`formula`, `grammar`), no more.
 
 __all__ = ["replay", "seal", "verify"]
 
-from gpo_theory.kernel.verify import replay, seal, verify
+from gpo_theory.kernel.certificates import replay, seal, verify

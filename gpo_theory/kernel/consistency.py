@@ -11,7 +11,7 @@ from mpmath import iv
 from gpo_theory.formula import Expr, substitute
 from gpo_theory.kernel.exactness import identity
 from gpo_theory.kernel.inequality import at, rational
-from gpo_theory.kernel.parts import Hints, Part, parts, prove
+from gpo_theory.kernel.resolution import Hints, Part, parts, prove
 from gpo_theory.kernel.shape import shown_convex
 from gpo_theory.kernel.slope import falls_at_zero, never_rises, slopes_at_zero
 from gpo_theory.kernel.statement import Statement, continuous, lead_far, need, place, sign_on

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from gpo_theory.formula import Expr
 from gpo_theory.kernel.inequality import at, rational
-from gpo_theory.kernel.parts import Hints, Part, UnprovedError, branch_at, parts, resolve, true_at
+from gpo_theory.kernel.resolution import Hints, Part, UnprovedError, branch_at, parts, resolve, true_at
 from gpo_theory.kernel.statement import Statement, need, place, sample, sign_on
 
 

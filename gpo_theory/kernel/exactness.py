@@ -12,7 +12,7 @@ from mpmath import iv
 from gpo_theory.formula import Expr, substitute
 from gpo_theory.kernel.inequality import at, rational, root_factors
 from gpo_theory.kernel.intervals import interval
-from gpo_theory.kernel.parts import Hints, Part, parts, prove, same_at
+from gpo_theory.kernel.resolution import Hints, Part, parts, prove, same_at
 from gpo_theory.kernel.statement import (
     Statement,
     agree,

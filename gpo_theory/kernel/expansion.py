@@ -14,7 +14,7 @@ from itertools import zip_longest
 
 from gpo_theory.budget import spend
 from gpo_theory.formula import Expr, rebuild
-from gpo_theory.kernel.inequality import positive_by_shape
+from gpo_theory.kernel.inequality import positive
 
 MOST, ROUNDS = 400, 4
 Polynomial = tuple[Fraction, ...]  # coefficients of x^0, x^1, ... inside exp, without zeros at the end
@@ -112,17 +112,40 @@ def _power(node: Expr) -> Sum:
         return _atom(node, Fraction(1))
     if n.denominator == 1 and n > 0:
         return reduce(_multiply, [base] * int(n))
+    straight = _conjugate(base) if n < 0 and n.denominator == 1 else None
+    if straight is not None:
+        return reduce(_multiply, [straight] * int(-n))
     front, c, rest = _primitive_part(base)
-    if len(rest) > 1 or n.denominator != 1:
-        # A root is pulled apart only where every factor is positive.
-        if n.denominator != 1 and not (c > 0 and all(atom != X for atom, _ in front.powers)):
-            return _atom(rebuild(node, (_as_formula(base), node.args[1])), Fraction(1))
-        if n.denominator != 1 and any(not positive_by_shape(atom) for atom, _ in front.powers):
-            return _atom(rebuild(node, (_as_formula(base), node.args[1])), Fraction(1))
-        number = _atom(Expr.of(c), n) if n.denominator != 1 and c != 1 else {ONE: c ** int(n) if c != 1 else Fraction(1)}
+    if n.denominator == 1:
         inner = _atom(_as_formula(rest), n) if len(rest) > 1 else {ONE: Fraction(1)}
-        return _multiply(_multiply(number, {_raised(front, n): Fraction(1)}), inner)
-    return {_raised(front, n): c ** int(n)}
+        return _multiply({_raised(front, n): c ** int(n)}, inner)
+    if not all(_positive(atom) for atom, _ in front.powers):  # a root is pulled apart only into positive factors
+        return _atom(_as_formula(base), n)
+    rest = {m: value * (1 if c > 0 else -1) for m, value in rest.items()}
+    inner = {ONE: Fraction(1)} if rest == {ONE: 1} else _atom(_as_formula(rest), n)
+    number = _atom(Expr.of(abs(c)), n) if abs(c) != 1 else {ONE: Fraction(1)}
+    return _multiply(_multiply(number, {_raised(front, n): Fraction(1)}), inner)
+
+
+def _conjugate(base: Sum) -> Sum | None:
+    """Return 1/base for base = u + c sqrt(q), as (c sqrt(q) - u)/(c^2 q - u^2) where that denominator is a number."""
+    roots = [m for m in base if not m.exponent and any(n == Fraction(1, 2) for _, n in m.powers)]
+    if len(roots) != 1:
+        return None
+    root = {roots[0]: base[roots[0]]}
+    rest = {m: -c for m, c in base.items() if m != roots[0]}
+    square = {_raised(roots[0], Fraction(2)): base[roots[0]] ** 2}
+    whole = reduce(_add, (_opened(m, c) for m, c in square.items()), _multiply({ONE: Fraction(-1)}, _multiply(rest, rest)))
+    if set(whole) != {ONE}:
+        return None
+    return {m: c / whole[ONE] for m, c in _add(root, rest).items()}
+
+
+def _opened(m: Monomial, c: Fraction) -> Sum:
+    """Multiply out the atoms of a monomial that stand to whole powers."""
+    parts = [reduce(_multiply, [_sum_of(atom)] * int(n)) for atom, n in m.powers if n.denominator == 1 and n > 0]
+    kept = {a: n for a, n in m.powers if not (n.denominator == 1 and n > 0)}
+    return reduce(_multiply, parts, {Monomial(m.exponent, _sorted(kept)): c})
 
 
 def _raised(m: Monomial, n: Fraction) -> Monomial:
@@ -180,12 +203,12 @@ def _multiply(a: Sum, b: Sum) -> Sum:
 
 
 def _folded(m: Monomial) -> tuple[Monomial, Fraction]:
-    """Take whole powers of numbers out of a monomial: sqrt(2) * sqrt(2) is 2."""
+    """Take whole powers of numbers out of a monomial: sqrt(2) * sqrt(2) is 2, and 2^(-1/2) is sqrt(2)/2."""
     factor = Fraction(1)
     for atom, n in m.powers:
-        if atom.number is not None and n.denominator == 1:
-            factor *= atom.number ** int(n)
-            m = m.without(atom)
+        if atom.number is not None and (whole := n.numerator // n.denominator):
+            factor *= atom.number**whole
+            m = Monomial(m.exponent, _sorted({**dict(m.powers), atom: n - whole}))
     return m, factor
 
 
@@ -195,16 +218,17 @@ def _cleared(total: Sum) -> tuple[Sum, bool]:
     again = False
     for atom in atoms:
         least = min(m.power_of(atom) for m in total)
-        if least and atom.depends_on_x and positive_by_shape(atom):
+        if least and atom.number is None and _positive(atom):
             shift = {Monomial(powers=((atom, -least),)): Fraction(1)}
             total, again = _multiply(total, shift), True
     for atom in atoms:
-        whole = all(m.power_of(atom).denominator == 1 and m.power_of(atom) >= 0 for m in total)
-        if atom.head == "+" and whole and any(m.power_of(atom) for m in total):
+        if atom.head == "+" and any(m.power_of(atom) >= 1 for m in total):
             base, out = _sum_of(atom), Sum()
             for m, c in total.items():
-                factors = [base] * int(m.power_of(atom))
-                out = _add(out, reduce(_multiply, factors, {m.without(atom): c}))
+                n = m.power_of(atom)
+                whole = max(n.numerator // n.denominator, 0)
+                left = Monomial(m.exponent, _sorted({**dict(m.powers), atom: n - whole}))
+                out = _add(out, reduce(_multiply, [base] * whole, {left: c}))
             total, again = out, True
     return total, again
 
@@ -214,7 +238,7 @@ def _reduced(total: Sum) -> Sum:
     if not total:
         return total
     front, c, rest = _primitive_part(total)
-    kept = Monomial(powers=tuple((atom, n) for atom, n in front.powers if not positive_by_shape(atom)))
+    kept = Monomial(powers=tuple((atom, n) for atom, n in front.powers if not _positive(atom)))
     return {m * kept: value * (1 if c > 0 else -1) for m, value in rest.items()}
 
 
@@ -227,6 +251,16 @@ def _product(m: Monomial, c: Fraction) -> Expr:
     inside = reduce(lambda a, b: a + b, (k * X**i for i, k in enumerate(m.exponent) if k), Expr.of(0))
     out = Expr.of(c) * (Expr("exp", (inside,)) if m.exponent else 1)
     return reduce(lambda a, b: a * b, (atom**n for atom, n in m.powers), out)
+
+
+@lru_cache(maxsize=4096)
+def _positive(g: Expr) -> bool:
+    """Whether g > 0 on all of R is seen from its shape and range, or from its discriminant."""
+    if g.head == "**" and g.args[1].number is not None:
+        return _positive(g.args[0])
+    p = _polynomial(g) if g.head == "+" else None
+    quadratic = p is not None and len(p) == 3 and p[2] > 0 and 4 * p[2] * p[0] > p[1] ** 2
+    return quadratic or positive(g, None, None)
 
 
 @lru_cache(maxsize=512)

@@ -3,18 +3,18 @@
 Nothing here trusts the hint. Where the hint is wrong, the replay fails.
 """
 
-__all__ = ["Fact", "at", "holds", "positive_by_shape", "rational", "root_factors"]
+__all__ = ["Fact", "at", "holds", "positive", "rational", "root_factors"]
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache, reduce
+from functools import reduce
 from itertools import pairwise
 from operator import add, mul
 from typing import Any
 
-from gpo_theory.formula import Expr, substitute
+from gpo_theory.formula import Expr, rebuild, substitute
 from gpo_theory.kernel.horizon import UnresolvedError, lead_beyond
 from gpo_theory.kernel.intervals import Interval, interval, span
 from gpo_theory.kernel.sturm import Quotient, equals, keeps_sign
@@ -42,7 +42,19 @@ class Fact:
 
 def at(g: Expr, x: Fraction, bits: int = 80) -> Interval:
     """Return an interval for g(x), with what cancels as a formula cancelled first: f(0) - f(0) is exactly 0."""
-    return interval(substitute(g, {X: Expr.of(x)}), x, x, bits)
+    return interval(_folded(substitute(g, {X: Expr.of(x)})), x, x, bits)
+
+
+_KNOWN: dict[tuple[str, Fraction | int], int] = {("exp", 0): 1, ("log", 1): 0, ("atan", 0): 0, ("erfc", 0): 1, ("sin", 0): 0, ("cos", 0): 1}
+
+
+def _folded(g: Expr) -> Expr:
+    """Return a constant with exp(0) = 1 and its like put in, so that rationals stay exact."""
+    g = rebuild(g, tuple(map(_folded, g.children)))
+    inside = g.children[0].number if g.children else None
+    if g.head == "**" and inside == 1:
+        return Expr.of(1)
+    return Expr.of(_KNOWN[g.head, inside]) if inside is not None and (g.head, inside) in _KNOWN else g
 
 
 def _product(powers: Mapping[Expr, Fraction]) -> Expr:
@@ -103,30 +115,24 @@ def _rationals(texts: list[str]) -> tuple[Fraction, ...]:
     return tuple(map(rational, texts))
 
 
-@lru_cache(maxsize=4096)
-def positive_by_shape(g: Expr) -> bool:
-    """Whether g > 0 on all of R is seen from its shape and range alone."""
-    return _positive(g, None, None)
-
-
 def _within(g: Expr, low: Fraction | None, high: Fraction | None, strict: bool) -> bool:
     found = interval(g, low, high)
-    return bool(found.a > 0 or (found.a >= 0 and (not strict or _positive(g, low, high))))
+    return bool(found.a > 0 or (found.a >= 0 and (not strict or positive(g, low, high))))
 
 
-def _positive(g: Expr, low: Fraction | None, high: Fraction | None) -> bool:
+def positive(g: Expr, low: Fraction | None, high: Fraction | None) -> bool:
     """Whether g > 0 by its shape: 0 is a bound that no exponential and no Gaussian tail reaches."""
     match g.head:
         case "exp" | "erfc":
             return True
         case "+":
-            return all(interval(p, low, high).a >= 0 for p in g.args) and any(_positive(p, low, high) for p in g.args)
+            return all(interval(p, low, high).a >= 0 for p in g.args) and any(positive(p, low, high) for p in g.args)
         case "*":
-            return all(_positive(factor, low, high) for factor in g.args)
+            return all(positive(factor, low, high) for factor in g.args)
         case "**":
-            return _positive(g.args[0], low, high)
+            return positive(g.args[0], low, high)
         case "log":
-            return _positive(g.args[0] - 1, low, high)
+            return positive(g.args[0] - 1, low, high)
     return bool(interval(g, low, high).a > 0)
 
 

@@ -20,7 +20,7 @@ from gpo_theory.formula import Expr
 from gpo_theory.grammar import parse_constant
 from gpo_theory.kernel.inequality import at, rational
 from gpo_theory.kernel.intervals import interval
-from gpo_theory.kernel.parts import Part, UnprovedError, parts, prove, same_at
+from gpo_theory.kernel.resolution import Part, UnprovedError, parts, prove, same_at
 from gpo_theory.kernel.statement import (
     Statement,
     agree,

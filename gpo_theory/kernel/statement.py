@@ -29,7 +29,7 @@ from gpo_theory.grammar import parse_constant
 from gpo_theory.kernel.horizon import Lead, UnresolvedError, lead_beyond
 from gpo_theory.kernel.inequality import at, rational
 from gpo_theory.kernel.intervals import interval
-from gpo_theory.kernel.parts import Hints, Part, UnprovedError, parts, prove, same_at
+from gpo_theory.kernel.resolution import Hints, Part, UnprovedError, parts, prove, same_at
 
 ZERO = Fraction(0)
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 from gpo_theory.formula import Expr, rebuild
-from gpo_theory.kernel.expansion import expanded
+from gpo_theory.kernel.expansion import cancelled, expanded
 from gpo_theory.kernel.inequality import Fact, at, holds
 
 
@@ -54,7 +54,7 @@ def prove(g: Expr, low: Fraction | None, high: Fraction | None, strict: bool, hi
 
 def same_at(a: Expr, b: Expr, x: Fraction) -> bool:
     """Whether two formulas have exactly the same value at x."""
-    difference = at(a - b, x)
+    difference = at(cancelled(a - b), x)
     return bool(difference.a == 0 and difference.b == 0)
 
 

@@ -19,7 +19,7 @@ from gpo_theory.formula import Expr, substitute
 from gpo_theory.grammar import parse_formula
 from gpo_theory.kernel.expansion import cancelled
 from gpo_theory.kernel.inequality import Fact, rational
-from gpo_theory.kernel.parts import Hints, UnprovedError
+from gpo_theory.kernel.resolution import Hints, UnprovedError
 from gpo_theory.kernel.rules import RULES
 from gpo_theory.kernel.statement import Statement
 

@@ -1,0 +1,92 @@
+"""`gpo compare`: the analyses of several losses side by side."""
+
+__all__ = ["EXAMPLE", "add_arguments", "run"]
+
+import argparse
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gpo_full.commands.analyze import read_parameters
+from gpo_full.export import add_table_options, write_tables
+from gpo_theory.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gpo_theory.loss import Loss
+    from gpo_theory.tables import Table as Facts
+
+EXAMPLE = 'gpo compare dpo slic "log(1+exp(-2*x))"'
+LABELS, COLUMN = 20, 20  # characters of a terminal's line: the facts' names, and at least so many for each loss
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `gpo compare`."""
+    parser.add_argument("losses", metavar="LOSS", nargs="+", help="catalogue names, aliases or formulas in x")
+    parser.add_argument("--param", action="append", default=[], metavar="NAME=VALUE",
+                        help="value of a named parameter, in every loss that has it; repeatable")  # fmt: skip
+    add_table_options(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Analyse the losses and print their facts, a column per loss."""
+    from gpo_full.output import print_json, progress
+    from gpo_theory import analyze
+    from gpo_theory.tables import of_analyses
+
+    losses = _find(args.losses, read_parameters(args.param))
+    analyses = [analyze(loss) for loss in progress(losses, "losses analysed", len(losses))]
+    table = of_analyses(analyses)
+    write_tables(args, table)
+    if args.json:
+        print_json({"analyses": [analysis.as_dict() for analysis in analyses]})
+        return 0
+    from rich.console import Console
+
+    from gpo_theory.matching import convention
+
+    console = Console(markup=False)
+    _print(console, table)
+    for note in dict.fromkeys(filter(None, map(convention, args.losses))):
+        console.print(f"convention: {note}")
+    return 0
+
+
+def _print(console: "Console", facts: "Facts") -> None:
+    """Print as many losses side by side as the terminal has room for, then the next ones below."""
+    from rich.table import Table
+    from rich.text import Text
+
+    at_once = max(1, (console.width - LABELS) // COLUMN)
+    for start in range(0, len(facts.rows), at_once):
+        head, *rows = replace(facts, rows=facts.rows[start : start + at_once]).flipped().texts()
+        shown = Table(box=None, pad_edge=False)
+        for cell in head:
+            shown.add_column(Text(cell))
+        for name, *cells in rows:
+            shown.add_row(Text(name, style="bold"), *map(Text, cells))
+        console.print(shown)
+        if start + at_once < len(facts.rows):
+            console.print()
+
+
+def _find(texts: list[str], values: Mapping[str, str]) -> list["Loss"]:
+    """Return the losses, each with those of the given values that it has a parameter for."""
+    from gpo_theory import LOSSES, find_loss
+    from gpo_theory.catalogue import ALIASES
+
+    losses, used = [], set[str]()
+    for text in texts:
+        name = ALIASES.get(text, text)
+        words = LOSSES[name].parameters if name in LOSSES else re.findall(r"\b[A-Za-z]\w*", text)
+        own = {word: values[word] for word in words if word in values}
+        losses.append(find_loss(text, own))
+        used |= set(own)
+    for parameter in values:
+        if parameter not in used:
+            known = {name for loss in losses for name in loss.parameters}
+            raise InputError(f"--param {parameter}: none of the losses has such a parameter{nearest(parameter, known)}")
+    return losses

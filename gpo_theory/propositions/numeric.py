@@ -1,0 +1,62 @@
+"""Plain numbers from a formula: values, difference quotients, and the minimiser of the risk on one pair."""
+
+__all__ = ["link_at", "slope", "strength_at_zero", "value"]
+
+from fractions import Fraction
+
+from flint import arb, ctx
+
+from gpo_theory.balls import ball, enclose
+from gpo_theory.errors import InputError
+from gpo_theory.loss import Loss
+
+BITS = 512
+STEP = Fraction(1, 2**80)
+FARTHEST = 2**12
+
+
+def value(loss: Loss, x: Fraction) -> arb:
+    """Return f(x) in ball arithmetic."""
+    return enclose(loss.f.primitive(), x, BITS)
+
+
+def slope(loss: Loss, x: Fraction) -> arb:
+    """Return the central difference quotient for f'(x), good to about 40 digits where f is smooth."""
+    with ctx.workprec(BITS):
+        return (value(loss, x + STEP) - value(loss, x - STEP)) / ball(2 * STEP)
+
+
+def strength_at_zero(loss: Loss) -> float:
+    """Return |f''(0)/f'(0)| by difference quotients; the mean of the one-sided values where f'' jumps."""
+    zero = Fraction(0)
+    with ctx.workprec(BITS):
+        second = (value(loss, STEP) + value(loss, -STEP) - 2 * value(loss, zero)) / ball(STEP**2)
+        return abs(float((second / slope(loss, zero)).mid()))
+
+
+def link_at(loss: Loss, p: Fraction) -> float:
+    """Return the least x > 0 at which the slope of C_p(x) = p f(x) + (1-p) f(-x) stops being negative, 1/2 < p < 1.
+
+    That is x*(p) where C_p falls and then rises on the right of 0. Raises InputError where it falls as far as one can
+    see, and for other p.
+
+    >>> from gpo_theory.catalogue import LOSSES
+    >>> link_at(LOSSES["squared"], Fraction(3, 4))
+    0.5
+    """
+    if not Fraction(1, 2) < p < 1:
+        raise InputError(f"p = {p} is not between 1/2 and 1")
+    low, high = Fraction(0), Fraction(1, 2**20)
+    while _falls(loss, p, high):
+        low, high = high, 2 * high
+        if high > FARTHEST:
+            raise InputError(f"the risk of {loss.name} at p = {p} falls up to x = {FARTHEST}: no finite minimiser")
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _falls(loss, p, middle) else (low, middle)
+    return float(high)
+
+
+def _falls(loss: Loss, p: Fraction, x: Fraction) -> bool:
+    with ctx.workprec(BITS):
+        return bool(ball(p) * slope(loss, x) - ball(1 - p) * slope(loss, -x) < 0)
