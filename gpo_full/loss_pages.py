@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gpo_theory import LOSSES, Loss, analyze, taylor
+from gpo_theory.methods import METHODS
 
 _CLAIMS = {"convex": "convex", "monotone_decreasing": "decreasing", "bounded_below": "bounded below",
            "bayes_consistent": "Bayes consistent", "bradley_terry_exact": "BT exact"}  # fmt: skip
@@ -32,8 +33,8 @@ $\\beta = 2\\tau$.
 _VERDICTS_TITLE = """
 ## What is proved
 
-"yes" means proved and "no" means refuted, each by a certificate that an independent check accepted; "unknown" means
-that neither was found.
+"yes" means proved and "no" means refuted, each by a certificate that a separate verifier has replayed (`gpo analyze LOSS
+--certificate FILE` writes it, `gpo verify FILE` replays it); "unknown" means that neither was found.
 
 - *Decreasing*: $f' \\le 0$ everywhere.
 - *Bayes consistent*: for every share $p \\ne \\tfrac12$ of raters, $p f(x) + (1-p) f(-x)$ stays away from its infimum
@@ -46,6 +47,12 @@ _SOURCES_TITLE = """
 ## Parameters and sources
 
 """
+_METHODS_TITLE = """
+## Methods that are not of this form
+
+No $f$ of the scaled margin alone describes these; the reason is given for each.
+
+"""
 
 
 def catalogue_page() -> str:
@@ -55,7 +62,8 @@ def catalogue_page() -> str:
     facts = _table(["loss", "$f(x)$", "$f'(0)$", "$f''(0)$", "$R$"], map(_facts, losses, analyses))
     verdicts = _table(["loss", *_CLAIMS.values()], map(_verdicts, losses, analyses))
     sources = _table(["loss", "parameters", "source"], map(_source, losses))
-    return _INTRODUCTION + facts + _VERDICTS_TITLE + verdicts + _SOURCES_TITLE + sources
+    others = _table(["method", "why", "source"], ([name, *entry] for name, entry in METHODS.items()))
+    return "".join((_INTRODUCTION, facts, _VERDICTS_TITLE, verdicts, _SOURCES_TITLE, sources, _METHODS_TITLE, others))
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

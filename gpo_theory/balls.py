@@ -73,7 +73,7 @@ def exact_value(node: Expr, x: Fraction) -> Fraction | None:
             base, exponent = known
             if exponent.denominator == 1 and (base or exponent > 0):
                 return base ** int(exponent)
-            return Fraction(base) if base in (0, 1) and exponent > 0 else None
+            return Fraction(base) if base == 1 or (base == 0 and exponent > 0) else None
         case "max" | "min":
             return max(known) if head == "max" else min(known)
     special = {"exp": (0, 1), "log": (1, 0), "atan": (0, 0), "erfc": (0, 1), "sin": (0, 0), "cos": (0, 1)}

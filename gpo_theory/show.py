@@ -21,9 +21,11 @@ def _facts(analysis: "Analysis") -> list[tuple[str, str]]:
     rows = [
         ("Taylor at 0", ", ".join(c.text if c else "none" for c in analysis.taylor)),
         ("strength R", "none" if r.exact is None else f"{r.exact}{sides}"),
-        ("link x*(p)", link.formula or "not derived"),
+        ("link x*(p)", link.formula or "no closed form found"),
         ("link slope at 1/2", "not derived" if link.slope_at_half is None else f"{link.slope_at_half}"),
         ("target x*(1)", link.target_at_one or "not derived"),
+        ("psi(theta)", analysis.psi.formula or "no closed form found"),
+        ("psi(1/2)", "not certified" if analysis.psi.at_half is None else f"{analysis.psi.at_half:.12g}"),
     ]
     for side, by in analysis.tails.items():
         rows += [(f"{side} tail of {'f' if of == 'loss' else '-f′'}", _tail(tail.as_dict())) for of, tail in by.items()]
@@ -38,7 +40,8 @@ def _tail(tail: dict[str, str | None]) -> str:
 def _why(certificate: Certificate) -> str:
     witness = certificate.witness or {}
     shown = ", ".join(f"{key} = {value}" for key, value in witness.items() if key != "kind")
-    value = (certificate.value or {}).get("exact")
+    number = certificate.value or {}
+    value = number.get("exact") or (f"{number['float']:.9g}" if number.get("float") is not None else None)
     extra = f" [{witness['kind']}: {shown}]" if shown else f" [value {value}]" if value is not None else ""
     return certificate.because + extra
 

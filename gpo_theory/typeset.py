@@ -53,7 +53,7 @@ def _latex(node: Expr, binding: int) -> str:
             condition, yes, no = (_latex(a, 0) for a in args)
             return rf"\begin{{cases}} {yes} & {condition} \\ {no} & \text{{otherwise}} \end{{cases}}"
     if head in _RELATIONS:
-        return f"{_latex(args[0], 1)} {_RELATIONS[head]} {_latex(args[1], 1)}"
+        return f"{_latex(args[0], 0)} {_RELATIONS[head]} {_latex(args[1], 0)}"
     name = _SYMBOLS.get(head, rf"\{head}" if head in _NAMED else rf"\operatorname{{{head}}}")
     return rf"{name}\left({', '.join(_latex(a, 0) for a in args)}\right)"
 

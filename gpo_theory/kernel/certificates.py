@@ -99,16 +99,20 @@ def _check_form(document: Mapping[str, Any]) -> None:
         raise InputError(f"not a certificate of schema 1: its fields must be {', '.join(sorted(FIELDS))}")
     try:
         sealed = seal(document)["sha256"]
-        complete = set(document["claims"]) == set(CLAIMS) and all(
-            set(entry) == CLAIM_FIELDS and entry["verdict"] in {v.value for v in Verdict}
-            for entry in document["claims"].values()
-        )
+        complete = set(document["claims"]) == set(CLAIMS) and all(map(_is_complete, document["claims"].values()))
     except (TypeError, ValueError):
         raise InputError("not a certificate: its fields are malformed") from None
     if sealed != document["sha256"]:
         raise InputError("the checksum does not match: a field was changed")
     if not complete:
         raise InputError(f"not a certificate: it must answer {', '.join(CLAIMS)}")
+
+
+def _is_complete(entry: Mapping[str, Any]) -> bool:
+    """Whether an answer has its fields: a witness only where refuted, a number only where proved."""
+    verdict = entry["verdict"]
+    needless = {"proved": ("witness",), "refuted": ("value",), "unknown": ("witness", "value", "proof")}
+    return set(entry) == CLAIM_FIELDS and verdict in needless and all(entry[name] is None for name in needless[verdict])
 
 
 def _formula(loss: Mapping[str, Any]) -> Expr:
