@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from gpo_theory.certificate import Certificate, Verdict
 from gpo_theory.formula import Expr
+from gpo_theory.kernel.certificates import replay, seal
 from gpo_theory.kernel.expansion import cancelled
 from gpo_theory.kernel.inequality import Fact
 from gpo_theory.kernel.resolution import UnprovedError
-from gpo_theory.kernel.certificates import replay, seal
 from gpo_theory.pieces import UnsplitError, breakpoints
 from gpo_theory.search import hint, shifts_of
 

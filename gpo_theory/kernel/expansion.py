@@ -135,7 +135,8 @@ def _conjugate(base: Sum) -> Sum | None:
     root = {roots[0]: base[roots[0]]}
     rest = {m: -c for m, c in base.items() if m != roots[0]}
     square = {_raised(roots[0], Fraction(2)): base[roots[0]] ** 2}
-    whole = reduce(_add, (_opened(m, c) for m, c in square.items()), _multiply({ONE: Fraction(-1)}, _multiply(rest, rest)))
+    minus = _multiply({ONE: Fraction(-1)}, _multiply(rest, rest))
+    whole = reduce(_add, (_opened(m, c) for m, c in square.items()), minus)
     if set(whole) != {ONE}:
         return None
     return {m: c / whole[ONE] for m, c in _add(root, rest).items()}

@@ -45,7 +45,9 @@ def at(g: Expr, x: Fraction, bits: int = 80) -> Interval:
     return interval(_folded(substitute(g, {X: Expr.of(x)})), x, x, bits)
 
 
-_KNOWN: dict[tuple[str, Fraction | int], int] = {("exp", 0): 1, ("log", 1): 0, ("atan", 0): 0, ("erfc", 0): 1, ("sin", 0): 0, ("cos", 0): 1}
+_KNOWN: dict[tuple[str, Fraction | int], int] = {
+    ("exp", 0): 1, ("log", 1): 0, ("atan", 0): 0, ("erfc", 0): 1, ("sin", 0): 0, ("cos", 0): 1,
+}  # fmt: skip
 
 
 def _folded(g: Expr) -> Expr:
