@@ -33,8 +33,8 @@ $\\beta = 2\\tau$.
 _VERDICTS_TITLE = """
 ## What is proved
 
-"yes" means proved and "no" means refuted, each by a certificate that a separate verifier has replayed (`gpo analyze LOSS
---certificate FILE` writes it, `gpo verify FILE` replays it); "unknown" means that neither was found.
+"yes" means proved and "no" means refuted, each by a certificate that a separate verifier has replayed (`gpo analyze
+LOSS --certificate FILE` writes it, `gpo verify FILE` replays it); "unknown" means that neither was found.
 
 - *Decreasing*: $f' \\le 0$ everywhere.
 - *Bayes consistent*: for every share $p \\ne \\tfrac12$ of raters, $p f(x) + (1-p) f(-x)$ stays away from its infimum

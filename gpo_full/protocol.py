@@ -32,7 +32,8 @@ _PAIR_CODE = ("gpo_full.labels", "gpo_full.sampling", "gpo_full.prompts")
 _RUN_CODE = ("gpo_full.evaluation", "gpo_full.prompts", "gpo_full.sampling", "gpo_full.trunk", "gpo_full.trainer",
              "gpo_full.config", "gpo_full.model_plan", "gpo_full.log_probabilities", "gpo_full.packing",
              "gpo_full.pair_mask", "gpo_full.pairs", "gpo_full.reference_store", "gpo_full.metrics",
-             "gpo_theory.lowering", "gpo_theory.catalogue")  # fmt: skip
+             "gpo_theory.lowering", "gpo_theory.normal_form", "gpo_theory.programs", "gpo_theory.patches",
+             "gpo_theory.knees", "gpo_theory.native", "gpo_theory.catalogue")  # fmt: skip
 _VALIDATION = 48  # tasks of the pilot split on which the fine-tuning is measured
 
 

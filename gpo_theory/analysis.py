@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 T = TypeVar("T")
+_NO_TAILS: dict[str, dict[str, Tail]] = {side: dict.fromkeys(("loss", "slope"), UNKNOWN) for side in ("left", "right")}
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Analysis:
     claims: Mapping[str, Certificate]
     tails: Mapping[str, Mapping[str, Tail]]
     link: Link
-    psi: Psi = Psi()
+    psi: Psi
 
     @property
     def latex(self) -> str:
@@ -107,7 +108,7 @@ def analyze(loss: Loss, seconds: float = 20.0) -> Analysis:
             _in_time(lambda: taylor(loss), (None,) * 5),
             _in_time(lambda: strength(loss), Strength()),
             claims,
-            _in_time(lambda: tails(cancelled(f)), {side: dict.fromkeys(("loss", "slope"), UNKNOWN) for side in ("left", "right")}),
+            _in_time(lambda: tails(cancelled(f)), _NO_TAILS),
             _in_time(lambda: link(loss, claims), Link()),
             _in_time(lambda: psi_transform(loss, claims), Psi()),
         )

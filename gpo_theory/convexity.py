@@ -133,7 +133,8 @@ def chord_is_violated(f: Expr, a: Fraction, b: Fraction, t: Fraction) -> bool:
     """Whether f(t a + (1-t) b) > t f(a) + (1-t) f(b), certified by balls at doubling precision."""
     for bits in (64, 256, 1024):
         with flint.ctx.workprec(bits):
-            left, right = (enclose(Expr.of(w), Fraction(0), bits) * enclose(f, x, bits) for w, x in ((t, a), (1 - t, b)))
+            weights = ((t, a), (1 - t, b))
+            left, right = (enclose(Expr.of(w), Fraction(0), bits) * enclose(f, x, bits) for w, x in weights)
             m = t * a + (1 - t) * b
             middle = enclose(f, m, bits)
             if not middle.is_finite():  # a root of what is exactly 0 there

@@ -1,6 +1,6 @@
 """Where a loss grows too large for a dtype with float32's range: there its tangent takes over."""
 
-__all__ = ["KNEE", "Knee", "knees"]
+__all__ = ["KNEE", "Knee", "find_knees"]
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,7 +11,7 @@ from flint import arb
 
 from gpo_theory.balls import enclose, expand
 from gpo_theory.formula import Expr, rebuild
-from gpo_theory.normal_form import normal_form
+from gpo_theory.normal_form import to_normal_form
 from gpo_theory.pieces import UnsplitError, split
 from gpo_theory.programs import compiled, numpy_operations
 
@@ -28,11 +28,11 @@ class Knee:
 
 
 @lru_cache(maxsize=256)
-def knees(f: Expr) -> tuple[Knee | None, Knee | None]:
+def find_knees(f: Expr) -> tuple[Knee | None, Knee | None]:
     """Return the points left and right of 0 where |f| or |f'| first reaches 2^64, None where that is beyond 2^63.
 
     >>> from gpo_theory.grammar import parse_formula
-    >>> left, right = knees(parse_formula("exp(-x)").primitive())
+    >>> left, right = find_knees(parse_formula("exp(-x)").primitive())
     >>> print(left, right)
     Knee(x=-44.3614195558..., slope=-1.844674407...e+19) None
     """
@@ -61,7 +61,7 @@ def _value_and_slope(f: Expr, x: float) -> tuple[float, float]:
     if all(b.is_finite() and bool(arb(b.rad()) <= arb(2) ** -64 * (1 + abs(b.mid()))) for b in balls):
         return float(balls[0].mid()), float(balls[1].mid())
     # Arb's erfc has no digits far out: there the normal form is measured, which is smooth on the scale of x itself.
-    program, operations, step = compiled(normal_form(f)), numpy_operations(), abs(x) * 2.0**-17
+    program, operations, step = compiled(to_normal_form(f)), numpy_operations(), abs(x) * 2.0**-17
     with np.errstate(all="ignore"):
         below, value, above = (float(v) for v in program.run(np.array([x - step, x, x + step]), operations))
     return value, (above - below) / (2 * step)

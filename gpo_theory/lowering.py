@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from gpo_theory.errors import InputError
 from gpo_theory.formula import Expr
-from gpo_theory.knees import Knee, knees
+from gpo_theory.knees import Knee, find_knees
 from gpo_theory.loss import Loss
-from gpo_theory.native import native
-from gpo_theory.normal_form import normal_form
-from gpo_theory.patches import patches
+from gpo_theory.native import native_kernel
+from gpo_theory.normal_form import to_normal_form
+from gpo_theory.patches import find_patches
 from gpo_theory.programs import Program, compiled, numpy_operations, with_patches
 
 if TYPE_CHECKING:
@@ -60,12 +60,13 @@ def to_torch(loss: Loss) -> TorchLoss:
     >>> import torch
     >>> from gpo_theory.loss import parse
     >>> f = to_torch(parse("log(1+exp(-x))"))
-    >>> f(torch.tensor([-1e6, 0.0, 1e6]))
-    tensor([1.0000e+06, 6.9315e-01, 0.0000e+00])
+    >>> f(torch.tensor([-1e6, 0.0, 30.0]))
+    tensor([1.0000e+06, 6.9315e-01, 9.3576e-14])
     """
     f = loss.f.primitive()
-    left, right = knees(f)
-    return TorchLoss(loss, (left and left.x, right and right.x), _torch(f))
+    run = _torch(f)
+    left, right = find_knees(f)
+    return TorchLoss(loss, (_place(left), _place(right)), run)
 
 
 def to_numpy(loss: Loss) -> Callable[[Any], NDArray[Any]]:
@@ -76,7 +77,7 @@ def to_numpy(loss: Loss) -> Callable[[Any], NDArray[Any]]:
     array([1.00000000e+06, 6.93147181e-01, 0.00000000e+00])
     """
     f = loss.f.primitive()
-    program, ends, operations = _program(f), knees(f), numpy_operations()
+    program, ends, operations = _program(f), find_knees(f), numpy_operations()
 
     def inner(x: NDArray[Any]) -> Any:
         return program.run(x, operations)
@@ -94,15 +95,19 @@ def to_numpy(loss: Loss) -> Callable[[Any], NDArray[Any]]:
 
 @lru_cache(maxsize=256)
 def _program(f: Expr) -> Program:
-    plain, operations = compiled(normal_form(f)), numpy_operations()
-    return with_patches(plain, patches(f, lambda x: float(plain.run(np.float64(x), operations))))
+    plain, operations = compiled(to_normal_form(f)), numpy_operations()
+    return with_patches(plain, find_patches(f, lambda x: float(plain.run(np.float64(x), operations))))
+
+
+def _place(knee: Knee | None) -> float | None:
+    return None if knee is None else knee.x
 
 
 def _continued(x: Any, inner: Callable[[Any], Any], ends: Ends, clamp: Callable[..., Any]) -> Any:
     left, right = ends
     if left is None and right is None:
         return inner(x)
-    value = inner(clamp(x, left and left.x, right and right.x))
+    value = inner(clamp(x, _place(left), _place(right)))
     # Each clamp has a gradient of exactly zero inside: 2^64 - 2^64 would leave rounding errors there.
     if left:
         value = value + left.slope * clamp(x - left.x, None, 0.0)
@@ -113,14 +118,15 @@ def _continued(x: Any, inner: Callable[[Any], Any], ends: Ends, clamp: Callable[
 
 @lru_cache(maxsize=256)
 def _torch(f: Expr) -> Callable[["Tensor"], "Tensor"]:
-    import torch
+    program, ends, operations, inner = _program(f), find_knees(f), _torch_operations(), native_kernel(f)
+    if inner is None:
 
-    program, ends, operations, kernel = _program(f), knees(f), _torch_operations(), native(f)
-    if kernel is not None and patches(f, lambda x: float(kernel(torch.tensor(x, dtype=torch.float64)))):
-        kernel = None  # it cancels somewhere, such as exp(u) - u - 1 at 0
-    if kernel is not None and ends == (None, None):
-        return kernel
-    inner = kernel or (lambda x: program.run(x, operations))
+        def inner(x: "Tensor") -> "Tensor":
+            value: Tensor = program.run(x, operations)
+            return value
+
+    if ends == (None, None):
+        return inner
 
     def run(x: "Tensor") -> "Tensor":
         return inner(x) if _within(x, ends) else _continued(x, inner, ends, operations["clamp"])
@@ -132,8 +138,6 @@ def _within(x: "Tensor", ends: Ends) -> bool:
     """Whether all of x is seen to lie between the knees: then neither clamps nor tangents are needed."""
     import torch
 
-    if ends == (None, None):
-        return True
     if x.device.type != "cpu" or torch.compiler.is_compiling() or not x.numel():
         return False
     left, right = ends

@@ -5,7 +5,7 @@ rate out, logarithms take it down, reciprocals turn it round, so that no exponen
 cancels at y = 0 is written with expm1, what cancels far out by the deviation of each part from its limit.
 """
 
-__all__ = ["Branch", "horner", "normal_form"]
+__all__ = ["Branch", "horner", "to_normal_form"]
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -44,13 +44,13 @@ class Branch:
     side: int = 1
 
 
-def normal_form(f: Expr) -> tuple[Branch, ...]:
+def to_normal_form(f: Expr) -> tuple[Branch, ...]:
     """Return the branches of a primitive formula, from left to right.
 
     Raises InputError where a `where` has a breakpoint that is not rational: floating point would miss it.
 
     >>> from gpo_theory.grammar import parse_formula
-    >>> (branch,) = normal_form(parse_formula("log(1+exp(-x))").primitive())
+    >>> (branch,) = to_normal_form(parse_formula("log(1+exp(-x))").primitive())
     >>> print(branch.left, "|", branch.right)
     x + log1p(exp(-x)) | log1p(exp(-x))
     """
@@ -80,8 +80,8 @@ def _branches(piece: Piece, closed: bool) -> list[Branch]:
     if not any(node.head in ("exp", "erfc", "atan") or _is_root(node) for node in piece.f.walk()):
         return [Branch(piece.low, piece.high, closed, _code(piece.f, _ZERO, 1))]
     centre = _centre(piece.f)
-    right, left = (None if beyond else _code(piece.f, centre, side) for side, beyond in (
-        (1, piece.high is not None and piece.high <= centre), (-1, piece.low is not None and piece.low >= centre)))  # fmt: skip
+    right = None if piece.high is not None and piece.high <= centre else _code(piece.f, centre, 1)
+    left = None if piece.low is not None and piece.low >= centre else _code(piece.f, centre, -1)
     if left is None or right is None:
         code, side = (right, 1) if right is not None else (left, -1)
         assert code is not None
@@ -196,7 +196,7 @@ def negated(term: Expr) -> Expr:
 
 @dataclass(frozen=True)
 class _Atom:
-    """factor * core, no exponential polynomial; core = limit + deviation, with a number taken out where one is known."""
+    """factor * core, no exponential polynomial; core = limit + deviation, with a number taken out where known."""
 
     core: Expr
     limit: Expr
@@ -414,7 +414,8 @@ def _power(base: _Scaled, exponent: Expr) -> _Scaled:
 
 
 def _beside_constant(s: _Scaled) -> Expr:
-    return _bare(replace(s, terms=tuple((r, p if r else _trim([_ZERO, *p[1:]])) for r, p in s.terms if r or len(p) > 1)))
+    moving = [(r, p if r else _trim([_ZERO, *p[1:]])) for r, p in s.terms]
+    return _bare(replace(s, terms=tuple((r, p) for r, p in moving if p)))
 
 
 def _is_fraction(node: Expr) -> bool:
@@ -461,7 +462,8 @@ def _log(inner: _Scaled) -> _Scaled:
     line = _exact(inner.rate)
     if not inner.terms and len(inner.atoms) == 1 and inner.atoms[0].core.head == "erfcx":
         (atom,) = inner.atoms
-        return reduce(_sum, (line, _scale(call("log", Expr.of(atom.factor))), _atom(call("log_erfcx", *atom.core.args))))
+        offset = _scale(call("log", Expr.of(atom.factor)))
+        return _sum(_sum(line, offset), _atom(call("log_erfcx", *atom.core.args)))
     c = inner.line[0] if inner.line else _ZERO
     if c <= 0 or (len(inner.line) > 1 and c != 1):
         return _sum(line, _atom(call("log", _bare(inner))))
@@ -479,7 +481,8 @@ def _logarithms(node: Expr) -> _Scaled | None:
     """log(c u^n) = log c + n log u for c > 0 and n that leaves u no other sign; None where there is no such c or n."""
     if node.head == "**" and node.args[1].number is not None:
         n = node.args[1].number
-        return _product(_exact((n,)), _scale(call("log", node.args[0]))) if n.numerator % 2 or n.denominator > 1 else None
+        odd = n.numerator % 2 or n.denominator > 1
+        return _product(_exact((n,)), _scale(call("log", node.args[0]))) if odd else None
     if node.head != "*":
         return None
     constants = [factor for factor in node.args if not factor.depends_on_x]

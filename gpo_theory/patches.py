@@ -1,6 +1,6 @@
 """Taylor polynomials with certified remainder, put where the normal form was measured to cancel."""
 
-__all__ = ["Patch", "patches"]
+__all__ = ["Patch", "find_patches"]
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Patch:
     coefficients: tuple[Fraction, ...]
 
 
-def patches(f: Expr, run: Callable[[float], float]) -> tuple[Patch, ...]:
+def find_patches(f: Expr, run: Callable[[float], float]) -> tuple[Patch, ...]:
     """Return the patches that `run`, the normal form of a primitive formula f in float64, needs.
 
     Suspects are the points where |f| + |x f'| vanishes, so that every rounding shows: the double zeros of f, and 0
@@ -79,7 +79,8 @@ def _bisected(f: Expr, low: Fraction, high: Fraction, before: int) -> Fraction:
 def _patch(piece: Piece, centre: Fraction, run: Callable[[float], float]) -> Patch | None:
     f, steps = piece.f, [Fraction(1, 2**k) for k in range(24)]
     steps = [step for step in steps if _inside(piece, centre - step) and _inside(piece, centre + step)]
-    bad = [step for step in steps for x in (-step, step, -step * _ODD, step * _ODD) if _error(f, centre + x, run) > LIMIT]
+    sides = (-1, 1, -_ODD, _ODD)
+    bad = [step for step in steps for side in sides if _error(f, centre + side * step, run) > LIMIT]
     balls = expand(f, centre, ORDERS[-1])
     if not bad or not all(c.is_finite() for c in balls):
         return None
@@ -98,7 +99,7 @@ def _error(f: Expr, x: Fraction, run: Callable[[float], float]) -> float:
     value, slope = expand(f, x, 1)
     scale = float(abs(value).mid()) + abs(float(x)) * float(abs(slope).mid())
     with flint.ctx.workprec(256):
-        return float(abs(arb(run(float(x))) - value).mid()) / np.spacing(max(scale, 1e-290))
+        return float(abs(arb(run(float(x))) - value).mid()) / float(np.spacing(max(scale, 1e-290)))
 
 
 def _bounds(f: Expr, centre: Fraction, radius: Fraction) -> list[arb]:
@@ -107,8 +108,9 @@ def _bounds(f: Expr, centre: Fraction, radius: Fraction) -> list[arb]:
     largest = [arb(0)] * (ORDERS[-1] + 2)
     for k in range(1 - PARTS, PARTS, 2):
         cell = arb(ball(centre + k * width).mid(), float(width) * (1 + 2**-20))
-        found = expand(f, cell, ORDERS[-1] + 1)  # type: ignore[arg-type]
-        largest = [a.max(arb(b.abs_upper())) if b.is_finite() else arb("inf") for a, b in zip(largest, found, strict=True)]
+        found = expand(f, cell, ORDERS[-1] + 1)
+        sizes = [arb(b.abs_upper()) if b.is_finite() else arb("inf") for b in found]
+        largest = [a.max(b) for a, b in zip(largest, sizes, strict=True)]
     return largest
 
 

@@ -29,8 +29,8 @@ _ARITHMETIC: Operations = {
 class Program:
     """The branches with their operations: `run(x, operations)` is f(x), elementwise, in the dtype of x.
 
-    `operations` names the library's exp, expm1, log, log1p, sigmoid, atan, acot, erfc, erfcx, log_erfcx, sin, cos, maximum,
-    minimum, sqrt, square, where, sign (1 at 0 and at -0) and clamp(x, low, high).
+    `operations` names the library's exp, expm1, log, log1p, sigmoid, atan, acot, erfc, erfcx, log_erfcx, sin, cos,
+    maximum, minimum, sqrt, square, where, sign (1 at 0 and at -0) and clamp(x, low, high).
     """
 
     branches: tuple[Branch, ...]
@@ -80,8 +80,8 @@ def compiled(branches: tuple[Branch, ...]) -> Program:
 
     >>> import numpy as np
     >>> from gpo_theory.grammar import parse_formula
-    >>> from gpo_theory.normal_form import normal_form
-    >>> program = compiled(normal_form(parse_formula("x**2 - 1")))
+    >>> from gpo_theory.normal_form import to_normal_form
+    >>> program = compiled(to_normal_form(parse_formula("x**2 - 1")))
     >>> program.run(np.array([2.0, 3.0]), {"square": np.square, "where": np.where})
     array([3., 8.])
     """
@@ -189,7 +189,8 @@ class _Tape:
         if abs(number.numerator) == 1 and number.denominator != 1 and not below:
             below, number = [Expr.of(number.denominator)], Fraction(number.numerator)
         negative, number = number < 0, abs(number)
-        parts = ([self.emit(None, number=float(number))] if number != 1 or not above else []) + list(map(self.add, above))
+        numbers = [self.emit(None, number=float(number))] if number != 1 or not above else []
+        parts = numbers + [self.add(factor) for factor in above]
         value = reduce(lambda a, b: self.emit("multiply", a, b), parts)
         if below:
             value = self.emit("divide", value, reduce(lambda a, b: self.emit("multiply", a, b), map(self.add, below)))
@@ -212,7 +213,8 @@ def numpy_operations() -> Operations:
     return {
         "exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "sin": np.sin, "cos": np.cos,
         "atan": np.arctan, "acot": lambda u: np.arctan2(1.0, u), "sqrt": np.sqrt, "square": np.square,
-        "erfc": special.erfc, "erfcx": special.erfcx, "log_erfcx": _log_erfcx, "sigmoid": _sigmoid, "where": np.where, "maximum": np.maximum,
+        "erfc": special.erfc, "erfcx": special.erfcx, "log_erfcx": _log_erfcx, "sigmoid": _sigmoid, "where": np.where,
+        "maximum": np.maximum,
         "minimum": np.minimum, "clamp": _clip, "sign": lambda v: np.copysign(1.0, v + 0.0),
     }  # fmt: skip
 

@@ -18,8 +18,8 @@ class Jet:
     """A value with its first two derivatives in x."""
 
     f: Real
-    d: Real = mp.mpf(0)
-    dd: Real = mp.mpf(0)
+    d: Real = 0
+    dd: Real = 0
 
     def of(self, f: Real, first: Real, second: Real) -> "Jet":
         """The chain rule for an outer function with these values and derivatives."""
