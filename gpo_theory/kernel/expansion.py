@@ -1,8 +1,8 @@
 """A formula multiplied out: one sum of monomials, so that what cancels is gone and what is positive is seen to be.
 
 g becomes a sum of c * x^k * exp(polynomial in x) * (powers of atoms), with exact c; an atom is whatever is left, such
-as a logarithm, a root, or a denominator. Denominators that are positive on R by their shape are then cleared, and a factor
-common to all monomials divided out: what is returned has the sign of g, not its value.
+as a logarithm, a root, or a denominator. Denominators that are positive on R by their shape are then cleared, and a
+factor common to all monomials divided out: what is returned has the sign of g, not its value.
 """
 
 __all__ = ["cancelled", "expanded"]
