@@ -2,16 +2,21 @@
 
 __all__ = ["as_html", "as_table"]
 
+from collections.abc import Callable
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from gpo_theory.budget import OutOfTimeError, limited
 from gpo_theory.certificate import Certificate
 
 if TYPE_CHECKING:
     from rich.console import Group
 
     from gpo_theory.analysis import Analysis
+    from gpo_theory.reversals import Bracket
 
+T = TypeVar("T")
+SECONDS = 2.0
 _COLOURS = {"proved": "green", "refuted": "red", "unknown": "yellow"}
 
 
@@ -29,7 +34,44 @@ def _facts(analysis: "Analysis") -> list[tuple[str, str]]:
     ]
     for side, by in analysis.tails.items():
         rows += [(f"{side} tail of {'f' if of == 'loss' else '-f′'}", _tail(tail.as_dict())) for of, tail in by.items()]
-    return rows
+    return rows + _more(analysis)
+
+
+def _more(analysis: "Analysis") -> list[tuple[str, str]]:
+    """Rows that only a person asks for: where f' changes sign, where f is convex, f*, and the flow on a clean pair."""
+    from gpo_theory.conjugate import fenchel_conjugate
+    from gpo_theory.flow import gradient_flow
+    from gpo_theory.reversals import convex_around_zero, reversals_of
+
+    loss = analysis.loss
+    reversals = _in_time(lambda: reversals_of(loss))
+    convex = _in_time(lambda: convex_around_zero(loss))
+    conjugate = _in_time(lambda: fenchel_conjugate(loss, analysis.claims))
+    flow = _in_time(lambda: gradient_flow(loss))
+    course = flow and (flow.formula or (flow.rate and f"about {flow.rate}"))
+    return [
+        ("gradient reverses at", "not decided" if reversals is None else ", ".join(map(_place, reversals)) or "never"),
+        ("convex around 0 on", "none shown" if convex is None else f"({_place(convex[0], '-inf')}, {_place(convex[1], 'inf')})"),
+        ("conjugate f*(s)", f"{conjugate.formula} on [{conjugate.low}, {conjugate.high}]" if conjugate
+         and conjugate.formula else "no closed form found"),
+        ("flow x' = -f'(x)", f"x(t) = {course}" if course else "no closed form found"),
+    ]  # fmt: skip
+
+
+def _place(bracket: "Bracket", infinite: str = "inf") -> str:
+    if bracket.low is None or bracket.high is None:
+        return infinite
+    middle = (bracket.low + bracket.high) / 2
+    return str(bracket.low) if bracket.low == bracket.high else f"{float(middle):.9g}"
+
+
+def _in_time(derive: Callable[[], T | None]) -> T | None:
+    """Return what is derived within a second or two, else None: a table should not make a person wait."""
+    try:
+        with limited(SECONDS):
+            return derive()
+    except OutOfTimeError:
+        return None
 
 
 def _tail(tail: dict[str, str | None]) -> str:
