@@ -26,8 +26,7 @@ def joints(pieces: tuple[Piece, ...]) -> list[Joint]:
     """Return the breakpoints of a split formula from left to right.
 
     >>> from gpo_theory.grammar import parse_formula
-    >>> from gpo_theory.kernel.expansion import cancelled
-from gpo_theory.pieces import split
+    >>> from gpo_theory.pieces import split
     >>> joints(split(parse_formula("max(0, -x)").primitive()))
     [Joint(x=Fraction(0, 1), continuous=True, bend=1, left_slope='-1', right_slope='0')]
     """

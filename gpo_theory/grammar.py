@@ -45,7 +45,10 @@ def parse_constant(text: str) -> Expr:
     >>> str(parse_constant("1" + "0" * 40))
     '10000000000000000000000000000000000000000'
     """
-    return _Reader(text, (), limited=False).formula().primitive()
+    node = _Reader(text, (), limited=False).formula().primitive()
+    if node.depends_on_x:
+        raise ParseError(f"{text[:60]!r} is no constant: it depends on x")
+    return node
 
 
 def _bits(node: Expr) -> int:

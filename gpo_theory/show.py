@@ -51,7 +51,7 @@ def _more(analysis: "Analysis") -> list[tuple[str, str]]:
     course = flow and (flow.formula or (flow.rate and f"about {flow.rate}"))
     return [
         ("gradient reverses at", "not decided" if reversals is None else ", ".join(map(_place, reversals)) or "never"),
-        ("convex around 0 on", "none shown" if convex is None else f"({_place(convex[0], '-inf')}, {_place(convex[1], 'inf')})"),
+        ("convex around 0 on", "none shown" if convex is None else f"({_place(convex[0], '-inf')}, {_place(convex[1])})"),
         ("conjugate f*(s)", f"{conjugate.formula} on [{conjugate.low}, {conjugate.high}]" if conjugate
          and conjugate.formula else "no closed form found"),
         ("flow x' = -f'(x)", f"x(t) = {course}" if course else "no closed form found"),

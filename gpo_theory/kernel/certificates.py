@@ -24,6 +24,8 @@ from gpo_theory.kernel.rules import RULES
 from gpo_theory.kernel.statement import Statement
 
 FIELDS = {"schema", "loss", "claims", "versions", "sha256"}
+WITNESSES = {"chord": ("a", "b", "t"), "point": ("x",), "kink": ("x", "left", "right"), "theta": ("theta",)}
+VALUED = {"strongly_convex", "lipschitz", "smooth", "bounded_below", "differentiable_at_zero", "bradley_terry_exact"}
 CLAIM_FIELDS = {"verdict", "because", "witness", "value", "proof"}
 
 
@@ -99,8 +101,11 @@ def _check_form(document: Mapping[str, Any]) -> None:
         raise InputError(f"not a certificate of schema 1: its fields must be {', '.join(sorted(FIELDS))}")
     try:
         sealed = seal(document)["sha256"]
-        complete = set(document["claims"]) == set(CLAIMS) and all(map(_is_complete, document["claims"].values()))
-    except (TypeError, ValueError):
+        complete = set(document["claims"]) == set(CLAIMS) and all(
+            _is_complete(entry) and (claim in VALUED or entry["value"] is None)
+            for claim, entry in document["claims"].items()
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise InputError("not a certificate: its fields are malformed") from None
     if sealed != document["sha256"]:
         raise InputError("the checksum does not match: a field was changed")
@@ -109,10 +114,23 @@ def _check_form(document: Mapping[str, Any]) -> None:
 
 
 def _is_complete(entry: Mapping[str, Any]) -> bool:
-    """Whether an answer has its fields: a witness only where refuted, a number only where proved."""
-    verdict = entry["verdict"]
+    """Whether an answer has its fields in their form: a witness only where refuted, a number only where proved."""
+    verdict, value, witness = entry["verdict"], entry["value"], entry["witness"]
     needless = {"proved": ("witness",), "refuted": ("value",), "unknown": ("witness", "value", "proof")}
-    return set(entry) == CLAIM_FIELDS and verdict in needless and all(entry[name] is None for name in needless[verdict])
+    if (
+        set(entry) != CLAIM_FIELDS
+        or verdict not in needless
+        or any(entry[name] is not None for name in needless[verdict])
+    ):
+        return False
+    number = value is None or (
+        set(value) == {"exact", "float"}
+        and isinstance(value["exact"], str | None)
+        and type(value["float"]) in (int, float)
+    )
+    return number and (witness is None or (
+        set(witness) == {"kind", *WITNESSES.get(witness["kind"], {None})} and all(isinstance(v, str) for v in witness.values())
+    ))  # fmt: skip
 
 
 def _formula(loss: Mapping[str, Any]) -> Expr:
