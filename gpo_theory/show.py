@@ -45,13 +45,13 @@ def _more(analysis: "Analysis") -> list[tuple[str, str]]:
 
     loss = analysis.loss
     reversals = _in_time(lambda: reversals_of(loss))
-    convex = _in_time(lambda: convex_around_zero(loss))
+    around = _in_time(lambda: convex_around_zero(loss))
     conjugate = _in_time(lambda: fenchel_conjugate(loss, analysis.claims))
     flow = _in_time(lambda: gradient_flow(loss))
     course = flow and (flow.formula or (flow.rate and f"about {flow.rate}"))
     return [
         ("gradient reverses at", "not decided" if reversals is None else ", ".join(map(_place, reversals)) or "never"),
-        ("convex around 0 on", "none shown" if convex is None else f"({_place(convex[0], '-inf')}, {_place(convex[1])})"),
+        ("convex around 0 on", f"({_place(around[0], '-inf')}, {_place(around[1])})" if around else "none shown"),
         ("conjugate f*(s)", f"{conjugate.formula} on [{conjugate.low}, {conjugate.high}]" if conjugate
          and conjugate.formula else "no closed form found"),
         ("flow x' = -f'(x)", f"x(t) = {course}" if course else "no closed form found"),

@@ -128,9 +128,8 @@ def _is_complete(entry: Mapping[str, Any]) -> bool:
         and isinstance(value["exact"], str | None)
         and type(value["float"]) in (int, float)
     )
-    return number and (witness is None or (
-        set(witness) == {"kind", *WITNESSES.get(witness["kind"], {None})} and all(isinstance(v, str) for v in witness.values())
-    ))  # fmt: skip
+    named = witness is None or set(witness) == {"kind", *WITNESSES.get(witness["kind"], (None,))}
+    return number and named and all(isinstance(text, str) for text in (witness or {}).values())
 
 
 def _formula(loss: Mapping[str, Any]) -> Expr:
