@@ -2,9 +2,15 @@
 
 __all__ = ["catalogue_page"]
 
+import pkgutil
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import gpo_theory
+from gpo_full.files import cache_root
+from gpo_full.output import progress
+from gpo_full.stages import code_hash, stage
 from gpo_theory import LOSSES, Loss, analyze, taylor
 from gpo_theory.methods import METHODS
 
@@ -56,14 +62,26 @@ No $f$ of the scaled margin alone describes these; the reason is given for each.
 
 
 def catalogue_page() -> str:
-    """Return the page as MyST Markdown: a row of facts and a row of sources for every loss of `LOSSES`."""
+    """Return the page as MyST Markdown: a row of facts and a row of sources for every loss of `LOSSES`.
+
+    The analyses take a minute and depend on the theory's code alone, so they are a cached stage.
+    """
     losses = list(LOSSES.values())
-    analyses = [analyze(loss).as_dict() for loss in losses]
+    analyses = stage(cache_root() / "book", "catalogue", {"code": code_hash(_theory())}, _analyses).payload["analyses"]
     facts = _table(["loss", "$f(x)$", "$f'(0)$", "$f''(0)$", "$R$"], map(_facts, losses, analyses))
     verdicts = _table(["loss", *_CLAIMS.values()], map(_verdicts, losses, analyses))
     sources = _table(["loss", "parameters", "source"], map(_source, losses))
     others = _table(["method", "why", "source"], ([name, *entry] for name, entry in METHODS.items()))
     return "".join((_INTRODUCTION, facts, _VERDICTS_TITLE, verdicts, _SOURCES_TITLE, sources, _METHODS_TITLE, others))
+
+
+def _theory() -> list[str]:
+    return [module.name for module in pkgutil.walk_packages(gpo_theory.__path__, "gpo_theory.")]
+
+
+def _analyses(_: Path) -> dict[str, Any]:
+    losses = progress(LOSSES.values(), "analysing the catalogue", len(LOSSES))
+    return {"analyses": [analyze(loss).as_dict() for loss in losses]}
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

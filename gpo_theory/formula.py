@@ -387,6 +387,6 @@ def _product_text(factors: tuple[Expr, ...]) -> str:
             above.append(factor)
     top = "*".join(_text(factor, 2) for factor in above) or "1"
     bottom = "*".join(_text(factor, 3 if len(below) == 1 else 2) for factor in below)
-    if not below:
-        return sign + top
-    return f"{sign}{top}/({bottom})" if len(below) > 1 else f"{sign}{top}/{bottom}"
+    body = top if not below else f"{top}/({bottom})" if len(below) > 1 else f"{top}/{bottom}"
+    # A minus in front of a bracket would be read as the minus of the bracket alone.
+    return f"-({body})" if sign and above and above[0].head == "+" and body != top else sign + body

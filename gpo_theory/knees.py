@@ -61,7 +61,7 @@ def _value_and_slope(f: Expr, x: float) -> tuple[float, float]:
     if all(b.is_finite() and bool(arb(b.rad()) <= arb(2) ** -64 * (1 + abs(b.mid()))) for b in balls):
         return float(balls[0].mid()), float(balls[1].mid())
     # Arb's erfc has no digits far out: there the normal form is measured, which is smooth on the scale of x itself.
-    program, operations, step = compiled(to_normal_form(f)), numpy_operations(), abs(x) * 2.0**-17
+    program, operations, step = compiled(to_normal_form(f)), numpy_operations(), max(abs(x), 1e-30) * 2.0**-17
     with np.errstate(all="ignore"):
         below, value, above = (float(v) for v in program.run(np.array([x - step, x, x + step]), operations))
     return value, (above - below) / (2 * step)

@@ -154,7 +154,7 @@ def _integrated(random: Random) -> str:
     target, k = _times(p, p), _slope(random)
     q = [Q(0)] * len(target)
     for i in reversed(range(len(q))):  # (q e^(kx))'' = (k^2 q + 2 k q' + q'') e^(kx)
-        later = q + [Q(0), Q(0)]
+        later = [*q, Q(0), Q(0)]
         q[i] = (target[i] - 2 * k * (i + 1) * later[i + 1] - (i + 2) * (i + 1) * later[i + 2]) / k**2
     e = f"exp({_t(k)}*x)"
     match random.randint(0, 3):

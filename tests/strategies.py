@@ -3,12 +3,14 @@
 __all__ = [
     "NonConvex",
     "convex_formulas",
+    "far_formulas",
     "formulas",
     "hostile_texts",
     "margins",
     "nonconvex_formulas",
     "policies",
     "rationals",
+    "rooted_formulas",
 ]
 
 from dataclasses import dataclass
@@ -173,3 +175,47 @@ def policies(draw: st.DrawFn, actions: int | None = None, floor: float = 1e-3) -
     n = actions or draw(st.integers(2, 6))
     weights = draw(st.lists(st.floats(floor, 1), min_size=n, max_size=n))
     return [weight / sum(weights) for weight in weights]
+
+
+# For x far to the right: sums, products and functions of these keep a leading term that exponentials and powers spell.
+_FAR = ("x", "x**2", "exp(-x)", "exp(-x/3)", "exp(x/2)", "1/x", "log(x)", "sqrt(x)", "x**(-3/2)", "exp(-x**2/2)", "x**3*exp(-2*x)",
+        "1/(1+x**2)", "log(1+exp(-x))", "log(1+exp(x))", "log(1+x**2)", "sqrt(1+x**2)", "1/(1+exp(x))", "1/(2+exp(-x))", "atan(x)",
+        "atan(1/x)", "erfc(x)", "erfc(-x/2)", "exp(1/x)", "log(x+log(x))", "1/(x-log(x))", "(1+1/x)**(2/3)", "sqrt(x**2+3*x)-x",
+        "sin(x)/x", "cos(3*x)", "log(2+exp(-x)+exp(x))", "exp(x-1/3)", "x*exp(-x/7)", "log(erfc(x))")  # fmt: skip
+
+
+@st.composite
+def far_formulas(draw: st.DrawFn) -> str:
+    """Formulas that are defined for every x >= 8, with differences in which the leading terms may cancel."""
+    one, two, three = (draw(st.sampled_from(_FAR)) for _ in range(3))
+    weight, other = _text(draw(rationals(3))), _text(draw(_positive()))
+    shape = draw(st.sampled_from(("{a}", "{a}-{w}*{b}", "({a})*({b})-{w}", "{a}-{b}+{w}*{c}", "({a})**2-{p}*({b})*({c})",
+                                  "1/({p}+({a})**2)", "log({p}+({a})**2)-{w}*{b}", "exp(-({p}+({a})**2)**(1/2)/9)", "atan({a})-{w}*{b}",
+                                  "sqrt({p}+({a})**2)-{b}")))  # fmt: skip
+    return shape.format(a=one, b=two, c=three, w=weight, p=other)
+
+
+_ATOMS = ("x", "(x-2)", "(3-x)", "(-x)", "(1+x**2)", "(-1-x**2)", "(x**2-x+1)", "(x**2-2*x-1)", "exp(x)", "exp(-x/2)", "exp(x**2/3)", "exp(x+1/3)",
+          "(1+exp(x))", "(exp(x)-2)", "(exp(2*x)+exp(-x/3))", "(-exp(x)-exp(-x))", "sin(x)", "(2+cos(x))", "atan(x)", "erfc(x)", "log(1+x**2)",
+          "log(2+exp(x))", "sqrt(2)", "(1/3)**(1/2)", "pi", "pi**(-1/2)", "exp(1/3)", "log(2)", "(-2/7)", "(113/97)", "12**(-3/2)")  # fmt: skip
+
+
+def _rooted(children: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    powers = st.sampled_from(["(1/2)", "(-1/2)", "(3/2)", "(1/3)", "(-5/3)", "2", "3", "(-1)", "(-2)", "(-3)", "4"])
+    signs = st.sampled_from(["+", "-", "*", "-2*", "*(-1/3)*", "+x*"])
+    return st.one_of(
+        st.builds("({})**{}".format, children, powers),
+        st.builds("(({})**2)**{}".format, children, powers),
+        st.builds("(({})**2*({}))**{}".format, children, children, powers),
+        st.builds("({}){}({})".format, children, signs, children),
+        st.builds("({})/({})".format, children, children),
+        st.builds("({0})/(sqrt(({0})**2+{1})-({0}))".format, children, st.sampled_from(["1", "4", "(7/3)"])),
+        st.builds("1/(({0})-2*sqrt((({0})**2+{1})/4))".format, children, st.sampled_from(["1", "5"])),
+        st.builds("({0})-sqrt(({0})**2)".format, children),
+        st.builds("exp({0})*({1})-({1})*({2})".format, st.sampled_from(["x", "-x/7", "2*x-1"]), children, children),
+    )
+
+
+def rooted_formulas() -> st.SearchStrategy[str]:
+    """Roots, denominators and constants of either sign, nested and conjugate: where multiplying out could turn a sign."""
+    return st.recursive(st.sampled_from(_ATOMS), _rooted, max_leaves=3)

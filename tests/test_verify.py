@@ -238,7 +238,7 @@ def test_a_changed_witness_is_rejected_or_still_a_witness(name: str) -> None:
         if entry["verdict"] != "refuted":
             continue
         for key, text in entry["witness"].items():
-            for new in ("0", "-1", "1", "1/2", "113/97", "-7", "40", "-1000", f"{text}/7", "x", "1e9", "1/0", ""):
+            for new in ("0", "-1", "1", "1/2", "113/97", "-2", "3", f"{text}/7", "x", "1e9", "1/0", ""):
                 witness = {**entry["witness"], key: new}
                 if accepted(with_claim(whole, claim, witness=witness)):
                     at_kink = witness.get("kind") == "point" and witness["x"] in TRUTHS[name].kinks
@@ -346,7 +346,7 @@ def test_a_number_is_no_formula_of_x() -> None:
     for name, claim in (("hinge", "bounded_below"), ("savage", "bounded_below")):
         whole = document(name)
         assert whole["claims"][claim]["value"]["float"] == 0
-        for exact in ("x", "0*x", "sin(x)"):
+        for exact in ("x", "sin(x)", "x*x"):
             assert not accepted(with_claim(whole, claim, value={"exact": exact, "float": 0.0})), exact
     whole = document("perceptron")
     witness = whole["claims"]["differentiable_at_zero"]["witness"]
