@@ -97,6 +97,11 @@ def analyze(loss: Loss, seconds: float = 20.0) -> Analysis:
     >>> analyze(LOSSES["savage"]).claims["bayes_consistent"].verdict.value
     'proved'
     """
+    return _analysis(loss, seconds)
+
+
+@lru_cache(maxsize=128)
+def _analysis(loss: Loss, seconds: float) -> Analysis:
     with limited(seconds):
         f = loss.f.primitive()
         claims = _claims(f)
