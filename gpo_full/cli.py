@@ -23,9 +23,11 @@ COMMANDS = {
     "prepare": "fetch and verify the policy, the golden reward and the data",
     "train": "fine-tune a language model on preference pairs",
     "evaluate": "compare a trained policy with its reference",
+    "diagnose": "say from a run's metrics what the theory says is happening",
     "reproduce": "run everything and build the book",
 }
 EXTRAS = {"torch": "toy", "transformers": "lm", "accelerate": "lm", "peft": "lm", "gguf": "lm", "safetensors": "lm",
+          "pyarrow": "lm",
           "matplotlib": "book", "plotly": "book", "nbclient": "book", "sphinx": "book", "jupytext": "book"}  # fmt: skip
 
 

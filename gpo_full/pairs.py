@@ -2,19 +2,16 @@
 
 __all__ = ["Pair", "PairSummary", "read_pairs"]
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gpo_full.pair_files import KEYS, MAX_CHARACTERS, BadRow, read_rows
 from gpo_theory.errors import InputError, nearest
 
-KEYS = ("prompt", "chosen", "rejected")
 BAD_ROWS = ("fail", "skip")
-# A longer text is a broken file, not a preference: no context window holds it.
-MAX_CHARACTERS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +69,6 @@ class PairSummary:
         return ", ".join(parts)
 
 
-class _BadRow(Exception):
-    """Why a row cannot be used."""
-
-
 def read_pairs(
     source: str | Path | Iterable[Mapping[str, Any]],
     tokenizer: Any,
@@ -86,10 +79,14 @@ def read_pairs(
 ) -> tuple[list[Pair], PairSummary]:
     """Read preference pairs and turn each into token ids.
 
-    `source` is the path of a JSONL file (UTF-8, one object per line, blank lines ignored) or an iterable of mappings
-    such as a list of dicts or a `datasets.Dataset`. A row has `prompt`, `chosen` and `rejected`: three texts, or
-    three lists of `{"role", "content"}` messages, which go through the tokenizer's chat template; other keys are
-    ignored.
+    `source` is the path of a file, JSONL, CSV (`.csv`) or Parquet (`.parquet`), as `read_rows` reads them, or an
+    iterable of mappings such as a list of dicts or a `datasets.Dataset`. A row has `prompt`, `chosen` and `rejected`:
+    three texts, or three lists of `{"role", "content"}` messages, which go through the tokenizer's chat template;
+    other keys are ignored, so every pair weighs the same.
+
+    Without `prompt` it is what both begin with: the longest common prefix, of texts in tokens, of conversations in
+    whole messages. What the responses themselves begin with then counts as prompt; the summed margin is the same, a
+    length-averaged one is not.
 
     prompt + chosen and prompt + rejected are tokenised whole, so a token that straddles the border is the one the
     model would meet; the tokenizer's end-of-sequence token closes each response of plain text.
@@ -107,13 +104,10 @@ def read_pairs(
         raise InputError(f"max_prompt_length={max_prompt_length} must be at least 1 and below max_length={max_length}")
     label = str(source) if isinstance(source, str | Path) else "data"
     pairs, skipped, cut = [], Counter[str](), Counter[str]()
-    for number, row in enumerate(_rows(source), 1):
-        if isinstance(row, bytes) and not row.strip():
-            continue
+    for number, row in read_rows(source) if isinstance(source, str | Path) else enumerate(source, 1):
         try:
-            values = _parse(row.rstrip(b"\r\n")) if isinstance(row, bytes) else row
-            pair, pair_cut = _pair(values, tokenizer, max_length, max_prompt_length)
-        except _BadRow as reason:
+            pair, pair_cut = _pair(row, tokenizer, max_length, max_prompt_length)
+        except BadRow as reason:
             if bad_rows == "fail":
                 raise InputError(f"{label}: row {number}: {reason}") from None
             skipped[str(reason)] += 1
@@ -130,90 +124,74 @@ def _first_reason(skipped: Counter[str]) -> str:
     return f"; most often: {skipped.most_common(1)[0][0]}" if skipped else ""
 
 
-def _rows(source: str | Path | Iterable[Mapping[str, Any]]) -> Iterator[bytes | Mapping[str, Any]]:
-    """Yield each line of a file, or each row as it is."""
-    if not isinstance(source, str | Path):
-        yield from source
-        return
-    try:
-        with open(source, "rb") as lines:
-            yield from lines
-    except OSError as error:
-        raise InputError(f"{str(source)!r} cannot be read: {error.strerror}") from None
-
-
-def _parse(line: bytes) -> Any:
-    if line.startswith(b"\xef\xbb\xbf"):
-        raise _BadRow("begins with a byte order mark; save the file as UTF-8 without one")
-    try:
-        return json.loads(line.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except UnicodeDecodeError as error:
-        raise _BadRow(f"not UTF-8 (byte {error.start + 1} of the line)") from None
-    except json.JSONDecodeError as error:
-        raise _BadRow(f"not JSON ({error.msg}, column {error.colno})") from None
-    except (RecursionError, ValueError) as error:
-        raise _BadRow(f"not JSON that can be read ({type(error).__name__})") from None
-
-
-def _unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(items)
-    if len(row) < len(items):
-        key = next(key for key, count in Counter(key for key, _ in items).items() if count > 1)
-        raise _BadRow(f"key {key!r} appears twice")
-    return row
-
-
-def _no_constant(text: str) -> None:
-    raise _BadRow(f"not JSON ({text})")
-
-
 def _pair(row: Any, tokenizer: Any, max_length: int, max_prompt_length: int) -> tuple[Pair, list[str]]:
+    if isinstance(row, BadRow):
+        raise row
     prompt, chosen, rejected = (_value(row, key) for key in KEYS)
-    if len({type(value) for value in (prompt, chosen, rejected)}) > 1:
-        raise _BadRow("prompt, chosen and rejected must be all texts or all lists of messages")
+    if len({type(value) for value in (prompt, chosen, rejected) if value is not None}) > 1:
+        raise BadRow("prompt, chosen and rejected must be all texts or all lists of messages")
     if chosen == rejected:
-        raise _BadRow("chosen and rejected are equal")
-    encode = _encode_text if isinstance(prompt, str) else _encode_messages
+        raise BadRow("chosen and rejected are equal")
+    if prompt is None and isinstance(chosen, list) and isinstance(rejected, list):
+        prompt, chosen, rejected = _shared_messages(chosen, rejected)
+    encode = _encode_text if isinstance(chosen, str) else _encode_messages
     border, sequences = encode(tokenizer, prompt, (chosen, rejected))
+    if border == [tokenizer.bos_token_id] and prompt is None:
+        raise BadRow(_NO_PROMPT)
     return _cut(border, sequences, tokenizer.bos_token_id, max_length, max_prompt_length)
 
 
-def _value(row: Any, key: str) -> str | list[Any]:
+_NO_PROMPT = "without a prompt, chosen and rejected must begin alike"
+
+
+def _shared_messages(chosen: list[Any], rejected: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+    """Return the messages that both conversations begin with, and what is left of each."""
+    shared = _common(chosen, rejected)
+    if not shared:
+        raise BadRow(_NO_PROMPT)
+    if shared == min(len(chosen), len(rejected)):
+        raise BadRow("one of the conversations is the beginning of the other")
+    return chosen[:shared], chosen[shared:], rejected[shared:]
+
+
+def _value(row: Any, key: str) -> str | list[Any] | None:
     if not isinstance(row, Mapping):
-        raise _BadRow(f"must be an object with {', '.join(KEYS)}, not {type(row).__name__}")
+        raise BadRow(f"must be an object with {', '.join(KEYS)}, not {type(row).__name__}")
     if key not in row:
         near = nearest(key, [name for name in row if isinstance(name, str)])
-        raise _BadRow(f"key {key!r} is missing{near}")
+        if key == "prompt" and not near:
+            return None
+        raise BadRow(f"key {key!r} is missing{near}")
     value = row[key]
     if isinstance(value, str):
         return _text(value, key)
     if isinstance(value, list):
         return _messages(value, key)
-    raise _BadRow(f"{key!r} must be a text or a list of messages, not {type(value).__name__}")
+    raise BadRow(f"{key!r} must be a text or a list of messages, not {type(value).__name__}")
 
 
 def _text(value: str, name: str) -> str:
     if not value.strip():
-        raise _BadRow(f"{name!r} is empty")
+        raise BadRow(f"{name!r} is empty")
     if len(value) > MAX_CHARACTERS:
-        raise _BadRow(f"{name!r} has more than {MAX_CHARACTERS} characters")
+        raise BadRow(f"{name!r} has more than {MAX_CHARACTERS} characters")
     if "\0" in value:
-        raise _BadRow(f"{name!r} contains a NUL character")
+        raise BadRow(f"{name!r} contains a NUL character")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        raise _BadRow(f"{name!r} contains a lone surrogate, which no encoding holds") from None
+        raise BadRow(f"{name!r} contains a lone surrogate, which no encoding holds") from None
     return value
 
 
 def _messages(value: list[Any], key: str) -> list[Any]:
     if not value:
-        raise _BadRow(f"{key!r} is empty")
+        raise BadRow(f"{key!r} is empty")
     for message in value:
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-            raise _BadRow(f"{key!r} must hold messages with a role and a content")
+            raise BadRow(f"{key!r} must hold messages with a role and a content")
         if not isinstance(message.get("content"), str):
-            raise _BadRow(f"{key!r} must hold messages whose content is a text")
+            raise BadRow(f"{key!r} must hold messages whose content is a text")
         _text(message["content"], key)
     return value
 
@@ -228,7 +206,9 @@ def _encode_text(tokenizer: Any, prompt: Any, responses: tuple[Any, Any]) -> Enc
         ids = list(tokenizer(text, verbose=False)["input_ids"])
         return ids if end is None or ids[-1:] == [end] else [*ids, end]
 
-    chosen, rejected = (whole(prompt + response) for response in responses)
+    chosen, rejected = (whole((prompt or "") + response) for response in responses)
+    if prompt is None:
+        return chosen[: _common(chosen, rejected)], (chosen, rejected)
     return list(tokenizer(prompt, verbose=False)["input_ids"]), (chosen, rejected)
 
 
@@ -251,7 +231,7 @@ def _cut(
     shared = _common(*sequences)
     prompt_length = _common(sequences[0][:shared], border)
     if prompt_length == 0:
-        raise _BadRow("prompt and responses share no token from which the first response token could be predicted")
+        raise BadRow("prompt and responses share no token from which the first response token could be predicted")
     cut = ["prompt"] if prompt_length > max_prompt_length else []
     if cut:
         head = 1 if sequences[0][0] == bos and max_prompt_length > 1 else 0
@@ -261,11 +241,11 @@ def _cut(
     cut += ["response"] * sum(len(sequence) > max_length for sequence in sequences)
     chosen, rejected = (sequence[:max_length] for sequence in sequences)
     if chosen == rejected:
-        raise _BadRow(f"the responses are equal within max_length={max_length} tokens")
+        raise BadRow(f"the responses are equal within max_length={max_length} tokens")
     try:
         pair = Pair(tuple(chosen[:shared]), tuple(chosen[shared:]), tuple(rejected[shared:]), prompt_length)
     except InputError as error:
-        raise _BadRow(str(error)) from None
+        raise BadRow(str(error)) from None
     return pair, cut
 
 
@@ -273,7 +253,7 @@ def _without(sequence: list[int], start: int, count: int) -> list[int]:
     return sequence[:start] + sequence[start + count :]
 
 
-def _common(first: Sequence[int], second: Sequence[int]) -> int:
+def _common(first: Sequence[Any], second: Sequence[Any]) -> int:
     """Return the length of the longest common prefix."""
     length = min(len(first), len(second))
     return next((i for i in range(length) if first[i] != second[i]), length)

@@ -1,4 +1,4 @@
-"""Figures of the controlled experiment: a result in, axes out; the only importer of matplotlib in this package."""
+"""Figures of the controlled experiment: a result in, axes out; only here and in `run_plots` is matplotlib imported."""
 
 __all__ = ["kl_against_regularizer", "kl_against_strength", "training_curves", "win_rate_against_kl",
            "win_rate_against_strength"]  # fmt: skip

@@ -1,12 +1,15 @@
 """Pairs: tokenised whole, cut by the stated rule, and every row that cannot be used refused with number and reason."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 from tiny_models import tiny_tokenizer
 
 from gpo_full.pairs import Pair, read_pairs
@@ -210,3 +213,117 @@ def test_a_dataset_is_read_like_a_list() -> None:
 def test_a_pair_that_breaks_its_own_rules_cannot_be_made(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         Pair(**wrong)
+
+
+def conversation(*texts: str) -> list[dict[str, str]]:
+    return [{"role": role, "content": text} for role, text in zip(("user", "assistant") * 9, texts, strict=False)]
+
+
+def test_the_implicit_prompt_is_the_longest_common_prefix_in_tokens() -> None:
+    """ "cats" and "cat" share three letters, but the tokens after "the" differ or not as the whole texts say."""
+    pair = one({"chosen": "the cat sat on the mat", "rejected": "the cat ran"})
+    first, second = [*ids("the cat sat on the mat"), 2], [*ids("the cat ran"), 2]
+    shared = next(i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
+    assert shared >= len(ids("the cat"))
+    assert (list(pair.prefix), pair.prompt_length) == (first[:shared], shared)
+    assert (list(pair.chosen), list(pair.rejected)) == (first[shared:], second[shared:])
+
+
+def test_the_implicit_prompt_of_conversations_is_whole_messages() -> None:
+    start = ("the cat", "sat", "the dog")
+    row = {"chosen": conversation(*start, "sat on the mat"), "rejected": conversation(*start, "sat on a mat", "and")}
+    explicit = {"prompt": conversation(*start), "chosen": row["chosen"][3:], "rejected": row["rejected"][3:]}
+    assert one(row) == one(explicit)
+
+
+@pytest.mark.parametrize(("row", "reason"), [
+    ({"chosen": "the", "rejected": "a"}, "share no token"),
+    ({"chosen": "<s>the", "rejected": "<s>a"}, "without a prompt, chosen and rejected must begin alike"),
+    ({"chosen": conversation("a"), "rejected": conversation("b")}, "must begin alike"),
+    ({"chosen": conversation("a"), "rejected": conversation("a", "b")}, "is the beginning of the other"),
+    ({"chosen": conversation("a"), "rejected": "a"}, "must be all texts or all lists"),
+    ({"promt": "the", "chosen": "the cat", "rejected": "the dog"}, "key 'prompt' is missing; did you mean 'promt'"),
+])  # fmt: skip
+def test_an_implicit_prompt_that_is_none_is_a_bad_row(row: dict[str, Any], reason: str) -> None:
+    assert reason in str(outcome(row))
+
+
+def write_csv(path: Path, header: str, *rows: bytes, start: bytes = b"") -> Path:
+    return write(path, start + header.encode(), *rows)
+
+
+def test_a_csv_is_read_like_a_list(tmp_path: Path) -> None:
+    import csv
+
+    path = tmp_path / "pairs.CSV"
+    rows = [GOOD, {**GOOD, "prompt": 'the "cat",\nand the dog'}]
+    with path.open("w", encoding="utf-8-sig", newline="") as file:  # as spreadsheets write it
+        writer = csv.DictWriter(file, ["id", "rejected", "chosen", "prompt"])
+        writer.writeheader()
+        writer.writerows({"id": number, **row} for number, row in enumerate(rows))
+    limit = csv.field_size_limit()
+    assert read_pairs(path, TOKENIZER) == read_pairs(rows, TOKENIZER)
+    assert csv.field_size_limit() == limit
+
+
+BAD_CSV = {
+    "fields": (b"the,cat", "has 2 fields, the header 3"),
+    "empty": (b"the,,dog", "'chosen' is empty"),
+    "not UTF-8": (b"the,\xff,dog", "not UTF-8"),
+    "quotes": (b'the,"cat"s,dog', "not CSV"),
+    "huge": (b"the,%b,dog" % (b"a" * 1_000_001), "more than 1000000 characters"),
+    "larger": (b"the,%b,dog" % (b"a" * 2_000_000), "not CSV (field larger than field limit (1000001))"),
+    "conversation": (b"\"[{'role': 'user'}]\",\"[{'role': 'a'}]\",\"[{'content': 'b'}]\"", "conversations written as texts"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CSV)
+def test_a_bad_row_of_a_csv_is_named_with_number_and_reason(name: str, tmp_path: Path) -> None:
+    row, reason = BAD_CSV[name]
+    path = write_csv(tmp_path / "pairs.csv", "prompt,chosen,rejected", b"the, cat, dog", b"", row, b"the, dog, cat")
+    with pytest.raises(InputError) as caught:
+        read_pairs(path, TOKENIZER)
+    assert str(caught.value).startswith(f"{path}: row 3: ")
+    assert reason in str(caught.value)
+    pairs, summary = read_pairs(path, TOKENIZER, bad_rows="skip")
+    assert (len(pairs), summary.rows) == (2, 3)
+
+
+@pytest.mark.parametrize(("header", "reason"), [
+    ("prompt,chosen", "column 'rejected' is missing"),
+    ("promt,chosen,rejected", "column 'prompt' is missing; did you mean 'promt'"),
+    ("prompt,chosen,rejected,chosen", "column 'chosen' appears twice"),
+    ('prompt,"chosen"x,rejected', "header: not CSV"),
+    ("", "column 'chosen' is missing"),
+])  # fmt: skip
+def test_a_table_without_its_columns_is_refused_even_when_skipping(header: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"pairs.csv: {reason}"):
+        read_pairs(write_csv(tmp_path / "pairs.csv", header, b"a,b,c"), TOKENIZER, bad_rows="skip")
+
+
+def test_parquet_is_read_like_a_list(tmp_path: Path) -> None:
+    talk = {"prompt": conversation("the cat"), "chosen": conversation("sat"), "rejected": conversation("ran")}
+    for rows in ([GOOD, {**GOOD, "prompt": "the dog"}] * 600, [talk]):
+        table = pyarrow.Table.from_pylist([{"id": number, **row} for number, row in enumerate(rows)])
+        parquet.write_table(table, tmp_path / "pairs.parquet")
+        assert read_pairs(tmp_path / "pairs.parquet", TOKENIZER) == read_pairs(rows, TOKENIZER)
+
+
+def test_parquet_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist([GOOD, {**GOOD, "chosen": None}]), path)
+    with pytest.raises(InputError, match="row 2: 'chosen' must be a text or a list of messages, not NoneType"):
+        read_pairs(path, TOKENIZER)
+    parquet.write_table(pyarrow.Table.from_pylist([{"prompt": "a", "chosen": "b"}]), path)
+    with pytest.raises(InputError, match="column 'rejected' is missing"):
+        read_pairs(path, TOKENIZER)
+    path.write_bytes(b"no parquet")
+    with pytest.raises(InputError, match="is not Parquet that can be read"):
+        read_pairs(path, TOKENIZER)
+
+
+def test_parquet_without_its_reader_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    path = write(tmp_path / "pairs.parquet", b"PAR1")
+    with pytest.raises(InputError, match="is Parquet, which needs pyarrow: pip install pyarrow"):
+        read_pairs(path, TOKENIZER)

@@ -1,0 +1,94 @@
+"""`gpo diagnose`: what the theory says is happening in a training run, ours or TRL's, from its metrics."""
+
+__all__ = ["EXAMPLE", "add_arguments", "run"]
+
+import argparse
+from typing import TYPE_CHECKING
+
+from gpo_theory.errors import InputError
+
+if TYPE_CHECKING:
+    from gpo_full.diagnosis import Diagnosis
+    from gpo_full.run_log import RunLog
+    from gpo_theory.loss import Loss
+
+EXAMPLE = "gpo diagnose checkpoint-500/trainer_state.json --loss dpo --beta 0.1"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `gpo diagnose`."""
+    add = parser.add_argument
+    add("run", metavar="RUN", help="folder of gpo train, or TRL's trainer_state.json or a folder that holds it")
+    add("--loss", metavar="LOSS", help="what a run minimised that does not record it (TRL's): name, alias or formula")
+    add("--param", action="append", default=[], metavar="NAME=VALUE", help="value of a parameter of --loss; repeatable")
+    add("--beta", type=float, help="beta of a run that does not record it, above 0")
+    add("--plot", metavar="FILE", help="also draw loss, margin and log-ratios (.png, .svg or .pdf)")
+    add("--json", action="store_true", help="print JSON for machines")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read the run, apply the rules, print what was found."""
+    from gpo_full.diagnosis import diagnose
+    from gpo_full.output import print_json
+    from gpo_full.run_log import read_run
+
+    log = read_run(args.run)
+    found = diagnose(log, _loss(args, log), args.beta)
+    if args.plot is not None:
+        _plot(found, args.plot)
+    if args.json:
+        print_json(found.as_dict())
+    else:
+        _print(found, args.loss or str(log.settings.get("loss")))
+    return 0
+
+
+def _loss(args: argparse.Namespace, log: "RunLog") -> "Loss | None":
+    from gpo_full.commands.analyze import read_parameters
+    from gpo_theory import find_loss
+    from gpo_theory.matching import AVERAGED
+
+    if args.loss is None:
+        if args.param:
+            raise InputError("--param is for --loss, which is not given")
+        return None
+    if log.source == "trl" and args.loss in AVERAGED:
+        raise InputError(f"TRL logs the summed margin, and {args.loss} is a function of the length-averaged one: "
+                         "without --loss, the other rules apply")  # fmt: skip
+    return find_loss(args.loss, read_parameters(args.param))
+
+
+def _plot(found: "Diagnosis", path: str) -> None:
+    from gpo_full.files import atomic_file
+    from gpo_full.run_plots import run_curves
+    from gpo_theory.plots import save
+
+    figure = run_curves(found)
+    try:
+        with atomic_file(path) as temporary:
+            save(figure, temporary)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--plot {path!r} cannot be written: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _print(found: "Diagnosis", given: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from gpo_theory.matching import convention
+
+    console = Console(markup=False, highlight=False)
+    loss = f"loss {found.loss.name}" if found.loss else "loss not known"
+    beta = f"beta {found.beta:g}" if found.beta else "beta not known"
+    console.print(f"{found.log.run} ({found.log.source}): {loss}, {beta}, {len(found.log)} logs", soft_wrap=True)
+    note = convention(given)
+    if note:
+        console.print(f"convention: {note}")
+    for finding in found.findings:
+        console.print(Text.assemble((finding.id, "bold"), f" ({finding.number:.4g}): {finding.because}"))
+        console.print(Text(f"  limits: {finding.limits}", style="dim"))
+    if not found.findings:
+        console.print("nothing found")
+    console.print(f"looked at: {', '.join(found.looked_at)}")
+    for name, reason in found.not_looked_at.items():
+        console.print(f"not looked at: {name}: {reason}")

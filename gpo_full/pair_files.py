@@ -1,0 +1,157 @@
+"""Files of preference pairs, JSONL, CSV or Parquet by their suffix: numbered rows, or why one cannot be read."""
+
+__all__ = ["BadRow", "read_rows"]
+
+import csv
+import importlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from gpo_theory.errors import InputError, nearest
+
+KEYS = ("prompt", "chosen", "rejected")
+REQUIRED = ("chosen", "rejected")
+# A longer text is a broken file, not a preference: no context window holds it.
+MAX_CHARACTERS = 1_000_000
+# How a conversation looks that was written into a table of texts.
+CONVERSATION = re.compile(r"""\s*\[\s*\{\s*["'](role|content)["']\s*:""")
+
+Rows = Iterator[tuple[int, Any]]
+
+
+class BadRow(Exception):
+    """Why a row cannot be used."""
+
+
+def read_rows(path: str | Path) -> Rows:
+    """Yield the number of each row, from 1, and its value, or a BadRow that says why there is none.
+
+    By its suffix the file is CSV (`.csv`: UTF-8, a header, rows numbered below it), Parquet (`.parquet`, which needs
+    pyarrow), or else JSONL (UTF-8, one object per line, blank lines numbered but not yielded). A table without a
+    column that is needed, and a file that cannot be opened, raise InputError.
+    """
+    suffix = Path(path).suffix.lower()
+    try:
+        yield from READERS.get(suffix, _json_lines)(Path(path))
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
+
+
+def _json_lines(path: Path) -> Rows:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield number, _value_or_reason(line.rstrip(b"\r\n"))
+
+
+def _value_or_reason(line: bytes) -> Any:
+    try:
+        return _parse(line)
+    except BadRow as reason:
+        return reason
+
+
+def _parse(line: bytes) -> Any:
+    if line.startswith(b"\xef\xbb\xbf"):
+        raise BadRow("begins with a byte order mark; save the file as UTF-8 without one")
+    try:
+        return json.loads(line.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        raise BadRow(f"not UTF-8 (byte {error.start + 1} of the line)") from None
+    except json.JSONDecodeError as error:
+        raise BadRow(f"not JSON ({error.msg}, column {error.colno})") from None
+    except (RecursionError, ValueError) as error:
+        raise BadRow(f"not JSON that can be read ({type(error).__name__})") from None
+
+
+def _unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(items)
+    if len(row) < len(items):
+        raise BadRow(f"key {_twice([key for key, _ in items])!r} appears twice")
+    return row
+
+
+def _twice(names: Sequence[str]) -> str | None:
+    return next((name for name, count in Counter(names).items() if count > 1), None)
+
+
+def _no_constant(text: str) -> None:
+    raise BadRow(f"not JSON ({text})")
+
+
+def _csv(path: Path) -> Rows:
+    before = csv.field_size_limit(MAX_CHARACTERS + 1)
+    try:
+        # Spreadsheets begin a file with a byte order mark; bytes that are no UTF-8 are found per row.
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = _fields(reader)
+            if isinstance(header, BadRow):
+                raise InputError(f"{path}: header: {header}")
+            _check_columns(path, header or [])
+            number = 0
+            while (fields := _fields(reader)) is not None:
+                number += 1
+                if fields != []:
+                    yield number, _labelled(header or [], fields)
+    finally:
+        csv.field_size_limit(before)
+
+
+def _fields(reader: Any) -> "list[str] | BadRow | None":
+    """Return the next row's fields, why there are none, or None at the end of the file."""
+    try:
+        fields: list[str] = next(reader)
+    except StopIteration:
+        return None
+    except csv.Error as error:
+        return BadRow(f"not CSV ({error})")
+    try:
+        "".join(fields).encode("utf-8")
+    except UnicodeEncodeError:
+        return BadRow("not UTF-8")
+    return fields
+
+
+def _labelled(header: list[str], fields: "list[str] | BadRow") -> Any:
+    if isinstance(fields, BadRow):
+        return fields
+    if len(fields) != len(header):
+        return BadRow(f"has {len(fields)} fields, the header {len(header)}")
+    row = {name: field for name, field in zip(header, fields, strict=True) if name in KEYS}
+    if all(map(CONVERSATION.match, row.values())):
+        return BadRow("holds conversations written as texts; JSONL and Parquet hold lists of messages")
+    return row
+
+
+def _parquet(path: Path) -> Rows:
+    try:
+        pyarrow, parquet = map(importlib.import_module, ("pyarrow", "pyarrow.parquet"))
+    except ModuleNotFoundError:
+        raise InputError(f"{str(path)!r} is Parquet, which needs pyarrow (extra: lm)") from None
+    try:
+        with parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            _check_columns(path, names)
+            batches = file.iter_batches(1024, columns=[name for name in KEYS if name in names])
+            yield from enumerate((row for batch in batches for row in batch.to_pylist()), 1)
+    except pyarrow.ArrowException as error:
+        raise InputError(f"{str(path)!r} is not Parquet that can be read: {str(error).splitlines()[0]}") from None
+
+
+def _check_columns(path: Path, names: Sequence[str]) -> None:
+    """Refuse a table without responses, with a column twice, or whose prompt is only misspelt."""
+    again = _twice(names)
+    if again is not None:
+        raise InputError(f"{path}: column {again!r} appears twice")
+    for name in KEYS:
+        near = nearest(name, names)
+        if name not in names and (name in REQUIRED or near):
+            raise InputError(f"{path}: column {name!r} is missing{near}")
+
+
+READERS = {".csv": _csv, ".parquet": _parquet}
