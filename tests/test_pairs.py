@@ -325,5 +325,5 @@ def test_parquet_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
 def test_parquet_without_its_reader_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     path = write(tmp_path / "pairs.parquet", b"PAR1")
-    with pytest.raises(InputError, match="is Parquet, which needs pyarrow: pip install pyarrow"):
+    with pytest.raises(InputError, match=r"is Parquet, which needs pyarrow \(extra: lm\)"):
         read_pairs(path, TOKENIZER)
