@@ -88,10 +88,10 @@ def describe(loss: Loss) -> dict[str, Any]:
             "reference": loss.reference}  # fmt: skip
 
 
-def analyze(loss: Loss, seconds: float = 20.0) -> Analysis:
+def analyze(loss: Loss, seconds: float = 40.0) -> Analysis:
     """Derive and prove everything about a loss; raises DomainError with a point where f is undefined.
 
-    What is not decided within `seconds` of CPU time is unknown, and says so.
+    What is not decided within `seconds` of CPU time, or in the memory there is, is unknown, and says so.
 
     >>> from gpo_theory.catalogue import LOSSES
     >>> analyze(LOSSES["savage"]).claims["bayes_consistent"].verdict.value
@@ -122,11 +122,10 @@ def _analysis(loss: Loss, seconds: float) -> Analysis:
 def _in_time(derive: Callable[[], T], otherwise: T) -> T:
     try:
         return derive()
-    except OutOfTimeError:
+    except (OutOfTimeError, MemoryError):
         return otherwise
 
 
-@lru_cache(maxsize=512)
 def _claims(f: Expr) -> Mapping[str, Certificate]:
     """Attempt every claim in the order in which one rests on another; print none that the check did not accept."""
     known: dict[str, Certificate] = {}
@@ -145,7 +144,7 @@ def _claims(f: Expr) -> Mapping[str, Certificate]:
         "bayes_consistent": lambda: bayes_consistent(f, known),
     }
     for claim, attempt in steps.items():
-        late = unknown(claim, "the time limit was reached")
+        late = unknown(claim, "the limit on time or memory was reached")
         known[claim] = _in_time(lambda attempt=attempt, claim=claim: _replayed(whole, claim, attempt()), late)  # type: ignore[misc]
         if claim == "total" and known[claim].verdict is not Verdict.PROVED:
             reason = "f is not shown to be defined on all of R"

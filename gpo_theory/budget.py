@@ -1,6 +1,6 @@
-"""A limit on computing time: past it the answer is UNKNOWN with what was proved so far, never a hang."""
+"""Limits on computing time and memory: past them the answer is UNKNOWN with what was proved so far, never a hang."""
 
-__all__ = ["OutOfTimeError", "limited", "spend"]
+__all__ = ["OutOfTimeError", "cap_memory", "limited", "spend"]
 
 import time
 from collections.abc import Iterator
@@ -28,3 +28,13 @@ def spend() -> None:
     """Raise OutOfTimeError once the limit is reached; called wherever work can grow with the formula."""
     if time.thread_time() > _deadline.get():
         raise OutOfTimeError
+
+
+def cap_memory(gigabytes: float = 6.0) -> None:
+    """Let this process have so much memory and no more: what needs more ends in MemoryError, which is UNKNOWN."""
+    import resource
+
+    wanted = int(gigabytes * 2**30)
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if soft == resource.RLIM_INFINITY or soft > wanted:
+        resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))

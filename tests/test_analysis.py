@@ -135,3 +135,17 @@ def test_a_hostile_name_is_escaped_in_html() -> None:
 def test_a_formula_that_takes_too_long_is_unknown_not_an_error() -> None:
     found = analyze(parse("log(1+exp(-x))**7*sigmoid(3*x)**5+softplus(2*x-1)*tanh(x)**3"), seconds=0.2).as_dict()
     check_shape(found)
+
+
+def test_what_needs_more_memory_than_there_is_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One claim that runs out of memory leaves the others as they are."""
+    import gpo_theory.analysis as module
+
+    def exhausted(*_: object) -> object:
+        raise MemoryError
+
+    monkeypatch.setattr(module, "smooth", exhausted)
+    claims = analyze(parse("log(1+exp(-x)) + x**2/977")).as_dict()["claims"]
+    assert claims["smooth"]["verdict"] == "unknown"
+    assert "memory" in claims["smooth"]["because"]
+    assert claims["convex"]["verdict"] == "proved"
