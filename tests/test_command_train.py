@@ -1,14 +1,18 @@
 """`gpo train`: from a folder and a file to a trained folder, and one clear line for whatever cannot be done."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_models import tiny_model, tiny_tokenizer
 
 from gpo_full.cli import main
@@ -107,8 +111,6 @@ def test_the_folder_of_an_adapter_loads(
 
 def test_resume_ends_where_a_straight_run_ends(model: Path, data: Path, tmp_path: Path,
                                                capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
-    from safetensors.torch import load_file
-
     save = ["--set", "save_steps=2"]
     for name in ("straight", "broken"):
         assert gpo(*arguments(model, data, tmp_path / name), *save) == 0
@@ -225,7 +227,7 @@ def test_a_folder_that_is_no_model(data: Path, tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_that_diverges_exits_with_5(
+def test_spec_11_a_run_that_diverges_exits_with_5(
     model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gpo_full.trainer import GPOTrainer
@@ -234,15 +236,141 @@ def test_a_run_that_diverges_exits_with_5(
 
     def broken(self: GPOTrainer, *rest: Any) -> None:
         refer(self, *rest)
-        self.train_dataset.reference[4, 0] = torch.nan
+        self.train_dataset.reference[:, 0] = torch.nan
 
     monkeypatch.setattr(GPOTrainer, "_refer", broken)
     assert gpo(*arguments(model, data, tmp_path / "run")) == 5
     err = capsys.readouterr().err
-    assert "stopped in step" in err
-    assert "not finite: loss, margin" in err
+    assert "stopped after step 2: not finite: loss, margin" in err
+    assert "the third step in a row; the batch is in" in err
+    assert json.loads((tmp_path / "run" / "non_finite_batch.json").read_text())["step"] == 3
     assert not (tmp_path / "run" / "model.safetensors").exists()
-    assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == ""
+
+
+def straight_weights(model: Path, data: Path, tmp_path: Path, *rest: str) -> dict[str, torch.Tensor]:
+    assert gpo(*arguments(model, data, tmp_path / "straight"), *rest) == 0
+    return load_file(tmp_path / "straight" / "model.safetensors")
+
+
+def in_batch(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[], None]) -> None:
+    """Do something within a batch, counted from 1."""
+    from gpo_full.trainer import GPOTrainer
+
+    compute, count = GPOTrainer.compute_loss, 0
+
+    def acting(self: GPOTrainer, *rest: Any, **named: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == number:
+            action()
+        return compute(self, *rest, **named)
+
+    monkeypatch.setattr(GPOTrainer, "compute_loss", acting)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_spec_16_a_signal_exits_with_its_code_and_resume_goes_on(
+    number: int, code: int, model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    expected = straight_weights(model, data, tmp_path)
+    handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    output = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        in_batch(patch, 2, lambda: os.kill(os.getpid(), number))
+        assert gpo(*arguments(model, data, output)) == code
+    name = signal.Signals(number).name
+    assert f"stopped by {name} after step 2, which is saved; --resume goes on from there" in capsys.readouterr().err
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == handlers
+    assert not list(output.glob(".*"))
+    assert gpo(*arguments(model, data, output), "--resume") == 0
+    assert "resuming from checkpoint-2" in capsys.readouterr().err
+    found = load_file(output / "model.safetensors")
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_spec_04_resume_without_a_whole_checkpoint_exits_with_4(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    assert gpo(*arguments(model, data, output), "--set", "save_steps=2") == 0
+    (output / "config.json").unlink()
+    for step in (2, 4):
+        path = output / f"checkpoint-{step}" / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    before = (output / "metrics.jsonl").read_bytes()
+    capsys.readouterr()
+    assert gpo(*arguments(model, data, output), "--set", "save_steps=2", "--resume") == 4
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "gpo train: checkpoint-4 is damaged: 'model.safetensors' is not what was saved; going back to the one before",
+        "gpo train: checkpoint-2 is damaged: 'model.safetensors' is not what was saved; going back to the one before",
+        f"gpo train: none of the 2 checkpoints in {str(output)!r} is whole"]  # fmt: skip
+    assert (output / "metrics.jsonl").read_bytes() == before
+
+
+def test_spec_06_a_full_disk_exits_with_1_and_the_checkpoint_before_is_resumed(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpo_full import checkpoint
+
+    def full(path: Path, *rest: Any) -> int:
+        if "checkpoint-4" in str(path):
+            raise OSError(28, "No space left on device")
+        return os.open(path, *rest)
+
+    save = ["--set", "save_steps=2"]
+    expected = straight_weights(model, data, tmp_path, *save)
+    output = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "FILES", checkpoint.Files(open=full))
+        assert gpo(*arguments(model, data, output), *save) == 1
+    err = capsys.readouterr().err
+    assert "checkpoint-4 could not be saved: [Errno 28] No space left on device; the checkpoints before" in err
+    assert checkpoint.verify(output / "checkpoint-2").step == 2
+    assert not (output / "checkpoint-4").exists()
+    assert gpo(*arguments(model, data, output), *save, "--resume") == 0
+    found = load_file(output / "model.safetensors")
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_spec_07_the_second_command_on_a_folder_is_refused(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from gpo_full.checkpoint import sole_writer
+
+    output = tmp_path / "run"
+    assert gpo(*arguments(model, data, output)) == 0
+    (output / "config.json").unlink()
+    capsys.readouterr()
+    before = (output / "run.json").read_bytes()
+    with sole_writer(output):
+        assert "another run is writing into" in refused(capsys, *arguments(model, data, output), "--resume")
+    assert (output / "run.json").read_bytes() == before
+
+
+def test_spec_08_an_allowed_change_is_made_and_recorded(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, save = tmp_path / "run", ["--set", "save_steps=2"]
+    assert gpo(*arguments(model, data, output), *save) == 0
+    for path in (output / "config.json", *output.glob("checkpoint-4/*")):
+        path.unlink()
+    changed = [*arguments(model, data, output, learning_rate=5e-3, loss="hinge"), *save, "--resume"]
+    capsys.readouterr()
+    line = refused(capsys, *changed, "--allow-change", "loss")
+    assert "learning_rate: 0.001 -> 0.005" in line
+    assert "loss:" not in line
+    assert "did you mean 'learning_rate'" in refused(capsys, *changed, "--allow-change", "learning_rat")
+    assert gpo(*changed, "--allow-change", "loss", "--allow-change", "learning_rate") == 0
+    (event,) = [json.loads(text) for text in (output / "events.jsonl").read_text().splitlines()]
+    assert event == {"step": 2, "event": "resumed with changes",
+                     "changes": {"learning_rate": [0.001, 0.005], "loss": ["dpo", "hinge"]}}  # fmt: skip
+    assert json.loads((output / "run.json").read_text())["learning_rate"] == 5e-3
+    capsys.readouterr()
+    new = [*arguments(model, data, tmp_path / "new"), "--allow-change", "loss"]
+    assert "--allow-change loss is for --resume" in refused(capsys, *new)
 
 
 def test_help_is_quick_and_the_command_runs_as_a_program() -> None:

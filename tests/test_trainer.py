@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-from oracle import TRUTHS
+from oracle import TRUTHS, evaluate
+from safetensors.torch import load_file
 from test_log_probabilities import some_pairs
 from test_reference_store import Passes
 from tiny_models import tiny_model, tiny_tokenizer
+from transformers import TrainerCallback
 from two_sequences import response_sums
 
 from gpo_full import GPOConfig, GPOTrainer
+from gpo_full.checkpoint import DamagedCheckpoint, FolderInUse, NoGoodCheckpoint
 from gpo_full.metrics import NonFiniteLoss
 from gpo_full.pairs import Pair
 from gpo_theory import LOSSES, InputError
@@ -53,9 +56,10 @@ def step0(made: GPOTrainer) -> float:
 
 @pytest.mark.parametrize("name", list(LOSSES))
 def test_step_0_loss_is_f_of_0_in_float64(name: str, tmp_path: Path) -> None:
-    # Default parameters; TRUTHS holds each f written out by hand in mpmath.
+    # Default parameters; TRUTHS holds each f written out by hand in mpmath, and mpmath reads the formula of the others.
     made = trainer(tmp_path, tiny_model(dtype=torch.float64), loss=name, beta=1.0)
-    assert step0(made) == pytest.approx(float(TRUTHS[name].f(0)), abs=1e-6)
+    truth = TRUTHS[name].f(0) if name in TRUTHS else evaluate(str(LOSSES[name].f), 0)
+    assert step0(made) == pytest.approx(float(truth), abs=1e-6)
 
 
 @PEFT
@@ -312,19 +316,217 @@ def test_the_same_seed_twice_is_bitwise_equal_and_another_is_not(tmp_path: Path)
     assert not torch.equal(found[0], found[2])
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_logged(tmp_path: Path) -> None:
+def events(folder: Path, run: str = "run") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / run / "events.jsonl").read_text().splitlines()]
+
+
+def moments(made: GPOTrainer) -> list[torch.Tensor]:
+    return [value.clone() for state in made.optimizer.state_dict()["state"].values() for value in state.values()]
+
+
+class Spoiled(TrainerCallback):
+    """Weights, moments and rows around each step, of which some get a gradient that is not finite."""
+
+    def __init__(self, made: GPOTrainer, steps: tuple[int, ...] = (), value: float = math.inf) -> None:
+        self.weights, self.moments, self.rows = [weights(made.model)], [], {}
+        self.made, self.step, compute = made, 1, made.compute_loss
+
+        def watched(model: Any, inputs: dict[str, torch.Tensor], *rest: Any, **named: Any) -> torch.Tensor:
+            self.rows[self.step] = self.rows.get(self.step, []) + inputs["row"].tolist()
+            return compute(model, inputs, *rest, **named)
+
+        def spoil(gradient: torch.Tensor) -> torch.Tensor:
+            return gradient * value if self.step in steps else gradient
+
+        made.compute_loss = watched
+        next(made.model.parameters()).register_hook(spoil)
+        made.add_callback(self)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.step += 1
+        self.weights.append(weights(self.made.model))
+        self.moments.append(moments(self.made))
+
+
+def test_spec_11_three_losses_that_are_not_finite_stop_the_run_with_the_batch(tmp_path: Path) -> None:
     made = trainer(tmp_path, tiny_model(), max_steps=5, save_strategy="steps", save_steps=1)
     made.train_dataset.reference[:, 0] = math.nan
+    watch, before = Spoiled(made), weights(made.model)
     with pytest.raises(NonFiniteLoss, match="not finite: loss"):
         made.train()
     assert objects(tmp_path) == []
-    assert not list((tmp_path / "run").glob("checkpoint-*"))
-    rare = trainer(tmp_path, tiny_model(), run="rare", max_steps=5, logging_steps=5, save_steps=2,
-                   save_strategy="steps")  # fmt: skip
-    rare.train_dataset.reference[:, 0] = math.nan
-    with pytest.raises(NonFiniteLoss):  # at the save of step 2, before the log of step 5
-        rare.train()
-    assert not list((tmp_path / "rare").glob("checkpoint-*"))
+    assert made.state.log_history == []
+    assert torch.equal(weights(made.model), before)
+    # The steps that came to nothing are saved as what they are: the weights as they were.
+    for step in (1, 2):
+        saved = load_file(tmp_path / "run" / f"checkpoint-{step}" / "model.safetensors")
+        assert all(torch.equal(value, made.model.state_dict()[name]) for name, value in saved.items())
+    assert [found["step"] for found in events(tmp_path)] == [1, 2, 3]
+    batch = json.loads((tmp_path / "run" / "non_finite_batch.json").read_text())
+    assert batch["step"] == 3
+    assert [pair["row"] for pair in batch["pairs"]] == watch.rows[3]
+    for pair in batch["pairs"]:
+        assert (pair["loss"], pair["reference"][0]) == ("nan", "nan")
+        assert tuple(pair["chosen"]) == PAIRS[pair["row"]].chosen
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_spec_11_a_loss_that_is_not_finite_is_not_applied_not_averaged_and_said(
+    value: float, pieces: int, tmp_path: Path
+) -> None:
+    # Row 10 is in the second of the epoch's three steps, which have 4, 4 and 3 pairs.
+    made, watch = spoiled_row(tmp_path, value, pieces, 1)
+    output = made.train()
+    (found,) = events(tmp_path, "every-1")
+    assert (found["step"], found["rows"]) == (2, watch.rows[2])
+    assert found["rows_with_loss_not_finite"] == [10]
+    assert {"loss", "margin"} <= {*found["quantities"]}
+    assert torch.equal(watch.weights[2], watch.weights[1])
+    assert all(map(torch.equal, watch.moments[1], watch.moments[0]))
+    assert not torch.equal(watch.weights[1], watch.weights[0])
+    assert not torch.equal(watch.weights[3], watch.weights[2])
+    assert {float(state["step"]) for state in made.optimizer.state_dict()["state"].values()} == {2.0}
+    first, last = objects(tmp_path, "every-1")
+    assert (first["step"], last["step"]) == (1, 3)
+    assert output.training_loss == pytest.approx((first["loss"] + last["loss"]) / 2, rel=1e-5)
+    spoiled_row(tmp_path, value, pieces, 3)[0].train()
+    (whole,) = objects(tmp_path, "every-3")
+    assert whole["loss"] == pytest.approx((4 * first["loss"] + 3 * last["loss"]) / 7, rel=1e-12)
+    assert whole["grad_norm"] == pytest.approx((first["grad_norm"] + last["grad_norm"]) / 2, rel=1e-12)
+    assert whole["tokens"] == sum(PAIRS[row].size for row in watch.rows[1] + watch.rows[3])
+
+
+def spoiled_row(tmp_path: Path, value: float, pieces: int, interval: int) -> tuple[GPOTrainer, Spoiled]:
+    made = trainer(tmp_path, tiny_model(), run=f"every-{interval}", max_steps=3, learning_rate=1e-2, loss="squared",
+                   gradient_accumulation_steps=pieces, per_device_train_batch_size=4 // pieces,
+                   logging_steps=interval)  # fmt: skip
+    made.train_dataset.reference[10, 0] = value
+    return made, Spoiled(made)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_spec_12_a_gradient_that_is_not_finite_is_the_same(value: float, tmp_path: Path) -> None:
+    made = trainer(tmp_path, tiny_model(), max_steps=4, save_strategy="steps", save_steps=4)
+    watch = Spoiled(made, (2, 3), value)
+    made.train()
+    assert [(found["step"], found["quantities"], found["rows"], found["rows_with_loss_not_finite"])
+            for found in events(tmp_path)] == [(step, ["gradient"], watch.rows[step], []) for step in (2, 3)]  # fmt: skip
+    assert torch.equal(watch.weights[1], watch.weights[3])
+    assert all(map(torch.equal, watch.moments[0], watch.moments[2]))
+    assert not torch.equal(watch.weights[4], watch.weights[3])
+    assert [found["step"] for found in objects(tmp_path)] == [1, 4]  # nothing is said of steps 2 and 3 but the event
+    assert all(math.isfinite(value) for found in objects(tmp_path) for value in found.values())
+    stopped = trainer(tmp_path, tiny_model(), run="stopped", max_steps=4)
+    Spoiled(stopped, (2, 3, 4), value)
+    with pytest.raises(NonFiniteLoss, match="not finite: gradient, the third step in a row"):
+        stopped.train()
+    assert (tmp_path / "stopped" / "non_finite_batch.json").exists()
+
+
+def test_spec_11_a_resume_goes_on_counting(tmp_path: Path) -> None:
+    """Two steps that come to nothing, a resume, and the third: the run ends as the straight one does."""
+    saving = {"max_steps": 5, "save_strategy": "steps", "save_steps": 1, "logging_steps": 5}
+    for run in ("straight", "broken"):
+        made = trainer(tmp_path, tiny_model(), run=run, **saving)
+        Spoiled(made, (2, 3, 4))
+        with pytest.raises(NonFiniteLoss):
+            made.train()
+    again = trainer(tmp_path, tiny_model(), run="broken", **saving)
+    spoiled = Spoiled(again, (2, 3, 4))
+    spoiled.step = 4
+    with pytest.raises(NonFiniteLoss):
+        again.train(resume_from_checkpoint=True)
+    assert again.state.global_step == 3
+    assert events(tmp_path, "straight") == events(tmp_path, "broken")
+
+
+SAVING = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4}
+
+
+@pytest.mark.parametrize(("name", "options"), [
+    ("learning_rate", {"learning_rate": 2e-3}), ("loss", {"loss": "hinge"}), ("beta", {"beta": 0.2}), ("data", {}),
+    ("world_size", {}), ("reference_weights", {}),
+])  # fmt: skip
+def test_spec_08_a_changed_run_is_refused_by_name_unless_allowed(
+    name: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer(tmp_path, tiny_model(), **SAVING).train()
+    pairs = PAIRS[1:] + PAIRS[:1] if name == "data" else PAIRS
+    changed = trainer(tmp_path, tiny_model(), pairs, **SAVING, **options)
+    if name == "reference_weights":
+        changed.reference_weights = "another"
+    if name == "world_size":
+        record = changed._record
+        monkeypatch.setattr(changed, "_record", lambda: record() | {"world_size": 2})
+    before = weights(changed.model)
+    where = str(tmp_path / "run" / "checkpoint-2")
+    with pytest.raises(InputError, match=rf"checkpoint-2 is of another run: {name}: .* -> [^;]*$"):
+        changed.train(resume_from_checkpoint=where)
+    assert torch.equal(weights(changed.model), before)
+    changed.train(resume_from_checkpoint=where, allow_changes=[name])
+    (found,) = events(tmp_path)
+    assert (found["step"], list(found["changes"])) == (2, [name])
+    assert [entry["step"] for entry in objects(tmp_path)] == [1, 2, 3, 4]
+    if name == "learning_rate":  # linear to zero over four steps, at the new height: it is really used
+        assert [entry["learning_rate"] for entry in objects(tmp_path)] == pytest.approx([1e-3, 0.75e-3, 1e-3, 0.5e-3])
+    with pytest.raises(InputError, match="allow_changes names 'learning_rat', which is no setting; did you mean"):
+        changed.train(resume_from_checkpoint=where, allow_changes=["learning_rat"])
+
+
+def test_spec_08_every_changed_key_is_named(tmp_path: Path) -> None:
+    trainer(tmp_path, tiny_model(), **SAVING).train()
+    changed = trainer(tmp_path, tiny_model(), PAIRS[1:], loss="hinge", learning_rate=1.0, **SAVING)
+    with pytest.raises(InputError, match=r"data: .*; learning_rate: 0.001 -> 1.0; loss: 'logistic' -> 'hinge'$"):
+        changed.train(resume_from_checkpoint=True)
+    with pytest.raises(InputError, match=r"another run: data: .*; loss: "):
+        changed.train(resume_from_checkpoint=True, allow_changes=["learning_rate"])
+
+
+def test_spec_04_no_whole_checkpoint_is_an_error_and_nothing_is_loaded(tmp_path: Path) -> None:
+    trainer(tmp_path, tiny_model(), **SAVING).train()
+    for step in (2, 4):
+        path = tmp_path / "run" / f"checkpoint-{step}" / "resume.safetensors"
+        path.write_bytes(path.read_bytes()[:-1])
+    made = trainer(tmp_path, tiny_model(seed=3), **SAVING)
+    before = weights(made.model)
+    with pytest.raises(NoGoodCheckpoint, match="none of the 2 checkpoints"):
+        made.train(resume_from_checkpoint=True)
+    with pytest.raises(DamagedCheckpoint, match=r"checkpoint-2 is damaged: 'resume.safetensors' is not what was saved"):
+        made.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    assert torch.equal(weights(made.model), before)
+
+
+def test_spec_07_two_trainers_on_one_folder(tmp_path: Path) -> None:
+    first, second = (trainer(tmp_path, tiny_model()) for _ in range(2))
+    with first.writing():
+        with pytest.raises(FolderInUse):
+            second.train()
+        first.train()
+    second.train()
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["metrics.jsonl"]
+
+
+def test_a_model_saved_alone_cannot_be_resumed(tmp_path: Path) -> None:
+    trainer(tmp_path, tiny_model(), save_only_model=True, **SAVING).train()
+    made = trainer(tmp_path, tiny_model(), save_only_model=True, **SAVING)
+    with pytest.raises(InputError, match=r"checkpoint-4 was saved without resume.json"):
+        made.train(resume_from_checkpoint=True)
+
+
+def test_a_resume_behind_the_last_step_takes_no_step_more(tmp_path: Path) -> None:
+    done = trainer(tmp_path, tiny_model(), **SAVING)
+    done.train()
+    again = trainer(tmp_path, tiny_model(), **SAVING)
+    assert again.train(resume_from_checkpoint=True).global_step == 4
+    assert torch.equal(weights(again.model), weights(done.model))
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+    trainer(tmp_path, tiny_model(), **SAVING).train()
+    other = trainer(tmp_path, tiny_model(num_hidden_layers=3), **SAVING)
+    with pytest.raises(DamagedCheckpoint, match=r"weights are not this model's: model\.layers\.2"):
+        other.train(resume_from_checkpoint=True, allow_changes=["reference_weights"])
 
 
 def test_evaluation_during_training_changes_nothing_of_it(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from gpo_full.trainer import GPOTrainer
 
 EXAMPLE = 'gpo train --model MODEL --data pairs.jsonl --loss "max(0,1-x)**2" --beta 0.1 --output run --steps 60'
-NON_FINITE = 5
+CANNOT_SAVE, NO_GOOD_CHECKPOINT, NON_FINITE = 1, 4, 5
 # Flag -> field of GPOConfig.
 FIELDS = {"loss": "loss", "beta": "beta", "learning_rate": "learning_rate", "steps": "max_steps",
           "epochs": "num_train_epochs", "batch_pairs": "per_device_train_batch_size", "max_length": "max_length",
           "margin": "margin", "seed": "seed", "bf16": "bf16", "lora_rank": "lora_rank",
           "last_layers": "train_last_layers", "reference_store": "reference_store"}  # fmt: skip
-# What does not change what is computed.
-UNRECORDED = {"output_dir", "reference_store", "logging_dir", "run_name", "disable_tqdm"}
 RUN_FILE = "run.json"
+# What only the command knows of a run, and what only the trainer knows.
+OF_THE_FILES, OF_THE_TRAINER = {"schema", "model", "eval_data"}, {"reference_weights", "world_size"}
 # The files that make a folder loadable; they are moved into place last.
 COMPLETE = ("config.json", "adapter_config.json")
 
@@ -58,14 +58,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--lora-rank", type=int, help="train adapters of this rank instead of the weights")
     add("--last-layers", type=int, help="train only so many last layers")
     add("--reference-store", metavar="FOLDER", help="where reference log-probabilities are kept (default: the cache)")
-    add("--resume", action="store_true", help="continue the run in FOLDER from its last checkpoint")
+    add("--resume", action="store_true", help="continue the run in FOLDER from its newest whole checkpoint")
+    add("--allow-change", action="append", default=[], metavar="NAME",
+        help="with --resume: a setting that may differ from the run begun (also: data, eval_data, model)")  # fmt: skip
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="any other field of GPOConfig")
     add("--threads", type=int, help="threads of torch (default: torch's choice)")
     add("--json", action="store_true", help="print the result as one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, save, report."""
+    """Train, save, report; after a signal or a failure, what was saved is there to --resume."""
     with _warnings_on_stderr():
         return _run(args)
 
@@ -82,7 +84,9 @@ def _run(args: argparse.Namespace) -> int:
     _check_hub(args.model)
     record = _record(args, config)
     if args.resume:
-        _check_same(output, record)
+        _check_same(output, record, args.allow_change)
+    elif args.allow_change:
+        raise InputError(f"--allow-change {args.allow_change[0]} is for --resume")
     created = not output.exists()
     try:
         trainer = _trainer(args, config)
@@ -95,24 +99,34 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _train(trainer: "GPOTrainer", output: Path, record: dict[str, Any], args: argparse.Namespace) -> int:
+    from gpo_full.checkpoint import CheckpointNotSaved, DamagedCheckpoint
+    from gpo_full.interruption import Interrupted
     from gpo_full.metrics import NonFiniteLoss
 
-    checkpoint = _last_checkpoint(output)
     if args.resume:
-        _check_same(output, record)
-        where = checkpoint.name if checkpoint else "the start: no checkpoint was saved"
-        print(f"gpo train: resuming from {where}", file=sys.stderr)
-    with atomic_file(output / RUN_FILE) as temporary:
-        temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        _check_same(output, record, args.allow_change)
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with trainer.writing():
+            with atomic_file(output / RUN_FILE) as temporary:
+                temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+            trainer.train(resume_from_checkpoint=args.resume or None, allow_changes={*args.allow_change} - OF_THE_FILES)
+            held_out = trainer.evaluate() if trainer.eval_dataset is not None else None
+            _save(trainer, output)
     except NonFiniteLoss as error:
-        print(f"gpo train: stopped in step {trainer.state.global_step}: {error}", file=sys.stderr)
-        return NON_FINITE
-    held_out = trainer.evaluate() if trainer.eval_dataset is not None else None
-    _save(trainer, output)
+        return _stopped(f"stopped after step {trainer.state.global_step}: {error}", NON_FINITE)
+    except CheckpointNotSaved as error:
+        return _stopped(f"{error}; the checkpoints before it are intact", CANNOT_SAVE)
+    except DamagedCheckpoint as error:
+        return _stopped(str(error), NO_GOOD_CHECKPOINT)
+    except Interrupted as error:
+        return _stopped(f"{error}; --resume goes on from there", int(error.code or 0))
     _report(trainer, output, held_out, args.json)
     return 0
+
+
+def _stopped(why: str, code: int) -> int:
+    print(f"gpo train: {why}", file=sys.stderr)
+    return code
 
 
 def _check_output(output: Path, resume: bool) -> None:
@@ -233,10 +247,11 @@ def _boolean(text: str) -> bool:
 
 def _record(args: argparse.Namespace, config: "GPOConfig") -> dict[str, Any]:
     """What a resumed run must agree with."""
+    from gpo_full.trainer import settings
+
     record = {"schema": 1, "model": args.model, "data": _sha256(args.data),
               "eval_data": None if args.eval_data is None else _sha256(args.eval_data)}  # fmt: skip
-    settings = {name: value for name, value in config.to_dict().items() if name not in UNRECORDED}
-    return json.loads(json.dumps({**record, **settings}, default=str))  # type: ignore[no-any-return]
+    return {**record, **settings(config)}
 
 
 def _sha256(path: str) -> str:
@@ -244,13 +259,16 @@ def _sha256(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_same(output: Path, record: Mapping[str, Any]) -> None:
+def _check_same(output: Path, record: Mapping[str, Any], allowed: Collection[str]) -> None:
     try:
         before = json.loads((output / RUN_FILE).read_text(encoding="utf-8"))
     except ValueError:
         raise InputError(f"{str(output / RUN_FILE)!r} is damaged; the run cannot be resumed") from None
     changed = [f"{name}: {before.get(name)!r} -> {value!r}" for name, value in record.items()
-               if before.get(name) != value]  # fmt: skip
+               if before.get(name) != value and name not in allowed]  # fmt: skip
+    known = {*record, *OF_THE_TRAINER}
+    for name in {*allowed} - known:
+        raise InputError(f"--allow-change {name} is no setting of a run{nearest(name, known)}")
     if changed:
         raise InputError(f"{str(output)!r} was begun with another configuration: {'; '.join(changed)}")
 
@@ -272,18 +290,11 @@ def _trainer(args: argparse.Namespace, config: "GPOConfig") -> "GPOTrainer":
     return trainer
 
 
-def _last_checkpoint(output: Path) -> Path | None:
-    # The Trainer writes its state last: a folder without it was left by a crash.
-    complete = [path.parent for path in output.glob("checkpoint-*/trainer_state.json")]
-    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
 def _save(trainer: "GPOTrainer", output: Path) -> None:
     """Write the model beside its place and move it there, the file that makes it loadable last."""
     with tempfile.TemporaryDirectory(dir=output, prefix=".model-") as folder:
         trainer.save_model(folder)
-        written = [path for path in Path(folder).iterdir() if path.name != "training_args.bin"]  # a pickle
-        for path in sorted(written, key=lambda path: path.name in COMPLETE):
+        for path in sorted(Path(folder).iterdir(), key=lambda path: path.name in COMPLETE):
             os.replace(path, output / path.name)
 
 
