@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+# Matplotlib's list of fonts names files of the environment that made it; another environment's list only brings warnings.
+os.environ["MPLCONFIGDIR"] = str(Path(__file__).parents[1] / "build" / "matplotlib")
+
 
 def _missing() -> dict[str, str]:
     """Marker -> why tests with it cannot run here."""
