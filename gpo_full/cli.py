@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from gpo_theory.budget import cap_memory
 from gpo_theory.errors import InputError, nearest
 
 # One line each, so that `gpo --help` imports no subcommand.
@@ -26,6 +27,8 @@ COMMANDS = {
     "diagnose": "say from a run's metrics what the theory says is happening",
     "reproduce": "run everything and build the book",
 }
+# Commands that prove things of a formula or a certificate that anybody may have written.
+PROVING = {"analyze", "beta", "compare", "design", "verify"}
 EXTRAS = {"torch": "toy", "transformers": "lm", "accelerate": "lm", "peft": "lm", "gguf": "lm", "safetensors": "lm",
           "pyarrow": "lm",
           "matplotlib": "book", "plotly": "book", "nbclient": "book", "sphinx": "book", "jupytext": "book"}  # fmt: skip
@@ -71,6 +74,8 @@ def _version(verbose: bool) -> str:
 def _run(name: str, rest: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise InputError(f"unknown command {name!r}; allowed: {', '.join(COMMANDS)}{nearest(name, COMMANDS)}")
+    if name in PROVING:
+        cap_memory()
     module = importlib.import_module(f"gpo_full.commands.{name}")
     parser = _Parser(prog=f"gpo {name}", description=COMMANDS[name], epilog=f"example: {module.EXAMPLE}",
                      allow_abbrev=False)  # fmt: skip
@@ -96,6 +101,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if extra is None:
             raise
         message = f"{error.name} is not installed; install the extra: pip install 'gpo-toolkit[{extra}]'"
+    except MemoryError:
+        message = "this needs more memory than is allowed"
     except KeyboardInterrupt:
         print(f"gpo {words[0]}: interrupted", file=sys.stderr)
         sys.exit(130)

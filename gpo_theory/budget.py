@@ -4,7 +4,7 @@ __all__ = ["OutOfTimeError", "cap_memory", "limited", "spend"]
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
 _deadline: ContextVar[float] = ContextVar("deadline", default=float("inf"))
@@ -37,4 +37,5 @@ def cap_memory(gigabytes: float = 6.0) -> None:
     wanted = int(gigabytes * 2**30)
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     if soft == resource.RLIM_INFINITY or soft > wanted:
-        resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+        with suppress(OSError, ValueError):  # a system that knows no such limit
+            resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))

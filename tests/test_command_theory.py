@@ -236,3 +236,17 @@ def test_help_has_an_example_that_runs(command: str, tmp_path: Path, monkeypatch
     if command == "verify":
         assert gpo("analyze", "dpo", "--certificate", words[2]).returncode == 0
     assert gpo(*words[1:]).returncode == 0, example
+
+
+def test_commands_that_prove_have_a_limit_on_memory() -> None:
+    """The limit is that of the process which proves; what needs more is one line and exit code 2."""
+    script = (
+        "import resource, sys\nimport gpo_full.cli as cli\n"
+        "try:\n    cli.main(['analyze', 'hinge', '--json'])\nexcept SystemExit:\n    pass\n"
+        "print(resource.getrlimit(resource.RLIMIT_AS)[0], file=sys.stderr)\n"
+        "def exhausted(*_):\n    raise MemoryError\n"
+        "cli._run = exhausted\ncli.main(['analyze', 'hinge'])\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert ran.stderr == f"{6 * 2**30}\ngpo analyze: error: this needs more memory than is allowed\n"

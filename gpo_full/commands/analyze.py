@@ -46,9 +46,7 @@ def run(args: argparse.Namespace) -> int:
     """Analyse one loss and print it."""
     from gpo_full.output import print_json
     from gpo_theory import analyze, find_loss
-    from gpo_theory.budget import cap_memory
 
-    cap_memory()
     loss = find_loss(args.loss, read_parameters(args.param))
     analysis = analyze(loss)
     _write(args, analysis)

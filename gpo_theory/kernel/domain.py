@@ -7,7 +7,7 @@ from fractions import Fraction
 from gpo_theory.formula import Expr
 from gpo_theory.kernel.inequality import at, rational
 from gpo_theory.kernel.resolution import Hints, Part, UnprovedError, branch_at, parts, resolve, true_at
-from gpo_theory.kernel.statement import Statement, need, place, sample, sign_on
+from gpo_theory.kernel.statement import Statement, need, place, sign_on
 
 
 def total(s: Statement) -> None:
@@ -35,7 +35,7 @@ def _defined(node: Expr, part: Part, hints: Hints) -> None:
         return
     argument = on_part(node.args[0], part, hints)
     if node.head == "**" and integer:
-        x = part.low if part.is_point and part.low is not None else sample(part)
+        x = part.low if part.is_point and part.low is not None else part.sample
         argument = argument if at(argument, x).a > 0 else -argument
     sign_on(argument, part, node.head == "log" or power is None or power < 0, hints)
 

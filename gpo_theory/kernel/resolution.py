@@ -43,6 +43,13 @@ class Part:
         """Whether it is a single breakpoint."""
         return self.low is not None and self.low == self.high
 
+    @property
+    def sample(self) -> Fraction:
+        """A rational point of the part."""
+        if self.low is None:
+            return Fraction(0) if self.high is None else self.high - 1
+        return self.low + 1 if self.high is None else (self.low + self.high) / 2
+
 
 def prove(g: Expr, low: Fraction | None, high: Fraction | None, strict: bool, hints: Hints) -> None:
     """Replay g >= 0 (strict: > 0) on (low, high); raises UnprovedError."""
@@ -70,12 +77,6 @@ def parts(f: Expr, hints: Hints) -> list[Part]:
     return out
 
 
-def _inside(low: Fraction | None, high: Fraction | None) -> Fraction:
-    if low is None:
-        return Fraction(0) if high is None else high - 1
-    return low + 1 if high is None else (low + high) / 2
-
-
 def resolve(node: Expr, low: Fraction | None, high: Fraction | None, hints: Hints) -> Expr:
     """Replace each max, min and where by the branch that holds on the whole interval, which is proved."""
     if node.head == "where":
@@ -84,7 +85,7 @@ def resolve(node: Expr, low: Fraction | None, high: Fraction | None, hints: Hint
     children = tuple(resolve(child, low, high, hints) for child in node.children)
     if node.head not in ("max", "min"):
         return rebuild(node, children)
-    x, side = _inside(low, high), 1 if node.head == "max" else -1
+    x, side = Part(low, high, node).sample, 1 if node.head == "max" else -1
     best = children[0]
     for other in children[1:]:
         if at(side * (other - best), x).a > 0:
@@ -103,7 +104,7 @@ def _truth(condition: Expr, low: Fraction | None, high: Fraction | None, hints: 
     if condition.head in (">", ">="):
         a, b = b, a
     strictly = condition.head in ("<", ">")
-    holding = at(b - a, _inside(low, high)).a > 0
+    holding = at(b - a, Part(low, high, condition).sample).a > 0
     prove(b - a if holding else a - b, low, high, strictly == holding, hints)
     return bool(holding)
 

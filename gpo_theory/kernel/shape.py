@@ -24,7 +24,6 @@ from gpo_theory.kernel.statement import (
     need,
     open_parts,
     place,
-    sample,
     smooth_parts,
 )
 
@@ -61,7 +60,7 @@ def strictly_convex(s: Statement) -> None:
     need(pieces is not None, "the parts of f")
     for p in open_parts(pieces or []):
         ends = [x for x in (p.low, p.high) if x is not None]
-        points = [sample(p), *((sample(p) + k * x) / (k + 1) for k in (1, 3) for x in ends)]
+        points = [p.sample, *((p.sample + k * x) / (k + 1) for k in (1, 3) for x in ends)]
         need(any(at(p.f.diff().diff(), x).a > 0 for x in points), "a point of each part with f'' > 0")
 
 

@@ -11,7 +11,6 @@ __all__ = [
     "need",
     "open_parts",
     "place",
-    "sample",
     "sign_on",
     "smooth_parts",
 ]
@@ -82,12 +81,6 @@ def place(point: Part) -> Fraction:
     return point.low
 
 
-def sample(part: Part) -> Fraction:
-    if part.low is None:
-        return ZERO if part.high is None else part.high - 1
-    return part.low + 1 if part.high is None else (part.low + part.high) / 2
-
-
 def sign_on(g: Expr, part: Part, strict: bool, hints: Hints) -> None:
     if not part.is_point:
         prove(g, part.low, part.high, strict, hints)
@@ -96,15 +89,15 @@ def sign_on(g: Expr, part: Part, strict: bool, hints: Hints) -> None:
     need(value.a > 0 or (value.a >= 0 and not strict), f"{g} at x = {part.low}")
 
 
-def kink_slopes(s: Statement, where: Fraction | None = None) -> tuple[Any, Any]:
+def kink_slopes(s: Statement) -> tuple[Any, Any]:
     """Return the one-sided slopes at the breakpoint of a kink, at which f must be continuous."""
-    x = rational(s.witness["x"]) if where is None else where
+    x = rational(s.witness["x"])
     for left, point, right in joints(parts(s.f, s.hints)):
         if point.low == x:
             need(same_at(left.f, point.f, x) and same_at(right.f, point.f, x), f"continuity at x = {x}")
             slopes = at(left.f.diff(), x), at(right.f.diff(), x)
             for name, slope in zip(("left", "right"), slopes, strict=True):
-                said = s.witness.get(name) if where is None else None
+                said = s.witness.get(name)
                 if said is not None:
                     need(agree(slope, interval(parse_constant(said), ZERO, ZERO)), f"the slope {said}")
             return slopes
