@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +37,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=list(reasons))
         items[:] = [item for item in items if item not in reasons]
     config.stash[_DESELECTED] = [f"{item.nodeid}: {cause}" for item, cause in reasons.items()]
+    for item in items:
+        # One process per file, so that its fixtures are made once; and one for all who read the published output.
+        together = "published" if "published" in getattr(item, "fixturenames", ()) else item.nodeid.split("::")[0]
+        item.add_marker(pytest.mark.xdist_group(together))
+    # Long work first, so that no process is left with it alone at the end.
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: ("published" not in getattr(item, "fixturenames", ()), item.path not in slow))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """The process that reports collects no tests itself: any of the others tells it what was deselected."""
+    node.config.stash[_DESELECTED] = getattr(node, "workeroutput", {}).get("deselected", [])
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["deselected"] = session.config.stash.get(_DESELECTED, [])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
