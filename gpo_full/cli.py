@@ -4,6 +4,7 @@ __all__ = ["main"]
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -52,7 +53,7 @@ def _top_level() -> str:
     width = max(map(len, COMMANDS))
     lines = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
     return (
-        "usage: gpo COMMAND ... | gpo --version [--verbose] | gpo COMMAND --help\n\n"
+        "usage: gpo COMMAND ... | gpo COMMAND --help | gpo --version [--verbose] | gpo --completion bash|zsh|fish\n\n"
         "Generalized Preference Optimization: one scalar function f of the scaled margin x = beta * rho.\n\n"
         f"commands:\n{lines}\n\nexample: gpo analyze \"log(1+exp(-x))\"\n"
     )
@@ -85,6 +86,10 @@ def _run(name: str, rest: Sequence[str]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run `gpo` on `argv` and exit: 0 on success, 2 with one line on stderr for input that cannot be used."""
+    if "_ARGCOMPLETE" in os.environ:
+        from gpo_full.completion import complete
+
+        complete(COMMANDS)
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(_top_level(), end="")
@@ -93,6 +98,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(_version("--verbose" in words[1:]))
         sys.exit(0)
     try:
+        if words[0] == "--completion":
+            from gpo_full.completion import script
+
+            print(script(*words[1:2] or [""]), end="")
+            sys.exit(0)
         sys.exit(_run(words[0], words[1:]))
     except InputError as error:
         message = " ".join(str(error).split())
