@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from gpo_theory.budget import cap_memory
 from gpo_theory.errors import InputError, nearest
@@ -72,12 +72,16 @@ def _version(verbose: bool) -> str:
     return "\n".join([*lines, f"Python {platform.python_version()} on {platform.system()}"] if verbose else lines)
 
 
+def _command(name: str) -> Any:
+    return importlib.import_module(f"gpo_full.commands.{name}")
+
+
 def _run(name: str, rest: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise InputError(f"unknown command {name!r}; allowed: {', '.join(COMMANDS)}{nearest(name, COMMANDS)}")
     if name in PROVING:
         cap_memory()
-    module = importlib.import_module(f"gpo_full.commands.{name}")
+    module = _command(name)
     parser = _Parser(prog=f"gpo {name}", description=COMMANDS[name], epilog=f"example: {module.EXAMPLE}",
                      allow_abbrev=False)  # fmt: skip
     module.add_arguments(parser)
@@ -89,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "_ARGCOMPLETE" in os.environ:
         from gpo_full.completion import complete
 
-        complete(COMMANDS)
+        complete({name: _command(name).add_arguments for name in COMMANDS})
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(_top_level(), end="")

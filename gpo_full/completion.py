@@ -3,8 +3,7 @@
 __all__ = ["SHELLS", "complete", "script"]
 
 import argparse
-import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gpo_theory.errors import InputError, nearest
@@ -23,14 +22,14 @@ def script(shell: str) -> str:
     return str(shellcode(["gpo"], shell=shell))
 
 
-def complete(commands: Mapping[str, str]) -> None:
-    """Answer the shell with the words that can follow, and exit."""
+def complete(commands: Mapping[str, Callable[[argparse.ArgumentParser], None]]) -> None:
+    """Answer the shell with the words that can follow, and exit; each command declares its own arguments."""
     import argcomplete
 
     parser = argparse.ArgumentParser(prog="gpo")
     chosen = parser.add_subparsers()
-    for name, text in commands.items():
-        importlib.import_module(f"gpo_full.commands.{name}").add_arguments(chosen.add_parser(name, help=text))
+    for name, add_arguments in commands.items():
+        add_arguments(chosen.add_parser(name))
     for subparser in chosen.choices.values():
         for action in subparser._actions:
             if action.dest in _LOSSES:
