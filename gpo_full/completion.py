@@ -19,7 +19,7 @@ def script(shell: str) -> str:
 
     if shell not in SHELLS:
         raise InputError(f"--completion {shell!r}; allowed: {', '.join(SHELLS)}{nearest(shell, SHELLS)}")
-    return str(shellcode(["gpo"], shell=shell))
+    return str(shellcode(["gpo"], True, shell))
 
 
 def complete(commands: Mapping[str, Callable[[argparse.ArgumentParser], None]]) -> None:
