@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 from importlib.metadata import files
 from pathlib import Path
 
+from gpo_full.explorer_page import explorer_page
 from gpo_full.lessons import notebooks_folder
 from gpo_full.loss_pages import catalogue_page
 from gpo_theory.plots import picture
@@ -52,7 +53,7 @@ def build_book(executed: Sequence[Path], output: Path) -> Path:
 
 
 def _gather(executed: Sequence[Path], source: Path) -> None:
-    """Lay out what Sphinx reads: the checkout's pages, executed lessons, generated catalogue and picture, MathJax."""
+    """Lay out what Sphinx reads: the checkout's pages, executed lessons, generated pages and picture, MathJax."""
     source.mkdir()
     for page in _PAGES:
         origin = notebooks_folder() / page
@@ -67,6 +68,8 @@ def _gather(executed: Sequence[Path], source: Path) -> None:
         linking.write_text(text, encoding="utf-8")
     (source / "catalogue.md").write_text(catalogue_page(), encoding="utf-8")
     picture(source / "_static" / "losses.svg")
+    (source / "_extra").mkdir()
+    (source / "_extra" / "explorer.html").write_text(explorer_page(), encoding="utf-8")
     mathjax = source / "_static" / "mathjax"
     mathjax.mkdir()
     for file in files("django-static-mathjax") or ():

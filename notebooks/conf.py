@@ -21,6 +21,7 @@ nb_render_markdown_format = "myst"  # tables in outputs
 html_theme = "sphinx_book_theme"
 html_title = "One function, many preference losses"
 html_static_path = ["_static"]
+html_extra_path = ["_extra"]  # whole pages of their own: the explorer
 html_css_files = ["book.css"]
 html_use_index = False
 html_show_copyright = False

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,9 @@ import pytest
 
 # Matplotlib's list of fonts names files of the environment that made it; another environment's list only brings warnings.
 os.environ["MPLCONFIGDIR"] = str(Path(__file__).parents[1] / "build" / "matplotlib")
+
+_QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
 
 
 def _missing() -> dict[str, str]:
@@ -84,3 +89,16 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
         else:
             os.environ["GPO_CACHE"] = kept
     return output
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium with an empty profile."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as profile:
+        context = playwright.chromium.launch_persistent_context(
+            profile, executable_path=shutil.which("chromium"), args=_QUIET, viewport={"width": 1300, "height": 900}
+        )
+        yield context
+        context.close()

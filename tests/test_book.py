@@ -1,9 +1,6 @@
 """The book: every page opens from a file, fetches nothing, and shows formulas and figures."""
 
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +13,6 @@ from gpo_full.loss_pages import catalogue_page
 from gpo_theory import LOSSES
 
 PAGES = ("index", *(path.stem for path in lesson_files()), "catalogue", "search")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -85,7 +80,7 @@ def test_the_catalogue_page_has_a_row_for_every_loss() -> None:
 @pytest.mark.slow
 def test_the_book_is_whole(published: Path) -> None:
     book = published / "book"
-    assert {f"{page}.html" for page in PAGES} == {path.name for path in book.glob("*.html")}
+    assert {f"{page}.html" for page in (*PAGES, "explorer")} == {path.name for path in book.glob("*.html")}
     assert (book / "_static" / "mathjax" / "tex-svg-full.js").is_file()
     assert outside_addresses(book) == []
     assert not list(published.rglob(".book-*"))
@@ -101,18 +96,6 @@ def test_every_picture_has_alternative_text_and_a_file(published: Path, page: st
         assert len(alt.group(1)) > 20, image
         assert source is not None
         assert (published / "book" / source.group(1)).is_file()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as profile:
-        context = playwright.chromium.launch_persistent_context(
-            profile, executable_path=shutil.which("chromium"), args=FLAGS, viewport={"width": 1300, "height": 900}
-        )
-        yield context
-        context.close()
 
 
 @pytest.mark.slow

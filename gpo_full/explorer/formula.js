@@ -1,0 +1,264 @@
+// Text to formula: the grammar of `gpo analyze`, read by hand. No text is ever run.
+
+const LIMITS = { characters: 1000, depth: 40, nodes: 300, digits: 30, exponent: 32, power: 64 };
+const UNARY = ["abs", "exp", "log", "log1p", "expm1", "sqrt", "sigmoid", "softplus", "tanh", "sinh", "cosh", "atan",
+  "asinh", "erf", "erfc", "log_ndtr", "sin", "cos"];
+const MANY = ["max", "min"];
+const CONSTANTS = { pi: Math.PI, e: Math.E };
+const COMPARISONS = ["<", "<=", ">", ">="];
+const TOKEN = /\s*(?:((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?)(?![\w.])|([A-Za-z_]\w*)|(\*\*|<=|>=|[-+*/(),<>]))/y;
+
+export class FormulaError extends Error {}
+
+const node = (op, ...args) => ({ op, args });
+const dependsOnX = (tree) => tree.op === "x" || tree.args.some((each) => typeof each === "object" && dependsOnX(each));
+const hasParameter = (tree) =>
+  tree.op === "parameter" || tree.args.some((each) => typeof each === "object" && hasParameter(each));
+
+function tokens(text) {
+  const found = [];
+  for (TOKEN.lastIndex = 0; TOKEN.lastIndex < text.trimEnd().length; ) {
+    const start = TOKEN.lastIndex;
+    const match = TOKEN.exec(text);
+    if (!match) throw new FormulaError(`cannot read ${JSON.stringify(text.slice(start).trim().slice(0, 20))}`);
+    const [, number, name, sign] = match;
+    found.push({ number, name, sign, text: number ?? name ?? sign });
+  }
+  return found;
+}
+
+function distance(a, b) {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      next.push(Math.min(next[j - 1] + 1, row[j] + 1, row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1)));
+    }
+    row = next;
+  }
+  return row[b.length];
+}
+
+export function nearest(name, allowed) {
+  const [best] = [...allowed].sort((a, b) => distance(name, a) - distance(name, b));
+  return best !== undefined && distance(name, best) <= Math.max(1, name.length / 3) ? `; did you mean '${best}'?` : "";
+}
+
+class Reader {
+  constructor(text, parameters) {
+    this.tokens = tokens(text);
+    this.at = 0;
+    this.count = 0;
+    this.parameters = parameters;
+  }
+
+  peek(...signs) {
+    const next = this.tokens[this.at];
+    return next !== undefined && next.number === undefined && signs.includes(next.text);
+  }
+
+  take(...signs) {
+    return this.peek(...signs) ? this.tokens[this.at++].text : null;
+  }
+
+  need(sign) {
+    if (!this.take(sign)) throw new FormulaError(`'${sign}' is missing before ${this.rest()}`);
+  }
+
+  rest() {
+    return this.at < this.tokens.length ? `'${this.tokens[this.at].text}'` : "the end";
+  }
+
+  enter(depth) {
+    if (depth > LIMITS.depth || ++this.count > LIMITS.nodes) {
+      throw new FormulaError(`too large: at most ${LIMITS.nodes} operations, nested ${LIMITS.depth} deep, are allowed`);
+    }
+  }
+
+  sum(depth) {
+    let left = this.product(depth + 1);
+    for (let sign; (sign = this.take("+", "-")); ) left = node(sign, left, this.product(depth + 1));
+    return left;
+  }
+
+  product(depth) {
+    let left = this.signed(depth + 1);
+    for (let sign; (sign = this.take("*", "/")); ) {
+      const right = this.signed(depth + 1);
+      if (sign === "/" && right.op === "number" && right.args[0] === 0) throw new FormulaError("division by zero");
+      left = node(sign, left, right);
+    }
+    return left;
+  }
+
+  signed(depth) {
+    this.enter(depth / 3);
+    if (this.take("-")) return node("negative", this.signed(depth + 3));
+    if (this.take("+")) return this.signed(depth + 3);
+    const base = this.atom(depth);
+    return this.take("**") ? this.power(base, this.signed(depth + 3)) : base;
+  }
+
+  power(base, exponent) {
+    if (dependsOnX(exponent)) throw new FormulaError("the exponent depends on x; write exp(...) instead");
+    const value = constant(exponent, this.parameters);
+    const rational = !hasParameter(exponent) && isRational(exponent);
+    if (!rational && !hasParameter(exponent)) {
+      throw new FormulaError("the exponent is neither rational nor a parameter");
+    }
+    if (rational && Math.abs(value) > LIMITS.exponent) {
+      throw new FormulaError(`the exponent ${value} is above ${LIMITS.exponent}`);
+    }
+    if (base.op === "number" && base.args[0] === 0 && value <= 0) {
+      throw new FormulaError("zero to a power that is not positive");
+    }
+    return node("**", base, exponent);
+  }
+
+  atom(depth) {
+    const token = this.tokens[this.at++];
+    if (token === undefined) throw new FormulaError("the formula ends too early");
+    if (token.number !== undefined) return this.number(token.number);
+    if (token.sign === "(") {
+      const inner = this.sum(depth + 2);
+      this.need(")");
+      return inner;
+    }
+    if (token.name === undefined) throw new FormulaError(`'${token.text}' is not expected here`);
+    return this.peek("(") ? this.call(token.name, depth) : this.name(token.name);
+  }
+
+  number(text) {
+    if (text.replace(/[eE].*/, "").replace(/\D/g, "").length > LIMITS.digits) {
+      throw new FormulaError(`'${text.slice(0, 40)}' has more than ${LIMITS.digits} digits`);
+    }
+    return node("number", Number(text));
+  }
+
+  name(name) {
+    if (name === "x") return node("x");
+    if (Object.hasOwn(this.parameters, name)) return node("parameter", name);
+    if (Object.hasOwn(CONSTANTS, name)) return node("constant", name);
+    const known = ["x", ...Object.keys(CONSTANTS), ...Object.keys(this.parameters)];
+    if ([...UNARY, ...MANY, "where"].includes(name)) {
+      throw new FormulaError(`'${name}' is a function and needs its argument in parentheses`);
+    }
+    throw new FormulaError(`unknown name '${name}'${nearest(name, known)}; allowed: ${known.join(", ")}`);
+  }
+
+  call(name, depth) {
+    const functions = [...UNARY, ...MANY, "where"];
+    if (!functions.includes(name)) {
+      throw new FormulaError(`unknown function '${name}'${nearest(name, functions)}; allowed: ${functions.join(", ")}`);
+    }
+    this.need("(");
+    const args = name === "where" ? [this.condition(depth + 3)] : [this.sum(depth + 2)];
+    while (this.take(",")) args.push(this.sum(depth + 2));
+    this.need(")");
+    const [least, most] = name === "where" ? [3, 3] : MANY.includes(name) ? [2, 8] : [1, 1];
+    if (args.length < least || args.length > most) {
+      throw new FormulaError(`${name} takes ${least === most ? least : `${least} to ${most}`} argument(s)`);
+    }
+    return node(name, ...args);
+  }
+
+  condition(depth) {
+    const first = this.comparison(depth);
+    const sign = this.take("and", "or");
+    return sign ? node(sign, first, this.comparison(depth)) : first;
+  }
+
+  comparison(depth) {
+    // A parenthesis may hold the whole comparison or its left side alone.
+    const start = this.at;
+    if (this.take("(")) {
+      try {
+        const inner = this.comparison(depth);
+        this.need(")");
+        return inner;
+      } catch (error) {
+        if (!(error instanceof FormulaError)) throw error;
+        this.at = start;
+      }
+    }
+    const left = this.sum(depth + 2);
+    const sign = this.take(...COMPARISONS);
+    if (!sign) throw new FormulaError("a condition is one comparison (<, <=, >, >=) or and/or of two");
+    return node(sign, left, this.sum(depth + 2));
+  }
+}
+
+const isRational = (tree) =>
+  tree.op === "number" ||
+  (["+", "-", "*", "/", "negative"].includes(tree.op) && tree.args.every(isRational));
+
+// Return the numeric value of a tree in which x does not occur.
+export function constant(tree, parameters) {
+  const [a, b] = tree.args.map((each) => (typeof each === "object" ? constant(each, parameters) : each));
+  switch (tree.op) {
+    case "number": return a;
+    case "parameter": return parameters[a];
+    case "constant": return CONSTANTS[a];
+    case "negative": return -a;
+    case "+": return a + b;
+    case "-": return a - b;
+    case "*": return a * b;
+    case "/": return a / b;
+    case "**": return a ** b;
+    default: return Number.NaN;
+  }
+}
+
+function checkPowers(tree, outer, parameters) {
+  if (tree.op === "**" && isRational(tree.args[1])) {
+    outer *= Math.max(Math.abs(constant(tree.args[1], parameters)), 1);
+    if (outer > LIMITS.power) throw new FormulaError(`the powers multiply to more than ${LIMITS.power}`);
+  }
+  const inner = tree.args.filter((each) => typeof each === "object");
+  const tower = tree.op === "exp" && inner[0].op === "exp" && inner[0].args[0].op === "exp";
+  if (tower) throw new FormulaError("exp may be nested at most twice");
+  inner.forEach((each) => checkPowers(each, outer, parameters));
+}
+
+// Return the tree of `text`, a formula in x and the named parameters; FormulaError says why there is none.
+export function parse(text, parameters = {}) {
+  if (text.length > LIMITS.characters) throw new FormulaError(`more than ${LIMITS.characters} characters`);
+  if (!/^[\x20-\x7e]*$/.test(text)) throw new FormulaError("only printable ASCII characters are allowed");
+  if (text.includes("^")) throw new FormulaError("'^' is not a power; write **");
+  if (!text.trim()) throw new FormulaError("a formula in x is needed");
+  const reader = new Reader(text, parameters);
+  const tree = reader.sum(1);
+  if (reader.at < reader.tokens.length) throw new FormulaError(`${reader.rest()} is not expected here`);
+  checkPowers(tree, 1, parameters);
+  return tree;
+}
+
+const BINDING = { "+": 1, "-": 1, "*": 2, "/": 9, negative: 1, "**": 3 };
+
+// Return a tree as LaTeX.
+export function latex(tree, outer = 0) {
+  const [a, b] = tree.args;
+  const own = BINDING[tree.op] ?? 9;
+  const wrap = (body) => (own < outer ? `\\left(${body}\\right)` : body);
+  switch (tree.op) {
+    case "number": return String(a).replace(/e\+?(-?\d+)/, " \\cdot 10^{$1}");
+    case "x": return "x";
+    case "parameter": return a.length === 1 ? a : `\\mathrm{${a.replaceAll("_", "\\_")}}`;
+    case "constant": return a === "pi" ? "\\pi" : "e";
+    case "+": return wrap(`${latex(a, 1)} + ${latex(b, 1)}`);
+    case "-": return wrap(`${latex(a, 1)} - ${latex(b, 2)}`);
+    case "*": return wrap(`${latex(a, 2)} \\, ${latex(b, 2)}`);
+    case "/": return `\\frac{${latex(a)}}{${latex(b)}}`;
+    case "negative": return wrap(`-${latex(a, 2)}`);
+    case "**": return wrap(`${latex(a, 4)}^{${latex(b)}}`);
+    case "exp": return `e^{${latex(a)}}`;
+    case "sqrt": return `\\sqrt{${latex(a)}}`;
+    case "abs": return `\\left|${latex(a)}\\right|`;
+    case "where": return `\\begin{cases}${latex(b)} & ${latex(a)}\\\\${latex(tree.args[2])} & \\text{else}\\end{cases}`;
+    case "and": case "or": return `${latex(a)} \\text{ ${tree.op} } ${latex(b)}`;
+    case "<": case ">": return `${latex(a)} ${tree.op} ${latex(b)}`;
+    case "<=": return `${latex(a)} \\le ${latex(b)}`;
+    case ">=": return `${latex(a)} \\ge ${latex(b)}`;
+    default: return `\\operatorname{${tree.op.replaceAll("_", "\\_")}}\\left(${tree.args.map((each) => latex(each)).join(", ")}\\right)`;
+  }
+}

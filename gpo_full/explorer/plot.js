@@ -1,0 +1,82 @@
+// Line plots as SVG: text that can be looked at, copied and saved.
+
+const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [430, 290, 58, 10, 24, 42];
+
+function ticks(low, high, log) {
+  if (log) {
+    const every = Math.max(1, Math.ceil((Math.log10(high) - Math.log10(low)) / 6));
+    const first = Math.ceil(Math.log10(low) - 1e-9);
+    return Array.from({ length: 40 }, (_, k) => 10 ** (first + k * every)).filter((each) => each <= high * (1 + 1e-9));
+  }
+  const rough = (high - low) / 6;
+  const unit = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((each) => each * unit).find((each) => each >= rough);
+  return Array.from({ length: 14 }, (_, k) => (Math.ceil(low / step - 1e-9) + k) * step).filter((each) => each <= high + step * 1e-9);
+}
+
+const label = (value, log) => {
+  if (log && (value < 0.01 || value > 100)) return `10${superscript(Math.round(Math.log10(value)))}`;
+  return String(Number(value.toPrecision(6))).replace("-", "\u2212");
+};
+const superscript = (power) => [...String(power)].map((c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c])).join("");
+const escape = (text) => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
+
+function range(values, log) {
+  const usable = values.filter((each) => Number.isFinite(each) && (!log || each > 0));
+  if (!usable.length) return log ? [0.1, 1] : [0, 1];
+  let [low, high] = [Math.min(...usable), Math.max(...usable)];
+  if (low === high) [low, high] = log ? [low / 2, high * 2] : [low - 1, high + 1];
+  if (log) return [low, high];
+  const room = 0.04 * (high - low);
+  return [low - room, high + room];
+}
+
+// Return the SVG of series {name, colour, dash, x, y}; a value that is not finite, or not positive on a log axis, is a gap.
+export function plot({ title, xlabel, ylabel, series, xlog = false, ylog = false, ylim = null, legend = false }) {
+  const [x0, x1] = xlog ? range(series.flatMap((each) => each.x), true) : spread(series.flatMap((each) => each.x));
+  const [y0, y1] = ylim ?? range(series.flatMap((each) => each.y), ylog);
+  const scale = (low, high, from, to, log) => (value) => {
+    const [a, b, v] = log ? [low, high, value].map(Math.log) : [low, high, value];
+    return from + ((to - from) * (v - a)) / (b - a);
+  };
+  const px = scale(x0, x1, LEFT, WIDTH - RIGHT, xlog);
+  const py = scale(y0, y1, HEIGHT - BOTTOM, TOP, ylog);
+  const path = ({ x, y }) => {
+    let pen = "M";
+    return x.map((each, i) => {
+      if (!Number.isFinite(y[i]) || (ylog && y[i] <= 0) || (xlog && each <= 0)) { pen = "M"; return ""; }
+      const step = `${pen}${px(each).toFixed(2)} ${Math.max(-1e4, Math.min(1e4, py(y[i]))).toFixed(2)}`;
+      pen = "L";
+      return step;
+    }).join("");
+  };
+  const id = `clip${plot.count = (plot.count ?? 0) + 1}`;
+  const grid = [
+    ...ticks(x0, x1, xlog).map((t) => `<path class="grid" d="M${px(t).toFixed(1)} ${TOP}V${HEIGHT - BOTTOM}" stroke="#8884"/><text x="${px(t).toFixed(1)}" y="${HEIGHT - BOTTOM + 15}" text-anchor="middle">${label(t, xlog)}</text>`),
+    ...ticks(y0, y1, ylog).map((t) => `<path class="grid" d="M${LEFT} ${py(t).toFixed(1)}H${WIDTH - RIGHT}" stroke="#8884"/><text x="${LEFT - 6}" y="${(py(t) + 4).toFixed(1)}" text-anchor="end">${label(t, ylog)}</text>`),
+  ];
+  const lines = series.map((each) => `<path fill="none" stroke="${each.colour}" stroke-width="2"${dashed(each)} d="${path(each)}"><title>${escape(each.name)}</title></path>`);
+  const names = legend ? series.map((each, i) => key(each, i)) : [];
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="${escape(`${title}: ${series.map((each) => each.name).join(", ")}`)}" font-family="sans-serif" font-size="11" fill="currentColor">
+<clipPath id="${id}"><rect x="${LEFT}" y="${TOP}" width="${WIDTH - LEFT - RIGHT}" height="${HEIGHT - TOP - BOTTOM}"/></clipPath>
+<text x="${LEFT}" y="15" font-size="13" font-weight="bold">${escape(title)}</text>${grid.join("")}
+<rect x="${LEFT}" y="${TOP}" width="${WIDTH - LEFT - RIGHT}" height="${HEIGHT - TOP - BOTTOM}" fill="none" stroke="currentColor"/>
+<g clip-path="url(#${id})">${lines.join("")}</g>${names.join("")}
+<text x="${(LEFT + WIDTH - RIGHT) / 2}" y="${HEIGHT - 8}" text-anchor="middle">${escape(xlabel)}</text>
+<text transform="translate(13 ${(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">${escape(ylabel)}</text></svg>`;
+}
+
+const dashed = ({ dash }) => (dash ? ` stroke-dasharray="${dash}"` : "");
+const key = ({ name, colour, dash }, i) => `<path d="M${WIDTH - 170} ${TOP + 14 + 15 * i}h24" stroke="${colour}" stroke-width="2"${dashed({ dash })}/><text x="${WIDTH - 140}" y="${TOP + 18 + 15 * i}">${escape(name)}</text>`;
+const spread = (values) => [Math.min(...values), Math.max(...values)];
+
+// The triangle of policies over three responses, with paths of probabilities.
+export function triangle({ title, paths, points }) {
+  const [x0, y0, side] = [85, 262, 262];
+  const at = ([, b, c]) => `${(x0 + side * (b + c / 2)).toFixed(2)} ${(y0 - side * c * Math.sqrt(3) / 2).toFixed(2)}`;
+  const lines = paths.map((each) => `<path fill="none" stroke="${each.colour}" stroke-width="2"${dashed(each)} d="M${each.policy.map(at).join("L")}"><title>${escape(each.name)}</title></path>`);
+  const marks = points.map((each) => `<circle transform="translate(${at(each.policy)})" r="5" fill="${each.colour}" stroke="currentColor"><title>${escape(each.name)}</title></circle><text transform="translate(${at(each.policy)})" dx="9" dy="4">${escape(each.name)}</text>`);
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="${escape(title)}" font-family="sans-serif" font-size="11" fill="currentColor">
+<text x="8" y="15" font-size="13" font-weight="bold">${escape(title)}</text><path d="M${at([1, 0, 0])}L${at([0, 1, 0])}L${at([0, 0, 1])}Z" fill="none" stroke="currentColor"/>
+${paths.map(key).join("")}${["response 1", "response 2", "response 3"].map((name, i) => `<text transform="translate(${at([0, 1, 2].map((k) => Number(k === i)))})" dx="${[-70, 8, -74][i]}" dy="${[5, 5, 4][i]}">${name}</text>`).join("")}${lines.join("")}${marks.join("")}</svg>`;
+}
