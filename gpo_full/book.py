@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gpo_full.explorer_page import explorer_page
 from gpo_full.lessons import notebooks_folder
-from gpo_full.loss_pages import catalogue_page
+from gpo_full.loss_pages import write_loss_pages
 from gpo_theory.plots import picture
 
 _PAGES = ("index.md", "conf.py", "_static")
@@ -66,7 +66,7 @@ def _gather(executed: Sequence[Path], source: Path) -> None:
         for notebook in executed:
             text = text.replace(f"]({notebook.stem}.md", f"]({notebook.name}")
         linking.write_text(text, encoding="utf-8")
-    (source / "catalogue.md").write_text(catalogue_page(), encoding="utf-8")
+    write_loss_pages(source)
     picture(source / "_static" / "losses.svg")
     (source / "_extra").mkdir()
     (source / "_extra" / "explorer.html").write_text(explorer_page(), encoding="utf-8")

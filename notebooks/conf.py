@@ -23,6 +23,7 @@ html_title = "One function, many preference losses"
 html_static_path = ["_static"]
 html_extra_path = ["_extra"]  # whole pages of their own: the explorer
 html_css_files = ["book.css"]
+html_js_files = ["sort.js"]
 html_use_index = False
 html_show_copyright = False
 html_show_sphinx = False

@@ -1,5 +1,6 @@
 """The book: every page opens from a file, fetches nothing, and shows formulas and figures."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from gpo_full.book import BookError, build_book, outside_addresses
 from gpo_full.lessons import lesson_files
 from gpo_full.loss_pages import catalogue_page
 from gpo_theory import LOSSES
+from gpo_theory.kernel.certificates import verify
 
 PAGES = ("index", *(path.stem for path in lesson_files()), "catalogue", "search")
 
@@ -47,7 +49,7 @@ def test_pages_with_faults_leave_the_old_book_alone(tmp_path: Path, monkeypatch:
     output = tmp_path / "book"
     output.mkdir()
     (output / "index.html").write_text("old", encoding="utf-8")
-    monkeypatch.setattr(book_module, "catalogue_page", lambda: "# The catalogue\n\n[nowhere](nowhere.md)\n")
+    monkeypatch.setattr(book_module, "write_loss_pages", lambda folder: (folder / "catalogue.md").write_text("# The catalogue\n\n[nowhere](nowhere.md)\n"))
     with pytest.raises(BookError, match="nowhere"):
         build_book([], output)
     assert (output / "index.html").read_text(encoding="utf-8") == "old"
@@ -55,8 +57,10 @@ def test_pages_with_faults_leave_the_old_book_alone(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.slow
-def test_the_catalogue_page_has_a_row_for_every_loss() -> None:
-    lines = [line for line in catalogue_page().splitlines() if line.startswith("| `")]
+def test_the_catalogue_page_has_a_row_for_every_loss(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPO_CACHE", str(published / "cache"))  # where the analyses are
+    lines = [re.sub(r"\[(`\w+`)\]\(losses/\w+\.md\)", r"\1", line) for line in catalogue_page().splitlines()
+             if line.startswith("| [`")]
     rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
     size = len(LOSSES)
     facts, verdicts, sources = ({row[0].strip("`"): row[1:] for row in rows[i : i + size]} for i in (0, size, 2 * size))
@@ -132,4 +136,33 @@ def test_search_finds_a_word_from_a_file(published: Path, browser: Any) -> None:
     found = page.eval_on_selector_all("#search-results li a", "links => links.map(link => link.getAttribute('href'))")
     assert any("06_offline_against_kl" in href for href in found)
     assert [url for url in requests if not url.startswith("file://")] == []
+    page.close()
+
+
+@pytest.mark.slow
+def test_each_loss_has_a_page_and_a_certificate_that_replays(published: Path) -> None:
+    book = published / "book"
+    assert {path.stem for path in (book / "losses").glob("*.html")} == set(LOSSES)
+    for name in ("savage", "perceptron"):
+        page = (book / "losses" / f"{name}.html").read_text(encoding="utf-8")
+        (certificate,) = re.findall(rf'href="\.\./(_downloads/\w+/{name}\.json)"', page)
+        assert set(verify(json.loads((book / certificate).read_text(encoding="utf-8"))).values()) <= {"proved", "refuted"}
+        assert "%22" + name + "%22" in page  # the explorer opens with this loss
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_the_catalogue_sorts_by_a_click_on_a_column(published: Path, browser: Any) -> None:
+    page = browser.new_page()
+    page.goto((published / "book" / "catalogue.html").as_uri())
+    table = page.locator("table").first
+    strengths = lambda: table.locator("tbody td:nth-child(5)").all_inner_texts()  # noqa: E731
+    head = table.locator("th button").nth(4)
+    head.click()
+    numbers = [float(text.split()[0]) for text in strengths() if text[0].isdigit()]
+    assert len(numbers) > 30
+    assert numbers == sorted(numbers)
+    assert table.locator("th").nth(4).get_attribute("aria-sort") == "ascending"
+    head.press("Enter")
+    assert [float(text.split()[0]) for text in strengths() if text[0].isdigit()] == sorted(numbers, reverse=True)
     page.close()
