@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 from importlib.metadata import files
 from pathlib import Path
 
-from gpo_full.explorer_page import explorer_page
+from gpo_full.explorer_page import explorer_html
 from gpo_full.lessons import notebooks_folder
 from gpo_full.loss_pages import write_loss_pages
 from gpo_theory.plots import picture
@@ -69,7 +69,7 @@ def _gather(executed: Sequence[Path], source: Path) -> None:
     write_loss_pages(source)
     picture(source / "_static" / "losses.svg")
     (source / "_extra").mkdir()
-    (source / "_extra" / "explorer.html").write_text(explorer_page(), encoding="utf-8")
+    (source / "_extra" / "explorer.html").write_text(explorer_html(), encoding="utf-8")
     mathjax = source / "_static" / "mathjax"
     mathjax.mkdir()
     for file in files("django-static-mathjax") or ():

@@ -7,9 +7,10 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, NoReturn
 
-from gpo_theory.budget import cap_memory
+from gpo_theory.budget import memory_limit
 from gpo_theory.errors import InputError, nearest
 
 # One line each, so that `gpo --help` imports no subcommand.
@@ -79,13 +80,13 @@ def _command(name: str) -> Any:
 def _run(name: str, rest: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise InputError(f"unknown command {name!r}; allowed: {', '.join(COMMANDS)}{nearest(name, COMMANDS)}")
-    if name in PROVING:
-        cap_memory()
     module = _command(name)
     parser = _Parser(prog=f"gpo {name}", description=COMMANDS[name], epilog=f"example: {module.EXAMPLE}",
                      allow_abbrev=False)  # fmt: skip
     module.add_arguments(parser)
-    return int(module.run(parser.parse_args(rest)))
+    args = parser.parse_args(rest)
+    with memory_limit() if name in PROVING else nullcontext():
+        return int(module.run(args))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,6 +1,6 @@
 """The explorer: one page that draws any f in the browser, with everything it needs inside and nothing from outside."""
 
-__all__ = ["explorer_page"]
+__all__ = ["explorer_html"]
 
 import base64
 import hashlib
@@ -23,7 +23,7 @@ _IMPORT = re.compile(r'^import (\{[^}]*\}) from "\./(\w+)\.js";$', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:function|class|const) (\w+))", re.MULTILINE)
 
 
-def explorer_page() -> str:
+def explorer_html() -> str:
     """Return the page as HTML: the modules of `explorer/` in one inlined script, the catalogue as data.
 
     Its content policy allows that script and that style sheet by their hashes, and no request at all.

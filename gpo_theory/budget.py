@@ -1,6 +1,6 @@
 """Limits on computing time and memory: past them the answer is UNKNOWN with what was proved so far, never a hang."""
 
-__all__ = ["OutOfTimeError", "cap_memory", "limited", "spend"]
+__all__ = ["OutOfTimeError", "limited", "memory_limit", "spend"]
 
 import time
 from collections.abc import Iterator
@@ -30,12 +30,19 @@ def spend() -> None:
         raise OutOfTimeError
 
 
-def cap_memory(gigabytes: float = 6.0) -> None:
-    """Let this process have so much memory and no more: what needs more ends in MemoryError, which is UNKNOWN."""
+@contextmanager
+def memory_limit(gigabytes: float = 6.0) -> Iterator[None]:
+    """Allow this process so much memory for what runs inside: what needs more ends in MemoryError, which is UNKNOWN."""
     import resource
 
     wanted = int(gigabytes * 2**30)
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    if soft == resource.RLIM_INFINITY or soft > wanted:
-        with suppress(OSError, ValueError):  # a system that knows no such limit
-            resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+    if soft != resource.RLIM_INFINITY and soft <= wanted:
+        wanted = soft
+    with suppress(OSError, ValueError):  # a system that knows no such limit
+        resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+    try:
+        yield
+    finally:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

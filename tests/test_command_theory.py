@@ -238,15 +238,21 @@ def test_help_has_an_example_that_runs(command: str, tmp_path: Path, monkeypatch
     assert gpo(*words[1:]).returncode == 0, example
 
 
-def test_commands_that_prove_have_a_limit_on_memory() -> None:
-    """The limit is that of the process which proves; what needs more is one line and exit code 2."""
-    script = (
-        "import resource, sys\nimport gpo_full.cli as cli\n"
-        "try:\n    cli.main(['analyze', 'hinge', '--json'])\nexcept SystemExit:\n    pass\n"
-        "print(resource.getrlimit(resource.RLIMIT_AS)[0], file=sys.stderr)\n"
-        "def exhausted(*_):\n    raise MemoryError\n"
-        "cli._run = exhausted\ncli.main(['analyze', 'hinge'])\n"
-    )
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert ran.returncode == 2
-    assert ran.stderr == f"{6 * 2**30}\ngpo analyze: error: this needs more memory than is allowed\n"
+def test_commands_that_prove_have_a_limit_on_memory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What needs more is one line and exit code 2; who called the command keeps the limit that it had."""
+
+    def exhausted(_: object) -> int:
+        inside.append(resource.getrlimit(resource.RLIMIT_AS)[0])
+        raise MemoryError
+
+    inside: list[int] = []
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    monkeypatch.setattr("gpo_full.commands.analyze.run", exhausted)
+    with pytest.raises(SystemExit) as ended:
+        main(["analyze", "hinge"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "gpo analyze: error: this needs more memory than is allowed\n"
+    assert inside == [6 * 2**30]
+    assert resource.getrlimit(resource.RLIMIT_AS) == before

@@ -17,7 +17,7 @@ from jets import jet
 from strategies import formulas
 
 from gpo_full.book import outside_addresses
-from gpo_full.explorer_page import explorer_page
+from gpo_full.explorer_page import explorer_html
 from gpo_theory import LOSSES, ParseError, parse
 from gpo_theory.links import link_at
 from gpo_theory.matching import match_beta
@@ -29,7 +29,7 @@ POINTS = [-30, -7, -2.5, -1, -0.3, 0, 1e-3, 0.2, 0.5, 0.9, 1.7, 3, 11, 30]
 
 @pytest.fixture(scope="module")
 def html() -> str:
-    return explorer_page()
+    return explorer_html()
 
 
 @pytest.fixture(scope="module")

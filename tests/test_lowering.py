@@ -288,18 +288,24 @@ NATIVE = {
 def test_as_fast_as_the_native_kernel(name: str) -> None:
     """Forward and backward on 1e6 float32 take at most 1.1 times the native kernel, by process time on one thread.
 
-    The two alternate, and the best of thirty of each is compared: what disturbs a run only adds to it.
+    The two alternate, and the best of each is compared: what disturbs a run only adds to it, so on a busy machine the
+    minima need more rounds until they are those of an idle one.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        ratio = min(seconds_ratio(name) for _ in range(3))
+        best = [math.inf, math.inf]
+        for _ in range(10):
+            best = [min(pair) for pair in zip(best, seconds(name), strict=True)]
+            if best[0] <= 1.1 * best[1]:
+                break
     finally:
         torch.set_num_threads(threads)
-    assert ratio <= 1.1, f"{name}: {ratio:.2f} times the native kernel"
+    assert best[0] <= 1.1 * best[1], f"{name}: {best[0] / best[1]:.2f} times the native kernel"
 
 
-def seconds_ratio(name: str) -> float:
+def seconds(name: str) -> tuple[float, float]:
+    """The least time of thirty runs: of our function, and of the native one."""
     x = (3 * torch.randn(1_000_000, generator=torch.Generator().manual_seed(5))).requires_grad_()
     spent: tuple[list[float], list[float]] = ([], [])
     for _ in range(30):
@@ -307,7 +313,7 @@ def seconds_ratio(name: str) -> float:
             start = time.process_time()
             torch.autograd.grad(f(x).sum(), x)
             times.append(time.process_time() - start)
-    return min(spent[0]) / min(spent[1])
+    return min(spent[0]), min(spent[1])
 
 
 @pytest.mark.parametrize("name", LOSSES)
