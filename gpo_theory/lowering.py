@@ -31,7 +31,9 @@ class TorchLoss:
 
     bfloat16 and float16 are computed in float32 and rounded. At a kink the gradient is that of the piece on the right:
     0 for the hinge at x = 1. `knees` = (left, right): beyond a knee, where |f| or |f'| first reaches 2^64, the tangent
-    there continues f (C1); None where no knee lies within |x| <= 2^63.
+    there continues f (C1); None where no knee lies within |x| <= 2^63. So for finite x the gradient is finite, and the
+    value is infinite only where f or its tangent exceeds the dtype, or, in float32 beyond 2^63, where a square in its
+    formula does. f(nan) is nan; at x = inf or -inf the value is the limit or nan, and the gradient may be nan.
 
     >>> import torch
     >>> from gpo_theory.catalogue import LOSSES

@@ -44,19 +44,17 @@ class Program:
         where, value = operations["where"], None
         for branch, steps, results in zip(self.branches, self.steps, self.results, strict=True):
             here = self._one(branch, steps, results, x, operations)
+            here = _spread(here, x, operations) if isinstance(here, float) else here
             if value is None:
                 value = here
                 continue
             edge = float(branch.low)  # type: ignore[arg-type]
-            if isinstance(here, float) and isinstance(value, float):
-                value = value + 0 * x
             value = where(x >= edge if branch.closed else x > edge, here, value)
         for patch, steps in self.patches:
             v, radius = x - float(patch.centre), float(patch.radius)
             near = _play(steps, operations["clamp"](v, -radius, radius), operations)[-1]
             value = where((v > -radius) & (v < radius), near, value)
-        # A constant is a number: it still takes the shape of x, and a gradient of zero.
-        return value + 0 * x if isinstance(value, float) else value
+        return value
 
     def _one(self, branch: Branch, steps: tuple["_Step", ...], results: tuple[int, ...], x: Array,
              operations: Operations) -> Array:  # fmt: skip
@@ -69,6 +67,11 @@ class Program:
         values = _play(steps, v * operations["sign"](v), operations)
         right, left = (values[i] for i in results)
         return right if results[0] == results[1] else operations["where"](v >= 0, right, left)
+
+
+def _spread(constant: float, x: Array, operations: Operations) -> Array:
+    """A constant in the shape of x, with a gradient of zero; NaN stays NaN, and infinity makes none."""
+    return constant + 0 * operations["clamp"](x, 0.0, 0.0)
 
 
 def _float(edge: Fraction | None) -> float | None:
