@@ -2,6 +2,7 @@
 
 __all__ = ["BookError", "build_book", "outside_addresses"]
 
+import json
 import re
 import shutil
 import subprocess
@@ -12,12 +13,17 @@ from html.parser import HTMLParser
 from importlib.metadata import files
 from pathlib import Path
 
+from gpo_full.api_pages import write_api_pages
 from gpo_full.explorer_page import explorer_html
+from gpo_full.gallery import write_gallery
+from gpo_full.ledger import Claim, LedgerError, collect
+from gpo_full.ledger_page import linked, write_ledger_page
 from gpo_full.lessons import notebooks_folder
 from gpo_full.loss_pages import write_loss_pages
+from gpo_full.student_export import write_student_page
 from gpo_theory.plots import picture
 
-_PAGES = ("index.md", "conf.py", "_static")
+_PAGES = ("conf.py", "_static")
 _MATHJAX = ("es5/tex-svg-full.js", "LICENSE")
 # Elements whose address a browser fetches by itself; a link that a reader may follow is not among them.
 _FETCHED = {"script": ("src",), "img": ("src", "srcset"), "iframe": ("src",), "source": ("src", "srcset"),
@@ -58,23 +64,43 @@ def _gather(executed: Sequence[Path], source: Path) -> None:
     for page in _PAGES:
         origin = notebooks_folder() / page
         (shutil.copytree if origin.is_dir() else shutil.copy)(origin, source / page)
-    for notebook in executed:
-        shutil.copy(notebook, source)
-    # In the checkout a lesson links to the next one's Markdown; here the lessons are notebooks.
-    for linking in (source / "index.md", *source.glob("*.ipynb")):
-        text = linking.read_text(encoding="utf-8")
-        for notebook in executed:
-            text = text.replace(f"]({notebook.stem}.md", f"]({notebook.name}")
-        linking.write_text(text, encoding="utf-8")
+    for written in (notebooks_folder() / "index.md", *executed):
+        (source / written.name).write_text(_for_the_book(written, executed), encoding="utf-8")
+    lessons = [page for page in executed if page.stem[:2].isdigit()]
+    write_ledger_page(_claims(lessons), source)
     write_loss_pages(source)
+    write_api_pages(source)
+    write_gallery(executed, source)
     picture(source / "_static" / "losses.svg")
     (source / "_extra").mkdir()
+    write_student_page(lessons, source)
     (source / "_extra" / "explorer.html").write_text(explorer_html(), encoding="utf-8")
     mathjax = source / "_static" / "mathjax"
     mathjax.mkdir()
     for file in files("django-static-mathjax") or ():
         if str(file).endswith(tuple(f"static/mathjax/{name}" for name in _MATHJAX)):
             shutil.copy(str(file.locate()), mathjax)
+
+
+def _for_the_book(page: Path, executed: Sequence[Path]) -> str:
+    """The text of a page with its links led to where they are here: lessons are notebooks, marks lead to the ledger."""
+    text = page.read_text(encoding="utf-8")
+    for notebook in executed:
+        text = text.replace(f"]({notebook.stem}.md", f"]({notebook.name}")
+    if page.suffix != ".ipynb":
+        return text
+    document, seen = json.loads(text), set[str]()
+    for cell in document["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = linked("".join(cell["source"]), seen)
+    return json.dumps(document, ensure_ascii=False, allow_nan=False)
+
+
+def _claims(lessons: Sequence[Path]) -> tuple[Claim, ...]:
+    try:
+        return collect(lessons, notebooks_folder().parent / "README.md")
+    except LedgerError as error:
+        raise BookError(f"the claims ledger:\n{error}") from None
 
 
 def _sphinx(source: Path, pages: Path, doctrees: Path) -> None:

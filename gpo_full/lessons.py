@@ -1,6 +1,6 @@
 """Lessons: MyST Markdown notebooks, executed once from top to bottom; what is tested is what is published."""
 
-__all__ = ["LessonError", "execute", "lesson_files", "notebooks_folder"]
+__all__ = ["LessonError", "execute", "lesson_files", "notebooks_folder", "page_files"]
 
 import os
 import re
@@ -28,6 +28,12 @@ def notebooks_folder() -> Path:
 def lesson_files(folder: Path | None = None) -> tuple[Path, ...]:
     """Return the lessons of `folder` (default: this checkout's) in order: `NN_title.md`."""
     return tuple(sorted((folder or notebooks_folder()).glob("[0-9][0-9]_*.md")))
+
+
+def page_files(folder: Path | None = None) -> tuple[Path, ...]:
+    """Return the other pages of `folder` that are notebooks, too: those that say how Jupyter should read them."""
+    pages = sorted((folder or notebooks_folder()).glob("[a-z]*.md"))
+    return tuple(page for page in pages if page.read_text(encoding="utf-8").startswith("---\njupytext:"))
 
 
 def execute(lesson: Path, output: Path, environment: dict[str, str] | None = None) -> Path:

@@ -1,12 +1,16 @@
 """Sphinx configuration of the book: executed notebooks in, static pages out, nothing fetched from outside."""
 
 from importlib.metadata import version as _version
+from typing import Any
+
+from gpo_full.api_pages import as_restructured_text
 
 project = "Generalized Preference Optimization"
 author = "The gpo-toolkit authors"
 release = _version("gpo-toolkit")
 
-extensions = ["myst_nb"]
+extensions = ["myst_nb", "sphinx.ext.autodoc"]
+default_role = "code"  # in docstrings, single backticks mark code
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
@@ -45,3 +49,8 @@ mathjax3_config = {
     "svg": {"fontCache": "local"},
     "tex": {"macros": {"E": r"\mathbb{E}", "KL": r"\mathrm{KL}", "piref": r"\pi_{\mathrm{ref}}"}},
 }
+
+
+def setup(app: Any) -> None:
+    """Connect what turns the docstrings into what Sphinx reads."""
+    app.connect("autodoc-process-docstring", as_restructured_text)

@@ -9,12 +9,14 @@ import pytest
 
 from gpo_full import book as book_module
 from gpo_full.book import BookError, build_book, outside_addresses
-from gpo_full.lessons import lesson_files
+from gpo_full.lessons import lesson_files, page_files
 from gpo_full.loss_pages import catalogue_page
 from gpo_theory import LOSSES
 from gpo_theory.kernel.certificates import verify
 
-PAGES = ("index", *(path.stem for path in lesson_files()), "catalogue", "search")
+LESSONS = tuple(path.stem for path in lesson_files())
+PAGES = ("index", *LESSONS, *(path.stem for path in page_files()), "catalogue", "gallery", "ledger", "students", "api", "search")
+UNDRAWN = ("catalogue", "ledger", "students", "api", "search")  # pages without a picture
 
 
 @pytest.mark.parametrize(
@@ -118,11 +120,12 @@ def test_a_page_opens_from_a_file_and_asks_for_nothing_else(published: Path, bro
     assert failures == []
     formulas = len(re.findall(r'class="math notranslate', path.read_text(encoding="utf-8")))
     assert page.locator("mjx-container svg").count() >= formulas
-    assert (formulas > 0) == (name != "search")
+    assert formulas > 0 or name not in LESSONS
     assert page.locator("mjx-merror, [data-mjx-error]").count() == 0
     widths = page.eval_on_selector_all(".bd-article img", "images => images.map(image => image.naturalWidth)")
     assert all(width > 100 for width in widths)
-    assert bool(widths) == (name not in ("catalogue", "search"))
+    assert widths or name not in LESSONS
+    assert not widths or name not in UNDRAWN
     page.close()
 
 
@@ -166,3 +169,28 @@ def test_the_catalogue_sorts_by_a_click_on_a_column(published: Path, browser: An
     head.press("Enter")
     assert [float(text.split()[0]) for text in strengths() if text[0].isdigit()] == sorted(numbers, reverse=True)
     page.close()
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_a_mark_leads_to_its_line_in_the_ledger_and_back(published: Path, browser: Any) -> None:
+    page = browser.new_page()
+    page.goto((published / "book" / "04_which_beta.html").as_uri())
+    mark = page.locator("#claim-4-1")
+    assert float(mark.evaluate("a => parseFloat(getComputedStyle(a).fontSize)")) < 13
+    mark.click()
+    assert page.url.endswith("ledger.html#c4-1")
+    row = page.locator("tr", has=page.locator("#c4-1"))
+    row.locator("a", has_text="tested").first.click()
+    assert page.locator("details[open]").count() == 1  # the browser opens what the link leads into
+    row.locator("a", has_text="lesson 4").click()
+    assert page.url.endswith("04_which_beta.html#claim-4-1")
+    page.close()
+
+
+@pytest.mark.slow
+def test_student_notebooks_are_offered(published: Path) -> None:
+    text = (published / "book" / "students.html").read_text(encoding="utf-8")
+    for name in LESSONS:
+        assert f'href="students/{name}.ipynb"' in text
+        assert "SOLUTION" not in (published / "book" / "students" / f"{name}.ipynb").read_text(encoding="utf-8")

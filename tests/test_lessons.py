@@ -22,7 +22,7 @@ kernelspec:
 ---
 
 """
-PARTS = ("The question", "Prediction", "Exercise", "The same from the command line", "Summary")
+PARTS = ("The question", "Prediction", "Exercise", "Find the bug", "True or false", "The same from the command line", "Summary")
 
 
 def written(folder: Path, code: str) -> Path:
@@ -50,13 +50,39 @@ def test_every_lesson_has_the_skeleton(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     headings = re.findall(r"^## (.+)$", text, flags=re.MULTILINE)
     places = [next((i for i, h in enumerate(headings) if h.startswith(part)), None) for part in PARTS]
-    assert None not in places, dict(zip(PARTS, places, strict=True))
-    assert places == sorted(places)
+    missing = [part for part, place in zip(PARTS, places, strict=True) if place is None]
+    assert not missing, f"{path.name} has no section {missing}"
+    assert places == sorted(places), f"{path.name}: the order is {PARTS}"
     assert re.search(r'^prediction = "\?"', text, flags=re.MULTILINE)
     assert "\nassert time.process_time() < 60" in text  # the card's CPU time, tested where it is claimed
     assert all(f"| **{row}** |" in text for row in ("Time", "Needs", "You will be able to", "Source"))
     stubs = text.count('NotImplementedError("your turn")')
     assert text.count("### BEGIN SOLUTION") == text.count("### END SOLUTION") == stubs >= 1
+
+
+@pytest.mark.parametrize("path", lesson_files(), ids=NAMES)
+def test_every_exercise_has_hints_a_check_and_a_test_of_the_check(path: Path) -> None:
+    sections = re.split(r"^## ", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    exercises = [section for section in sections if section.startswith("Exercise")]
+    assert 1 <= len(exercises) <= 3, path.name
+    for section in exercises:
+        title = f"{path.name}, {section.splitlines()[0]}"
+        assert re.search(r"^(Easy|Medium|Hard), \d+ minutes\.", section, re.MULTILINE), f"{title}: difficulty and minutes"
+        hints = re.findall(r"^<details><summary>Hint (\d)</summary>\n\n", section, re.MULTILINE)
+        assert hints == ["1", "2", "3"], f"{title}: three folded hints"
+        for needed in ("Exercise(", "print(", ".check(", ".verify(", "### BEGIN SOLUTION"):
+            assert needed in section, f"{title}: {needed} is missing"
+
+
+@pytest.mark.parametrize("path", lesson_files(), ids=NAMES)
+def test_true_or_false_answers_are_folded_and_marked(path: Path) -> None:
+    sections = re.split(r"^## ", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    (section,) = [section for section in sections if section.startswith("True or false")]
+    folded = "\n".join(re.findall(r"<details>(.*?)</details>", section, re.DOTALL))
+    answers = re.split(r"(?=\*\*(?:True|False)\b)", folded)[1:]
+    assert 3 <= len(answers) <= 5, f"{path.name}: {len(answers)} folded answers that begin with **True or **False"
+    for answer in answers:
+        assert "](ledger.md#c" in answer, f"{path.name}: an answer without a mark [¶N.M](ledger.md#cN-M): {answer}"
 
 
 @pytest.mark.parametrize("path", lesson_files(), ids=NAMES)
