@@ -12,7 +12,7 @@ PARALLEL := -n auto --dist loadgroup --no-loadscope-reorder
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup reproduce test check bench book lab clean
+.PHONY: setup reproduce test check soak bench book lab clean
 
 setup: $(READY)
 
@@ -32,6 +32,9 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not browser"
+
+soak: $(READY)
+	GPO_SOAK=1 $(BIN)/python -m pytest -q tests/test_checkpoint.py
 
 bench: $(READY)
 	$(BIN)/python -m gpo_theory.scoring

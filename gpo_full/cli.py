@@ -25,6 +25,7 @@ COMMANDS = {
     "toy": "run a toy model: bandit or mixture",
     "prepare": "fetch and verify the policy, the golden reward and the data",
     "train": "fine-tune a language model on preference pairs",
+    "sweep": "train every loss at every beta with every seed",
     "evaluate": "compare a trained policy with its reference",
     "diagnose": "say from a run's metrics what the theory says is happening",
     "reproduce": "run everything and build the book",
@@ -32,7 +33,7 @@ COMMANDS = {
 # Commands that prove things of a formula or a certificate that anybody may have written.
 PROVING = {"analyze", "beta", "compare", "design", "verify"}
 EXTRAS = {"torch": "toy", "transformers": "lm", "accelerate": "lm", "peft": "lm", "gguf": "lm", "safetensors": "lm",
-          "pyarrow": "lm",
+          "pyarrow": "lm", "ray": "ray",
           "matplotlib": "book", "plotly": "book", "nbclient": "book", "sphinx": "book", "jupytext": "book"}  # fmt: skip
 
 

@@ -2,18 +2,26 @@
 
 __all__ = ["GPOConfig"]
 
+import logging
 import math
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from datetime import timedelta
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from torch import distributed
 from transformers import TrainingArguments
 
 from gpo_full.log_probabilities import MARGINS
 from gpo_full.pairs import BAD_ROWS
+from gpo_full.trackers import checked_trackers
 from gpo_theory import DomainError, Loss, Verdict, find_loss
+from gpo_theory.bounds import bounded_below
+from gpo_theory.budget import OutOfTimeError, limited
 from gpo_theory.domain import total
 from gpo_theory.errors import InputError, nearest
 from gpo_theory.transforms import soft_label
@@ -29,10 +37,11 @@ REFUSED = {
     "batch_eval_metrics": "evaluation metrics are exact means over pairs",
     "label_names": "the batches hold no labels",
     "torch_compile": "it has not been tried with packed rows",
-    "fsdp": "sharded training is not supported yet",
-    "deepspeed": "sharded training is not supported yet",
+    "deepspeed": "sharded training is FSDP's",
+    "fp16": "its loss scaler skips steps by rules of its own; bf16 needs none",
     "restore_callback_states_from_checkpoint": "metrics resume by themselves",
 }
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -70,7 +79,21 @@ class GPOConfig(TrainingArguments):  # type: ignore[misc]
         metadata={"help": "optimise f(beta rho) / (beta |f'(0)|), so that every loss and beta starts with the same "
                           "gradient; metrics show f itself. max_grad_norm=0 turns clipping off"},
     )  # fmt: skip
+    sample_every: int | None = field(
+        default=None, metadata={"help": "steps between samples of the policy, for KL and win rate (default: none)"}
+    )
+    sample_prompts: str | None = field(default=None, metadata={"help": "JSONL with prompt and target, to sample for"})
+    sample_reward: str | None = field(
+        default=None, metadata={"help": "what judges samples: as --reward of gpo evaluate (default: the prepared one)"}
+    )
+    sample_length: int = field(default=32, metadata={"help": "tokens of the longest sample"})
+    report_to: str | list[str] | None = field(
+        default="none", metadata={"help": "trackers that get the logs: none, tensorboard, trackio, wandb"}
+    )
     learning_rate: float = field(default=1e-6, metadata={"help": "initial learning rate"})
+    # Every trained parameter takes part in every step.
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "see DistributedDataParallel"})
+    ddp_timeout: int = field(default=120, metadata={"help": "seconds after which a run ends of which a process hangs"})
     logging_steps: float | None = field(
         default=None, metadata={"help": "steps between metrics (default: 1 up to 1,000 steps, else 10)"}
     )
@@ -84,15 +107,24 @@ class GPOConfig(TrainingArguments):  # type: ignore[misc]
         if self.automatic_logging:
             self.logging_steps = self.logging_interval(self.max_steps)
         _check_total(self.objective())
+        _say_if_unbounded(self.loss, self.objective())
+        trackers: Any = checked_trackers(self.report_to)
+        _join_on_cpu(self)
         try:
             super().__post_init__()
         except (ValueError, TypeError) as error:
             raise InputError(str(error)) from None
+        self.report_to = trackers  # the Trainer adds some by itself
         self.remove_unused_columns = False
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False
+        else:  # a batch must not wait for the steps before it
+            self.accelerator_config.non_blocking = self.dataloader_pin_memory
         # The filter would replace a NaN by an average and log it as if nothing had happened.
         self.logging_nan_inf_filter = False
+        if self.fsdp and (self.device.type == "cpu" or self.world_size == 1):
+            raise InputError(f"fsdp={self.fsdp!r} is refused: {self.world_size} process(es) on {self.device.type} "
+                             "would run unsharded; it needs accelerators and a launcher")  # fmt: skip
         if self.n_gpu > 1:
             raise InputError(f"{self.n_gpu} devices are visible without a launcher, which would run nn.DataParallel; "
                              "use `accelerate launch`, or show one device")  # fmt: skip
@@ -116,10 +148,26 @@ class GPOConfig(TrainingArguments):  # type: ignore[misc]
         return 1 if 0 < max_steps <= 1000 else 10
 
 
+def _join_on_cpu(config: GPOConfig) -> None:
+    """Join the launcher's other processes; on the CPU the Trainer would do so without a timeout."""
+    on_cpu = config.use_cpu or os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true"
+    if on_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
+        distributed.init_process_group("gloo", timeout=timedelta(seconds=config.ddp_timeout))
+
+
 def _check_total(loss: Loss) -> None:
     found = total(loss.f.primitive())
     if found.verdict is Verdict.REFUTED:
         raise DomainError(f"{loss.formula!r} is not defined on all of R: {found.because}")
+
+
+def _say_if_unbounded(name: str, loss: Loss) -> None:
+    """Warn of a loss whose value can fall without limit, if that is decided within a second."""
+    with suppress(OutOfTimeError), limited(1.0):
+        found = bounded_below(loss.f.primitive())
+        if found.verdict is Verdict.REFUTED:
+            _log.warning("loss %s is not bounded below, %s: a falling value alone is no progress; watch the accuracy",
+                         name, found.because)  # fmt: skip
 
 
 def _check_refused(config: GPOConfig) -> None:
@@ -144,13 +192,17 @@ def _check_values(config: GPOConfig) -> None:
 
 
 def _check_counts(config: GPOConfig) -> None:
-    for name in ("max_length", "max_prompt_length", "train_last_layers", "lora_rank"):
+    for name in ("max_length", "max_prompt_length", "train_last_layers", "lora_rank", "sample_every", "sample_length"):
         value = getattr(config, name)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise InputError(f"{name}={value!r} must be a whole number of at least 1")
     if config.max_length < 2 or (config.max_prompt_length or 1) >= config.max_length:
         raise InputError(f"max_prompt_length={config.max_prompt_length} leaves no token of max_length="
                          f"{config.max_length} to the response")  # fmt: skip
+    given = [value is not None for value in (config.sample_every, config.sample_prompts)]
+    if any(given) != all(given) or (config.sample_reward is not None and not all(given)):
+        raise InputError("sample_every, the steps between samples, and sample_prompts, the file of their prompts, go "
+                         "together; sample_reward needs both")  # fmt: skip
     if config.train_last_layers is not None and config.lora_rank is not None:
         raise InputError("train_last_layers and lora_rank exclude each other")
 

@@ -39,12 +39,14 @@ class Finding:
 class Diagnosis:
     """The findings of a run, the rules that were looked at, and for the others the reason why not.
 
-    `loss` is what the run minimised, None where it is not known, as `beta` is.
+    `loss` is what the run minimised, None where it is not known, as `beta` is; `label_noise` the rate at which labels
+    are believed to be flipped, None where nobody said.
     """
 
     log: RunLog
     loss: Loss | None
     beta: float | None
+    label_noise: float | None
     findings: tuple[Finding, ...]
     looked_at: tuple[str, ...]
     not_looked_at: Mapping[str, str]
@@ -52,15 +54,19 @@ class Diagnosis:
     def as_dict(self) -> dict[str, Any]:
         """Return the stable JSON form."""
         return {"run": self.log.run, "source": self.log.source, "loss": self.loss and self.loss.name,
-                "beta": self.beta, "findings": [asdict(finding) for finding in self.findings],
+                "beta": self.beta, "label_noise": self.label_noise, "samples": [dict(one) for one in self.log.samples],
+                "findings": [asdict(finding) for finding in self.findings],
                 "looked_at": list(self.looked_at), "not_looked_at": dict(self.not_looked_at)}  # fmt: skip
 
 
-def diagnose(log: RunLog, loss: Loss | None = None, beta: float | None = None) -> Diagnosis:
+def diagnose(
+    log: RunLog, loss: Loss | None = None, beta: float | None = None, label_noise: float | None = None
+) -> Diagnosis:
     """Apply every rule of RULES that the run's metrics and what is known of its loss allow.
 
     `loss` and `beta` say what the run does not record; for a run that records them they are an InputError. rho and the
-    log-ratios are in nats, x = beta rho; `loss` is a function of the x that is logged.
+    log-ratios are in nats, x = beta rho; `loss` is a function of the x that is logged. `label_noise` is the rate at
+    which labels are believed to be flipped, of a run whose loss does not account for any.
 
     >>> x = [1 - math.exp(-2 * t / 30) for t in range(90)]  # gradient flow of one pair under (x - 1)^2
     >>> log = RunLog("run", "gpo", {"loss": tuple((x - 1) ** 2 for x in x), "margin": tuple(2 * x for x in x)})
@@ -69,13 +75,13 @@ def diagnose(log: RunLog, loss: Loss | None = None, beta: float | None = None) -
     [('at_target', 2.0)]
     """
     loss, beta = _known(log, loss, beta)
-    view = View(log, loss, beta)
+    view = View(log, loss, beta, _noise(log, label_noise))
     missing = {name: view.missing(rule.needs) for name, rule in RULES.items()}
     applied = [name for name, reason in missing.items() if reason is None]
     found = ((name, RULES[name].find(view)) for name in applied)
     findings = tuple(Finding(name, *finding) for name, finding in found if finding is not None)
     reasons = {name: reason for name, reason in missing.items() if reason is not None}
-    return Diagnosis(log, loss, beta, findings, tuple(applied), reasons)
+    return Diagnosis(log, loss, beta, view.label_noise, findings, tuple(applied), reasons)
 
 
 def _known(log: RunLog, loss: Loss | None, beta: float | None) -> tuple[Loss | None, float | None]:
@@ -87,6 +93,18 @@ def _known(log: RunLog, loss: Loss | None, beta: float | None) -> tuple[Loss | N
     if beta is not None and not 0 < beta < math.inf:
         raise InputError(f"beta {beta!r} must be a finite number above 0")
     return loss or _objective(log.settings), recorded["beta"] or beta
+
+
+def _noise(log: RunLog, label_noise: float | None) -> float | None:
+    """Return the rate that was given, checked, or else the one that the run's loss accounts for."""
+    recorded = log.settings.get("label_noise") or None
+    if label_noise is None:
+        return recorded
+    if recorded is not None:
+        raise InputError(f"the run's loss accounts for label noise of its own, {recorded!r}: give none")
+    if not 0 < label_noise < 0.5:
+        raise InputError(f"label noise {label_noise!r} must be above 0 and below 1/2")
+    return label_noise
 
 
 def _objective(settings: Mapping[str, Any]) -> Loss | None:
@@ -107,6 +125,7 @@ class View:
     log: RunLog
     loss: Loss | None
     beta: float | None
+    label_noise: float | None = None
 
     @cached_property
     def analysis(self) -> Analysis | None:
@@ -136,8 +155,17 @@ class View:
     @property
     def target(self) -> float | None:
         """The target x*(1), where it is finite."""
-        text = self.analysis.link.target_at_one if self.analysis else None
-        return None if text in (None, "inf", "-inf") else _number(str(text))
+        return _finite(self.analysis.link.target_at_one) if self.analysis else None
+
+    @cached_property
+    def supported(self) -> float | None:
+        """x*(1 - e), where it is finite: the margin that labels flipped at rate e support, when f ignores e."""
+        from gpo_theory.transforms import soft_label
+
+        if self.loss is None or self.label_noise is None or self.log.settings.get("label_noise"):
+            return None
+        # Its least value under labels that are always right is that of f under labels flipped at rate e.
+        return _finite(analyze(soft_label(self.loss, str(self.label_noise))).link.target_at_one)
 
     @property
     def stops(self) -> bool | None:
@@ -368,10 +396,20 @@ def _past_target(view: View) -> Found:
     x = beta * view.mean("margin")
     if view.stops is not False or x - 3 * beta * view.error("margin") <= (1 + NEAR) * target:
         return None
-    noise = view.log.settings.get("label_noise")
+    noise = view.label_noise if view.log.settings.get("label_noise") else None
     supports = f", the most that label noise {noise:g} supports" if noise else ""
     return (x, f"the mean x = beta rho is above the target x*(1) = {target:.3g}{supports}: beyond it f rises",
             "steps on other pairs carry a margin there, and so does a step size that is too large")  # fmt: skip
+
+
+def _past_noise(view: View) -> Found:
+    supported, beta, noise = view.facts("supported", "beta", "label_noise")
+    x = beta * view.mean("margin")
+    if x - 3 * beta * view.error("margin") <= (1 + NEAR) * supported:
+        return None
+    return (x, f"the mean x = beta rho is above x*({1 - noise:g}) = {supported:.3g}, where the loss is least on average "
+            f"over labels flipped at rate {noise:g}: what lies beyond fits the flips themselves",
+            "a rate that differs from pair to pair supports more on the clear ones")  # fmt: skip
 
 
 # In the order of the report: first what makes the rest doubtful.
@@ -390,6 +428,7 @@ RULES: dict[str, Rule] = {
     "beta_holds": Rule(_strong, ("trend", "margin", "regularizer", "summed", "strength", "beta")),
     "at_target": Rule(_at_target, ("trend", "margin", "target", "beta")),
     "past_target": Rule(_past_target, ("trend", "margin", "target", "beta")),
+    "past_label_noise": Rule(_past_noise, ("trend", "margin", "supported", "beta")),
 }
 # The facts of View, and why one is None; any other need but "trend" is a metric.
 WHY_MISSING = {
@@ -401,15 +440,16 @@ WHY_MISSING = {
     "summed": "rho is averaged over tokens",
     "flat": "no share of flat pairs is logged, and loss, beta or accuracy is not known",
     "target": "a finite target x*(1) is not shown of the loss",
+    "supported": "the rate of flipped labels is not known (--label-noise), or the loss accounts for it itself",
 }
 OF_LOSS = {"analysis", "at_zero", "slope", "strength", "target"}
 
 
-def _number(text: str) -> float:
+def _finite(text: str | None) -> float | None:
     from gpo_theory.constants import exact
     from gpo_theory.grammar import parse_constant
 
-    return float(exact(parse_constant(text)))
+    return None if text in (None, "inf", "-inf") else float(exact(parse_constant(str(text))))
 
 
 def _slope_at(loss: Loss, x: float, step: float = 1e-4) -> float:

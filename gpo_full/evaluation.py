@@ -1,6 +1,6 @@
 """What a policy became: golden win rate against its reference, KL, and the offline regulariser."""
 
-__all__ = ["Evaluation", "Opponent", "bootstrap_interval", "evaluate", "opponents", "win_scores"]
+__all__ = ["Evaluation", "Opponent", "evaluate", "opponents", "score_prompts", "summarize"]
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from gpo_full.golden_reward import Reward
 from gpo_full.output import progress
 from gpo_full.prompts import ReadPrompts, ReadResponses, read_prompts, read_responses
 from gpo_full.sampling import Sample, batches_of, continue_prompts
+from gpo_full.scores import PromptScore, bootstrap_interval, win_scores
+from gpo_theory.errors import InputError
 
 # The policy's uniform numbers; the reference's are seeded by the seed itself.
 _POLICY_STREAM = 1_000_003
@@ -70,17 +71,22 @@ class Evaluation:
 def opponents(
     reference: Any, tokenizer: Any, prompts: Sequence[str], targets: Sequence[str], *,
     seed: int = 0, max_new_tokens: int = 32, batch_size: int = 32, keep: int = 0,
+    drawn: dict[int, tuple[Sample, ...]] | None = None,
 ) -> Iterator[Opponent]:  # fmt: skip
     """Yield the tasks in batches, read and answered by the reference; a list of them serves many policies.
 
-    `keep` is `shared_layers(policy, reference)`, or less.
+    `keep` is `shared_layers(policy, reference)`, or less. `drawn` keeps the answers by task: what it holds of an
+    earlier pass with the same arguments is not drawn again.
     """
     tokens: list[list[int]] = [tokenizer(prompt)["input_ids"] for prompt in prompts]
     uniforms = _uniforms(len(prompts), 2, max_new_tokens, seed)
     for batch in batches_of(tokens, batch_size):
         ids = [tokens[i] for i in batch]
         read = read_prompts(reference, ids, keep=keep)
-        samples = continue_prompts(reference, tokenizer, read, uniforms[batch])
+        known = {} if drawn is None else drawn
+        if not known.keys() >= set(batch):
+            known.update(zip(batch, continue_prompts(reference, tokenizer, read, uniforms[batch]), strict=True))
+        samples = [known[i] for i in batch]
         answers = read_responses(reference, read, _responses(samples), keep=keep)
         yield Opponent(batch, [prompts[i] for i in batch], [targets[i] for i in batch], ids, read, samples,
                        _sums(answers, samples), replace(answers, logs=[]))  # fmt: skip
@@ -91,6 +97,15 @@ def evaluate(
     seed: int = 0, max_new_tokens: int = 32, label: str = "evaluating", total: int | None = None,
 ) -> Evaluation:  # fmt: skip
     """Return the evaluation of `policy` against the answers of `reference`; the policy draws once per prompt."""
+    return summarize(score_prompts(policy, reference, tokenizer, against, reward, seed=seed, label=label, total=total,
+                                   max_new_tokens=max_new_tokens), seed)  # fmt: skip
+
+
+def score_prompts(
+    policy: Any, reference: Any, tokenizer: Any, against: Iterable[Opponent], reward: Reward, *,
+    seed: int = 0, max_new_tokens: int = 32, label: str = "evaluating", total: int | None = None,
+) -> list[PromptScore]:  # fmt: skip
+    """Return what `evaluate` measures for each prompt, in the order of the prompts."""
     measured: dict[int, dict[str, Any]] = {}
     for batch in progress(against, label, total):
         read = read_prompts(policy, batch.tokens, below=batch.read)
@@ -102,46 +117,39 @@ def evaluate(
         drawn = read_responses(policy, read, _responses(batch.samples), below=batch.answers)
         drift = _sums(drawn, batch.samples) - batch.log_probabilities
         for row, i in enumerate(batch.index):
-            measured[i] = {"prompt": batch.prompts[row], "target": batch.targets[row], "mine": mine[row][0],
-                           "theirs": batch.samples[row][0], "kl": float(exact[row]), "sequence": float(sequence[row]),
+            ((answer,), against_it) = mine[row], batch.samples[row][0]
+            measured[i] = {"prompt": batch.prompts[row], "target": batch.targets[row], "policy": answer.text,
+                           "reference": against_it.text, "policy_tokens": len(answer.tokens),
+                           "reference_tokens": len(against_it.tokens), "kl": float(exact[row]),
+                           "kl_sequence": float(sequence[row]),
                            "half_square": float((drift[row, 0] - drift[row, 1]) ** 2 / 2)}  # fmt: skip
-    rows = [measured[i] for i in sorted(measured)]
+    return _judged([measured[i] for i in sorted(measured)], reward)
+
+
+def _judged(rows: list[dict[str, Any]], reward: Reward) -> list[PromptScore]:
     targets = [row["target"] for row in rows]
-    rewards = np.array(reward([row["mine"].text for row in rows], targets))
-    reference_rewards = np.array(reward([row["theirs"].text for row in rows], targets))
-    scores = win_scores(rewards, reference_rewards)
+    mine, theirs = (np.array(reward([row[of] for row in rows], targets), dtype=float) for of in ("policy", "reference"))
+    if not np.isfinite([mine, theirs]).all():
+        raise InputError("the reward of a response is not a finite number")
+    return [PromptScore(**row, reward=float(a), reference_reward=float(b), score=float(score))
+            for row, a, b, score in zip(rows, mine, theirs, win_scores(mine, theirs), strict=True)]  # fmt: skip
+
+
+def summarize(rows: Sequence[PromptScore], seed: int = 0) -> Evaluation:
+    """Return the means over prompts, with their errors; `seed` draws the bootstrap's resamples."""
+    scores = np.array([row.score for row in rows])
     low, high = bootstrap_interval(scores, seed=seed)
-    kl, kl_se = _mean_and_error([row["kl"] for row in rows])
-    sequence_kl, sequence_se = _mean_and_error([row["sequence"] for row in rows])
-    regularizer, regularizer_se = _mean_and_error([row["half_square"] for row in rows])
-    lengths = [(len(row["mine"].tokens), len(row["theirs"].tokens)) for row in rows]
-    examples = tuple({"prompt": row["prompt"], "target": row["target"], "policy": row["mine"].text,
-                      "reference": row["theirs"].text} for row in rows[:5])  # fmt: skip
+    kl, kl_se = _mean_and_error([row.kl for row in rows])
+    sequence_kl, sequence_se = _mean_and_error([row.kl_sequence for row in rows])
+    regularizer, regularizer_se = _mean_and_error([row.half_square for row in rows])
+    examples = tuple({"prompt": row.prompt, "target": row.target, "policy": row.policy, "reference": row.reference}
+                     for row in rows[:5])  # fmt: skip
     return Evaluation(
         kl, kl_se, sequence_kl, sequence_se, float(scores.mean()), low, high, int((scores == 0.5).sum()),
-        sum(a for a, _ in lengths) / sum(b for _, b in lengths),
-        float(np.mean([_copied(row["mine"].text, row["prompt"]) for row in rows])), float(rewards.mean()),
-        float(reference_rewards.mean()), regularizer, regularizer_se, len(rows), seed, examples,
+        sum(row.policy_tokens for row in rows) / sum(row.reference_tokens for row in rows),
+        float(np.mean([_copied(row.policy, row.prompt) for row in rows])), float(np.mean([row.reward for row in rows])),
+        float(np.mean([row.reference_reward for row in rows])), regularizer, regularizer_se, len(rows), seed, examples,
     )  # fmt: skip
-
-
-def win_scores(mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return 1 where `mine` is larger, 0 where it is smaller, 1/2 where they are equal.
-
-    >>> win_scores(np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.0, 2.0])).tolist()
-    [0.0, 0.5, 1.0]
-    """
-    return (np.sign(mine - theirs) + 1) / 2
-
-
-def bootstrap_interval(
-    scores: NDArray[np.float64], *, resamples: int = 10_000, seed: int = 0, level: float = 0.95
-) -> tuple[float, float]:
-    """Return the percentile interval of the mean of `scores` under resampling with replacement."""
-    rng = np.random.default_rng(seed)
-    means = scores[rng.integers(0, len(scores), (resamples, len(scores)))].mean(1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def _uniforms(prompts: int, draws: int, length: int, seed: int) -> torch.Tensor:

@@ -1,10 +1,11 @@
-"""The controlled experiment: one policy, one set of pairs, six losses at two betas each, and what became of each."""
+"""The controlled experiment: one policy, one set of pairs, several losses and betas, and what became of each."""
 
-__all__ = ["Experiment", "ExperimentResult", "Run", "default_folder", "run"]
+__all__ = ["ExperimentResult", "Run", "default_folder", "run"]
 
+import hashlib
 import json
-import math
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -13,8 +14,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
+from gpo_full.checkpoint import sole_writer
 from gpo_full.files import atomic_file, cache_root
-from gpo_full.scales import LOSS_NAMES, Scale, find_scale
+from gpo_full.predictions import checks
+from gpo_full.run_grid import Experiment, grid
+from gpo_full.scales import Scale, find_scale
 from gpo_full.stages import Stage
 
 
@@ -23,7 +27,9 @@ class Run:
     """One trained policy: a loss at one beta, its evaluation (`gpo_full.evaluation.Evaluation`) and its curves.
 
     `scaled_margin` and `objective` are beta rho and f(beta rho), means over the pairs of each step; `accuracy` and the
-    log-ratios (nats) are means over the last fifth of the steps. `strength` and `beta_R` are null where R = 0.
+    log-ratios (nats) are means over the last fifth of the steps. `strength` and `beta_R` are null where R = 0; `factor`
+    is beta over the matched one. `width` is the largest difference of s = log pi/pi_ref seen between two draws of the
+    reference, in nats: at most the 2B of proposition P11.
     """
 
     name: str
@@ -31,6 +37,7 @@ class Run:
     formula: str
     beta: float
     matched: bool
+    factor: float
     strength: float | None
     beta_R: float | None
     matching: str
@@ -48,6 +55,7 @@ class Run:
     reference_reward: float
     regularizer: float
     regularizer_se: float
+    width: float
     n: int
     seed: int
     examples: tuple[dict[str, str], ...]
@@ -74,6 +82,7 @@ class ExperimentResult:
     labels: dict[str, Any]
     pilot: dict[str, Any]
     shortened: dict[str, Any] | None
+    forecast: dict[str, Any] | None
     runs: tuple[Run, ...]
     stages: tuple[dict[str, Any], ...]
     checks: tuple[dict[str, Any], ...]
@@ -114,155 +123,85 @@ class ExperimentResult:
         return found
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """One loss at one beta, and how that beta was chosen."""
-
-    loss: str
-    beta: float
-    matched: bool
-    strength: float | None
-    matching: str
-
-    @property
-    def name(self) -> str:
-        """The run's name, `logistic-matched`."""
-        return f"{self.loss}-{'matched' if self.matched else 'unmatched'}"
+def default_folder(scale: str, policy: str | None = None, reward: str | None = None) -> Path:
+    """Return where `gpo reproduce` keeps the experiment of `scale`, apart for a policy or reward of the user's own."""
+    own = "" if policy is reward is None else f"-{hashlib.sha256(repr((policy, reward)).encode()).hexdigest()[:12]}"
+    return cache_root() / "experiment" / f"{find_scale(scale).name}{own}"
 
 
-def default_folder(scale: str) -> Path:
-    """Return where `gpo reproduce` keeps the experiment of `scale`."""
-    return cache_root() / "experiment" / find_scale(scale).name
-
-
-def run(scale: str, folder: Path, budget_seconds: float | None = None) -> ExperimentResult:
+def run(
+    scale: str | Scale, folder: Path, budget_seconds: float | None = None, *, policy: str | None = None,
+    reward: str | None = None,
+) -> ExperimentResult:  # fmt: skip
     """Run the experiment at `scale`, or what is missing of it in `folder`; write `folder/result.json` and return it.
 
     Stages, each cached under all that it depends on: supervised fine-tuning; sampling and labelling; the pilot, which
     fixes the learning rate; the plan, which shortens every run alike if the pilot's time says that the experiment
-    would outlast `budget_seconds` (default: the scale's); and one stage per run, trained and evaluated.
+    would outlast `budget_seconds` (default: the scale's); and one stage per run, trained and evaluated. A scale without
+    a budget says first, from a few steps of each kind of work, what it will take. `policy` and `reward` take the place
+    of the scale's own (`gpo_full.materials`). FolderInUse while another process works in `folder`.
     """
-    from gpo_full.protocol import Protocol
-
-    settings = find_scale(scale)
+    settings = scale if isinstance(scale, Scale) else find_scale(scale)
     if budget_seconds is not None:
         settings = replace(settings, budget_seconds=budget_seconds)
+    if reward is not None:
+        settings = replace(settings, label_slope=None)
     _quiet()
-    clock = _Clock()
-    protocol = Protocol(settings, folder)
-    sft = clock.done(protocol.sft())
-    labels = clock.done(protocol.pairs())
-    pilot = clock.done(protocol.pilot(grid(settings)[0]))
-    plan = protocol.plan(elapsed=clock.elapsed(), runs=2 * len(LOSS_NAMES))
-    if plan.payload["shortened"]:
-        print(f"shortened: {plan.payload['shortened']['because']}", file=sys.stderr, flush=True)
-    done = []
-    for number, one in enumerate(grid(settings), 1):
-        finished = protocol.train_and_evaluate(one)
-        done.append(clock.done(finished, number, 2 * len(LOSS_NAMES)))
-    stages = [sft, labels, pilot, *done]
-    runs = tuple(_run(one, s) for one, s in zip(grid(settings), done, strict=True))
-    result = ExperimentResult(
-        settings.name, settings.seed, _versions(), protocol.material.policy_name, protocol.material.reward_name,
-        protocol.data(), {k: v for k, v in asdict(settings).items() if k not in ("name", "budget_seconds")},
-        sft.payload, labels.payload, pilot.payload, plan.payload["shortened"], runs,
-        tuple({"name": s.name, "cpu_seconds": s.cpu_seconds, "seconds": s.seconds} for s in stages),
-        (),
-    )  # fmt: skip
-    replace(result, checks=checks(result)).save(folder / "result.json")
+    with sole_writer(folder):
+        # Half done by a process that was killed.
+        for path in folder.glob(".*/"):
+            shutil.rmtree(path)
+        replace(found := _run_all(settings, folder, policy, reward), checks=checks(found)).save(folder / "result.json")
     # Read back, so that the result is the same value whether it was computed or loaded.
     return ExperimentResult.load(folder / "result.json")
 
 
-def grid(scale: Scale) -> list[Experiment]:
-    """Return every run: each loss at the beta matched to the logistic's, and at `scale.unmatched` times that.
+def _run_all(settings: Scale, folder: Path, policy: str | None, reward: str | None) -> ExperimentResult:
+    from gpo_full.protocol import Protocol
 
-    Matched by strength, beta R = beta_logistic R_logistic (proposition P1'); a loss with R = 0 has no such beta and
-    shares the logistic's target margin x*(p) / beta at p = `scale.certainty` instead.
-    """
-    found = []
-    for loss in LOSS_NAMES:
-        beta, r, matching = _matched(loss, scale)
-        found.append(Experiment(loss, beta, True, r, matching))
-        found.append(Experiment(loss, beta * scale.unmatched, False, r, f"{scale.unmatched:g} times the matched beta"))
+    clock, runs = _Clock(), grid(settings)
+    ahead = None if settings.budget_seconds is not None else _forecast(settings, folder, policy, reward)
+    protocol = Protocol(settings, folder, policy, reward)
+    sft = clock.done(protocol.sft())
+    labels = clock.done(protocol.pairs())
+    pilot = clock.done(protocol.pilot(next(one for one in runs if one.matched)))
+    plan = protocol.plan(elapsed=clock.elapsed(), runs=len(runs))
+    if plan.payload["shortened"]:
+        print(f"shortened: {plan.payload['shortened']['because']}", file=sys.stderr, flush=True)
+    done = [clock.done(protocol.train_and_evaluate(one), number, len(runs)) for number, one in enumerate(runs, 1)]
+    stages = (sft, labels, pilot, *done)
+    return ExperimentResult(
+        settings.name, settings.seed, _versions(), protocol.material.policy_name, protocol.material.reward_name,
+        protocol.data(), {k: v for k, v in asdict(settings).items() if k not in ("name", "budget_seconds")},
+        sft.payload, labels.payload, pilot.payload, plan.payload["shortened"], ahead,
+        tuple(_run(one, s) for one, s in zip(runs, done, strict=True)),
+        tuple({"name": s.name, "cpu_seconds": s.cpu_seconds, "seconds": s.seconds} for s in stages),
+        (),
+    )  # fmt: skip
+
+
+def _forecast(settings: Scale, folder: Path, policy: str | None, reward: str | None) -> dict[str, Any]:
+    from gpo_full.cost_forecast import forecast
+
+    found = forecast(settings, folder, policy, reward).payload
+    print(f"experiment at scale {settings.name}: {found['runs']} runs ({len(settings.losses)} losses, "
+          f"{len(settings.factors)} betas, {settings.repeats} seeds at the matched one), each of {settings.steps} "
+          f"steps and {settings.test_prompts} test prompts: about {found['cpu_hours']:.2g} CPU-hours, "
+          f"{found['hours']:.2g} hours on this machine; runs that are finished are not repeated",
+          file=sys.stderr, flush=True)  # fmt: skip
     return found
-
-
-def _matched(loss: str, scale: Scale) -> tuple[float, float | None, str]:
-    from gpo_theory import LOSSES, match_beta, strength
-
-    found = match_beta("logistic", loss, scale.beta)
-    if found.beta_to is not None:
-        return found.beta_to, strength(LOSSES[loss]).value, "strength"
-    p = scale.certainty
-    ratio = target_margin(loss, p) / target_margin("logistic", p)
-    return scale.beta * ratio, None, f"target margin at p = {p:g}"
-
-
-def target_margin(loss: str, p: float) -> float:
-    """Return the smallest x >= 0 that minimises p f(x) + (1-p) f(-x), numerically, for p in (1/2, 1).
-
-    >>> round(target_margin("hinge", 0.9), 6)
-    1.0
-    """
-    import torch
-
-    from gpo_theory import find_loss, to_torch
-
-    f = to_torch(find_loss(loss))
-    low, high = 0.0, 50.0
-    for _ in range(12):
-        x = torch.linspace(low, high, 1001, dtype=torch.float64)
-        values = p * f(x) + (1 - p) * f(-x)
-        best = int(torch.nonzero(values <= values.min() * (1 + 1e-15) + 1e-300)[0])
-        low, high = float(x[max(0, best - 1)]), float(x[min(1000, best + 1)])
-    return (low + high) / 2
 
 
 def _run(one: Experiment, stage: Stage) -> Run:
     from gpo_theory import LOSSES
 
     beta_r = None if not one.strength else one.beta * one.strength
-    return Run(one.name, one.loss, LOSSES[one.loss].formula, one.beta, one.matched, one.strength, beta_r, one.matching,
-               cpu_seconds=stage.cpu_seconds, **_frozen(stage.payload))  # fmt: skip
+    return Run(one.name, one.loss, LOSSES[one.loss].formula, one.beta, one.matched, one.factor, one.strength, beta_r,
+               one.matching, cpu_seconds=stage.cpu_seconds, **_frozen(stage.payload))  # fmt: skip
 
 
 def _frozen(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-
-
-def checks(result: ExperimentResult) -> tuple[dict[str, Any], ...]:
-    """Return the theory's predictions, their bounds fixed before any run was looked at, and what came of each."""
-    matched = [one for one in result.runs if one.matched and one.beta_R]
-    by_name = {one.name: one for one in result.runs}
-    spread = max(one.kl for one in matched) / max(min(one.kl for one in matched), 1e-9)
-    closer = sum(by_name[f"{loss}-unmatched"].kl < by_name[f"{loss}-matched"].kl for loss in LOSS_NAMES)
-    nearest = min(result.runs, key=lambda one: one.kl)
-    ratio = nearest.kl / nearest.regularizer if nearest.regularizer > 0 else math.nan
-    rank = _rank_correlation([one.kl for one in result.runs], [one.regularizer for one in result.runs])
-    best = max(one.win_low for one in result.runs)
-    return (
-        _check("overlay", "at the matched betas the smooth losses end within a factor 1.5 of each other in KL",
-               spread, 1.5, spread <= 1.5),
-        _check("beta", "for every loss, four times the beta ends at a smaller KL", closer, len(LOSS_NAMES),
-               closer == len(LOSS_NAMES)),
-        _check("half", "in the run nearest to the reference, KL is half the regulariser, within a factor 2",
-               None if math.isnan(ratio) else ratio, 0.5, None if math.isnan(ratio) else 0.25 <= ratio <= 1.0),
-        _check("scatter", "over the runs, KL and the regulariser have rank correlation of at least 0.8", rank, 0.8,
-               None if rank is None else rank >= 0.8),
-        _check("better", "at least one run's win rate is above 1/2 with an interval that excludes it", best, 0.5,
-               best > 0.5),
-    )  # fmt: skip
-
-
-def _check(name: str, claim: str, value: float | None, bound: float, passed: bool | None) -> dict[str, Any]:
-    return {"id": name, "claim": claim, "passed": passed, "value": value, "bound": bound}
-
-
-def _rank_correlation(a: list[float], b: list[float]) -> float | None:
-    from scipy.stats import spearmanr
-
-    return float(spearmanr(a, b).statistic) if len(set(a)) > 1 and len(set(b)) > 1 else None
 
 
 def _versions() -> dict[str, str]:

@@ -73,16 +73,19 @@ class GoldenReward:
 
 
 def load_reward(text: str | None) -> Reward:
-    """Return the reward named by `text`: None for the prepared one, a folder with an encoder, or `module:function`.
+    """Return the reward named by `text`: None for the prepared one, a folder with a model, or `module:function`.
 
-    `module:function` imports and calls the user's own code: (samples, targets) -> one number each.
+    A folder holds a sentence encoder or a reward model (a sequence classifier of one output). `module:function`
+    imports and calls the user's own code: (samples, targets) -> one number each; it is for names that a user types.
     """
     if text is None:
         from gpo_full.preparation import prepare
 
         return GoldenReward(prepare(("reward",)).reward)
     if ":" not in text or Path(text).is_dir():
-        return GoldenReward(Path(text))
+        from gpo_full.reward_model import RewardModel
+
+        return RewardModel(Path(text)) if RewardModel.is_in(Path(text)) else GoldenReward(Path(text))
     name, _, function = text.partition(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))

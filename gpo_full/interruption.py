@@ -4,7 +4,7 @@ __all__ = ["Interrupted", "Interruption"]
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,22 +23,25 @@ class Interrupted(SystemExit):
 
 
 class Interruption(TrainerCallback):  # type: ignore[misc]
-    """Remembers the first signal, and asks the Trainer to save and stop at the end of the step."""
+    """Remembers the first signal, and asks the Trainer to save and stop at the end of the step.
 
-    def __init__(self) -> None:
-        self.number: int | None = None
+    `agreed` is what the ranks make of the numbers of their signals (0 for none): they must stop at the same step.
+    """
+
+    def __init__(self, agreed: Callable[[int], int]) -> None:
+        self._agreed, self._received = agreed, 0
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Take the signals over; only the main thread can."""
-        self.number = None
+        self._received = 0
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGTERM, signal.SIGINT)}
 
         def first(number: int, frame: Any) -> None:
-            self.number = number
+            self._received = number
             restore()  # the second signal does what it did before
 
         def restore() -> None:
@@ -53,6 +56,10 @@ class Interruption(TrainerCallback):  # type: ignore[misc]
             restore()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Save and stop, if a signal has come."""
-        if self.number is not None:
+        """Save and stop, if a signal has come to any rank."""
+        if self.number():
             control.should_save = control.should_training_stop = True
+
+    def number(self) -> int:
+        """Return the signal that came to any rank, 0 if none did; every rank must ask."""
+        return self._agreed(self._received)

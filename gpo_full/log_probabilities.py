@@ -2,8 +2,7 @@
 
 __all__ = ["token_log_probabilities", "response_log_probabilities", "margin_of_tokens"]
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,12 +11,15 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from gpo_full.last_layer import forward_replaced, only_where_read
 from gpo_full.packing import Batch
 from gpo_theory.errors import InputError, nearest
 
 MARGINS = ("sum", "mean")
 # Rows of logits in memory at a time; each costs vocabulary * 4 bytes twice.
 CHUNK = 512
+# Logits that may stay until backward, which else computes them once more: at most 256 MiB.
+KEPT = 2**26
 
 
 def token_log_probabilities(model: nn.Module, batch: Batch, *, fused_head: bool = True, chunk: int = CHUNK) -> Tensor:
@@ -33,7 +35,7 @@ def token_log_probabilities(model: nn.Module, batch: Batch, *, fused_head: bool 
     inner = _unwrapped(model)
     head = inner.get_output_embeddings()
     answer = _answer(head, batch, chunk) if fused_head else _select(head.forward, batch)
-    with _forward_replaced(head, answer):
+    with forward_replaced(head, answer), only_where_read(inner, batch):
         output = model(input_ids=batch.input_ids, use_cache=False, **_attention_inputs(inner, batch)).logits
     if fused_head:
         return output.view(-1)  # type: ignore[no-any-return]
@@ -77,7 +79,7 @@ def _answer(head: nn.Module, batch: Batch, chunk: int) -> Callable[[Tensor], Ten
         rows = _at_sources(hidden, batch)
         # Under no_grad a Function still believes its parameters need gradients.
         weight, bias = (x if x is None or torch.is_grad_enabled() else x.detach() for x in (head.weight, head.bias))
-        values: Tensor = _LinearLogProbabilities.apply(rows, weight, bias, batch.target, chunk)  # type: ignore[no-untyped-call]
+        values: Tensor = _LinearLogProbabilities.apply(rows, weight, bias, batch.target, chunk, KEPT)  # type: ignore[no-untyped-call]
         return values[None]
 
     def any_head(hidden: Tensor) -> Tensor:
@@ -103,43 +105,34 @@ def _picked(head: Callable[[Tensor], Tensor], hidden: Tensor, target: Tensor) ->
     return logits.gather(1, target[:, None])[:, 0] - logits.logsumexp(1)
 
 
-@contextmanager
-def _forward_replaced(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    own = module.__dict__.get("forward")
-    module.forward = forward
-    try:
-        yield
-    finally:
-        if own is None:
-            del module.forward
-        else:
-            module.forward = own
-
-
 class _LinearLogProbabilities(torch.autograd.Function):
     """log softmax(hidden W' + b)[target], chunk by chunk.
 
     With z the logits, d log p_t / d z = onehot_t - softmax(z), so the gradient with respect to `hidden`, per unit of
     incoming gradient, is known as soon as z is: it is kept ([T, width]) instead of z ([T, vocabulary]). Only a head
-    that is itself trained needs z once more, in backward.
+    that is itself trained needs d log p / d z in backward: the first `kept` numbers of it are there, the others are
+    computed once more.
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, chunk: int) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, chunk: int, kept: int
+    ) -> Tensor:
         hidden, weight, bias = _autocast(hidden), _autocast(weight), None if bias is None else _autocast(bias)
-        wanted = any(ctx.needs_input_grad[:3])
+        wanted, trained = any(ctx.needs_input_grad[:3]), any(ctx.needs_input_grad[1:3])
         slope = torch.empty_like(hidden) if wanted else None
-        values = []
+        values, in_logits = [], []
         for start in range(0, len(target), chunk):
             part = slice(start, start + chunk)
-            logits = _accumulation(F.linear(hidden[part], weight, bias))
-            normaliser = logits.logsumexp(1)
-            values.append(logits.gather(1, target[part, None])[:, 0] - normaliser)
+            value, of_part = _in_logits(hidden[part], weight, bias, target[part], sloped=wanted)
+            values.append(value)
             if slope is not None:
-                torch.mm(_slope_in_logits(logits, normaliser, target[part]).to(weight.dtype), weight, out=slope[part])
-        ctx.chunk, ctx.dtypes = chunk, [None if x is None else x.dtype for x in (hidden, weight, bias)]
-        trained = any(ctx.needs_input_grad[1:3])
-        ctx.save_for_backward(slope, target, *((hidden, weight, bias) if trained else ()))
+                torch.mm(of_part, weight, out=slope[part])
+            kept -= of_part.numel()
+            if trained and kept >= 0:
+                in_logits.append(of_part)
+        ctx.chunk = chunk
+        ctx.save_for_backward(slope, target, *((hidden, weight, bias, *in_logits) if trained else ()))
         return torch.cat(values)
 
     @staticmethod
@@ -148,28 +141,37 @@ class _LinearLogProbabilities(torch.autograd.Function):
         slope, target, *trained = ctx.saved_tensors
         to_hidden = slope * incoming[:, None].to(slope.dtype)
         if not trained:
-            return to_hidden, None, None, None, None
-        hidden, weight, bias = trained
+            return to_hidden, None, None, None, None, None
+        hidden, weight, bias, *in_logits = trained
         to_weight = torch.zeros(weight.shape, dtype=_accumulation(weight[:0]).dtype, device=weight.device)
         to_bias = None if bias is None else torch.zeros_like(to_weight[:, 0])
-        for start in range(0, len(target), ctx.chunk):
+        for at, start in enumerate(range(0, len(target), ctx.chunk)):
             part = slice(start, start + ctx.chunk)
-            logits = _accumulation(F.linear(hidden[part], weight, bias))
-            in_logits = _slope_in_logits(logits, logits.logsumexp(1), target[part]).mul_(incoming[part, None])
-            if to_weight.dtype == weight.dtype:
-                to_weight.addmm_(in_logits.T, hidden[part])
+            if at < len(in_logits):
+                of_part = in_logits[at]
             else:
-                to_weight += in_logits.to(weight.dtype).T @ hidden[part]
+                _, of_part = _in_logits(hidden[part], weight, bias, target[part], sloped=True)
+            to_rows = hidden[part] * incoming[part, None].to(hidden.dtype)
+            if to_weight.dtype == weight.dtype:
+                to_weight.addmm_(of_part.T, to_rows)
+            else:
+                to_weight += of_part.T @ to_rows
             if to_bias is not None:
-                to_bias += in_logits.sum(0)
-        return to_hidden, to_weight, to_bias, None, None
+                to_bias += incoming[part].to(to_bias.dtype) @ of_part.to(to_bias.dtype)
+        return to_hidden, to_weight, to_bias, None, None, None
 
 
-def _slope_in_logits(logits: Tensor, normaliser: Tensor, target: Tensor) -> Tensor:
-    """onehot(target) - softmax(logits), in place of the logits."""
-    slope = logits.sub_(normaliser[:, None]).exp_().neg_()
-    ones = torch.ones_like(slope[:, :1])
-    return slope.scatter_add_(1, target[:, None], ones)
+def _in_logits(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, *, sloped: bool
+) -> tuple[Tensor, Tensor]:
+    """log p of each target, [T], and, where `sloped`, its slope in the logits: onehot - p, [T, vocabulary]."""
+    logits, target = _accumulation(F.linear(hidden, weight, bias)), target[:, None]
+    logits -= logits.amax(1, keepdim=True)
+    picked = logits.gather(1, target)
+    total = logits.exp_().sum(1, keepdim=True)
+    if sloped:
+        logits.div_(-total).scatter_add_(1, target, torch.ones_like(total))
+    return (picked - total.log())[:, 0], logits.to(weight.dtype)
 
 
 def _accumulation(tensor: Tensor) -> Tensor:

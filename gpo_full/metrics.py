@@ -58,6 +58,7 @@ class Meter:
     def __init__(self, device: torch.device | str = "cpu") -> None:
         # COLUMNS, then tokens, gradient norms, optimizer steps.
         self._sums = torch.zeros(len(COLUMNS) + 3, dtype=torch.float64, device=device)
+        self.steps = 0  # in the sums, when they were last asked for
         self._tokens_before = 0.0
         self._cpu_offset = -time.process_time()
 
@@ -66,10 +67,10 @@ class Meter:
         self._sums[: len(COLUMNS)] += sums
         self._sums[-3] += tokens
 
-    def add_gradient_norm(self, norm: Tensor | float) -> None:
-        """Add the gradient norm of one optimizer step, before clipping."""
+    def add_gradient_norm(self, norm: Tensor | float, steps: Tensor | int = 1) -> None:
+        """Add the gradient norm of one optimizer step, before clipping; or of none, if it is not applied."""
         self._sums[-2] += norm
-        self._sums[-1] += 1
+        self._sums[-1] += steps
 
     def drain(self, reduce: Callable[[Tensor], Tensor] = lambda sums: sums) -> dict[str, float]:
         """Return the object's values and start again at zero; `reduce` adds the sums of all ranks up.
@@ -91,14 +92,16 @@ class Meter:
             "tokens": int(self._tokens_before), "cpu_seconds": self._cpu_offset + time.process_time(),
         }  # fmt: skip
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps, as JSON."""
-        return {"sums": self._finite(self._sums), "tokens": self._tokens_before,
+    def state(self, reduce: Callable[[Tensor], Tensor] = lambda sums: sums) -> dict[str, Any]:
+        """What a checkpoint keeps, as JSON; `reduce` as in `drain`."""
+        return {"sums": self._finite(reduce(self._sums.clone())), "tokens": self._tokens_before,
                 "cpu_seconds": self._cpu_offset + time.process_time()}  # fmt: skip
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
+    def restore(self, state: dict[str, Any], *, first: bool = True) -> None:
+        """Go on from what `state` returned; of several ranks, the first takes over what all had added up."""
         self._sums = torch.tensor(state["sums"], dtype=torch.float64, device=self._sums.device)
+        if not first:
+            self._sums[:-2] = 0.0
         self._tokens_before = state["tokens"]
         self._cpu_offset += state["cpu_seconds"]
 
@@ -108,4 +111,5 @@ class Meter:
             names = (*COLUMNS, "tokens", "grad_norm", "steps")
             broken = [name for name, value in zip(names, values, strict=True) if not math.isfinite(value)]
             raise NonFiniteLoss(f"not finite: {', '.join(broken)}")
+        self.steps = int(values[-1])
         return values

@@ -37,6 +37,7 @@ class Batch:
     block: Tensor  # [R, L] int64: the pair (from 1) a token belongs to, 0 for padding
     branch: Tensor  # [R, L] int64: PREFIX, CHOSEN or REJECTED
     source: Tensor  # [T] int64
+    read: Tensor  # [U] int64: the distinct sources, in order
     target: Tensor  # [T] int64
     entry: Tensor  # [E] int64
     owner: Tensor  # [E] int64
@@ -55,6 +56,11 @@ class Batch:
     def mask(self) -> Tensor:
         """Who sees whom, [R, 1, L, L] bool: earlier tokens of the same pair, in the prefix or the same response."""
         return PairMask(self.block, self.branch, self._dense_mask) if self.layout == "line" else self._dense_mask()
+
+    @cached_property
+    def mask_where_read(self) -> Tensor:
+        """A "line" batch's mask for a layer of whose output only the positions in `read` matter."""
+        return PairMask(self.block, self.branch, self._dense_mask, self.read)
 
     def _dense_mask(self) -> Tensor:
         block, branch = self.block, self.branch
@@ -141,7 +147,8 @@ class _Rows:
         ids, positions, block, branch = padded.unbind(1)
         row, position, target = torch.tensor(self.predictions).unbind(1)
         entry, owner = torch.tensor(self.entries).unbind(1)
-        return Batch(ids, positions, block, branch, row * width + position, target, entry, owner, lengths, layout)
+        source = row * width + position
+        return Batch(ids, positions, block, branch, source, source.unique(), target, entry, owner, lengths, layout)
 
 
 def _first_fit(sizes: Sequence[int]) -> list[list[int]]:

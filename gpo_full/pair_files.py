@@ -3,11 +3,13 @@
 __all__ = ["BadRow", "read_rows"]
 
 import csv
+import gzip
 import importlib
 import json
 import re
+import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +29,24 @@ class BadRow(Exception):
     """Why a row cannot be used."""
 
 
-def read_rows(path: str | Path) -> Rows:
+def read_rows(path: str | Path, also: Collection[str] = ()) -> Rows:
     """Yield the number of each row, from 1, and its value, or a BadRow that says why there is none.
 
     By its suffix the file is CSV (`.csv`: UTF-8, a header, rows numbered below it), Parquet (`.parquet`, which needs
-    pyarrow), or else JSONL (UTF-8, one object per line, blank lines numbered but not yielded). A table without a
-    column that is needed, and a file that cannot be opened, raise InputError.
+    pyarrow), or else JSONL (UTF-8, one object per line, blank lines numbered but not yielded; `.gz` is unpacked).
+    Of a table, prompt, chosen, rejected and the columns `also` are kept.
+    A table without a column that is needed, and a file that cannot be opened, raise InputError.
     """
     suffix = Path(path).suffix.lower()
     try:
-        yield from READERS.get(suffix, _json_lines)(Path(path))
-    except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
+        yield from READERS.get(suffix, _json_lines)(Path(path), {*KEYS, *also})
+    except (OSError, EOFError, zlib.error) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{str(path)!r} cannot be read: {why}") from None
 
 
-def _json_lines(path: Path) -> Rows:
-    with path.open("rb") as lines:
+def _json_lines(path: Path, columns: Collection[str]) -> Rows:
+    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 yield number, _value_or_reason(line.rstrip(b"\r\n"))
@@ -83,7 +87,7 @@ def _no_constant(text: str) -> None:
     raise BadRow(f"not JSON ({text})")
 
 
-def _csv(path: Path) -> Rows:
+def _csv(path: Path, columns: Collection[str]) -> Rows:
     before = csv.field_size_limit(MAX_CHARACTERS + 1)
     try:
         # Spreadsheets begin a file with a byte order mark; bytes that are no UTF-8 are found per row.
@@ -97,7 +101,7 @@ def _csv(path: Path) -> Rows:
             while (fields := _fields(reader)) is not None:
                 number += 1
                 if fields != []:
-                    yield number, _labelled(header or [], fields)
+                    yield number, _labelled(header or [], fields, columns)
     finally:
         csv.field_size_limit(before)
 
@@ -117,18 +121,18 @@ def _fields(reader: Any) -> "list[str] | BadRow | None":
     return fields
 
 
-def _labelled(header: list[str], fields: "list[str] | BadRow") -> Any:
+def _labelled(header: list[str], fields: "list[str] | BadRow", columns: Collection[str]) -> Any:
     if isinstance(fields, BadRow):
         return fields
     if len(fields) != len(header):
         return BadRow(f"has {len(fields)} fields, the header {len(header)}")
-    row = {name: field for name, field in zip(header, fields, strict=True) if name in KEYS}
-    if all(map(CONVERSATION.match, row.values())):
+    row = {name: field for name, field in zip(header, fields, strict=True) if name in columns}
+    if all(CONVERSATION.match(row[name]) for name in KEYS if name in row):
         return BadRow("holds conversations written as texts; JSONL and Parquet hold lists of messages")
     return row
 
 
-def _parquet(path: Path) -> Rows:
+def _parquet(path: Path, columns: Collection[str]) -> Rows:
     try:
         pyarrow, parquet = map(importlib.import_module, ("pyarrow", "pyarrow.parquet"))
     except ModuleNotFoundError:
@@ -137,10 +141,22 @@ def _parquet(path: Path) -> Rows:
         with parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
             _check_columns(path, names)
-            batches = file.iter_batches(1024, columns=[name for name in KEYS if name in names])
-            yield from enumerate((row for batch in batches for row in batch.to_pylist()), 1)
+            batches = file.iter_batches(1024, columns=[name for name in names if name in columns])
+            yield from enumerate((row for batch in batches for row in _values(batch)), 1)
     except pyarrow.ArrowException as error:
         raise InputError(f"{str(path)!r} is not Parquet that can be read: {str(error).splitlines()[0]}") from None
+
+
+def _values(batch: Any) -> Iterator[Any]:
+    """The rows of a batch; its texts are whatever bytes their writer put there."""
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:
+        for at in range(len(batch)):
+            try:
+                yield from batch.slice(at, 1).to_pylist()
+            except UnicodeDecodeError:
+                yield BadRow("not UTF-8")
 
 
 def _check_columns(path: Path, names: Sequence[str]) -> None:

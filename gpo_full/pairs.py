@@ -1,12 +1,15 @@
 """Preference pairs: rows of text in TRL's prompt/chosen/rejected form become token ids with one shared prefix."""
 
-__all__ = ["Pair", "PairSummary", "read_pairs"]
+__all__ = ["Pair", "PairReader", "PairSummary", "read_pairs"]
 
+import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from gpo_full.pair_files import KEYS, MAX_CHARACTERS, BadRow, read_rows
 from gpo_theory.errors import InputError, nearest
@@ -49,6 +52,17 @@ class Pair:
     def size(self) -> int:
         """The number of distinct tokens, the shared prefix counted once."""
         return len(self.prefix) + len(self.chosen) + len(self.rejected)
+
+    @property
+    def length(self) -> int:
+        """The number of tokens of the longer of the two sequences."""
+        return len(self.prefix) + max(len(self.chosen), len(self.rejected))
+
+    @property
+    def digest(self) -> bytes:
+        """The sha256 of the pair's token ids, 32 bytes."""
+        sizes = [self.prompt_length, len(self.prefix), len(self.chosen), len(self.rejected)]
+        return hashlib.sha256(np.array([*sizes, *self.prefix, *self.chosen, *self.rejected], "<i8").tobytes()).digest()
 
 
 @dataclass(frozen=True)
@@ -98,26 +112,51 @@ def read_pairs(
     A row that cannot be used raises InputError with its number (from 1) and the reason, or with `bad_rows="skip"` is
     counted in the summary. No usable row at all is an error either way.
     """
-    if bad_rows not in BAD_ROWS:
-        raise InputError(f"bad_rows={bad_rows!r}; allowed: {', '.join(BAD_ROWS)}{nearest(str(bad_rows), BAD_ROWS)}")
-    if not 1 <= max_prompt_length < max_length:
-        raise InputError(f"max_prompt_length={max_prompt_length} must be at least 1 and below max_length={max_length}")
-    label = str(source) if isinstance(source, str | Path) else "data"
-    pairs, skipped, cut = [], Counter[str](), Counter[str]()
-    for number, row in read_rows(source) if isinstance(source, str | Path) else enumerate(source, 1):
-        try:
-            pair, pair_cut = _pair(row, tokenizer, max_length, max_prompt_length)
-        except BadRow as reason:
-            if bad_rows == "fail":
-                raise InputError(f"{label}: row {number}: {reason}") from None
-            skipped[str(reason)] += 1
-            continue
-        pairs.append(pair)
-        cut.update(pair_cut)
-    rows = len(pairs) + sum(skipped.values())
-    if not pairs:
-        raise InputError(f"{label}: no usable pair in {rows} rows{_first_reason(skipped)}")
-    return pairs, PairSummary(rows, len(pairs), dict(skipped), cut["prompt"], cut["response"])
+    reader = PairReader(source, tokenizer, max_length=max_length, max_prompt_length=max_prompt_length,
+                        bad_rows=bad_rows)  # fmt: skip
+    return list(reader), reader.summary
+
+
+class PairReader:
+    """The pairs that `read_pairs` returns, one at a time; when they are through, `summary` counts the rows."""
+
+    def __init__(
+        self,
+        source: str | Path | Iterable[Mapping[str, Any]],
+        tokenizer: Any,
+        *,
+        max_length: int,
+        max_prompt_length: int,
+        bad_rows: str,
+    ) -> None:
+        if bad_rows not in BAD_ROWS:
+            raise InputError(f"bad_rows={bad_rows!r}; allowed: {', '.join(BAD_ROWS)}{nearest(str(bad_rows), BAD_ROWS)}")
+        if not 1 <= max_prompt_length < max_length:
+            raise InputError(f"max_prompt_length={max_prompt_length} must be at least 1 and below "
+                             f"max_length={max_length}")  # fmt: skip
+        self._source, self._skips = source, bad_rows == "skip"
+        self._rules = tokenizer, max_length, max_prompt_length
+        self.summary = PairSummary(0, 0)
+
+    def __iter__(self) -> Iterator[Pair]:
+        source = self._source
+        label = str(source) if isinstance(source, str | Path) else "data"
+        kept, skipped, cut = 0, Counter[str](), Counter[str]()
+        for number, row in read_rows(source) if isinstance(source, str | Path) else enumerate(source, 1):
+            try:
+                pair, pair_cut = _pair(row, *self._rules)
+            except BadRow as reason:
+                if not self._skips:
+                    raise InputError(f"{label}: row {number}: {reason}") from None
+                skipped[str(reason)] += 1
+                continue
+            kept += 1
+            cut.update(pair_cut)
+            yield pair
+        rows = kept + sum(skipped.values())
+        if not kept:
+            raise InputError(f"{label}: no usable pair in {rows} rows{_first_reason(skipped)}")
+        self.summary = PairSummary(rows, kept, dict(skipped), cut["prompt"], cut["response"])
 
 
 def _first_reason(skipped: Counter[str]) -> str:

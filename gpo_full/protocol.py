@@ -4,6 +4,7 @@ __all__ = ["Protocol"]
 
 import copy
 import json
+import math
 import sys
 import tempfile
 import time
@@ -15,23 +16,27 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gpo_full.evaluation import Evaluation, Opponent, evaluate, opponents
+from gpo_full.evaluation import Opponent, opponents, score_prompts, summarize
 from gpo_full.labels import label_pairs
+from gpo_full.materials import Material, material
 from gpo_full.pairs import Pair
 from gpo_full.sampling import sample
-from gpo_full.scales import Material, Scale, material
+from gpo_full.scales import Scale
+from gpo_full.scores import PromptScore, write_scores
 from gpo_full.sft import fine_tune, response_loss, tokenize_tasks
 from gpo_full.stages import Stage, code_hash, stage
 from gpo_full.trunk import remembered_trunk
+from gpo_theory.errors import InputError
 
 if TYPE_CHECKING:
-    from gpo_full.experiment import Experiment
+    from gpo_full.run_grid import Experiment
 
 _SFT_CODE = ("gpo_full.sft", "gpo_full.sampling", "gpo_full.prompts", "gpo_full.golden_reward")
 _PAIR_CODE = ("gpo_full.labels", "gpo_full.sampling", "gpo_full.prompts")
-_RUN_CODE = ("gpo_full.evaluation", "gpo_full.prompts", "gpo_full.sampling", "gpo_full.trunk", "gpo_full.trainer",
-             "gpo_full.config", "gpo_full.model_plan", "gpo_full.log_probabilities", "gpo_full.packing",
-             "gpo_full.pair_mask", "gpo_full.pairs", "gpo_full.reference_store", "gpo_full.metrics",
+_RUN_CODE = ("gpo_full.evaluation", "gpo_full.scores", "gpo_full.prompts", "gpo_full.sampling", "gpo_full.trunk",
+             "gpo_full.trainer", "gpo_full.training_rows", "gpo_full.step_guard", "gpo_full.model_preparation",
+             "gpo_full.config", "gpo_full.model_plan", "gpo_full.log_probabilities",
+             "gpo_full.packing", "gpo_full.pair_mask", "gpo_full.pairs", "gpo_full.reference_store", "gpo_full.metrics",
              "gpo_theory.lowering", "gpo_theory.normal_form", "gpo_theory.programs", "gpo_theory.patches",
              "gpo_theory.knees", "gpo_theory.native", "gpo_theory.catalogue")  # fmt: skip
 _VALIDATION = 48  # tasks of the pilot split on which the fine-tuning is measured
@@ -40,16 +45,17 @@ _VALIDATION = 48  # tasks of the pilot split on which the fine-tuning is measure
 class Protocol:
     """The stages at one scale, cached in `folder`; what several of them need is loaded once, when first needed."""
 
-    def __init__(self, scale: Scale, folder: Path) -> None:
-        self.scale = scale
-        self.folder = folder
+    def __init__(self, scale: Scale, folder: Path, policy: str | None = None, reward: str | None = None) -> None:
+        self.scale, self.folder = scale, folder
+        self._own = policy, reward
         self._finished: dict[str, Stage] = {}
-        self._trunk: dict[bytes, torch.Tensor] = {}
+        # The frozen layers' part of each batch; another seed brings other batches, so only one seed's are kept.
+        self._trunk: dict[int, dict[bytes, torch.Tensor]] = {}
 
     @cached_property
     def material(self) -> Material:
         """The policy as it was prepared, its tokenizer, the tasks that fit, and the reward."""
-        whole = material(self.scale)
+        whole = material(self.scale, *self._own)
         fits = {split: [t for t in tasks if len(whole.tokenizer(t["prompt"])["input_ids"]) <= self.scale.longest_prompt]
                 for split, tasks in whole.tasks.items()}  # fmt: skip
         shuffled = {split: _shuffled(tasks, self.scale.seed) for split, tasks in fits.items()}
@@ -94,7 +100,9 @@ class Protocol:
 
         def compute(folder: Path) -> dict[str, Any]:
             policy, curves = self._train(one, pilot.payload["learning_rate"], plan.payload["steps"])
-            return {**asdict(self._evaluate(policy, self._opponents, one.name)), **curves}
+            scores = self._scores(policy, self._opponents, one.name, one.seed)
+            write_scores(folder / "scores.jsonl", scores)
+            return {**asdict(summarize(scores, one.seed)), "width": _width(scores), **curves}
 
         return self._stage(one.name, inputs, compute)
 
@@ -128,7 +136,7 @@ class Protocol:
         sums = [response_loss(model.eval(), tasks[i : i + 16]) for i in range(0, len(tasks), 16)]
         drawn = sample(model, m.tokenizer, prompts, seed=self.scale.seed, label="sampling for validation",
                        max_new_tokens=self.scale.longest_response)  # fmt: skip
-        rewards = m.reward([one.text for one, in drawn], targets)
+        rewards = m.rewards([one.text for one, in drawn], chosen)
         return sum(float(loss) for loss, _ in sums) / sum(n for _, n in sums), sum(rewards) / len(rewards)
 
     def _sample_and_label(self, folder: Path) -> dict[str, Any]:
@@ -137,14 +145,14 @@ class Protocol:
         prompts = [t["prompt"] for t in chosen]
         drawn = sample(self.reference, m.tokenizer, prompts, per_prompt=2, seed=s.seed + 1, label="sampling pairs",
                        max_new_tokens=s.longest_response)  # fmt: skip
-        targets = [t["target"] for t in chosen]
-        rewards = [m.reward([several[j].text for several in drawn], targets) for j in range(2)]
+        rewards = [m.rewards([several[j].text for several in drawn], chosen) for j in range(2)]
+        slope = _slope(*rewards) if s.label_slope is None else s.label_slope
         ids = [m.tokenizer(prompt)["input_ids"] for prompt in prompts]
-        found = label_pairs(ids, drawn, list(zip(*rewards, strict=True)), slope=s.label_slope, seed=s.seed,
+        found = label_pairs(ids, drawn, list(zip(*rewards, strict=True)), slope=slope, seed=s.seed,
                             limit=s.pairs)  # fmt: skip
         rows = [asdict(pair) for pair in found.pairs]
         (folder / "pairs.json").write_text(json.dumps(rows), encoding="utf-8")
-        return {"k": s.label_slope, "pairs": len(rows), "equal_dropped": found.equal_dropped,
+        return {"k": slope, "pairs": len(rows), "equal_dropped": found.equal_dropped,
                 "agreement": found.agreement, "expected_agreement": found.expected_agreement}  # fmt: skip
 
     def _try_rates(self, base: "Experiment") -> dict[str, Any]:
@@ -157,7 +165,7 @@ class Protocol:
             start = time.monotonic()
             policy, curves = self._train(base, rate, s.steps)
             trained = time.monotonic()
-            found = self._evaluate(policy, against, "pilot")
+            found = summarize(self._scores(policy, against, "pilot", s.seed), s.seed)
             seconds = {"train_seconds": trained - start, "evaluate_seconds": time.monotonic() - trained}
             reached = _tail_mean(curves["scaled_margin"])
             kept = {key: getattr(found, key) for key in ("kl", "win_rate", "win_low", "win_high")}
@@ -167,7 +175,7 @@ class Protocol:
             if reached >= s.reached:
                 break
         return {"tried": tried, "learning_rate": tried[-1]["learning_rate"], "prompts": len(tasks),
-                "frozen_layers": self._frozen,
+                "frozen_layers": self.frozen_layers,
                 "reached": tried[-1]["mean_scaled_margin"]}  # fmt: skip
 
     def _shorten(self, pilot: Stage, elapsed: float, runs: int) -> dict[str, Any]:
@@ -177,7 +185,7 @@ class Protocol:
         # later run pays for the trained layers only, forward and backward.
         work = 3 * s.trained_layers / (3 * s.trained_layers + pilot.payload["frozen_layers"])
         one = work * last["train_seconds"] + last["evaluate_seconds"] * s.test_prompts / pilot.payload["prompts"]
-        left = s.budget_seconds - elapsed
+        left = math.inf if s.budget_seconds is None else s.budget_seconds - elapsed
         if runs * one <= left:
             return {"steps": s.steps, "test_prompts": s.test_prompts, "shortened": None}
         factor = max(0.2, left / (runs * one))
@@ -196,7 +204,7 @@ class Protocol:
         return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
     @property
-    def _frozen(self) -> int:
+    def frozen_layers(self) -> int:
         """The number of lower layers that no run trains."""
         return len(self.reference.get_decoder().layers) - self.scale.trained_layers
 
@@ -212,13 +220,13 @@ class Protocol:
     def _read(self, tasks: Sequence[Mapping[str, str]]) -> Any:
         # What training leaves frozen is shared by all policies, so its reading of the prompts is kept.
         return opponents(self.reference, self.material.tokenizer, [t["prompt"] for t in tasks],
-                         [t["target"] for t in tasks], seed=self.scale.seed + 2, keep=self._frozen,
+                         self.material.judged_against(tasks), seed=self.scale.seed + 2, keep=self.frozen_layers,
                          max_new_tokens=self.scale.longest_response)  # fmt: skip
 
-    def _evaluate(self, policy: Any, against: list[Opponent], name: str) -> Evaluation:
-        return evaluate(policy, self.reference, self.material.tokenizer, against, self.material.reward,
-                        seed=self.scale.seed, max_new_tokens=self.scale.longest_response,
-                        label=f"evaluating {name}", total=len(against))  # fmt: skip
+    def _scores(self, policy: Any, against: list[Opponent], name: str, seed: int) -> list[PromptScore]:
+        return score_prompts(policy, self.reference, self.material.tokenizer, against, self.material.reward, seed=seed,
+                             max_new_tokens=self.scale.longest_response, label=f"evaluating {name}",
+                             total=len(against))  # fmt: skip
 
     def _train(self, one: "Experiment", rate: float, steps: int) -> tuple[Any, dict[str, Any]]:
         """Return the policy trained from the reference, and its curves."""
@@ -228,20 +236,22 @@ class Protocol:
         from gpo_full.trainer import ProgressLines
 
         s = self.scale
-        with tempfile.TemporaryDirectory(dir=self.folder) as output:
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".training-") as output:
             # AdamW is scale-free: dividing the loss by beta |f'(0)| matters through its epsilon and to clipping,
             # which is off because f'(0) runs from -1/4 to -2.
             args = GPOConfig(
                 output_dir=output, loss=one.loss, beta=one.beta, scale_gradient=True, max_grad_norm=0.0,
                 learning_rate=rate, lr_scheduler_type="constant_with_warmup", warmup_steps=max(1, steps // 10),
-                weight_decay=0.0, max_steps=steps, per_device_train_batch_size=s.pairs_per_step, seed=s.seed,
+                weight_decay=0.0, max_steps=steps, per_device_train_batch_size=s.pairs_per_step, seed=one.seed,
                 train_last_layers=s.trained_layers, reference_store=str(self.folder / "references"),
                 save_strategy="no", report_to=[], disable_tqdm=True,
             )  # fmt: skip
             trainer = GPOTrainer(copy.deepcopy(self.reference), args, self._pairs,
                                  processing_class=self.material.tokenizer, callbacks=[ProgressLines()])  # fmt: skip
             trainer.remove_callback(PrinterCallback)
-            with remembered_trunk(trainer.model, self._frozen, self._trunk):
+            if one.seed not in self._trunk:
+                self._trunk = {one.seed: {}}
+            with remembered_trunk(trainer.model, self.frozen_layers, self._trunk[one.seed]):
                 trainer.train()
             lines = [json.loads(line) for line in (Path(output) / "metrics.jsonl").read_text("utf-8").splitlines()]
         last = lines[-max(1, len(lines) // 5) :]
@@ -256,6 +266,19 @@ class Protocol:
 
 def _settings(scale: Scale, *prefixes: str) -> dict[str, Any]:
     return {key: value for key, value in asdict(scale).items() if key.startswith(prefixes)}
+
+
+def _slope(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return the k at which two answers that differ by the mean difference are told apart with probability 0.98."""
+    mean = sum(abs(a - b) for a, b in zip(first, second, strict=True)) / len(first)
+    if not mean:
+        raise InputError("the reward is the same for every two answers to a prompt: nothing can be labelled")
+    return 4 / mean
+
+
+def _width(scores: Sequence[PromptScore]) -> float:
+    """Return the largest |s(y) - s(y')| seen between two draws of the reference, s = log pi/pi_ref in nats."""
+    return max(math.sqrt(2 * row.half_square) for row in scores)
 
 
 def _shuffled(tasks: Sequence[dict[str, str]], seed: int) -> list[dict[str, str]]:

@@ -4,30 +4,31 @@ __all__ = ["ReferenceStore", "open_store", "weights_hash"]
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gpo_full.files import atomic_file
 from gpo_full.log_probabilities import margin_of_tokens, token_log_probabilities
 from gpo_full.model_plan import Plan, evaluating
 from gpo_full.output import progress
 from gpo_full.packing import pack
+from gpo_full.pair_table import digests_of, sizes_of
 from gpo_full.pairs import Pair
+from gpo_full.tensor_stream import Array, mapped, streamed
 from gpo_theory.errors import InputError
 
 # Part of every key: a change of meaning of what is stored changes it.
-FORMAT = 1
+FORMAT = 2
 # Tokens in a forward pass of the reference.
 BATCH_TOKENS = 4096
+# Pairs whose values are added up at a time.
+ROWS = 4096
 # How far, in nats per token, a recomputed row may be from the stored one.
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.1}
 # What a configuration says about where it came from, not about what the model computes.
@@ -36,21 +37,40 @@ _PROVENANCE = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transf
 
 @dataclass(frozen=True)
 class ReferenceStore:
-    """log pi_ref of every response token of some pairs, found by the pair's token ids."""
+    """log pi_ref of every response token of some pairs, found by the pair's token ids; the arrays are memory-mapped."""
 
-    keys: dict[bytes, int]  # digest of a pair's token ids -> its row
-    lengths: Tensor  # [N, 2] int64: tokens of the chosen and the rejected response
-    per_token: Tensor  # [sum of lengths] in nats: row by row, chosen then rejected
+    keys: Array  # [U, 32] uint8: digests of pairs, sorted
+    starts: Array  # [U] int64: where a pair's values begin, the chosen response's, then the rejected one's
+    lengths: Array  # [U, 2] int64: tokens of the chosen and the rejected response
+    per_token: Array  # [sum of lengths] in nats
 
     def response_log_probabilities(self, pairs: Sequence[Pair], margin: str = "sum") -> Tensor:
         """Return log pi_ref(y | x), [P, 2] like the policy's; a pair that is not in the store raises KeyError."""
-        rows = [self.keys.get(_digest(pair)) for pair in pairs]
-        if None in rows:
-            raise KeyError(f"pair {rows.index(None) + 1} of {len(rows)} is not in the reference store")
-        owner = torch.arange(self.lengths.numel()).repeat_interleave(self.lengths.flatten())
-        sums = torch.zeros(self.lengths.numel(), dtype=torch.float64).index_add_(0, owner, self.per_token.double())
-        chosen = torch.tensor(rows)
-        return margin_of_tokens(sums.view(-1, 2)[chosen].to(self.per_token.dtype), self.lengths[chosen], margin)
+        rows = self._rows(digests_of(pairs))
+        parts = [self._of_rows(rows[start : start + ROWS], margin) for start in range(0, len(rows), ROWS)]
+        return torch.cat(parts)
+
+    def _rows(self, digests: Array) -> Array:
+        # Fixed-length strings are what numpy compares as a whole; two of 32 bytes are equal only if all bytes are.
+        keys, wanted = (each.view("S32")[:, 0] for each in (self.keys, digests))
+        rows = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        missing = np.flatnonzero(keys[rows] != wanted)
+        if len(missing):
+            raise KeyError(f"pair {missing[0] + 1} of {len(rows)} is not in the reference store")
+        return rows
+
+    def _of_rows(self, rows: Array, margin: str) -> Tensor:
+        lengths = self.lengths[rows]
+        spans = zip(self.starts[rows].tolist(), lengths.sum(1).tolist(), strict=True)
+        values = np.concatenate([self.per_token[start : start + size] for start, size in spans])
+        return _responses(torch.from_numpy(values), torch.from_numpy(lengths), margin)
+
+
+def _responses(per_token: Tensor, lengths: Tensor, margin: str) -> Tensor:
+    """Add tokens up by response, whose lengths [P, 2] are in the order of the tokens."""
+    owner = torch.arange(lengths.numel()).repeat_interleave(lengths.flatten())
+    sums = torch.zeros(lengths.numel(), dtype=torch.float64).index_add_(0, owner, per_token.double())
+    return margin_of_tokens(sums.view(-1, 2).to(per_token.dtype), lengths, margin)
 
 
 def open_store(
@@ -69,19 +89,18 @@ def open_store(
     and betas pays for one pass. It is written whole or not at all. What is read is checked: its checksum, and three
     rows that are computed again; InputError if they differ.
     """
-    plan = plan or Plan()
-    unique = {_digest(pair): pair for pair in pairs}
-    compute = _Pass(model, plan, autocast)
-    description = {"format": FORMAT, "weights": weights or weights_hash(model), "rows": _digest_of(sorted(unique)),
-                   **compute.numerics()}  # fmt: skip
-    key = _digest_of([json.dumps(description, sort_keys=True).encode()])
+    compute = _Pass(model, plan or Plan(), autocast)
+    keys, rows = np.unique(digests_of(pairs).view("S32")[:, 0], return_index=True)
+    description = {"format": FORMAT, "weights": weights or weights_hash(model),
+                   "rows": hashlib.sha256(keys.tobytes()).hexdigest(), **compute.numerics()}  # fmt: skip
+    key = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
     path = folder / f"reference-{key[:32]}.safetensors"
-    if path.exists():
-        store = _read(path, key)
-        _verify(store, path, unique, compute)
-        return store
-    store = compute(unique)
-    _write(store, path, key)
+    if not path.exists():
+        _write(path, key, keys, compute(pairs, rows))
+        return _read(path, key)
+    store = _read(path, key)
+    sample = {0, len(rows) // 2, len(rows) - 1}
+    _verify(store, path, pairs, compute(pairs, rows[sorted(sample)]), TOLERANCE[compute.dtype()])
     return store
 
 
@@ -119,78 +138,74 @@ class _Pass:
                 return torch.get_autocast_dtype(self.device.type)
         return next(parameter.dtype for parameter in self.model.parameters())
 
-    def __call__(self, pairs: dict[bytes, Pair]) -> ReferenceStore:
-        order = sorted(pairs, key=lambda digest: (-pairs[digest].size, digest))
-        keys: dict[bytes, int] = {}
-        parts, lengths = [], []
+    def __call__(self, pairs: Sequence[Pair], rows: Array) -> Iterator["_Computed"]:
+        """Compute some rows of `pairs`, the largest pairs first."""
+        sizes = sizes_of(pairs)[rows]
+        order = np.argsort(-sizes, kind="stable")
         adapter_off = self.model.disable_adapter if hasattr(self.model, "disable_adapter") else nullcontext
         with evaluating(self.model), adapter_off(), self.autocast():  # type: ignore[operator]
-            for digests in progress(_batches(order, pairs), "reference pass"):
-                batch = pack([pairs[digest] for digest in digests], self.plan.layout).to(self.device)
+            for which in progress(_batches(order, sizes), "reference pass"):
+                at = rows[which]
+                batch = pack([pairs[row] for row in at.tolist()], self.plan.layout).to(self.device)
                 values = token_log_probabilities(self.model, batch, fused_head=self.plan.fused_head)
                 # Entries are in the order of a response's tokens; a stable sort by owner lines responses up.
-                parts.append(values[batch.entry[batch.owner.argsort(stable=True)]].cpu())
-                lengths.append(batch.lengths.cpu())
-                keys.update({digest: len(keys) + i for i, digest in enumerate(digests)})
-        return ReferenceStore(keys, torch.cat(lengths), torch.cat(parts))
+                in_order = values[batch.entry[batch.owner.argsort(stable=True)]]
+                yield _Computed(which, at, batch.lengths.cpu(), in_order.cpu())
 
 
-def _batches(order: list[bytes], pairs: dict[bytes, Pair]) -> list[list[bytes]]:
-    batches: list[list[bytes]] = []
-    room = 0
-    for digest in order:
-        if not batches or pairs[digest].size > room:
-            batches.append([])
+class _Computed(NamedTuple):
+    """A batch: which of the rows that were asked for, the pairs they are, tokens [P, 2], and their values in nats."""
+
+    which: Array
+    pairs: Array
+    lengths: Tensor
+    per_token: Tensor
+
+
+def _batches(order: Array, sizes: Array) -> Iterator[Array]:
+    start = room = 0
+    for end, row in enumerate(order):
+        if end == start:
             room = BATCH_TOKENS
-        batches[-1].append(digest)
-        room -= pairs[digest].size
-    return batches
+        elif sizes[row] > room:
+            yield order[start:end]
+            start, room = end, BATCH_TOKENS
+        room -= sizes[row]
+    yield order[start:]
 
 
-def _verify(store: ReferenceStore, path: Path, unique: dict[bytes, Pair], compute: _Pass) -> None:
-    ordered = sorted(unique)
-    sample = {digest: unique[digest] for digest in {ordered[0], ordered[len(ordered) // 2], ordered[-1]}}
-    again = compute(sample)
-    pairs = list(sample.values())
-    difference = store.response_log_probabilities(pairs, "mean") - again.response_log_probabilities(pairs, "mean")
-    worst = float(difference.abs().max())
-    if not worst <= TOLERANCE[compute.dtype()]:
-        raise InputError(f"reference store {str(path)!r} is off by {worst:.2g} nats per token; "
-                         "delete it to compute it again")  # fmt: skip
+def _verify(store: ReferenceStore, path: Path, pairs: Sequence[Pair], again: Iterator[_Computed], most: float) -> None:
+    for batch in again:
+        found = _responses(batch.per_token, batch.lengths, "mean")
+        stored = store.response_log_probabilities([pairs[row] for row in batch.pairs.tolist()], "mean")
+        worst = float((stored - found).abs().max())
+        if not worst <= most:
+            raise InputError(f"reference store {str(path)!r} is off by {worst:.2g} nats per token; "
+                             "delete it to compute it again")  # fmt: skip
 
 
-def _write(store: ReferenceStore, path: Path, key: str) -> None:
-    keys = torch.from_numpy(np.frombuffer(b"".join(store.keys), dtype=np.uint8).reshape(-1, 32).copy())
-    tensors = {"keys": keys, "lengths": store.lengths, "per_token": store.per_token}
-    with atomic_file(path) as temporary:
-        save_file(tensors, temporary, metadata={"key": key, "sha256": _checksum(tensors)})
+def _write(path: Path, key: str, keys: Array, computed: Iterator[_Computed]) -> None:
+    starts, lengths = np.zeros(len(keys), "<i8"), np.zeros((len(keys), 2), "<i8")
+    end = 0
+    with streamed(path) as stream:
+        for batch in computed:
+            sizes = batch.lengths.numpy()
+            lengths[batch.which] = sizes
+            starts[batch.which] = end + sizes.sum(1).cumsum() - sizes.sum(1)
+            end += len(batch.per_token)
+            stream.append("per_token", batch.per_token.numpy())
+        stream.append("keys", keys.view(np.uint8).reshape(-1, 32))
+        stream.append("starts", starts)
+        stream.append("lengths", lengths)
+        stream.metadata["key"] = key
 
 
 def _read(path: Path, key: str) -> ReferenceStore:
     broken = InputError(f"reference store {str(path)!r} is damaged; delete it to compute it again")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in ("keys", "lengths", "per_token")}
-    except (SafetensorError, OSError):
+        tensors, metadata = mapped(path)
+        if metadata.get("key") != key:
+            raise broken
+        return ReferenceStore(**tensors)
+    except (ValueError, TypeError):
         raise broken from None
-    if metadata.get("key") != key or metadata.get("sha256") != _checksum(tensors):
-        raise broken
-    keys = {row.tobytes(): i for i, row in enumerate(tensors["keys"].numpy())}
-    return ReferenceStore(keys, tensors["lengths"], tensors["per_token"])
-
-
-def _checksum(tensors: dict[str, Tensor]) -> str:
-    return _digest_of([tensors[name].numpy().tobytes() for name in sorted(tensors)])
-
-
-def _digest(pair: Pair) -> bytes:
-    sizes = [pair.prompt_length, len(pair.prefix), len(pair.chosen), len(pair.rejected)]
-    return hashlib.sha256(np.array([*sizes, *pair.prefix, *pair.chosen, *pair.rejected], "<i8").tobytes()).digest()
-
-
-def _digest_of(parts: Sequence[bytes]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()

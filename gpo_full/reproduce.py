@@ -1,4 +1,4 @@
-"""The main job: prepare, run the controlled experiment, execute the lessons, build the book, gather the numbers."""
+"""The main job: run the controlled experiment, draw it, execute the lessons, build the book, gather the numbers."""
 
 __all__ = ["run"]
 
@@ -15,37 +15,45 @@ from typing import Any
 
 from gpo_full.book import build_book
 from gpo_full.files import atomic_file
-from gpo_full.lessons import execute, lesson_files
+from gpo_full.lessons import execute, lesson_files, page_files
 from gpo_full.results import collect
 
 _VERSIONED = ("gpo-toolkit", "torch", "transformers", "sympy", "numpy", "scipy", "sphinx", "myst-nb")
+LESSON_SCALES = ("smoke", "cpu")
 _SCALE = "GPO_SCALE"  # what a lesson reads to know at which scale the experiment was run
 
 
-def run(scale: str, output: Path) -> Path:
-    """Run everything at `scale` ("cpu" or "smoke"), leave `output/book` and `output/results.json`, return the latter.
+def run(scale: str, output: Path, policy: str | None = None, reward: str | None = None) -> Path:
+    """Run everything at `scale`, leave `output/results.json` (returned), `output/experiment` and `output/book`.
 
-    The experiment's stages are cached, so a second run repeats only the lessons and the book. At scale "smoke"
-    nothing is fetched and no large model is used. Progress with the time passed goes to stderr.
+    The lessons read the experiment that their scale, "cpu" or "smoke", has made with the project's own models. At scale
+    "full", or with a `policy` or a `reward` of the user's own (`gpo_full.materials`), the experiment stands alone: its
+    figures, its result and its numbers, without lessons and book. Stages are cached, so a second run repeats only what
+    is missing. At scale "smoke" nothing is fetched. Progress with the time passed goes to stderr.
     """
     from gpo_full import experiment
+    from gpo_full.plots import write_figures
 
     say = _clock()
-    lessons = lesson_files()
-    if scale != "smoke":
-        from gpo_full.preparation import prepare
-
-        with _stage(say, "prepare the policy, the golden reward and the data"):
-            prepare()
     with _stage(say, f"controlled experiment at scale {scale}"):
-        experiment.run(scale, experiment.default_folder(scale))
-    notebooks = []
-    for number, lesson in enumerate(lessons, 1):
-        with _stage(say, f"lesson {number}/{len(lessons)}: {lesson.stem}"):
-            notebooks.append(execute(lesson, output / "lessons", {_SCALE: scale}))
+        found = experiment.run(scale, experiment.default_folder(scale, policy, reward), policy=policy, reward=reward)
+        found.save(output / "experiment" / "result.json")
+        figures = write_figures(found, output / "experiment")
+    if scale in LESSON_SCALES and policy is reward is None:
+        return _with_book(scale, output, say)
+    results = _write_results(scale, found.values("experiment"), output / "results.json")
+    say(f"done: {results} and {len(figures)} figures in {output / 'experiment'}")
+    return results
+
+
+def _with_book(scale: str, output: Path, say: Callable[[str], None]) -> Path:
+    notebooks, pages = [], (*lesson_files(), *page_files())
+    for number, page in enumerate(pages, 1):
+        with _stage(say, f"page {number}/{len(pages)}: {page.stem}"):
+            notebooks.append(execute(page, output / "lessons", {_SCALE: scale}))
     with _stage(say, "book"):
         index = build_book(notebooks, output / "book")
-    results = _write_results(scale, notebooks, output / "results.json")
+    results = _write_results(scale, _values(notebooks), output / "results.json")
     say(f"done: {index} and {results}")
     return results
 
@@ -68,8 +76,8 @@ def _stage(say: Callable[[str], None], name: str) -> Iterator[None]:
     say(f"{name}: {time.monotonic() - start:.0f} s")
 
 
-def _write_results(scale: str, notebooks: list[Path], target: Path) -> Path:
-    payload = {"schema": 1, "scale": scale, "versions": _versions(), "values": _values(notebooks)}
+def _write_results(scale: str, values: list[dict[str, Any]], target: Path) -> Path:
+    payload = {"schema": 1, "scale": scale, "versions": _versions(), "values": values}
     with atomic_file(target) as temporary:
         temporary.write_text(json.dumps(payload, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return target

@@ -11,11 +11,12 @@ from typing import Any
 
 from gpo_theory.errors import InputError
 
-METRICS, STATE, SETTINGS = "metrics.jsonl", "trainer_state.json", "run.json"
+METRICS, STATE, SETTINGS, SAMPLES = "metrics.jsonl", "trainer_state.json", "run.json", "samples.jsonl"
 # TRL's names for ours; its rewards are beta times the summed log-ratio.
 OF_TRL = {"rewards/margins": "margin", "rewards/chosen": "log_ratio_chosen", "rewards/rejected": "log_ratio_rejected",
           "rewards/accuracies": "accuracy", "loss": "loss", "grad_norm": "grad_norm", "step": "step",
           "epoch": "epoch"}  # fmt: skip
+SAMPLED = ("step", "kl", "kl_se", "win_rate", "win_low", "win_high", "n")
 SCALED = ("margin", "log_ratio_chosen", "log_ratio_rejected")
 
 
@@ -24,8 +25,8 @@ class RunLog:
     """The logs of a run, oldest first: a column of equal length for each metric that every log has.
 
     `source` is "gpo" or "trl"; `settings` what the run records of its configuration, empty where it records nothing;
-    `broken` the number of logs that held a NaN or an infinity, which are left out of `columns`. The columns of
-    SCALED are in nats, or from TRL in units of beta times nats.
+    `samples` the objects of its samples.jsonl; `broken` the number of logs that held a NaN or an infinity, which are
+    left out of `columns`. The columns of SCALED are in nats, or from TRL in units of beta times nats.
     """
 
     run: str
@@ -33,6 +34,7 @@ class RunLog:
     columns: Mapping[str, tuple[float, ...]]
     broken: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
+    samples: tuple[Mapping[str, Any], ...] = ()
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
@@ -47,15 +49,16 @@ def read_run(path: Path | str) -> RunLog:
     entries: Any
     if file.name.endswith(".jsonl"):
         source, entries, settings = "gpo", _lines(file), _settings(file.parent / SETTINGS)
+        samples = _samples(file.parent / SAMPLES)
     else:
         state = _parse(file, file.read_bytes())
-        entries, settings = state.get("log_history") if isinstance(state, dict) else None, {}
+        entries, settings, samples = state.get("log_history") if isinstance(state, dict) else None, {}, ()
         source = "trl"
     logs = [each for each in entries if isinstance(each, dict) and "loss" in each] if isinstance(entries, list) else []
     if not logs:
         raise InputError(f"{str(file)!r} holds no training log")
     columns, broken = _columns(logs, OF_TRL if source == "trl" else None)
-    return RunLog(str(path), source, columns, broken, settings)
+    return RunLog(str(path), source, columns, broken, settings, samples)
 
 
 def _find(path: Path) -> Path:
@@ -84,6 +87,12 @@ def _lines(file: Path) -> list[Any]:
 def _settings(file: Path) -> Mapping[str, Any]:
     found = _parse(file, file.read_bytes()) if file.is_file() else {}
     return found if isinstance(found, dict) else {}
+
+
+def _samples(file: Path) -> tuple[Mapping[str, Any], ...]:
+    """Return the objects that hold all of SAMPLED."""
+    rows = _lines(file) if file.is_file() else []
+    return tuple(row for row in rows if isinstance(row, dict) and all(_is_number(row.get(name)) for name in SAMPLED))
 
 
 def _parse(file: Path, text: bytes) -> Any:

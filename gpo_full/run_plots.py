@@ -2,19 +2,30 @@
 
 __all__ = ["run_curves"]
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gpo_full.diagnosis import Diagnosis, View
 
 
 def run_curves(diagnosis: Diagnosis) -> Figure:
-    """Draw a run's loss with f(0), its margin with the target x*(1)/beta, and both log-ratios, over its steps."""
+    """Draw a run's loss with f(0), its margin with the target x*(1)/beta, and both log-ratios, over its steps.
+
+    A run that was sampled gets a fourth panel: win rate, with its interval, against KL.
+    """
     view = View(diagnosis.log, diagnosis.loss, diagnosis.beta)
     target = view.target / view.beta if view.target is not None and view.beta else None
     panels = (("loss", ("loss",), view.at_zero, "$f(0)$"), ("margin", ("margin",), target, r"$x^*(1)/\beta$"),
               ("log-ratio", ("log_ratio_chosen", "log_ratio_rejected"), 0.0, "reference"))  # fmt: skip
-    figure = Figure(figsize=(9, 3), layout="constrained")
-    for axes, (title, names, level, label) in zip(figure.subplots(1, 3), panels, strict=True):
+    count = 4 if diagnosis.log.samples else 3
+    figure = Figure(figsize=(3 * count, 3), layout="constrained")
+    drawn = figure.subplots(1, count)
+    if diagnosis.log.samples:
+        _frontier(drawn[3], diagnosis.log.samples)
+    for axes, (title, names, level, label) in zip(drawn[:3], panels, strict=True):
         for name, style in zip(names, ("-", "--"), strict=False):
             if name in view.log.columns:
                 values = view.column(name)
@@ -26,3 +37,15 @@ def run_curves(diagnosis: Diagnosis) -> Figure:
         if axes.get_lines():
             axes.legend(frameon=False, fontsize=9)
     return figure
+
+
+def _frontier(axes: Axes, samples: Sequence[Mapping[str, Any]]) -> None:
+    kl, rate, low, high, steps = ([one[name] for one in samples]
+                                  for name in ("kl", "win_rate", "win_low", "win_high", "step"))  # fmt: skip
+    axes.plot(kl, rate, "-o", color="0.2", linewidth=1.2, markersize=3, label="samples, 95% interval")
+    axes.vlines(kl, low, high, color="0.6", linewidth=1)
+    for place in (0, -1):
+        axes.annotate(f"step {steps[place]}", (kl[place], rate[place]), textcoords="offset points", xytext=(4, 4), fontsize=8)
+    axes.axhline(0.5, color="0.6", linewidth=1, linestyle=":", label="reference")
+    axes.set(title="win rate", xlabel="KL to the reference, nats", ylabel="win rate", ylim=(0, 1))
+    axes.legend(frameon=False, fontsize=9)

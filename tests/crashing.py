@@ -1,5 +1,7 @@
 """One warm process, which never runs backward itself, forks trainings that die in every way; `python crashing.py FOLDER`.
 
+Where GPO_SOAK is set, more of them: `make soak`.
+
 Importing the Trainer costs seconds, and torch refuses a backward pass in the fork of a process that has run one. So
 every training is a fork of this process. Each writes what it ended with, or dies; the tests read `results.json`.
 """
@@ -31,8 +33,10 @@ from gpo_full import GPOConfig, GPOTrainer, checkpoint
 from gpo_full.training_state import encode, random_state
 
 STEPS = 4  # two micro-batches each; an epoch has three
-CRASHED = (1, 3)  # the first save, and one that removes an older checkpoint
-RANDOM_KILLS = 10
+SOAK = "GPO_SOAK" in os.environ
+CRASHED = range(1, STEPS + 1) if SOAK else (1, 3)  # the first save, and one that removes an older checkpoint
+RANDOM_KILLS = 50 if SOAK else 10
+CORRUPTIONS = 200 if SOAK else 20
 
 
 class Dying(checkpoint.Files):
@@ -75,6 +79,8 @@ def forked(work: Callable[[], Any], kill_after: float | None = None) -> int:
             code = 130
         except checkpoint.CheckpointNotSaved:
             code = 1
+        except checkpoint.DamagedCheckpoint:
+            code = 4
         except BaseException:
             traceback.print_exc()
             code = 99
@@ -209,6 +215,22 @@ class Lab:
         shutil.copytree(self.folder / name, self.folder / f"{name}-before")
         return {"died": died, "before": left, **self.resumed(name)}
 
+    def corruptions(self) -> list[dict[str, Any]]:
+        """Damage one file of a killed run's two checkpoints, or one of each, and go on."""
+        self.trainer.args.save_total_limit = 2
+        self.in_step("killed", 2 * STEPS, die)
+        draw = random.Random(7)
+        found = []
+        for number in range(CORRUPTIONS):
+            name = f"corrupt-{number}"
+            shutil.copytree(self.folder / "killed-before", self.folder / name)
+            saved = sorted((self.folder / name).glob("checkpoint-*"))
+            assert len(saved) == 2
+            said = [damage(draw.choice(files_in(folder)), draw) for folder in draw.choice((saved[:1], saved[1:], saved))]
+            found.append({"damage": said, **self.resumed(name)})
+        self.trainer.args.save_total_limit = 1
+        return found
+
     def everything(self) -> dict[str, Any]:
         straight = forked(lambda: self.run("straight"))
         began = time.monotonic()
@@ -224,7 +246,7 @@ class Lab:
 
         return {
             "straight": straight, "again": again, "seconds": duration, "crashes": self.crash_points(),
-            "random": self.random_kills(duration),
+            "random": self.random_kills(duration), "corruptions": self.corruptions(),
             # Micro-batches 4, 5 and 8: within step 2, at the beginning of step 3, within step 4 (the second epoch).
             "mid_step": [self.in_step(f"mid-{number}", number, die) for number in (4, 5, 8)],
             "terminated": self.in_step("terminated", 5, send(signal.SIGTERM)),
@@ -233,6 +255,32 @@ class Lab:
             "twice": self.in_step("twice", 5, twice),
             "full": self.in_step("full", 5, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, -1))),
         }  # fmt: skip
+
+
+def files_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file())
+
+
+def damage(path: Path, draw: random.Random) -> str:
+    """Do to a file what disks, people and half-done copies do, so that its bytes change; say what was done."""
+    data = path.read_bytes()
+    at = draw.choice([place for place, byte in enumerate(data) if byte])  # where zeros are a change
+    other = draw.choice([each for each in files_in(path.parent) if each.read_bytes() != data])
+    kinds: dict[str, Callable[[], object]] = {
+        "one bit flipped": lambda: path.write_bytes(data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1 :]),
+        "cut off": lambda: path.write_bytes(data[:at]),
+        "a block of zeros": lambda: path.write_bytes(data[:at] + bytes(min(512, len(data) - at)) + data[at + 512 :]),
+        "bytes added": lambda: path.write_bytes(data + draw.randbytes(draw.randrange(1, 100))),
+        "another file's bytes": lambda: path.write_bytes(other.read_bytes()),
+        "random bytes": lambda: path.write_bytes(draw.randbytes(len(data))),
+        "gone": path.unlink,
+        "a folder": lambda: (path.unlink(), path.mkdir()),
+        "a link": lambda: (path.unlink(), path.symlink_to(other)),
+        "a file too many": lambda: (path.parent / f"{path.name}.bak").write_bytes(data),
+    }
+    kind = draw.choice(list(kinds))
+    kinds[kind]()
+    return f"{path.parent.name}/{path.name}: {kind}"
 
 
 def _sha256(tensors: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import torch
-from crashing import CRASHED, RANDOM_KILLS, STEPS, Dying, die, disk_full, forked
+from crashing import CORRUPTIONS, CRASHED, RANDOM_KILLS, STEPS, Dying, die, disk_full, forked
 
 from gpo_full import checkpoint
 from gpo_full.checkpoint import CheckpointNotSaved, DamagedCheckpoint, FolderInUse, NoGoodCheckpoint
@@ -74,6 +74,19 @@ def test_spec_02_random_kills_resume_bitwise(crashed: tuple[Path, dict[str, Any]
     for found in results["random"]:
         assert found["died"] == -signal.SIGKILL
         check_resumed(found, straight(folder))
+
+
+def test_spec_04_a_damaged_run_resumes_bitwise_or_is_refused(crashed: tuple[Path, dict[str, Any]]) -> None:
+    """Both checkpoints damaged: refused, and nothing is lost; one: the other is used, to the same end bit by bit."""
+    folder, results = crashed
+    assert len(results["corruptions"]) == CORRUPTIONS
+    for found in results["corruptions"]:
+        if len(found["damage"]) == 2:
+            assert found["code"] == 4, found
+            assert len(list((folder / found["name"]).glob("checkpoint-*"))) == 2
+        else:
+            assert found["code"] == 0, found
+            assert found["end"] == straight(folder)["end"], found["damage"]
 
 
 def test_spec_03_killed_before_the_first_save_it_starts_over(crashed: tuple[Path, dict[str, Any]]) -> None:

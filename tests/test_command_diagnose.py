@@ -132,6 +132,29 @@ def test_what_cannot_be_done_is_one_line(
     assert [path.name for path in state.parent.iterdir()] == [state.name]
 
 
+def test_a_rate_of_flipped_labels_is_asked_about(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    payload = diagnosed(capsys, state, "--loss", "ipo", "--beta", 0.5, "--label-noise", 0.2)
+    assert payload["label_noise"] == 0.2
+    assert [finding["id"] for finding in payload["findings"]] == ["at_target", "past_label_noise"]  # 1 against 1 - 2e
+
+
+def test_the_figure_of_a_sampled_run_has_its_frontier(state: Path) -> None:
+    from dataclasses import replace
+
+    from gpo_full.diagnosis import diagnose
+    from gpo_full.run_log import read_run
+    from gpo_full.run_plots import run_curves
+
+    samples = tuple({"step": step, "kl": step / 10, "kl_se": 0.1, "win_rate": 0.5 + step / 100, "win_low": 0.4,
+                     "win_high": 0.9, "n": 8} for step in (10, 20))  # fmt: skip
+    *_, frontier = run_curves(diagnose(replace(read_run(state), samples=samples))).axes
+    (points, level) = frontier.get_lines()
+    assert points.get_xydata().tolist() == [[1.0, 0.6], [2.0, 0.7]]
+    assert list(level.get_ydata()) == [0.5, 0.5]
+    (bars,) = frontier.collections
+    assert [segment[:, 1].tolist() for segment in bars.get_segments()] == [[0.4, 0.9], [0.4, 0.9]]
+
+
 def test_a_folder_without_a_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert gpo("diagnose", tmp_path) == 2
     assert f"run {str(tmp_path)!r} holds neither metrics.jsonl nor trainer_state.json" in capsys.readouterr().err

@@ -56,14 +56,19 @@ def test_values_that_cannot_be_used(options: dict[str, Any], reason: str, tmp_pa
 
 @pytest.mark.parametrize(("name", "value"), [
     ("label_smoothing_factor", 0.1), ("neftune_noise_alpha", 5.0), ("use_liger_kernel", True),
-    ("auto_find_batch_size", True), ("train_sampling_strategy", "group_by_length"), ("fsdp", True),
-    ("deepspeed", "x.json"), ("torch_compile", True), ("label_names", ["labels"]), ("batch_eval_metrics", True),
+    ("auto_find_batch_size", True), ("train_sampling_strategy", "group_by_length"),
+    ("deepspeed", "x.json"), ("fp16", True), ("torch_compile", True), ("label_names", ["labels"]), ("batch_eval_metrics", True),
     ("prediction_loss_only", True), ("restore_callback_states_from_checkpoint", True),
 ])  # fmt: skip
 def test_inherited_options_that_would_be_ignored_are_refused(name: str, value: Any, tmp_path: Path) -> None:
     assert name in REFUSED
     with pytest.raises(InputError, match=f"{name}=.* is refused: "):
         config(tmp_path, **{name: value})
+
+
+def test_sharding_is_refused_where_it_would_silently_not_happen(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"fsdp=.* is refused: 1 process\(es\) on cpu would run unsharded"):
+        config(tmp_path, fsdp=True)
 
 
 def test_every_refusal_is_of_an_option_that_exists_and_is_tested() -> None:

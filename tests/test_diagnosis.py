@@ -63,7 +63,7 @@ def test_a_healthy_run_has_no_finding_and_says_what_was_looked_at(name: str, tim
     assert {"stuck_at_start", "likelihood_displaced", "flat_tail", "wrong_way", "no_gradient"} <= set(found.looked_at)
     # R = 0 (the hinge) and an infinite target (logistic, exponential) leave nothing to compare with.
     expected = {"hinge": {"beta_not_felt", "beta_holds"}, "squared": set[str]()}
-    assert set(found.not_looked_at) == expected.get(name, {"at_target", "past_target"})
+    assert set(found.not_looked_at) == {"past_label_noise"} | expected.get(name, {"at_target", "past_target"})
 
 
 def test_a_loss_that_stays_at_f_of_0() -> None:
@@ -190,6 +190,31 @@ def test_margins_beyond_what_label_noise_supports() -> None:
     assert finding.number > math.log(9)
     assert "the target x*(1) = 2.2, the most that label noise 0.1 supports" in finding.because
     assert ours("logistic", 0.1, 3.0, settings={"label_noise": 0.1}).findings == ()
+
+
+def test_margins_beyond_what_the_labels_support_though_the_loss_ignores_their_noise() -> None:
+    """E f over labels flipped at rate e is least where (1-e)/(1+e^x) = e/(1+e^-x): at x = log((1-e)/e)."""
+    log = RunLog("run", "gpo", metrics("logistic", 0.1, 400.0), 0, {"loss": "logistic", "beta": 0.1})
+    found = diagnose(log, label_noise=0.1)
+    assert (only(found).id, found.label_noise) == ("past_label_noise", 0.1)
+    assert only(found).number > 1.1 * math.log(9)
+    assert "above x*(0.9) = 2.2," in only(found).because
+    assert diagnose(log, label_noise=0.005).findings == ()  # log 199 = 5.3
+    assert "--label-noise" in diagnose(log).not_looked_at["past_label_noise"]
+    squared = RunLog("run", "trl", metrics("squared", 1.0, 0.9))  # x up to 0.83; E f is least at 1 - 2e
+    (finding,) = diagnose(squared, LOSSES["squared"], 1.0, 0.25).findings
+    assert finding.id == "past_label_noise"
+    assert "x*(0.75) = 0.5," in finding.because
+
+
+def test_label_noise_is_checked_and_not_given_twice() -> None:
+    columns = metrics("logistic", 0.1, 3.0)
+    with pytest.raises(InputError, match=r"label noise 0\.5 must be above 0 and below 1/2"):
+        diagnose(RunLog("run", "gpo", columns), label_noise=0.5)
+    with pytest.raises(InputError, match=r"accounts for label noise of its own, 0\.2: give none"):
+        diagnose(RunLog("run", "gpo", columns, 0, {"label_noise": 0.2}), label_noise=0.1)
+    with pytest.raises(InputError, match="must be above 0"):
+        diagnose(RunLog("run", "gpo", columns), label_noise=math.nan)
 
 
 def test_too_few_logs_to_tell() -> None:

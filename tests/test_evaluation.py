@@ -11,8 +11,9 @@ import pytest
 import torch
 from tiny_models import tiny_model
 
-from gpo_full.evaluation import Evaluation, bootstrap_interval, evaluate, opponents, win_scores
+from gpo_full.evaluation import Evaluation, evaluate, opponents
 from gpo_full.prompts import shared_layers
+from gpo_full.scores import bootstrap_interval, win_scores
 
 LONGEST, END, PROMPT = 3, 2, "134"
 

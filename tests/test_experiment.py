@@ -2,18 +2,28 @@
 
 import json
 import math
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import mpmath
 import pytest
 
-from gpo_full import experiment
-from gpo_full.experiment import ExperimentResult, checks, default_folder, grid, run, target_margin
+from gpo_full.checkpoint import FolderInUse, sole_writer
+from gpo_full.experiment import ExperimentResult, default_folder, run
 from gpo_full.protocol import Protocol
-from gpo_full.scales import LOSS_NAMES, SCALES, find_scale, material
+from gpo_full.scales import LOSS_NAMES, SCALES
+from gpo_full.scores import read_scores
+from gpo_full.stages import Stage
 from gpo_theory.errors import InputError
+
+# What scale full adds, at the size of smoke: other losses, more betas than two, seeds, a forecast in place of a budget.
+MANY = replace(SCALES["smoke"], losses=("logistic", "hinge", "probit"), factors=(0.5, 1.0, 2.0), repeats=2,
+               budget_seconds=None)  # fmt: skip
+TESTS = Path(__file__).parent
 
 # f at 0, by hand.
 AT_ZERO = {"logistic": math.log(2), "hinge": 1, "squared": 1, "exponential": 1, "truncated_squared": 1, "savage": 0.25}
@@ -31,7 +41,7 @@ def result(folder: Path) -> ExperimentResult:
 
 @pytest.mark.slow
 def test_every_loss_is_trained_at_two_betas(result: ExperimentResult) -> None:
-    assert [one.name for one in result.runs] == [f"{f}-{kind}" for f in LOSS_NAMES for kind in ("matched", "unmatched")]
+    assert [one.name for one in result.runs] == [f"{f}-{kind}" for f in LOSS_NAMES for kind in ("matched", "x4")]
     assert all(one.n == SCALES["smoke"].test_prompts for one in result.runs)
     assert all(one.kl > 0 for one in result.runs)
     assert len({one.kl for one in result.runs}) > 6
@@ -100,64 +110,7 @@ def test_published_values_are_finite_and_inside_their_intervals(result: Experime
         assert (value["lesson"], value["seed"], value["tolerance"]) == ("09_language_model", 0, None)
 
 
-@pytest.mark.slow
-def test_checks_say_what_was_found(result: ExperimentResult) -> None:
-    def outcome(name: str, **changes: Any) -> Any:
-        runs = tuple(replace(one, **{key: change(one) for key, change in changes.items()}) for one in result.runs)
-        return next(check["passed"] for check in checks(replace(result, runs=runs)) if check["id"] == name)
-
-    beta = {"kl": lambda one: 1.0 if one.matched else 0.5}
-    assert outcome("beta", **beta)
-    assert not outcome("beta", kl=lambda one: 1.0 if one.matched or one.loss == "savage" else 0.5)
-    assert outcome("overlay", kl=lambda one: 1.4 if one.loss == "squared" else 1.0)
-    assert not outcome("overlay", kl=lambda one: 1.6 if one.loss == "squared" else 1.0)
-    assert outcome("overlay", kl=lambda one: 9.0 if one.loss == "hinge" else 1.0)  # the hinge has R = 0
-    assert outcome("half", kl=lambda one: 1.0, regularizer=lambda one: 2.0)
-    assert not outcome("half", kl=lambda one: 1.0, regularizer=lambda one: 5.0)
-    assert outcome("half", kl=lambda one: 0.0, regularizer=lambda one: 0.0) is None
-    assert outcome("scatter", kl=lambda one: one.beta, regularizer=lambda one: one.beta**3)
-    assert not outcome("scatter", kl=lambda one: one.beta, regularizer=lambda one: -one.beta)
-    assert outcome("better", win_low=lambda one: 0.51 if one.loss == "hinge" else 0.4)
-    assert not outcome("better", win_low=lambda one: 0.5)
-
-
-def test_betas_are_matched_by_strength_and_the_hinge_by_its_target() -> None:
-    scale = SCALES["cpu"]
-    by_name = {one.name: one for one in grid(scale)}
-    # R of the six losses, by hand: f''(0)/|f'(0)|.
-    strengths = {"logistic": 0.5, "squared": 1, "exponential": 1, "truncated_squared": 1, "savage": 0.5}
-    for loss, r in strengths.items():
-        one = by_name[f"{loss}-matched"]
-        assert one.beta * r == pytest.approx(scale.beta * 0.5)
-        assert one.strength == pytest.approx(r)
-    # Targets x*(0.9): logit(0.9) of the logistic, 1 of the hinge.
-    hinge = by_name["hinge-matched"]
-    assert hinge.beta == pytest.approx(scale.beta / math.log(9), rel=1e-6)
-    assert (hinge.strength, hinge.matching) == (None, "target margin at p = 0.9")
-    for loss in LOSS_NAMES:
-        assert by_name[f"{loss}-unmatched"].beta == pytest.approx(4 * by_name[f"{loss}-matched"].beta)
-
-
-@pytest.mark.parametrize(
-    ("loss", "closed_form"),
-    [
-        ("logistic", lambda p: mpmath.log(p / (1 - p))),
-        ("exponential", lambda p: mpmath.log(p / (1 - p)) / 2),
-        ("squared", lambda p: 2 * p - 1),
-        ("truncated_squared", lambda p: 2 * p - 1),
-        ("savage", lambda p: mpmath.log(p / (1 - p))),
-        ("hinge", lambda p: 1),
-    ],
-)
-@pytest.mark.parametrize("p", [0.6, 0.9, 0.99])
-def test_target_margin_is_the_minimiser_of_the_pointwise_risk(loss: str, closed_form: Any, p: float) -> None:
-    """Each form solves p f'(x) = (1-p) f'(-x) by hand."""
-    assert target_margin(loss, p) == pytest.approx(float(closed_form(p)), abs=1e-6)
-
-
 def test_a_slow_pilot_shortens_every_run_alike() -> None:
-    from gpo_full.stages import Stage
-
     scale = replace(SCALES["cpu"], budget_seconds=500)
     protocol = Protocol(scale, Path("unused"))
 
@@ -178,22 +131,80 @@ def test_a_slow_pilot_shortens_every_run_alike() -> None:
     assert plan(seconds=1e6, elapsed=600)["steps"] >= 2
 
 
-def test_an_unknown_scale_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(InputError, match=r"unknown scale 'smok'; allowed: smoke, cpu; did you mean 'smoke'"):
-        find_scale("smok")
+def test_an_unknown_scale_has_no_folder() -> None:
     with pytest.raises(InputError):
         default_folder("../elsewhere")
+    assert len({default_folder("cpu"), default_folder("full"), default_folder("cpu", "mine"), default_folder("cpu", None, "m:f")}) == 4
 
 
-def test_the_smoke_material_is_the_same_every_time() -> None:
-    one, two = material(SCALES["smoke"]), material(SCALES["smoke"])
-    assert one.tasks == two.tasks
-    pairs = zip(one.model.parameters(), two.model.parameters(), strict=True)
-    assert all(bool((p == q).all()) for p, q in pairs)
-    assert one.reward(["aab", "xyz"], ["abc", "abc"]) == pytest.approx([2 / 3, 0])
+@pytest.fixture(scope="module")
+def many_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("many")
 
 
-def test_no_wheel_is_needed_at_smoke_scale(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpo_full.preparation.prepare", lambda *a, **k: pytest.fail("prepared"))
-    assert experiment.find_scale("smoke").name == "smoke"
-    material(SCALES["smoke"])
+@pytest.fixture(scope="module")
+def many(many_folder: Path) -> ExperimentResult:
+    return run(MANY, many_folder)
+
+
+@pytest.mark.slow
+def test_many_betas_and_seeds(many: ExperimentResult) -> None:
+    names = [one.name for one in many.runs]
+    assert names[:4] == ["logistic-x0.5", "logistic-matched", "logistic-x2", "hinge-x0.5"]
+    assert names[9:] == ["logistic-matched-seed1", "hinge-matched-seed1", "probit-matched-seed1"]
+    by_name = {one.name: one for one in many.runs}
+    again, first = by_name["probit-matched-seed1"], by_name["probit-matched"]
+    assert (again.seed, first.seed, again.beta) == (1, 0, first.beta)
+    assert again.scaled_margin != first.scaled_margin  # another order of the pairs
+    assert again.reference_reward == first.reference_reward  # the same answers of the reference
+    assert [check["id"] for check in many.checks][5:] == ["tails", "sandwich", "seeds"]
+    assert many.forecast is not None
+    assert many.forecast["runs"] == len(names)
+    assert many.shortened is None
+
+
+@pytest.mark.slow
+def test_a_forecast_is_said_before_anything_else(many: ExperimentResult, many_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(MANY, many_folder)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("experiment at scale smoke: 12 runs (3 losses, 3 betas, 2 seeds at the matched one), each of 6 steps")
+    assert lines[1] == "experiment sft: from the cache"
+
+
+@pytest.mark.slow
+def test_the_width_is_that_of_the_scores_kept(many: ExperimentResult, many_folder: Path) -> None:
+    (kept,) = [path for path in many_folder.glob("logistic-matched-*/scores.jsonl") if "seed" not in path.parent.name]
+    rows = read_scores(kept)
+    one = next(one for one in many.runs if one.name == "logistic-matched")
+    assert one.width == max(math.sqrt(2 * row.half_square) for row in rows)
+    assert one.regularizer == pytest.approx(sum(row.half_square for row in rows) / len(rows))
+
+
+@pytest.mark.slow
+def test_killed_between_two_runs_it_goes_on_and_finds_the_same(many: ExperimentResult, tmp_path: Path) -> None:
+    code = (f"import sys; sys.path.insert(0, {str(TESTS)!r})\nfrom pathlib import Path\nfrom test_experiment import MANY, run\n"
+            "run(MANY, Path(sys.argv[1]))")  # fmt: skip
+    child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.DEVNULL)
+    try:
+        while len(done := finished(tmp_path)) < 3:
+            assert child.poll() is None, "the child ended before it could be killed"
+            time.sleep(0.01)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert len(done) < len(many.runs)
+    (tmp_path / ".half-a-stage").mkdir()
+    result = run(MANY, tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert not list(tmp_path.glob(".*"))
+    assert [replace(one, cpu_seconds=0) for one in result.runs] == [replace(one, cpu_seconds=0) for one in many.runs]
+
+
+def finished(folder: Path) -> dict[Path, int]:
+    """The results of the runs that are whole, and when they were written."""
+    return {path: path.stat().st_mtime_ns for path in folder.glob("*-*-*/stage.json")}
+
+
+def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    with sole_writer(tmp_path), pytest.raises(FolderInUse):
+        run("smoke", tmp_path)

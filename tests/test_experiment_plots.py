@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -11,35 +12,27 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from made_up_results import made_up
 
 from gpo_full import plots
-from gpo_full.experiment import ExperimentResult, Run
+from gpo_full.experiment import ExperimentResult
 from gpo_full.scales import LOSS_NAMES
 from gpo_theory.plots import colour
 
 
-def one(loss: str, matched: bool, place: int) -> Run:
-    r = None if loss == "hinge" else 0.5
-    beta = 0.1 if matched else 0.4
-    return Run(
-        name=f"{loss}-{matched}", loss=loss, formula="f", beta=beta, matched=matched, strength=r,
-        beta_R=r and beta * r, matching="strength", kl=1.0 + place, kl_se=0.1, kl_sequence=1.0, kl_sequence_se=0.2,
-        win_rate=0.5 + place / 100, win_low=0.4, win_high=0.7, ties=0, length_ratio=1.0, copied=0.1, reward=0.4,
-        reference_reward=0.4, regularizer=2.0 + place, regularizer_se=0.3, n=100, seed=0, examples=(), accuracy=0.6,
-        log_ratio_chosen=0.0, log_ratio_rejected=0.0, scaled_margin=(0.0, 0.5, 1.0), objective=(1.0, 0.9, 0.8),
-        cpu_seconds=1.0,
-    )  # fmt: skip
-
-
 @pytest.fixture
 def result() -> Iterator[ExperimentResult]:
-    runs = tuple(one(loss, matched, i) for i, loss in enumerate(LOSS_NAMES) for matched in (True, False))
-    empty: dict[str, Any] = {}
-    yield ExperimentResult("smoke", 0, {}, "p", "r", empty, empty, empty, empty, empty, None, runs, (), ())
+    yield made_up()
     plt.close("all")
 
 
-@pytest.mark.parametrize("name", plots.__all__)
+@pytest.fixture
+def many() -> Iterator[ExperimentResult]:
+    yield made_up((0.25, 0.5, 1.0, 2.0, 4.0), 3, (*LOSS_NAMES, "probit", "cdpo"))
+    plt.close("all")
+
+
+@pytest.mark.parametrize("name", [name for name in plots.__all__ if name != "write_figures"])
 def test_every_figure_draws_into_given_or_new_axes_with_units(name: str, result: ExperimentResult) -> None:
     draw = getattr(plots, name)
     axes = plt.figure().subplots()
@@ -95,3 +88,38 @@ def test_training_curves_mark_where_pairs_are_seen_again(result: ExperimentResul
     (mark,) = [line for line in axes.get_lines() if line.get_linestyle() == ":"]
     assert set(mark.get_xdata()) == {2.5}
     assert [text.get_text() for text in axes.texts] == ["every pair seen once"]
+
+
+def test_a_loss_s_betas_are_joined_where_there_are_more_than_two(result: ExperimentResult, many: ExperimentResult) -> None:
+    assert not [line for line in plots.win_rate_against_kl(result).get_lines() if len(line.get_xdata()) == 5]
+    joined = [line for line in plots.kl_against_strength(many).get_lines() if len(line.get_xdata()) == 5]
+    assert len(joined) == 8
+    assert all(list(line.get_xdata()) == sorted(line.get_xdata()) for line in joined)
+
+
+def test_losses_beyond_the_palette_are_told_apart(many: ExperimentResult) -> None:
+    shades = {each.loss: shade for each, (_, _, shade) in zip(many.runs, points(plots.win_rate_against_kl(many)), strict=True)}
+    assert len(set(shades.values())) == 8
+
+
+def test_displacement_has_chosen_over_rejected(result: ExperimentResult) -> None:
+    axes = plots.displacement(result)
+    assert [(x, y) for x, y, _ in points(axes)] == [(one.log_ratio_rejected, one.log_ratio_chosen) for one in result.runs]
+
+
+def test_the_sandwich_is_drawn_by_its_closed_form(result: ExperimentResult) -> None:
+    """kappa(a) = (e^a (a - 1) + 1) / a^2."""
+    axes = plots.sandwich(result)
+    assert [(x, y) for x, y, _ in points(axes)] == [(one.width, one.kl / one.regularizer) for one in result.runs]
+    curves = [line for line in axes.get_lines() if len(line.get_xdata()) == 101]
+    for sign, curve in zip((1, -1), curves, strict=True):
+        a = sign * np.asarray(curve.get_xdata())[1:]
+        np.testing.assert_allclose(np.asarray(curve.get_ydata())[1:], (np.exp(a) * (a - 1) + 1) / a**2, rtol=1e-3)
+
+
+def test_every_figure_is_written(many: ExperimentResult, tmp_path: Path) -> None:
+    before = plt.get_fignums()
+    paths = plots.write_figures(many, tmp_path)
+    assert {path.stem for path in paths} == set(plots.__all__) - {"write_figures"}
+    assert all(path.read_text().startswith("<?xml") for path in paths)
+    assert plt.get_fignums() == before

@@ -98,25 +98,28 @@ def test_chunks_change_nothing(chunk: int) -> None:
 
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_head_function_by_finite_differences(frozen: bool, with_bias: bool) -> None:
+@pytest.mark.parametrize("kept", [0, 20, 100])  # of 35 logits: none, one chunk of three, all
+def test_head_function_by_finite_differences(frozen: bool, with_bias: bool, kept: int) -> None:
     torch.manual_seed(0)
     hidden = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(7, 3, dtype=torch.float64, requires_grad=not frozen)
     bias = torch.randn(7, dtype=torch.float64, requires_grad=not frozen) if with_bias else None
     target = torch.tensor([0, 6, 3, 3, 1])
-    head = lambda *inputs: _LinearLogProbabilities.apply(*inputs, target, 2)  # noqa: E731
+    head = lambda *inputs: _LinearLogProbabilities.apply(*inputs, target, 2, kept)  # noqa: E731
     assert torch.autograd.gradcheck(head, (hidden, weight, bias))
 
 
-def test_no_tensor_of_all_logits_is_kept_for_backward() -> None:
-    # 60 response tokens, chunks of 4: what autograd keeps holds [4, vocabulary] at most, the weight itself apart.
+@pytest.mark.parametrize("limit", [0, 10 * VOCABULARY])
+def test_no_more_logits_than_the_limit_are_kept_for_backward(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # More than 40 response tokens, chunks of 4: of ten rows of logits, two chunks; the weight itself apart.
+    monkeypatch.setattr("gpo_full.log_probabilities.KEPT", limit)
     model, batch = tiny_model(tie_word_embeddings=False), pack(some_pairs(12))
     assert len(batch.target) > 40
     kept: list[torch.Size] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.shape) or x, lambda x: x):
         token_log_probabilities(model, batch, chunk=4).sum()
-    with_vocabulary = [shape for shape in kept if VOCABULARY in shape]
-    assert set(with_vocabulary) <= {model.lm_head.weight.shape}
+    with_vocabulary = [shape for shape in kept if VOCABULARY in shape and shape != model.lm_head.weight.shape]
+    assert with_vocabulary == [torch.Size([4, VOCABULARY])] * (limit // (4 * VOCABULARY))
 
 
 def test_a_head_that_is_no_plain_linear_layer_goes_through_its_own_forward() -> None:

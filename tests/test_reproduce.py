@@ -48,6 +48,35 @@ def test_values_are_those_of_the_theory(published: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_experiment_s_result_and_figures_are_left(published: Path) -> None:
+    from gpo_full import plots
+    from gpo_full.experiment import ExperimentResult
+
+    folder = published / "experiment"
+    assert ExperimentResult.load(folder / "result.json").scale == "smoke"
+    assert {path.stem for path in folder.glob("*.svg")} == set(plots.__all__) - {"write_figures"}
+
+
+@pytest.mark.slow
+def test_with_a_policy_of_one_s_own_the_experiment_stands_alone(tmp_path: Path) -> None:
+    from gpo_full.materials import material
+    from gpo_full.scales import SCALES
+
+    made = material(SCALES["smoke"])
+    made.model.save_pretrained(tmp_path / "policy")
+    made.tokenizer.save_pretrained(tmp_path / "policy")
+    output = tmp_path / "out"
+    done = gpo("--scale", "smoke", "--policy", str(tmp_path / "policy"), "--output", str(output), "--json",
+               GPO_CACHE=str(tmp_path / "cache"))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["schema"], found["runs"], len(found["checks"])) == (1, 12, 5)
+    assert {value["lesson"] for value in results(output)["values"]} == {"experiment"}
+    assert not (output / "book").exists()
+    assert [path.name for path in (tmp_path / "cache" / "experiment").iterdir()] != ["smoke"]
+
+
+@pytest.mark.slow
 def test_a_second_run_reuses_the_experiment_and_finds_the_same_numbers(published: Path, tmp_path: Path) -> None:
     made = {path: path.stat().st_mtime_ns for path in (published / "cache" / "experiment").rglob("*.safetensors")}
     done = gpo("--scale", "smoke", "--output", str(tmp_path / "again"), GPO_CACHE=str(published / "cache"))

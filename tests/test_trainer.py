@@ -14,13 +14,17 @@ from safetensors.torch import load_file
 from test_log_probabilities import some_pairs
 from test_reference_store import Passes
 from tiny_models import tiny_model, tiny_tokenizer
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import TrainerCallback
 from two_sequences import response_sums
 
 from gpo_full import GPOConfig, GPOTrainer
 from gpo_full.checkpoint import DamagedCheckpoint, FolderInUse, NoGoodCheckpoint
 from gpo_full.metrics import NonFiniteLoss
+from gpo_full.model_plan import Plan
 from gpo_full.pairs import Pair
+from gpo_full.training_rows import Collator
 from gpo_theory import LOSSES, InputError
 
 PAIRS = some_pairs(11)
@@ -205,28 +209,6 @@ def test_an_epoch_run_of_few_steps_logs_each(tmp_path: Path) -> None:
     assert [found["step"] for found in objects(tmp_path)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_sweep_over_loss_and_beta_makes_one_reference_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpo_full.reference_store.BATCH_TOKENS", 1)  # a forward pass for each pair
-    counts = []
-    for run, (loss, beta, rate) in enumerate([("logistic", 0.1, 1e-3), ("squared", 1.0, 1e-4), ("x**2 - x", 5.0, 1.0)]):
-        model = tiny_model()
-        passes = Passes(model)
-        trainer(tmp_path, model, run=str(run), loss=loss, beta=beta, learning_rate=rate)
-        counts.append(passes.count)
-    assert counts[1] == counts[2] == counts[0] - len(PAIRS) + 3  # three rows are computed again
-    assert len(list((tmp_path / "references").iterdir())) == 1
-
-
-def test_another_truncation_makes_another_pass(tmp_path: Path) -> None:
-    rows = [{"prompt": "the cat sat", "chosen": " on the mat and the dog", "rejected": " after the cat"}]
-    for length in (64, 5):
-        args = GPOConfig(output_dir=str(tmp_path / str(length)), use_cpu=True, max_length=length,
-                         reference_store=str(tmp_path / "references"))  # fmt: skip
-        made = GPOTrainer(tiny_model(dtype=torch.float64), args, rows, processing_class=tiny_tokenizer())
-        assert step0(made) == pytest.approx(math.log(2), abs=1e-9)
-    assert len(list((tmp_path / "references").iterdir())) == 2
-
-
 def test_scale_gradient_divides_by_beta_and_the_slope_at_0(tmp_path: Path) -> None:
     # At step 0 the scaled gradient of every loss is that of -rho: d/d rho [f(beta rho) / (beta |f'(0)|)] = -1.
     norms = []
@@ -321,7 +303,7 @@ def events(folder: Path, run: str = "run") -> list[dict[str, Any]]:
 
 
 def moments(made: GPOTrainer) -> list[torch.Tensor]:
-    return [value.clone() for state in made.optimizer.state_dict()["state"].values() for value in state.values()]
+    return [value.clone() for state in made.optimizer.state_dict()["state"].values() for value in state.values() if isinstance(value, torch.Tensor)]
 
 
 class Spoiled(TrainerCallback):
@@ -424,6 +406,87 @@ def test_spec_12_a_gradient_that_is_not_finite_is_the_same(value: float, tmp_pat
     assert (tmp_path / "stopped" / "non_finite_batch.json").exists()
 
 
+def test_spec_11_after_three_in_a_row_the_device_applies_none_until_the_host_hears_of_it(tmp_path: Path) -> None:
+    made = trainer(tmp_path, tiny_model(), max_steps=8, logging_steps=8)
+    watch = Spoiled(made, (2, 4, 5, 6))
+    with pytest.raises(NonFiniteLoss, match="gradient, the third step in a row"):
+        made.train()
+    assert [found["step"] for found in events(tmp_path)] == [2, 4, 5, 6]
+    assert not torch.equal(watch.weights[3], watch.weights[1])
+    assert torch.equal(watch.weights[8], watch.weights[3])
+    assert json.loads((tmp_path / "run" / "non_finite_batch.json").read_text())["step"] == 6
+
+
+@pytest.mark.parametrize("optimizer", ["adamw_torch", "adafactor"])
+def test_spec_11_an_optimizer_that_is_not_fused_applies_it_neither(optimizer: str, tmp_path: Path) -> None:
+    made = trainer(tmp_path, tiny_model(), max_steps=3, optim=optimizer)
+    watch = Spoiled(made, (2,))
+    made.train()
+    assert torch.equal(watch.weights[2], watch.weights[1])
+    assert not torch.equal(watch.weights[1], watch.weights[0])
+    assert not torch.equal(watch.weights[3], watch.weights[2])
+    assert [found["step"] for found in events(tmp_path)] == [2]
+
+
+class Waits(TorchDispatchMode):
+    """Counts by step what makes the host wait for a device, once a step's batches are drawn."""
+
+    def __init__(self, made: GPOTrainer) -> None:
+        super().__init__()
+        self.count, self.on, self.values = [0], False, _Values(self)
+        draw, finish = made.get_batch_samples, made._finalize_training
+
+        def drawn(*arguments: Any) -> Any:
+            self.on = False
+            self.count.append(0)
+            batches = draw(*arguments)
+            self.on = True
+            return batches
+
+        def finished(*arguments: Any) -> Any:
+            self.on = False
+            return finish(*arguments)
+
+        made.get_batch_samples, made._finalize_training = drawn, finished
+
+    def add(self) -> None:
+        self.count[-1] += self.on
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        if function.overloadpacket.__name__ in ("_local_scalar_dense", "nonzero", "masked_select", "equal"):
+            self.add()
+        return function(*arguments, **(named or {}))
+
+
+class _Values(TorchFunctionMode):
+    """What torch reads without a call of an operation: the values of a whole tensor."""
+
+    def __init__(self, waits: Waits) -> None:
+        super().__init__()
+        self.waits = waits
+
+    def __torch_function__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        if getattr(function, "__name__", "") in ("tolist", "cpu", "numpy"):
+            self.waits.add()
+        return function(*arguments, **(named or {}))
+
+
+@pytest.mark.parametrize(("optimizer", "each"), [("adamw_torch_fused", 0), ("adamw_torch", 1)])
+def test_the_host_waits_for_the_device_once_a_logging_interval(optimizer: str, each: int, tmp_path: Path) -> None:
+    """With an optimizer that is not fused, it waits at each step: which shows that the count sees it."""
+    made = trainer(tmp_path, tiny_model(), max_steps=6, logging_steps=3, optim=optimizer, gradient_accumulation_steps=2)
+    made.plan, made.data_collator = Plan("rows"), Collator("rows")  # as on a device; "line" is for the CPU
+    waits = Waits(made)
+    with waits, waits.values:
+        made.train()
+    of_step = waits.count[1:]
+    assert len(objects(tmp_path)) == 2
+    if each:
+        assert min(of_step) >= each
+    else:
+        assert of_step == [0, 0, 1, 0, 0, 1]
+
+
 def test_spec_11_a_resume_goes_on_counting(tmp_path: Path) -> None:
     """Two steps that come to nothing, a resume, and the third: the run ends as the straight one does."""
     saving = {"max_steps": 5, "save_strategy": "steps", "save_steps": 1, "logging_steps": 5}
@@ -437,7 +500,7 @@ def test_spec_11_a_resume_goes_on_counting(tmp_path: Path) -> None:
     spoiled.step = 4
     with pytest.raises(NonFiniteLoss):
         again.train(resume_from_checkpoint=True)
-    assert again.state.global_step == 3
+    assert again.state.global_step == 4  # the save heard of it
     assert events(tmp_path, "straight") == events(tmp_path, "broken")
 
 

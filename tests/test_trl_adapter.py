@@ -20,8 +20,10 @@ ROWS = [
     {"prompt": "the dog and the cat ran after", "chosen": " the cat", "rejected": " values in the list of the dog"},
 ]
 BETA = 0.05
-# What trl and datasets say on being imported and used, none of it about losses.
-QUIET = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("FutureWarning", "DeprecationWarning", "UserWarning")]
+# What trl and datasets say on being imported and used, none of it about losses; dill, with which datasets fingerprints
+# what it is given, names objects that it finds no other way to describe.
+QUIET = [pytest.mark.filterwarnings(f"ignore:{warning}") for warning in (
+    ":FutureWarning", ":DeprecationWarning", ":UserWarning", "Cannot (pickle|locate):Warning")]  # fmt: skip
 
 
 def test_a_missing_or_another_trl_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

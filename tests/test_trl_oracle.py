@@ -5,53 +5,81 @@ from typing import Any
 
 import pytest
 import torch
+from test_trl_adapter import BETA, QUIET, ROWS
 from tiny_models import tiny_model, tiny_tokenizer
 
 from gpo_full import GPOConfig, GPOTrainer
 
-trl = pytest.importorskip("trl", reason="trl 1.16 is a test oracle, not a dependency")
-pytestmark = pytest.mark.slow
+trl = pytest.importorskip("trl", minversion="1.16", reason="trl 1.16 is a test oracle, not a dependency")
+pytestmark = [pytest.mark.slow, *QUIET]
 
-ROWS = [
-    {"prompt": "the cat sat", "chosen": " on the mat", "rejected": " on a dog and ran"},
-    {"prompt": "return the", "chosen": " sum of the values", "rejected": " list"},
-    {"prompt": "the dog and the cat ran after", "chosen": " the cat", "rejected": " values in the list of the dog"},
-]
-BETA = 0.05
 # TRL's loss_type and options -> ours, with the constant between them.
 SAME: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
     "sigmoid": ({}, {"loss": "dpo"}, 1.0),
+    "sigmoid_norm": ({}, {"loss": "dpo", "margin": "mean"}, 1.0),
     "hinge": ({}, {"loss": "slic"}, 1.0),
     "robust": ({"label_smoothing": 0.1}, {"loss": "robust_dpo"}, 1.0),
     "exo_pair": ({"label_smoothing": 0.2}, {"loss": "exo", "parameters": {"eps": "1/5"}}, 1.0),
+    "discopop": ({}, {"loss": "discopop"}, 1.0),
     # (rho - 1/(2 beta))^2 = (x - 1/2)^2 / beta^2 on the length-averaged margin.
     "ipo": ({}, {"loss": "ipo_tau", "margin": "mean"}, BETA**-2),
 }
 
 
-def gradient(model: torch.nn.Module, loss: torch.Tensor) -> torch.Tensor:
-    model.zero_grad()
+def measured(trainer: Any, batch: Any, constant: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss, and its gradient in every weight of the model."""
+    trainer.model.zero_grad()
+    loss = trainer.compute_loss(trainer.model, batch) * constant
     loss.backward()
-    return torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
+    gradients = [parameter.grad.flatten() for parameter in trainer.model.parameters() if parameter.grad is not None]
+    return loss.detach(), torch.cat(gradients)
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
-@pytest.mark.parametrize("name", SAME)
-def test_loss_and_gradient_equal_trl(name: str, tmp_path: Path) -> None:
+def of_trl(folder: Path, name: str, beta: float = BETA, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
     from datasets import Dataset
 
+    config = trl.DPOConfig(output_dir=str(folder / "trl"), loss_type=name, beta=beta, report_to="none", use_cpu=True,
+                           per_device_train_batch_size=3, bf16=False, gradient_checkpointing=False,
+                           remove_unused_columns=False, disable_tqdm=True, **options)  # fmt: skip
+    made = trl.DPOTrainer(model=tiny_model(seed=1), ref_model=tiny_model(seed=2), args=config,
+                          train_dataset=Dataset.from_list(ROWS), processing_class=tiny_tokenizer())  # fmt: skip
+    return measured(made, next(iter(made.get_train_dataloader())))
+
+
+def of_ours(
+    folder: Path, beta: float = BETA, constant: float = 1.0, **options: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    args = GPOConfig(output_dir=str(folder / "gpo"), use_cpu=True, beta=beta, reference_store=str(folder), **options)
+    made = GPOTrainer(tiny_model(seed=1), args, ROWS, processing_class=tiny_tokenizer(), reference=tiny_model(seed=2))
+    return measured(made, made.data_collator([made.train_dataset[i] for i in range(len(ROWS))]), constant)
+
+
+def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_loss_and_gradient_equal_trl(name: str, tmp_path: Path) -> None:
+    """In float32, in which TRL's head computes whatever the model."""
     theirs, ours, constant = SAME[name]
-    policy, reference, tokenizer = tiny_model(seed=1), tiny_model(seed=2), tiny_tokenizer()
-    config = trl.DPOConfig(output_dir=str(tmp_path / "trl"), loss_type=name, beta=BETA, report_to="none",
-                           use_cpu=True, per_device_train_batch_size=3, bf16=False, gradient_checkpointing=False,
-                           remove_unused_columns=False, disable_tqdm=True, **theirs)  # fmt: skip
-    other = trl.DPOTrainer(model=policy, ref_model=reference, args=config, train_dataset=Dataset.from_list(ROWS),
-                           processing_class=tokenizer)  # fmt: skip
-    expected = other.compute_loss(policy, next(iter(other.get_train_dataloader())))
-    expected_gradient = gradient(policy, expected)
-    args = GPOConfig(output_dir=str(tmp_path / "gpo"), use_cpu=True, beta=BETA, reference_store=str(tmp_path), **ours)
-    made = GPOTrainer(policy, args, ROWS, processing_class=tokenizer, reference=reference)
-    found = made.compute_loss(policy, made.data_collator([made.train_dataset[i] for i in range(3)])) * constant
-    torch.testing.assert_close(found.detach(), expected.detach(), rtol=1e-4, atol=1e-5)
-    found_gradient = gradient(policy, found)
-    assert float((found_gradient - expected_gradient).norm() / expected_gradient.norm()) <= 1e-4
+    expected, slope = of_trl(tmp_path, name, **theirs)
+    found, gradient = of_ours(tmp_path, constant=constant, **ours)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    assert distance(gradient, slope) <= 2e-6
+
+
+def test_the_comparison_sees_a_margin_that_is_not_length_averaged(tmp_path: Path) -> None:
+    theirs, ours, constant = SAME["ipo"]
+    expected, slope = of_trl(tmp_path, "ipo", **theirs)
+    found, gradient = of_ours(tmp_path, constant=constant, **ours | {"margin": "sum"})
+    assert distance(found, expected) > 1e-2
+    assert distance(gradient, slope) > 1e-2
+
+
+def test_discopop_goes_on_where_trl_s_is_nan(tmp_path: Path) -> None:
+    """At beta = 100 one of the three pairs has x < -88.7, and with it TRL's batch is lost."""
+    loss, _ = of_trl(tmp_path, "discopop", beta=100.0)
+    assert loss.isnan()
+    found, gradient = of_ours(tmp_path, beta=100.0, loss="discopop")
+    assert found.isfinite()
+    assert gradient.isfinite().all()

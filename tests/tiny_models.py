@@ -29,7 +29,7 @@ def tiny_model(family: str = "llama", *, seed: int = 0, dtype: torch.dtype = tor
                spread: float = 0.2, **changes: Any) -> Any:  # fmt: skip
     """A random model, its weights spread widely enough that every part of it matters."""
     ends = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
-    config = CONFIG_MAPPING[family](**FAMILIES[family] | ends | changes)
+    config = CONFIG_MAPPING[family](**FAMILIES.get(family, _SIZES) | ends | changes)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype)

@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--loss", metavar="LOSS", help="what a run minimised that does not record it (TRL's): name, alias or formula")
     add("--param", action="append", default=[], metavar="NAME=VALUE", help="value of a parameter of --loss; repeatable")
     add("--beta", type=float, help="beta of a run that does not record it, above 0")
-    add("--plot", metavar="FILE", help="also draw loss, margin and log-ratios (.png, .svg or .pdf)")
+    add("--label-noise", type=float, metavar="RATE", help="rate at which labels are believed to be flipped, above 0 and "
+        "below 1/2: what margins does it support?")  # fmt: skip
+    add("--plot", metavar="FILE", help="also draw loss, margin, log-ratios and samples (.png, .svg or .pdf)")
     add("--json", action="store_true", help="print JSON for machines")
 
 
@@ -33,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from gpo_full.run_log import read_run
 
     log = read_run(args.run)
-    found = diagnose(log, _loss(args, log), args.beta)
+    found = diagnose(log, _loss(args, log), args.beta, args.label_noise)
     if args.plot is not None:
         _plot(found, args.plot)
     if args.json:
@@ -83,7 +85,12 @@ def _print(found: "Diagnosis", given: str) -> None:
     console.print(f"{found.log.run} ({found.log.source}): {loss}, {beta}, {len(found.log)} logs", soft_wrap=True)
     note = convention(given)
     if note:
-        console.print(f"convention: {note}")
+        console.print(f"convention: {note}", soft_wrap=True)
+    if found.log.samples:
+        last = found.log.samples[-1]
+        console.print(f"samples for {last['n']} prompts after step {last['step']}: KL {last['kl']:.4g} nats (standard "
+                      f"error {last['kl_se']:.2g}), win rate {last['win_rate']:.3f} "
+                      f"[{last['win_low']:.3f}, {last['win_high']:.3f}]", soft_wrap=True)  # fmt: skip
     for finding in found.findings:
         console.print(Text.assemble((finding.id, "bold"), f" ({finding.number:.4g}): {finding.because}"))
         console.print(Text(f"  limits: {finding.limits}", style="dim"))

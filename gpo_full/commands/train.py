@@ -1,16 +1,16 @@
 """`gpo train`: fine-tune a language model on preference pairs with any loss."""
 
-__all__ = ["EXAMPLE", "add_arguments", "run"]
+__all__ = ["EXAMPLE", "add_arguments", "add_shared_arguments", "run", "shared_words"]
 
 import argparse
-import hashlib
 import json
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +28,12 @@ CANNOT_SAVE, NO_GOOD_CHECKPOINT, NON_FINITE = 1, 4, 5
 FIELDS = {"loss": "loss", "beta": "beta", "learning_rate": "learning_rate", "steps": "max_steps",
           "epochs": "num_train_epochs", "batch_pairs": "per_device_train_batch_size", "max_length": "max_length",
           "margin": "margin", "seed": "seed", "bf16": "bf16", "lora_rank": "lora_rank",
-          "last_layers": "train_last_layers", "reference_store": "reference_store"}  # fmt: skip
+          "last_layers": "train_last_layers", "reference_store": "reference_store", "report_to": "report_to",
+          "sample_every": "sample_every", "prompts": "sample_prompts", "reward": "sample_reward"}  # fmt: skip
 RUN_FILE = "run.json"
 # What only the command knows of a run, and what only the trainer knows.
-OF_THE_FILES, OF_THE_TRAINER = {"schema", "model", "eval_data"}, {"reference_weights", "world_size"}
+SPLIT = ("test_by", "test_share", "prompt_from")
+OF_THE_FILES, OF_THE_TRAINER = {"schema", "model", "eval_data", *SPLIT}, {"reference_weights", "world_size"}
 # The files that make a folder loadable; they are moved into place last.
 COMPLETE = ("config.json", "adapter_config.json")
 
@@ -39,12 +41,32 @@ COMPLETE = ("config.json", "adapter_config.json")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
-    add("--model", required=True, help="folder or hub name of a causal language model: policy and reference")
-    add("--data", required=True, metavar="FILE", help="JSONL with prompt, chosen and rejected")
     add("--loss", required=True, help="name, alias or formula in x = beta * rho")
     add("--beta", required=True, type=float, help="scale of the margin, above 0")
     add("--output", required=True, metavar="FOLDER", help="new or empty folder for the trained model and metrics.jsonl")
-    add("--eval-data", metavar="FILE", help="held-out pairs, evaluated once at the end")
+    add("--param", action="append", default=[], metavar="NAME=VALUE", help="value of a parameter of the loss")
+    add("--seed", type=int, help="order of the pairs (default: 42)")
+    add("--resume", action="store_true", help="continue the run in FOLDER from its newest whole checkpoint")
+    add("--allow-change", action="append", default=[], metavar="NAME",
+        help="with --resume: a setting that may differ from the run begun (also: data, eval_data, model)")  # fmt: skip
+    add("--reference-only", action="store_true", help="compute the reference log-probabilities, which any number of runs "
+        "can then share, and train nothing")  # fmt: skip
+    add("--json", action="store_true", help="print the result as one JSON object")
+    add_shared_arguments(parser)
+
+
+def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that all runs of a sweep have in common."""
+    add = parser.add_argument
+    add("--model", required=True, help="folder or hub name of a causal language model: policy and reference")
+    add("--data", required=True, metavar="DATA", help="prompt, chosen and rejected: a file (JSONL, CSV, Parquet), a "
+        "folder that datasets saved, or owner/name[:split] of a data set on the hub")  # fmt: skip
+    add("--eval-data", metavar="DATA", help="held-out pairs, evaluated once at the end")
+    add("--test-by", metavar="COLUMN", help="hold out the rows of some values of this column of --data, at random and "
+        "never by row, and evaluate them as --eval-data is; no test response is counted twice")  # fmt: skip
+    add("--test-share", type=float, metavar="S", help="with --test-by: share of the values held out (default: 0.3)")
+    add("--prompt-from", metavar="TEMPLATE", help="with --test-by: the prompt out of other columns, '{topic}: ', with "
+        "\\n for a new line (default: the column prompt)")  # fmt: skip
     add("--learning-rate", type=float, help="initial learning rate (default: 1e-6)")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, help="optimizer steps")
@@ -52,24 +74,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch-pairs", type=int, help="pairs per device and micro-batch (default: 8)")
     add("--max-length", type=int, help="tokens of prompt and response (default: 1024; half of it for the prompt)")
     add("--margin", help="sum (default) or mean: how log-ratios are added up over tokens")
-    add("--param", action="append", default=[], metavar="NAME=VALUE", help="value of a parameter of the loss")
-    add("--seed", type=int, help="order of the pairs (default: 42)")
     add("--bf16", action="store_true", default=None, help="compute in bfloat16; weights stay float32")
     add("--lora-rank", type=int, help="train adapters of this rank instead of the weights")
     add("--last-layers", type=int, help="train only so many last layers")
     add("--reference-store", metavar="FOLDER", help="where reference log-probabilities are kept (default: the cache)")
-    add("--resume", action="store_true", help="continue the run in FOLDER from its newest whole checkpoint")
-    add("--allow-change", action="append", default=[], metavar="NAME",
-        help="with --resume: a setting that may differ from the run begun (also: data, eval_data, model)")  # fmt: skip
+    add("--sample-every", type=int, metavar="N", help="steps between samples of the policy: KL and win rate against "
+        "the reference in samples.jsonl; the training is bitwise the same")  # fmt: skip
+    add("--prompts", metavar="FILE", help="JSONL with prompt and target, for --sample-every")
+    add("--reward", help="what judges the samples: folder of a sentence encoder or of a reward model, or "
+        "module:function, your own code, typed by you and run (default: the prepared encoder)")  # fmt: skip
+    add("--report-to", action="append", metavar="TRACKER",
+        help="also log to tensorboard, trackio or wandb (default: nowhere); repeatable")  # fmt: skip
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="any other field of GPOConfig")
     add("--threads", type=int, help="threads of torch (default: torch's choice)")
-    add("--json", action="store_true", help="print the result as one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, save, report; after a signal or a failure, what was saved is there to --resume."""
     with _warnings_on_stderr():
-        return _run(args)
+        try:
+            return _run(args)
+        except RuntimeError as error:
+            from gpo_full.ranks import OtherRankFailed
+
+            if not isinstance(error, OtherRankFailed):
+                raise
+            return _stopped(str(error), CANNOT_SAVE)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -78,22 +108,28 @@ def _run(args: argparse.Namespace) -> int:
     if args.resume and any((output / name).exists() for name in COMPLETE):
         print(f"gpo train: {str(output)!r} is already complete", file=sys.stderr)
         return 0
-    _check_files(args)
+    _check_split(args)
+    data = _open(args)
     _quiet(args.threads)
     config = _config(args)
     _check_hub(args.model)
-    record = _record(args, config)
+    record = _record(args, config, data)
     if args.resume:
         _check_same(output, record, args.allow_change)
     elif args.allow_change:
         raise InputError(f"--allow-change {args.allow_change[0]} is for --resume")
     created = not output.exists()
     try:
-        trainer = _trainer(args, config)
+        trainer = _trainer(args, config, _sides(args, config, data))
     except BaseException:
         if created and output.exists() and not any(output.iterdir()):
             output.rmdir()
         raise
+    if args.reference_only:
+        print(f"the reference's log-probabilities of {len(trainer.train_dataset)} pairs are in {config.store_folder()}")
+        if created:
+            output.rmdir()
+        return 0
     record["reference_weights"] = trainer.reference_weights
     return _train(trainer, output, record, args)
 
@@ -102,16 +138,20 @@ def _train(trainer: "GPOTrainer", output: Path, record: dict[str, Any], args: ar
     from gpo_full.checkpoint import CheckpointNotSaved, DamagedCheckpoint
     from gpo_full.interruption import Interrupted
     from gpo_full.metrics import NonFiniteLoss
+    from gpo_full.model_card import SECONDS, card_files
+    from gpo_theory import analyze
 
     if args.resume:
         _check_same(output, record, args.allow_change)
+    analysis = analyze(trainer.loss, SECONDS)
     try:
-        with trainer.writing():
-            with atomic_file(output / RUN_FILE) as temporary:
-                temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        with trainer.writing(), redirect_stdout(sys.stderr):  # trackers print, and stdout is for the result
+            if trainer.is_world_process_zero():
+                with atomic_file(output / RUN_FILE) as temporary:
+                    temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
             trainer.train(resume_from_checkpoint=args.resume or None, allow_changes={*args.allow_change} - OF_THE_FILES)
             held_out = trainer.evaluate() if trainer.eval_dataset is not None else None
-            _save(trainer, output)
+            _save(trainer, output, card_files(trainer, analysis, record, ["gpo", "train", *_words(vars(args))], held_out))
     except NonFiniteLoss as error:
         return _stopped(f"stopped after step {trainer.state.global_step}: {error}", NON_FINITE)
     except CheckpointNotSaved as error:
@@ -120,8 +160,25 @@ def _train(trainer: "GPOTrainer", output: Path, record: dict[str, Any], args: ar
         return _stopped(str(error), NO_GOOD_CHECKPOINT)
     except Interrupted as error:
         return _stopped(f"{error}; --resume goes on from there", int(error.code or 0))
-    _report(trainer, output, held_out, args.json)
+    if trainer.is_world_process_zero():
+        _report(trainer, output, held_out, args.json)
     return 0
+
+
+def shared_words(args: argparse.Namespace) -> list[str]:
+    """Return those of the options in `args` that all runs of a sweep have in common, as they could be typed."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add_shared_arguments(parser)
+    return _words({name: value for name, value in vars(args).items() if name in {a.dest for a in parser._actions}})
+
+
+def _words(options: Mapping[str, Any]) -> list[str]:
+    words = []
+    for name, value in options.items():
+        given = value if isinstance(value, list) else [value] if value is not None and value is not False else []
+        for each in given:
+            words += [f"--{name.replace('_', '-')}", *([] if each is True else [str(each)])]
+    return words
 
 
 def _stopped(why: str, code: int) -> int:
@@ -137,13 +194,42 @@ def _check_output(output: Path, resume: bool) -> None:
         raise InputError(f"output {str(output)!r} is not an empty folder; choose another, or --resume")
 
 
-def _check_files(args: argparse.Namespace) -> None:
-    for flag, path in (("--data", args.data), ("--eval-data", args.eval_data)):
-        if path is not None and not Path(path).is_file():
-            raise InputError(f"{flag} {path!r} is not a file")
+def _open(args: argparse.Namespace) -> dict[str, Any]:
+    from gpo_full.hub_data import open_data
+
+    given = {"data": args.data} if args.eval_data is None else {"data": args.data, "eval_data": args.eval_data}
+    found = {name: open_data(f"--{name.replace('_', '-')}", text) for name, text in given.items()}
     # Anything but owner/name can only be a folder: say so before a hub is asked.
     if not Path(args.model).is_dir() and (args.model.count("/") > 1 or args.model.startswith((".", "/", "~"))):
         raise InputError(f"--model {args.model!r} is not a folder")
+    return {"eval_data": None, **found}
+
+
+def _check_split(args: argparse.Namespace) -> None:
+    for option in ("test_share", "prompt_from"):
+        if args.test_by is None and getattr(args, option) is not None:
+            raise InputError(f"--{option.replace('_', '-')} goes with --test-by")
+    if args.test_by is not None and args.eval_data is not None:
+        raise InputError("--test-by takes the held-out pairs from --data, --eval-data from elsewhere: choose one")
+
+
+def _sides(args: argparse.Namespace, config: "GPOConfig", data: dict[str, Any]) -> dict[str, Any]:
+    """Return what is trained on and what is held out."""
+    if args.test_by is None:
+        return data
+    from gpo_full.hub_data import numbered_rows
+    from gpo_full.pair_split import split_pairs
+
+    template = None if args.prompt_from is None else args.prompt_from.replace("\\n", "\n")
+    columns = {args.test_by, *re.findall(r"\{(\w+)\}", template or "")}
+    share = 0.3 if args.test_share is None else args.test_share
+    try:
+        split = split_pairs(numbered_rows(data["data"], columns), args.test_by, share, prompt=template,
+                            skip=config.bad_rows == "skip")  # fmt: skip
+    except InputError as error:
+        raise InputError(f"--data {args.data!r}: {error}") from None
+    print(f"gpo train: {split}", file=sys.stderr)
+    return {"data": split.train, "eval_data": split.test}
 
 
 def _check_hub(model: str) -> None:
@@ -165,8 +251,9 @@ def _check_hub(model: str) -> None:
 
 @contextmanager
 def _warnings_on_stderr() -> Iterator[None]:
-    """Show what the engine has to say: rows skipped, texts cut, prefixes not shared."""
+    """Show what the engine has to say, on one rank: rows skipped, texts cut, prefixes not shared."""
     handler, logger = logging.StreamHandler(), logging.getLogger("gpo_full")
+    handler.setLevel(logging.ERROR if int(os.environ.get("RANK", "0")) else logging.NOTSET)
     handler.setFormatter(logging.Formatter("gpo train: %(message)s"))
     logger.addHandler(handler)
     logger.propagate = False
@@ -245,18 +332,14 @@ def _boolean(text: str) -> bool:
     return text.lower() == "true"
 
 
-def _record(args: argparse.Namespace, config: "GPOConfig") -> dict[str, Any]:
+def _record(args: argparse.Namespace, config: "GPOConfig", data: Mapping[str, Any]) -> dict[str, Any]:
     """What a resumed run must agree with."""
+    from gpo_full.hub_data import fingerprint
     from gpo_full.trainer import settings
 
-    record = {"schema": 1, "model": args.model, "data": _sha256(args.data),
-              "eval_data": None if args.eval_data is None else _sha256(args.eval_data)}  # fmt: skip
+    record = {"schema": 1, "model": args.model, **{name: getattr(args, name) for name in SPLIT},
+              **{name: None if each is None else fingerprint(each) for name, each in data.items()}}  # fmt: skip
     return {**record, **settings(config)}
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_same(output: Path, record: Mapping[str, Any], allowed: Collection[str]) -> None:
@@ -273,7 +356,7 @@ def _check_same(output: Path, record: Mapping[str, Any], allowed: Collection[str
         raise InputError(f"{str(output)!r} was begun with another configuration: {'; '.join(changed)}")
 
 
-def _trainer(args: argparse.Namespace, config: "GPOConfig") -> "GPOTrainer":
+def _trainer(args: argparse.Namespace, config: "GPOConfig", data: Mapping[str, Any]) -> "GPOTrainer":
     from transformers import AutoTokenizer, PrinterCallback
 
     from gpo_full.trainer import GPOTrainer, ProgressLines
@@ -284,16 +367,18 @@ def _trainer(args: argparse.Namespace, config: "GPOConfig") -> "GPOTrainer":
         tokenizer = AutoTokenizer.from_pretrained(model)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"no tokenizer in model {args.model!r}: {str(error).splitlines()[0]}") from None
-    trainer = GPOTrainer(model, config, args.data, args.eval_data, tokenizer)
+    trainer = GPOTrainer(model, config, data["data"], data["eval_data"], tokenizer)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ProgressLines())
     return trainer
 
 
-def _save(trainer: "GPOTrainer", output: Path) -> None:
-    """Write the model beside its place and move it there, the file that makes it loadable last."""
+def _save(trainer: "GPOTrainer", output: Path, card: Mapping[str, str]) -> None:
+    """Write the model and its card beside their place and move them there, the file that makes it loadable last."""
     with tempfile.TemporaryDirectory(dir=output, prefix=".model-") as folder:
         trainer.save_model(folder)
+        for name, text in card.items() if trainer.is_world_process_zero() else ():
+            (Path(folder) / name).write_text(text, encoding="utf-8")
         for path in sorted(Path(folder).iterdir(), key=lambda path: path.name in COMPLETE):
             os.replace(path, output / path.name)
 
@@ -311,4 +396,8 @@ def _report(trainer: "GPOTrainer", output: Path, held_out: Mapping[str, float] |
     for name in ("loss", "margin", "log_ratio_chosen", "log_ratio_rejected", "accuracy", "regularizer"):
         end = f"   held out {held_out[f'eval_{name}']: .4f}" if held_out else ""
         print(f"  {name:<20} {first[name]: .4f} -> {last[name]: .4f}{end}")
-    print(f"model and metrics.jsonl in {output}")
+    if held_out:
+        from gpo_full.length_bias import against_length
+
+        print(against_length(held_out))
+    print(f"model and metrics.jsonl in {output}; README.md is the model's card")

@@ -1,0 +1,260 @@
+"""The benchmark of the language-model engine: CPU time and peak memory of one training step, against TRL and an ideal.
+
+`python -m gpo_full.bench` prints the table and writes `build/bench.json` and `build/bench.png`.
+"""
+
+__all__ = ["Shape", "Size", "ideal_flops"]
+
+import argparse
+import json
+import multiprocessing
+import platform
+import random
+import resource
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import torch
+from torch import nn
+
+from gpo_full.bench_contenders import CONTENDERS, missing
+from gpo_full.files import atomic_file
+from gpo_full.output import progress
+from gpo_full.pairs import Pair
+
+# The spread of lengths: the standard deviation of their logarithm.
+SPREAD = 0.5
+# How far the contenders' losses may lie apart, in nats: they take the same steps.
+SAME = 1e-3
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The median lengths of prompts and responses, in tokens."""
+
+    prompt: int
+    response: int
+
+    def pairs(self, count: int, vocabulary: int) -> list[Pair]:
+        """Return `count` random pairs whose lengths are the quantiles of a log-normal distribution."""
+        draw = random.Random(20240213)
+        spread = [2.718281828 ** (SPREAD * NormalDist().inv_cdf((i + 0.5) / count)) for i in range(count)]
+
+        def tokens(median: int, scale: float) -> tuple[int, ...]:
+            return tuple(draw.randrange(4, vocabulary) for _ in range(max(2, round(median * scale))))
+
+        scales = [draw.sample(spread, count) for _ in range(3)]
+        made = []
+        for a, b, c in zip(*scales, strict=True):
+            prompt = tokens(self.prompt, a)
+            made.append(Pair(prompt, (2, *tokens(self.response, b)[1:]), (3, *tokens(self.response, c)[1:]), len(prompt)))
+        return made
+
+
+@dataclass(frozen=True)
+class Size:
+    """A Llama's architecture, by the numbers that its cost depends on, and the pairs of a step."""
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    intermediate: int
+    vocabulary: int
+    pairs: int
+
+    def model(self) -> nn.Module:
+        """Return the model with random weights, always the same."""
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        config = LlamaConfig(
+            hidden_size=self.width, intermediate_size=self.intermediate, num_hidden_layers=self.layers,
+            num_attention_heads=self.heads, num_key_value_heads=self.kv_heads, vocab_size=self.vocabulary,
+            max_position_embeddings=8192, tie_word_embeddings=True, bos_token_id=3, eos_token_id=3)  # fmt: skip
+        torch.manual_seed(0)
+        return LlamaForCausalLM(config)
+
+    @property
+    def backbone(self) -> int:
+        """The parameters of the layers, which each token meets once."""
+        attention = 2 * self.width**2 * (1 + self.kv_heads / self.heads)
+        return int(self.layers * (attention + 3 * self.width * self.intermediate))
+
+
+SHAPES = {"summarisation": Shape(300, 35), "dialogue": Shape(150, 150), "long": Shape(1000, 60)}
+# At 135 M a step of eight long pairs in padded rows would keep some 60 GiB of activations.
+SIZES = {"10m": Size(6, 384, 6, 6, 1024, 8192, 8), "135m": Size(30, 576, 9, 3, 1536, 49152, 2)}
+
+
+def ideal_flops(size: Size, pairs: Sequence[Pair]) -> float:
+    """Return what forward and backward must compute: each unique token once, the head at response tokens only.
+
+    6 per token and backbone parameter, 6 V d per prediction, and 12 d per layer and visible pair of tokens.
+
+    >>> ideal_flops(Size(1, 1, 1, 1, 1, 10, 1), [Pair((5,), (6,), (7,), 1)])
+    246.0
+    """
+    tokens = sum(pair.size for pair in pairs)
+    predictions = sum(len(pair.prefix) - pair.prompt_length + len(pair.chosen) + len(pair.rejected) for pair in pairs)
+    seen = 0
+    for pair in pairs:
+        seen += len(pair.prefix) * (len(pair.prefix) + 1) // 2
+        seen += sum(len(tail) * len(pair.prefix) + len(tail) * (len(tail) + 1) // 2
+                    for tail in (pair.chosen, pair.rejected))  # fmt: skip
+    return float(6 * tokens * size.backbone + 6 * predictions * size.vocabulary * size.width
+                 + 12 * seen * size.width * size.layers)  # fmt: skip
+
+
+def _cell(shape: str, size: str, repeats: int, peaks: dict[str, float]) -> dict[str, Any]:
+    """Time every contender that can run, taking turns."""
+    architecture = SIZES[size]
+    pairs = SHAPES[shape].pairs(architecture.pairs, architecture.vocabulary)
+    seconds: dict[str, list[float]] = {name: [] for name in peaks}
+    losses: dict[str, list[float]] = {name: [] for name in peaks}
+    rates: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        steps = {name: CONTENDERS[name](architecture.model(), pairs, Path(folder)) for name in peaks}
+        for _ in progress(range(repeats), f"{shape}, {size}", repeats):
+            for name, step in steps.items():
+                rates.append(_gemm_rate(architecture))
+                start = time.process_time()
+                losses[name].append(step())
+                seconds[name].append(time.process_time() - start)
+    apart = max(max(each) - min(each) for each in zip(*losses.values(), strict=True))
+    if not apart <= SAME:
+        raise ArithmeticError(f"{shape}, {size}: the contenders' losses are {apart:.2g} nats apart: {losses}")
+    rate = statistics.median(rates)
+    return {
+        "shape": shape, "size": size, "pairs": len(pairs), "unique_tokens": sum(pair.size for pair in pairs),
+        "padded_tokens": 2 * len(pairs) * max(len(pair.prefix) + len(r) for pair in pairs for r in pair.responses),
+        "gemm_gflops": rate / 1e9, "ideal_seconds": ideal_flops(architecture, pairs) / rate, "losses_apart": apart,
+        "contenders": {name: {"cpu_seconds": statistics.median(seconds[name]), "runs": seconds[name],
+                              "peak_mib": peaks[name]} for name in peaks},
+    }  # fmt: skip
+
+
+def _gemm_rate(size: Size, rows: int = 1024, limit: float = 0.15) -> float:
+    """FLOP per CPU-second of the multiplication that a backbone of this size mostly consists of."""
+    a, b = torch.randn(rows, size.width), torch.randn(size.intermediate, size.width)
+    torch.mm(a, b.T)
+    done, start = 0, time.process_time()
+    while done < 3 or time.process_time() - start < limit:
+        torch.mm(a, b.T)
+        done += 1
+    return 2.0 * done * a.numel() * len(b) / (time.process_time() - start)
+
+
+def _peak(name: str, shape: str, size: str) -> float:
+    """MiB that a contender needs, made and taking two steps, above a process that has only imported it."""
+    # Autograd refuses the fork of a process that has run backward, so all peaks come before all timings.
+    context = multiprocessing.get_context("fork")
+    there, here = context.Pipe(duplex=False)
+    child = context.Process(target=_measure, args=(name, shape, size, here))
+    child.start()
+    here.close()
+    try:
+        return float(there.recv())
+    except EOFError:
+        raise MemoryError(f"{name}, {shape}, {size}: the step was killed; is there memory for it?") from None
+    finally:
+        child.join()
+
+
+def _measure(name: str, shape: str, size: str, answer: Connection) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    architecture = SIZES[size]
+    pairs = SHAPES[shape].pairs(architecture.pairs, architecture.vocabulary)
+    with tempfile.TemporaryDirectory() as folder:
+        step = CONTENDERS[name](architecture.model(), pairs, Path(folder))
+        step()
+        step()
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    answer.send(kib / 1024 / (1024 if platform.system() == "Darwin" else 1))
+
+
+def _table(cell: dict[str, Any]) -> str:
+    made, ideal = cell["contenders"], cell["ideal_seconds"]
+    ours = made["ours"]
+    lines = [f"{cell['shape']}, {cell['size']}: {cell['pairs']} pairs, {cell['unique_tokens']} unique tokens, "
+             f"{cell['padded_tokens']} padded; {cell['gemm_gflops']:.0f} GFLOP/s",
+             f"  {'':16}{'CPU-s':>8}{'x ours':>8}{'% ideal':>9}{'MiB':>8}{'x ours':>8}"]  # fmt: skip
+    for name, each in made.items():
+        seconds, peak = each["cpu_seconds"], each["peak_mib"]
+        lines.append(f"  {name:16}{seconds:8.2f}{seconds / ours['cpu_seconds']:8.2f}{100 * ideal / seconds:9.0f}"
+                     f"{peak:8.0f}{peak / ours['peak_mib']:8.2f}")  # fmt: skip
+    return "\n".join([*lines, f"  {'ideal':16}{ideal:8.2f}{ideal / ours['cpu_seconds']:8.2f}{100:9}"])
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("torch", "transformers", "trl"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m gpo_full.bench", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--shape", nargs="+", choices=SHAPES, default=[*SHAPES], help="default: all")
+    parser.add_argument("--size", nargs="+", choices=SIZES, default=[*SIZES], help="default: all")
+    parser.add_argument("--contender", nargs="+", choices=CONTENDERS, default=[*CONTENDERS], help="default: all")
+    parser.add_argument("--repeats", type=int, default=3, help="steps of each contender; their median counts")
+    parser.add_argument("--output", type=Path, default=Path("build"), help="folder of bench.json and bench.png")
+    given = parser.parse_args(words)
+    if given.repeats < 1:
+        parser.error("--repeats must be at least 1")
+    given.contender = ["ours", *(name for name in given.contender if name != "ours")]
+    return given
+
+
+def _main(words: Sequence[str] | None = None) -> None:
+    given = _arguments(words)
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    absent = {name: why for name in given.contender if (why := missing(name))}
+    names = [name for name in given.contender if name not in absent]
+    cells = [(shape, size) for size in given.size for shape in given.shape]
+    for name in names:  # import once, before the forks
+        _warm(name)
+    peaks = {cell: {name: _peak(name, *cell) for name in names} for cell in progress(cells, "peak memory")}
+    measured = []
+    for cell in cells:
+        measured.append(_cell(*cell, given.repeats, peaks[cell]))
+        print(_table(measured[-1]), flush=True)
+        _write(given.output, {"schema": 1, "versions": _versions(), "missing": absent, "cells": measured})
+    for name, why in absent.items():
+        print(f"missing: {name}: {why}")
+
+
+def _warm(name: str) -> None:
+    """Import what a contender needs."""
+    import gpo_full.trainer  # noqa: F401
+
+    if name.startswith("trl"):
+        import datasets  # noqa: F401
+        from trl import DPOConfig, DPOTrainer  # noqa: F401
+
+
+def _write(folder: Path, report: dict[str, Any]) -> None:
+    from gpo_full.bench_plots import bench_bars
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_file(folder / "bench.json") as path:
+        path.write_text(json.dumps(report, indent=1, allow_nan=False))
+    bench_bars(report).savefig(folder / "bench.png", dpi=120)
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

@@ -1,0 +1,138 @@
+"""What the benchmark compares: ways to take the same training step on the same pairs."""
+
+__all__ = ["CONTENDERS", "Step", "missing"]
+
+import logging
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from gpo_full.pairs import Pair
+
+BETA = 0.1
+LEARNING_RATE = 1e-5
+# TRL changes its interface every two weeks; the comparison is with this one.
+TRL = "1.16"
+
+# One step: token ids to batch, forward, backward, AdamW. Returns the loss before the step.
+Step = Callable[[], float]
+
+
+def missing(name: str) -> str | None:
+    """Return why a contender cannot run here, or None."""
+    if not name.startswith("trl"):
+        return None
+    try:
+        found = version("trl")
+    except PackageNotFoundError:
+        return f"trl is not installed (trl=={TRL}.*)"
+    return None if found.startswith(f"{TRL}.") else f"trl {found} is installed, not {TRL}"
+
+
+def _ours(model: nn.Module, pairs: Sequence[Pair], folder: Path) -> Step:
+    from gpo_full.config import GPOConfig
+    from gpo_full.trainer import GPOTrainer
+
+    args = GPOConfig(output_dir=str(folder / "gpo"), reference_store=str(folder), beta=BETA, loss="dpo", use_cpu=True,
+                     report_to="none")  # fmt: skip
+    trainer = GPOTrainer(model, args, list(pairs))
+    rows = [trainer.train_dataset[i] for i in range(len(pairs))]
+    return _step(model, lambda: trainer.compute_loss(model, trainer.data_collator(rows)))
+
+
+def _lean(model: nn.Module, pairs: Sequence[Pair], folder: Path) -> Step:
+    """Two padded rows per pair in one batch, the head on response positions only, and a stored reference."""
+
+    def log_probabilities() -> Tensor:
+        sequences, starts = [], []
+        for side in range(2):
+            for pair in pairs:
+                sequences.append(torch.tensor(pair.prefix[: pair.prompt_length] + pair.responses[side]))
+                starts.append(pair.prompt_length)
+        ids = pad_sequence(sequences, batch_first=True)
+        end = torch.tensor([len(each) for each in sequences])[:, None]
+        place = torch.arange(ids.shape[1])
+        predicted = (place >= torch.tensor(starts)[:, None]) & (place < end)
+        inner: Any = model
+        # Padding is on the right, where no causal row looks: a mask would only cost it the fast kernel.
+        hidden = inner.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)[0]
+        logits = inner.get_output_embeddings()(hidden[:, :-1][predicted[:, 1:]])
+        per_token = -F.cross_entropy(logits, ids[predicted], reduction="none")
+        row = predicted.nonzero()[:, 0]
+        return per_token.new_zeros(len(ids)).index_add(0, row, per_token).view(2, -1)
+
+    with torch.no_grad():
+        reference = log_probabilities()
+
+    def loss() -> Tensor:
+        chosen, rejected = log_probabilities() - reference
+        return -F.logsigmoid(BETA * (chosen - rejected)).mean()
+
+    return _step(model, loss)
+
+
+def _trl(model: nn.Module, pairs: Sequence[Pair], folder: Path, live: bool) -> Step:
+    from copy import deepcopy
+
+    import datasets
+    from trl import DPOConfig, DPOTrainer
+
+    datasets.disable_progress_bars()
+    # Checkpointing, which it switches on by itself, would cost it a second forward pass.
+    args = DPOConfig(output_dir=str(folder / "trl"), beta=BETA, use_cpu=True, bf16=False, report_to="none",
+                     gradient_checkpointing=False, max_length=None, disable_tqdm=True,
+                     remove_unused_columns=False)  # fmt: skip
+    # It wants text; the batches below are made by its own collator from the benchmark's token ids.
+    text = datasets.Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}])
+    trainer = DPOTrainer(model=model, ref_model=deepcopy(model), args=args, train_dataset=text,
+                         processing_class=_tokenizer())  # fmt: skip
+    rows = [{"prompt_ids": list(pair.prefix[: pair.prompt_length]), "chosen_ids": list(pair.responses[0]),
+             "rejected_ids": list(pair.responses[1])} for pair in pairs]  # fmt: skip
+    if not live:
+        chosen, rejected = trainer.compute_ref_log_probs(trainer.ref_model, trainer.data_collator(rows))
+        for row, a, b in zip(rows, chosen.tolist(), rejected.tolist(), strict=True):
+            row |= {"ref_chosen_logps": a, "ref_rejected_logps": b}  # type: ignore[dict-item]
+        trainer.precompute_ref_logps, trainer.ref_model = True, None
+    return _step(model, lambda: trainer.compute_loss(model, trainer.data_collator(rows)))
+
+
+def _tokenizer() -> Any:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"a": 0, "b": 1, "c": 2, "</s>": 3}, unk_token="</s>"))
+    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>", pad_token="</s>")
+
+
+def _step(model: nn.Module, loss: Callable[[], Tensor]) -> Step:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True)
+    model.train()
+
+    def step() -> float:
+        value = loss()
+        value.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+        return float(value)
+
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    return step
+
+
+def _trl_live(model: nn.Module, pairs: Sequence[Pair], folder: Path) -> Step:
+    return _trl(model, pairs, folder, live=True)
+
+
+def _trl_precomputed(model: nn.Module, pairs: Sequence[Pair], folder: Path) -> Step:
+    return _trl(model, pairs, folder, live=False)
+
+
+# Each makes a step from a model in float32, pairs and a folder that it may write into.
+CONTENDERS: dict[str, Callable[[nn.Module, Sequence[Pair], Path], Step]] = {
+    "ours": _ours, "lean": _lean, "trl live": _trl_live, "trl precomputed": _trl_precomputed}  # fmt: skip

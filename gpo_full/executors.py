@@ -1,0 +1,71 @@
+"""Where the runs of a sweep are done: in processes of this machine, or on a Ray cluster."""
+
+__all__ = ["on_ray", "on_this_machine"]
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from queue import SimpleQueue
+
+from gpo_full.jobs import Job, Outcome
+
+
+def on_this_machine(jobs: Sequence[Job], workers: int, devices: Sequence[str] = ()) -> Iterator[tuple[Job, Outcome]]:
+    """Run `workers` jobs at a time and yield each when it ends; with `devices`, each sees one of these GPUs alone.
+
+    Interrupted, it tells the running ones to save and stop, and waits for them.
+    """
+    running: set[subprocess.Popen[str]] = set()
+    free: SimpleQueue[str] = SimpleQueue()
+    for worker in range(workers):
+        free.put(devices[worker % len(devices)] if devices else "")
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers))}
+
+    def work(job: Job) -> Outcome:
+        device = free.get()
+        try:
+            return job.run(threads | ({"CUDA_VISIBLE_DEVICES": device} if device else {}), running.add)
+        finally:
+            free.put(device)
+
+    with ThreadPoolExecutor(workers) as pool:
+        futures = {pool.submit(work, job): job for job in jobs}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            for process in running:
+                if process.poll() is None:
+                    process.send_signal(signal.SIGTERM)
+            raise
+
+
+def on_ray(jobs: Sequence[Job], address: str) -> Iterator[tuple[Job, Outcome]]:
+    """Run the jobs on the Ray cluster at `address` ("local": one of this machine's own) and yield each when it ends.
+
+    Every node must see the sweep's folder under the same path. Each run has a GPU if the cluster has any, else a CPU.
+    The job of a worker that dies is given to another, which goes on from the run's last checkpoint.
+    """
+    import ray
+
+    ray.init(address, log_to_driver=False, logging_level="error")
+    try:
+        gpus = 1 if ray.cluster_resources().get("GPU") else 0
+        # A worker of its own for each run: what a run leaves in memory ends with it.
+        remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=Job.ATTEMPTS - 1, max_calls=1)(_in_a_worker)
+        waiting = {remote.remote(job, os.getcwd()): job for job in jobs}
+        while waiting:
+            (ready, *_), _ = ray.wait(list(waiting))
+            yield waiting.pop(ready), ray.get(ready)
+    finally:
+        ray.shutdown()
+
+
+def _in_a_worker(job: Job, folder: str) -> Outcome:
+    """Run the job in the folder where the sweep was started, so that relative paths mean the same."""
+    os.chdir(folder)
+    return job.run_here()

@@ -1,0 +1,165 @@
+"""Pairs that stay on disk: tokenised once, memory-mapped, and read row by row like a list of pairs."""
+
+__all__ = ["PairTable", "pair_table", "digests_of", "sizes_of", "extent"]
+
+import hashlib
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from gpo_full.download import sha256_of
+from gpo_full.files import cache_root
+from gpo_full.output import progress
+from gpo_full.pairs import Pair, PairReader, PairSummary
+from gpo_full.tensor_stream import Array, mapped, streamed
+from gpo_theory.errors import InputError
+
+# Part of every key: a change of meaning of what is stored changes it.
+FORMAT = 1
+# Rows whose place and digest are kept in memory until they are written.
+ROWS = 4096
+
+
+class PairTable(Sequence[Pair]):
+    """The pairs of a file that `pair_table` wrote; only what a row holds is read, when it is asked for.
+
+    `digests` [N, 32], `sizes` [N] (tokens, a shared prefix once), `longest` (tokens of the longest sequence) and
+    `largest_id` are known without reading a pair; `summary` says what became of the rows of the source. ValueError if
+    the file is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        tensors, metadata = mapped(path)
+        self.path, self.digests = path, tensors["digests"]
+        self._ids, self._rows = tensors["ids"], tensors["rows"]
+        about = json.loads(metadata["table"])
+        self.summary = PairSummary(**about["summary"])
+        self.longest, self.largest_id = about["longest"], about["largest_id"]
+
+    def __reduce__(self) -> tuple[type["PairTable"], tuple[Path]]:
+        """A copy in another process maps the file again; an array would carry its contents."""
+        return type(self), (self.path,)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def sizes(self) -> Array:
+        """The number of distinct tokens of each pair, as `Pair.size`."""
+        sizes: Array = self._rows[:, 2:].sum(1)
+        return sizes
+
+    @overload
+    def __getitem__(self, index: int) -> Pair: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Pair]: ...
+    def __getitem__(self, index: int | slice) -> Pair | list[Pair]:
+        if isinstance(index, slice):
+            return [self[row] for row in range(len(self))[index]]
+        start, prompt_length, prefix, chosen, rejected = self._rows[index].tolist()
+        ids = self._ids[start : start + prefix + chosen + rejected].tolist()
+        ends = prefix, prefix + chosen
+        return Pair(tuple(ids[: ends[0]]), tuple(ids[ends[0] : ends[1]]), tuple(ids[ends[1] :]), prompt_length)
+
+
+def digests_of(pairs: Sequence[Pair]) -> Array:
+    """Return `Pair.digest` of each pair, [N, 32] uint8."""
+    if isinstance(pairs, PairTable):
+        return pairs.digests
+    return np.frombuffer(b"".join(pair.digest for pair in pairs), np.uint8).reshape(-1, 32)
+
+
+def sizes_of(pairs: Sequence[Pair]) -> Array:
+    """Return `Pair.size` of each pair, [N]."""
+    return pairs.sizes if isinstance(pairs, PairTable) else np.array([pair.size for pair in pairs])
+
+
+def extent(pairs: Sequence[Pair]) -> tuple[int, int]:
+    """Return the tokens of the longest sequence, and the largest token id."""
+    if isinstance(pairs, PairTable):
+        return pairs.longest, pairs.largest_id
+    return max(pair.length for pair in pairs), max(map(_largest_id, pairs))
+
+
+def _largest_id(pair: Pair) -> int:
+    return max(*pair.prefix, *pair.chosen, *pair.rejected)
+
+
+def pair_table(
+    source: str | Path,
+    tokenizer: Any,
+    *,
+    max_length: int = 1024,
+    max_prompt_length: int = 512,
+    bad_rows: str = "fail",
+    folder: Path | None = None,
+) -> PairTable:
+    """Return the pairs of a file as `read_pairs` reads them, in a table in `folder` (default: in the cache).
+
+    The table's name is a hash of the file's contents, the tokenizer, the truncation and `bad_rows`: it is written by
+    the first run that needs it, whole or not at all, and never holds more than a few rows in memory. One that is
+    damaged is said to be, and written again. InputError as from `read_pairs`.
+    """
+    reader = PairReader(source, tokenizer, max_length=max_length, max_prompt_length=max_prompt_length,
+                        bad_rows=bad_rows)  # fmt: skip
+    folder = cache_root() / "pairs" if folder is None else folder
+    made_from = [FORMAT, _contents(Path(source)), Path(source).suffixes[-2:], _tokenizer_hash(tokenizer), max_length,
+                 max_prompt_length, bad_rows]  # fmt: skip
+    key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
+    path = folder / f"pairs-{key[:32]}.safetensors"
+    if path.exists():
+        try:
+            return PairTable(path)
+        except (ValueError, KeyError, TypeError) as error:
+            print(f"{path.name} is damaged ({error}); tokenising {source} again", file=sys.stderr)
+    _write(reader, path)
+    return PairTable(path)
+
+
+def _write(reader: PairReader, path: Path) -> None:
+    longest = largest = start = 0
+    rows: list[list[int]] = []
+    digests: list[bytes] = []
+    with streamed(path) as stream:
+
+        def flush() -> None:
+            stream.append("rows", np.array(rows, "<i8").reshape(-1, 5))
+            stream.append("digests", np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32))
+            rows.clear()
+            digests.clear()
+
+        for pair in progress(reader, "tokenising"):
+            ids = (*pair.prefix, *pair.chosen, *pair.rejected)
+            stream.append("ids", np.array(ids, "<i4"))
+            rows.append([start, pair.prompt_length, len(pair.prefix), len(pair.chosen), len(pair.rejected)])
+            digests.append(pair.digest)
+            start += len(ids)
+            longest, largest = max(longest, pair.length), max(largest, _largest_id(pair))
+            if len(rows) == ROWS:
+                flush()
+        flush()
+        about = {"summary": asdict(reader.summary), "longest": longest, "largest_id": largest}
+        stream.metadata["table"] = json.dumps(about)
+
+
+def _contents(source: Path) -> str:
+    try:
+        return sha256_of(source)
+    except OSError as error:
+        raise InputError(f"{str(source)!r} cannot be read: {error.strerror or error}") from None
+
+
+def _tokenizer_hash(tokenizer: Any) -> str:
+    """A hash of the files that the tokenizer would be saved as: whatever changes its output is in them."""
+    digest = hashlib.sha256()
+    with tempfile.TemporaryDirectory() as name:
+        tokenizer.save_pretrained(name)
+        for path in sorted(path for path in Path(name).rglob("*") if path.is_file()):
+            digest.update(f"{path.name} {path.stat().st_size} ".encode() + path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,390 @@
+"""One warm process whose forks are the ranks of small runs; `python distributing.py FOLDER` writes FOLDER/results.json.
+
+Importing the Trainer costs seconds, so the ranks of every run are forks of this process, which makes no trainer itself.
+A rank writes what it found to RUN-RANK.json, or dies. The tests read results.json: exit codes, seconds, findings.
+"""
+
+import gc
+import json
+import os
+import resource
+import shutil
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import torch
+import transformers
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils import DistributedType
+from accelerate.utils.launch import prepare_multi_gpu_env
+from crashing import Dying, die, disk_full
+from safetensors.torch import save_file
+from test_log_probabilities import some_pairs
+from tiny_models import tiny_model
+from torch import distributed
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from gpo_full import GPOConfig, GPOTrainer, checkpoint, distribution, saving
+from gpo_full import sharded as sharded_model
+from gpo_full.checkpoint import CheckpointNotSaved
+from gpo_full.interruption import Interrupted
+from gpo_full.log_probabilities import response_log_probabilities
+from gpo_full.model_plan import Plan
+from gpo_full.packing import pack
+from gpo_full.ranks import OtherRankFailed
+from gpo_full.reference_store import open_store
+from gpo_full.sharded import SavedPieces, write_pieces
+from gpo_full.training_state import encode
+from gpo_theory import InputError
+
+PAIRS = some_pairs(11)
+CONFIGS = Path(distribution.__file__).parent / "configs"
+# What a rank raises -> how it exits.
+CODES = {CheckpointNotSaved: 11, OtherRankFailed: 12, InputError: 13}
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+class Ranks:
+    """Runs of some ranks, each a fork, in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.results: dict[str, Any] = {}
+
+    def run(self, name: str, world: int, work: Callable[[int], Any], *, patience: float = 60, **environment: str) -> None:
+        """Run `work(rank)` in `world` forks, and keep exit codes, seconds and what it returned by rank."""
+        port, began = free_port(), time.monotonic()
+        children = {self._fork(name, rank, world, port, work, environment): rank for rank in range(world)}
+        codes, seconds = [0] * world, [0.0] * world
+        while children:
+            child, status = os.waitpid(-1, os.WNOHANG)
+            if child:
+                rank = children.pop(child)
+                codes[rank], seconds[rank] = os.waitstatus_to_exitcode(status), time.monotonic() - began
+            elif time.monotonic() - began > patience:
+                for child in children:
+                    os.kill(child, signal.SIGKILL)
+            else:
+                time.sleep(0.01)
+        found = [json.loads(path.read_text()) if path.exists() else None
+                 for path in (self.folder / f"{name}-{rank}.json" for rank in range(world))]  # fmt: skip
+        self.results[name] = {"codes": codes, "seconds": seconds, "found": found}
+
+    def _fork(self, name: str, rank: int, world: int, port: int, work: Callable[[int], Any], more: dict[str, str]) -> int:
+        child = os.fork()
+        if child:
+            return child
+        code = 0
+        try:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world),
+                           "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **more}  # fmt: skip
+            if world == 1:
+                for key in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+                    del os.environ[key]
+            (self.folder / f"{name}-{rank}.json").write_text(json.dumps(work(rank)))
+        except Interrupted as error:
+            code = int(error.code or 0)
+        except BaseException as error:
+            traceback.print_exc()
+            code = next((code for kind, code in CODES.items() if isinstance(error, kind)), 99)
+            (self.folder / f"{name}-{rank}.error").write_text(f"{type(error).__name__}: {error}")
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+
+    def trainer(self, run: str, pairs: list[Any] = PAIRS, **options: Any) -> GPOTrainer:
+        settings = {"learning_rate": 1e-2, "num_train_epochs": 2, "save_strategy": "no", "logging_steps": 1,
+                    "report_to": [], "lr_scheduler_type": "cosine", **options}  # fmt: skip
+        held_out = settings.pop("held_out", None)
+        model = settings.pop("model", None) or tiny_model(dtype=torch.float64)
+        args = GPOConfig(output_dir=str(self.folder / run), use_cpu=True, disable_tqdm=True,
+                         reference_store=str(self.folder / "references"), **settings)  # fmt: skip
+        made = GPOTrainer(model, args, pairs, held_out)
+        made.remove_callback(transformers.PrinterCallback)
+        return made
+
+    def train(self, run: str, rank: int, pairs: list[Any] = PAIRS, *, resume: Any = None, **options: Any) -> dict[str, Any]:
+        """Train, save the weights of each rank, and return the metrics of the run so far."""
+        spoil = options.pop("spoil", lambda made: None)
+        changes = options.pop("allow_changes", ())
+        made = self.trainer(run, pairs, **options)
+        spoil(made)
+        made.train(resume_from_checkpoint=resume, allow_changes=changes)
+        save_file({name: value.detach().clone() for name, value in made.model.state_dict().items()},
+                  self.folder / f"{run}-{rank}.safetensors")  # fmt: skip
+        held_out = made.evaluate() if made.eval_dataset is not None else {}
+        return {"kind": type(made.model_wrapped).__name__, "held_out": held_out, "steps": made.state.global_step,
+                "metrics": self.lines(run, "metrics"), "events": self.lines(run, "events")}  # fmt: skip
+
+    def lines(self, run: str, name: str) -> list[dict[str, Any]]:
+        path = self.folder / run / f"{name}.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def at_micro_batch(number: int, rank: int, action: Callable[[], Any]) -> Callable[[GPOTrainer], None]:
+    """In a rank, call `action` before its micro-batch `number`."""
+
+    def spoil(made: GPOTrainer) -> None:
+        compute, count = made.compute_loss, 0
+
+        def counted(*arguments: Any, **named: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == number and made.args.process_index == rank:
+                action()
+            return compute(*arguments, **named)
+
+        made.compute_loss = counted
+
+    return spoil
+
+
+def fails_to_save(made: GPOTrainer) -> None:
+    if made.args.process_index == 0:
+        checkpoint.FILES = Dying(20, disk_full)
+
+
+def hangs_between_steps(made: GPOTrainer) -> None:
+    class Hanging(transformers.TrainerCallback):  # type: ignore[misc]
+        def on_optimizer_step(self, args: Any, *_: Any, **named: Any) -> None:
+            time.sleep(3600 * args.process_index)
+
+    made.add_callback(Hanging())
+
+
+def bad_row(made: GPOTrainer) -> None:
+    made.train_dataset.reference[10, 0] = float("nan")
+
+
+def everything(ranks: Ranks) -> None:
+    same = {"held_out": PAIRS[:5], "per_device_eval_batch_size": 2}
+    for world in (1, 2):
+        def run(name: str, pairs: list[Any] = PAIRS, world: int = world, **options: Any) -> None:
+            ranks.run(f"{name}-{world}", world, lambda rank: ranks.train(f"{name}-{world}", rank, pairs, **options))
+
+        run("uneven", per_device_train_batch_size=4 // world, **same)
+        run("intervals", per_device_train_batch_size=4 // world, logging_steps=3)
+        run("accumulated", PAIRS[:7], per_device_train_batch_size=2 // world, gradient_accumulation_steps=2)
+        run("few", PAIRS[:3], per_device_train_batch_size=8 // world)
+        run("adapter", lora_rank=2, per_device_train_batch_size=4 // world)
+        run("bad", spoil=bad_row, per_device_train_batch_size=4 // world)
+    sizes(ranks)
+    failures(ranks)
+    ranks.run("core", 2, lambda rank: core(ranks.folder, rank))
+    sharded(ranks)
+
+
+def forge_sharding() -> None:
+    """Let accelerate shard on the CPU, where it would silently not: the only way to run FSDP2 in the Trainer here."""
+    original = accelerate.state.AcceleratorState.__init__
+
+    def init(self: Any, *arguments: Any, fsdp_plugin: Any = None, **named: Any) -> None:
+        original(self, *arguments, fsdp_plugin=fsdp_plugin, **named)
+        if fsdp_plugin is not None:
+            forged = {"distributed_type": DistributedType.FSDP}
+            accelerate.PartialState._shared_state |= forged
+            accelerate.state.AcceleratorState._shared_state |= {**forged, "fsdp_plugin": fsdp_plugin}
+
+    accelerate.state.AcceleratorState.__init__ = init
+
+
+def launched(config: str) -> dict[str, str]:
+    """What `accelerate launch` with a shipped configuration tells its processes."""
+    words = ["--config_file", str(CONFIGS / config), "--num_processes", "2", "script"]
+    told = prepare_multi_gpu_env(_validate_launch_command(launch_command_parser().parse_args(words))[0])
+    return {name: value for name, value in told.items() if name.startswith(("ACCELERATE_", "FSDP_"))}
+
+
+def dies_writing_its_pieces(made: GPOTrainer) -> None:
+    """A rank dies in its second save, one file of its two written."""
+    write, count = saving.write_pieces, 0
+
+    def dying(*arguments: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == 2 and made.args.process_index == 1:
+            write(*arguments)[-1].unlink()
+            die()
+        return write(*arguments)
+
+    saving.write_pieces = dying
+
+
+def dies_before_the_rename(made: GPOTrainer) -> None:
+    """The first rank dies when its second checkpoint is whole, and not yet in its place."""
+    rename = checkpoint.FILES.rename
+
+    def dying(source: Path, target: Path) -> None:
+        if target.name == "checkpoint-4":
+            die()
+        rename(source, target)
+
+    if made.args.process_index == 0:
+        checkpoint.FILES = replace(checkpoint.FILES, rename=dying)
+
+
+def sharded(ranks: Ranks) -> None:
+    """The Trainer under FSDP2: a run, two killed in a save and resumed, and one that goes on unsharded."""
+    fsdp = launched("fsdp2.yaml")
+    saving = {"save_strategy": "steps", "save_steps": 2, "logging_steps": 1}
+
+    def train(rank: int, run: str, **options: Any) -> dict[str, Any]:
+        forge_sharding()
+        made = ranks.trainer(run, per_device_train_batch_size=2, **saving, **{k: v for k, v in options.items() if k != "spoil"
+                             and k != "resume"})  # fmt: skip
+        options.get("spoil", lambda _: None)(made)
+        there = sorted(path.name for path in (ranks.folder / run).glob("checkpoint-*"))
+        made.train(resume_from_checkpoint=options.get("resume"))
+        parameters = {type(each).__name__ for each in made.model_wrapped.parameters()}
+        made.save_model(str(ranks.folder / f"{run}-model"))
+        return {"kind": [each.__name__ for each in type(made.model_wrapped).__mro__], "parameters": sorted(parameters), "there": there,
+                "metrics": ranks.lines(run, "metrics"), "events": ranks.lines(run, "events")}  # fmt: skip
+
+    ranks.run("sharded", 2, lambda rank: train(rank, "sharded"), **fsdp)
+    for which, spoil in (("second", dies_writing_its_pieces), ("first", dies_before_the_rename)):
+        ranks.run(f"sharded-{which}-killed", 2, lambda rank: train(rank, f"sharded-{which}", spoil=spoil), **fsdp)  # noqa: B023
+        ranks.run(f"sharded-{which}-resumed", 2, lambda rank: train(rank, f"sharded-{which}", resume=True), **fsdp)  # noqa: B023
+    ranks.run("sharded-full", 2, lambda rank: train(rank, "sharded-full", spoil=fails_to_save), **fsdp)
+    ranks.run("sharded-bad", 2, lambda rank: train(rank, "sharded-bad", spoil=bad_row), **fsdp)
+    shutil.copytree(ranks.folder / "sharded", ranks.folder / "gathered", ignore=shutil.ignore_patterns("checkpoint-[46]"))
+    ranks.run("gathered", 1, lambda rank: ranks.train("gathered", rank, per_device_train_batch_size=4, **saving, resume=True,
+              allow_changes=["world_size", "per_device_train_batch_size"]))  # fmt: skip
+    # What was asked for is FSDP2, and what runs is DDP; and what the launcher says is not what the run says.
+    ranks.run("precision", 1, lambda rank: ranks.train("precision", rank), ACCELERATE_MIXED_PRECISION="bf16")
+    ranks.run("empty", 2, lambda rank: ranks.train("empty", rank), **{**fsdp, "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"})
+    ranks.run("forged", 2, lambda rank: forged(ranks, rank), **fsdp)
+
+
+def forged(ranks: Ranks, rank: int) -> Any:
+    distribution.check_asked.__code__ = (lambda accelerator, args: None).__code__
+    return ranks.train("forged", rank, per_device_train_batch_size=2)
+
+
+def core(folder: Path, rank: int) -> dict[str, Any]:
+    """The engine without a Trainer, its model sharded by torch alone: reference, loss, gradients, a step, pieces."""
+    distributed.init_process_group("gloo")
+    found: dict[str, Any] = {}
+    for name, changes in (("plain", {}), ("tied", {"tie_word_embeddings": True})):
+        plain, model = (tiny_model(dtype=torch.float64, **changes) for _ in range(2))
+        for layer in model.model.layers:
+            fully_shard(layer)
+        fully_shard(model)
+        sides = []
+        for each, world in ((plain, 1), (model, 2)):
+            # A pass without gradients leaves the root gathered: an optimizer made after it would miss its shards.
+            optimizer = torch.optim.AdamW(each.parameters(), lr=1e-2)
+            store = open_store(each, PAIRS, folder / f"{name}-{world}-{rank}", plan=Plan("line"), weights=name)
+            reference = store.response_log_probabilities(PAIRS)
+            losses = [step(each, optimizer, reference, PAIRS if world == 1 else PAIRS[5 * rank : 5 + 6 * rank], world, number)
+                      for number in range(3)]  # fmt: skip
+            sides.append((each, optimizer, reference, losses))
+        found[name] = {"kind": [each.__name__ for each in type(model).__mro__],
+                       "parameters": sorted({type(each).__name__ for each in model.parameters()}),
+                       "local": sum(each.to_local().numel() for each in model.parameters()),
+                       "all": sum(each.numel() for each in model.parameters()), **compare(*sides)}  # fmt: skip
+        found[name] |= {"pieces": pieces(folder / name, model, sides[1][1], rank)}
+    return found
+
+
+def step(model: Any, optimizer: Any, reference: torch.Tensor, pairs: Any, world: int, number: int) -> float:
+    """One step on a rank's part of the pairs; the mean loss of all."""
+    rows = [PAIRS.index(pair) for pair in pairs]
+    x = response_log_probabilities(model, pack(pairs, "line")) - reference[rows]
+    loss = -torch.nn.functional.logsigmoid(0.3 * (x[:, 0] - x[:, 1])).sum() / len(PAIRS)
+    optimizer.zero_grad()
+    (loss * world).backward()  # sharding averages over ranks
+    optimizer.step()
+    total = loss.detach().clone()
+    if world > 1:
+        distributed.all_reduce(total)
+    return float(total)
+
+
+def compare(one: Any, two: Any) -> dict[str, Any]:
+    (plain, _, reference, losses), (model, _, other_reference, other_losses) = one, two
+    whole = {name: (each.full_tensor(), each.grad.full_tensor()) for name, each in model.named_parameters()}
+    worst = [max(float((whole[name][i] - (each, each.grad)[i]).norm() / (each, each.grad)[i].norm())
+                 for name, each in plain.named_parameters()) for i in (0, 1)]  # fmt: skip
+    return {"reference": float((reference - other_reference).abs().max()), "losses": [losses, other_losses],
+            "weights": worst[0], "gradients": worst[1]}  # fmt: skip
+
+
+def pieces(folder: Path, model: Any, optimizer: Any, rank: int) -> dict[str, Any]:
+    """Save in pieces, spoil everything, put it back; and read each tensor whole, as one process would."""
+    saved = {name: value for name, value in model.state_dict().items() if name not in model.all_tied_weights_keys}
+    moments: dict[str, Any] = {}
+    encode(optimizer.state_dict(), moments)
+    before = {name: value.to_local().clone() for name, value in saved.items()}
+    whole = {name: value.full_tensor() for name, value in saved.items()}
+    if rank == 0:
+        folder.mkdir()
+    distributed.barrier()
+    files = [*write_pieces(folder, "model", saved, rank, 2), *write_pieces(folder, "moments", moments, rank, 2)]
+    distributed.barrier()
+    found = checkpoint.Checkpoint(folder, 1, frozenset(path.name for path in folder.iterdir()))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(7)
+    sharded_model.load_model(found, model)
+    back, read = SavedPieces(found, "model"), SavedPieces(found, "moments")
+    largest = max((value for value in moments.values() if isinstance(value, DTensor)), key=lambda value: value.numel())
+    key = next(key for key, value in moments.items() if value is largest)
+    return {"files": [path.name for path in files],
+            "model": all(torch.equal(model.state_dict()[name].to_local(), value) for name, value in before.items()),
+            "whole": all(torch.equal(back.read(name), whole[name]) for name in back.keys()),  # noqa: SIM118
+            "moments": torch.equal(read.read(key, largest).to_local(), largest.to_local())}  # fmt: skip
+
+
+def sizes(ranks: Ranks) -> None:
+    """Specification 9: begun with one number of processes, gone on with another; saved within a logging interval."""
+    allowed = ["world_size", "per_device_train_batch_size"]
+    for before, after in ((2, 1), (1, 2)):
+        name = f"size-{before}-{after}"
+        options = {"save_strategy": "steps", "save_steps": 2, "logging_steps": 3}
+        ranks.run(f"{name}-begun", before, lambda rank: ranks.train(
+            name, rank, per_device_train_batch_size=4 // before, **options))  # noqa: B023  # fmt: skip
+        ranks.run(f"{name}-refused", after, lambda rank: ranks.train(
+            name, rank, per_device_train_batch_size=4 // after, resume=str(ranks.folder / name / "checkpoint-2"), **options))  # noqa: B023  # fmt: skip
+        ranks.run(name, after, lambda rank: ranks.train(
+            name, rank, per_device_train_batch_size=4 // after, resume=str(ranks.folder / name / "checkpoint-2"), allow_changes=allowed, **options))  # noqa: B023  # fmt: skip
+
+
+def failures(ranks: Ranks) -> None:
+    common = {"per_device_train_batch_size": 2}
+    ranks.run("killed", 2, lambda rank: ranks.train("killed", rank, spoil=at_micro_batch(3, 1, die), **common))
+    ranks.run("hung", 2, lambda rank: ranks.train("hung", rank, spoil=at_micro_batch(3, 1, lambda: time.sleep(3600)), ddp_timeout=3, **common),
+              patience=7)  # fmt: skip
+    ranks.run("hung-between", 2, lambda rank: ranks.train("hung-between", rank, spoil=hangs_between_steps, ddp_timeout=3, **common),
+              patience=7)  # fmt: skip
+    ranks.run("full", 2, lambda rank: ranks.train("full", rank, spoil=fails_to_save, save_strategy="steps", save_steps=2,
+                                                  **common))  # fmt: skip
+    ranks.run("terminated", 2, lambda rank: ranks.train("terminated", rank, save_strategy="steps", save_steps=100,
+        spoil=at_micro_batch(2, 1, lambda: os.kill(os.getpid(), signal.SIGTERM)), **common))  # fmt: skip
+    ranks.run("asked-2", 2, lambda rank: ranks.train("asked", rank, fsdp=True, **common))
+    ranks.run("asked-1", 1, lambda rank: ranks.train("asked", rank, fsdp=True, **common))
+    ranks.run("launched", 2, lambda rank: ranks.train("asked", rank, **common), ACCELERATE_USE_FSDP="true")
+
+
+if __name__ == "__main__":
+    transformers.utils.logging.disable_progress_bar()
+    gc.freeze()  # a collection in a fork would copy every page it visits
+    lab = Ranks(Path(sys.argv[1]))
+    everything(lab)
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    lab.results["cpu_seconds"] = time.process_time() + children.ru_utime + children.ru_stime
+    (lab.folder / "results.json").write_text(json.dumps(lab.results))
