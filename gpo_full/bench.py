@@ -12,7 +12,6 @@ import platform
 import random
 import resource
 import statistics
-import sys
 import tempfile
 import time
 import warnings
@@ -57,7 +56,8 @@ class Shape:
         made = []
         for a, b, c in zip(*scales, strict=True):
             prompt = tokens(self.prompt, a)
-            made.append(Pair(prompt, (2, *tokens(self.response, b)[1:]), (3, *tokens(self.response, c)[1:]), len(prompt)))
+            chosen, rejected = (2, *tokens(self.response, b)[1:]), (3, *tokens(self.response, c)[1:])
+            made.append(Pair(prompt, chosen, rejected, len(prompt)))
         return made
 
 
@@ -82,7 +82,8 @@ class Size:
             num_attention_heads=self.heads, num_key_value_heads=self.kv_heads, vocab_size=self.vocabulary,
             max_position_embeddings=8192, tie_word_embeddings=True, bos_token_id=3, eos_token_id=3)  # fmt: skip
         torch.manual_seed(0)
-        return LlamaForCausalLM(config)
+        model: nn.Module = LlamaForCausalLM(config)
+        return model
 
     @property
     def backbone(self) -> int:
@@ -244,7 +245,7 @@ def _warm(name: str) -> None:
 
     if name.startswith("trl"):
         import datasets  # noqa: F401
-        from trl import DPOConfig, DPOTrainer  # noqa: F401
+        import trl.trainer.dpo_trainer  # noqa: F401
 
 
 def _write(folder: Path, report: dict[str, Any]) -> None:
@@ -257,4 +258,4 @@ def _write(folder: Path, report: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(_main())
+    _main()

@@ -81,7 +81,8 @@ def _trl(model: nn.Module, pairs: Sequence[Pair], folder: Path, live: bool) -> S
     from copy import deepcopy
 
     import datasets
-    from trl import DPOConfig, DPOTrainer
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.dpo_trainer import DPOTrainer
 
     datasets.disable_progress_bars()
     # Checkpointing, which it switches on by itself, would cost it a second forward pass.
@@ -97,7 +98,7 @@ def _trl(model: nn.Module, pairs: Sequence[Pair], folder: Path, live: bool) -> S
     if not live:
         chosen, rejected = trainer.compute_ref_log_probs(trainer.ref_model, trainer.data_collator(rows))
         for row, a, b in zip(rows, chosen.tolist(), rejected.tolist(), strict=True):
-            row |= {"ref_chosen_logps": a, "ref_rejected_logps": b}  # type: ignore[dict-item]
+            row |= {"ref_chosen_logps": a, "ref_rejected_logps": b}
         trainer.precompute_ref_logps, trainer.ref_model = True, None
     return _step(model, lambda: trainer.compute_loss(model, trainer.data_collator(rows)))
 

@@ -407,8 +407,8 @@ def _past_noise(view: View) -> Found:
     x = beta * view.mean("margin")
     if x - 3 * beta * view.error("margin") <= (1 + NEAR) * supported:
         return None
-    return (x, f"the mean x = beta rho is above x*({1 - noise:g}) = {supported:.3g}, where the loss is least on average "
-            f"over labels flipped at rate {noise:g}: what lies beyond fits the flips themselves",
+    return (x, f"the mean x = beta rho is above x*({1 - noise:g}) = {supported:.3g}, where the loss is least on average"
+            f" over labels flipped at rate {noise:g}: what lies beyond fits the flips themselves",
             "a rate that differs from pair to pair supports more on the clear ones")  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 __all__ = ["on_ray", "on_this_machine"]
 
+import logging
 import os
 import signal
 import subprocess
@@ -52,7 +53,7 @@ def on_ray(jobs: Sequence[Job], address: str) -> Iterator[tuple[Job, Outcome]]:
     """
     import ray
 
-    ray.init(address, log_to_driver=False, logging_level="error")
+    ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     try:
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
         # A worker of its own for each run: what a run leaves in memory ends with it.

@@ -31,7 +31,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Job:
-    """A call of `gpo train` with `words` that makes the folder `output`; `record` is the file that keeps its outcome."""
+    """A call of `gpo train` with `words` that makes the folder `output`; the file `record` keeps its outcome."""
 
     words: tuple[str, ...]
     output: Path

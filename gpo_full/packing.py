@@ -148,7 +148,7 @@ class _Rows:
         row, position, target = torch.tensor(self.predictions).unbind(1)
         entry, owner = torch.tensor(self.entries).unbind(1)
         source = row * width + position
-        return Batch(ids, positions, block, branch, source, source.unique(), target, entry, owner, lengths, layout)
+        return Batch(ids, positions, block, branch, source, torch.unique(source), target, entry, owner, lengths, layout)
 
 
 def _first_fit(sizes: Sequence[int]) -> list[list[int]]:

@@ -45,7 +45,8 @@ def _frontier(axes: Axes, samples: Sequence[Mapping[str, Any]]) -> None:
     axes.plot(kl, rate, "-o", color="0.2", linewidth=1.2, markersize=3, label="samples, 95% interval")
     axes.vlines(kl, low, high, color="0.6", linewidth=1)
     for place in (0, -1):
-        axes.annotate(f"step {steps[place]}", (kl[place], rate[place]), textcoords="offset points", xytext=(4, 4), fontsize=8)
+        axes.annotate(f"step {steps[place]}", (kl[place], rate[place]), xytext=(4, 4), textcoords="offset points",
+                      fontsize=8)  # fmt: skip
     axes.axhline(0.5, color="0.6", linewidth=1, linestyle=":", label="reference")
     axes.set(title="win rate", xlabel="KL to the reference, nats", ylabel="win rate", ylim=(0, 1))
     axes.legend(frameon=False, fontsize=9)

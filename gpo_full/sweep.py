@@ -11,7 +11,7 @@ from typing import Any
 
 from gpo_full.files import atomic_file
 from gpo_full.jobs import Outcome
-from gpo_theory import InputError, Loss, find_loss, match_beta, strength
+from gpo_theory import InputError, find_loss, match_beta, strength
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,7 @@ def grid(losses: Sequence[str], betas: Sequence[float], seeds: Sequence[int], be
     for beta in betas:
         if not 0 < beta < float("inf"):
             raise InputError(f"--beta {beta} must be a finite number above 0")
-    found = [find_loss(loss) for loss in losses]
-    runs = [Run(text, _beta(loss, beta, betas_of), seed, beta)
-            for text, loss in zip(losses, found, strict=True) for beta in betas for seed in seeds]  # fmt: skip
+    runs = [Run(loss, _beta(loss, beta, betas_of), seed, beta) for loss in losses for beta in betas for seed in seeds]
     names = [run.name for run in runs]
     for run in runs:
         if names.count(run.name) > 1:
@@ -60,12 +58,13 @@ def grid(losses: Sequence[str], betas: Sequence[float], seeds: Sequence[int], be
     return runs
 
 
-def _beta(loss: Loss, beta: float, betas_of: str | None) -> float:
+def _beta(loss: str, beta: float, betas_of: str | None) -> float:
+    find_loss(loss)  # a wrong name ends here, before anything runs
     if betas_of is None:
         return beta
-    match = match_beta(find_loss(betas_of), loss, beta)
+    match = match_beta(betas_of, loss, beta)
     if match.beta_to is None:
-        raise InputError(f"no beta of {loss.name} does what beta = {beta:g} does for {betas_of}: {match.refusal}")
+        raise InputError(f"no beta of {loss} does what beta = {beta:g} does for {betas_of}: {match.refusal}")
     return float(match.beta_to)
 
 

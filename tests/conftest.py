@@ -34,6 +34,7 @@ def _cuda() -> bool:
     return torch.cuda.is_available()
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     marked = [item for item in items if any(item.get_closest_marker(name) for name in ("browser", "coq", "gpu"))]
     causes = _missing() if marked else {}

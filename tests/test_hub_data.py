@@ -98,7 +98,7 @@ def test_without_datasets_its_name_is_told(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(InputError, match=r"^--data 'me/pairs' is no file or folder, and .*: pip install datasets$"):
         open_data("--data", "me/pairs")
     (tmp_path / "state.json").write_text("{}")
-    with pytest.raises(InputError, match="was saved by datasets needs the package datasets|pip install datasets"):
+    with pytest.raises(InputError, match=r"was saved by datasets needs the package datasets|pip install datasets"):
         open_data("--data", str(tmp_path))
 
 

@@ -68,7 +68,8 @@ def _begin(output: Path, plan: Mapping[str, Any], resume: bool) -> None:
         if not (output / PLAN).is_file():
             raise InputError(f"{str(output)!r} holds no sweep to resume ({PLAN} is missing)")
         before = json.loads((output / PLAN).read_text(encoding="utf-8"))
-        changed = [f"{name}: {before.get(name)!r} -> {value!r}" for name, value in plan.items() if before.get(name) != value]
+        changed = [f"{name}: {before.get(name)!r} -> {value!r}" for name, value in plan.items()
+                   if before.get(name) != value]  # fmt: skip
         if changed:
             raise InputError(f"{str(output)!r} was begun as another sweep: {'; '.join(changed)}")
     elif output.exists() and (not output.is_dir() or any(output.iterdir())):

@@ -49,8 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--resume", action="store_true", help="continue the run in FOLDER from its newest whole checkpoint")
     add("--allow-change", action="append", default=[], metavar="NAME",
         help="with --resume: a setting that may differ from the run begun (also: data, eval_data, model)")  # fmt: skip
-    add("--reference-only", action="store_true", help="compute the reference log-probabilities, which any number of runs "
-        "can then share, and train nothing")  # fmt: skip
+    add("--reference-only", action="store_true",
+        help="compute the reference log-probabilities, which many runs can share, and train nothing")  # fmt: skip
     add("--json", action="store_true", help="print the result as one JSON object")
     add_shared_arguments(parser)
 
@@ -151,7 +151,8 @@ def _train(trainer: "GPOTrainer", output: Path, record: dict[str, Any], args: ar
                     temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
             trainer.train(resume_from_checkpoint=args.resume or None, allow_changes={*args.allow_change} - OF_THE_FILES)
             held_out = trainer.evaluate() if trainer.eval_dataset is not None else None
-            _save(trainer, output, card_files(trainer, analysis, record, ["gpo", "train", *_words(vars(args))], held_out))
+            command = ["gpo", "train", *_words(vars(args))]
+            _save(trainer, output, card_files(trainer, analysis, record, command, held_out))
     except NonFiniteLoss as error:
         return _stopped(f"stopped after step {trainer.state.global_step}: {error}", NON_FINITE)
     except CheckpointNotSaved as error:
