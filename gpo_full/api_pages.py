@@ -21,8 +21,8 @@ behind it are on the pages below; they may change with any version.
 :maxdepth: 1
 
 """
-# Inline code and the lines of examples hold these characters as they are.
-_KEPT = re.compile(r"(`[^`]*`|^\s*(?:>>>|\.\.\.).*$)", re.MULTILINE)
+# Inline code and examples, with what they print down to the next empty line, hold these characters as they are.
+_KEPT = re.compile(r"(`[^`]*`|^[ \t]*>>>.*(?:\n.*\S.*)*$)", re.MULTILINE)
 
 
 def write_api_pages(folder: Path) -> None:
@@ -73,6 +73,10 @@ def as_restructured_text(
     >>> as_restructured_text(None, "", "", None, None, lines)
     >>> print(lines[0])
     R = \|f''(0)/f'(0)\| of `x**2`, and x\*\*2 itself
+    >>> lines = [">>> parse('x * x').formula", "'x**2'", "", "not x**3"]
+    >>> as_restructured_text(None, "", "", None, None, lines)
+    >>> lines[1:]
+    ["'x**2'", '', 'not x\\*\\*3']
     """
     parts = _KEPT.split("\n".join(lines))
     parts[::2] = [re.sub(r"([|*])", r"\\\1", part) for part in parts[::2]]

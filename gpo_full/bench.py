@@ -102,8 +102,8 @@ def ideal_flops(size: Size, pairs: Sequence[Pair]) -> float:
 
     6 per token and backbone parameter, 6 V d per prediction, and 12 d per layer and visible pair of tokens.
 
-    >>> ideal_flops(Size(1, 1, 1, 1, 1, 10, 1), [Pair((5,), (6,), (7,), 1)])
-    246.0
+    >>> ideal_flops(Size(1, 1, 1, 1, 1, 10, 1), [Pair((5,), (6,), (7,), 1)])  # 6*3*7 + 6*2*10 + 12*(1 + 2 + 2)
+    306.0
     """
     tokens = sum(pair.size for pair in pairs)
     predictions = sum(len(pair.prefix) - pair.prompt_length + len(pair.chosen) + len(pair.rejected) for pair in pairs)

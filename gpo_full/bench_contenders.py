@@ -120,7 +120,7 @@ def _step(model: nn.Module, loss: Callable[[], Tensor]) -> Step:
         value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
-        return float(value)
+        return float(value.detach())
 
     logging.getLogger("transformers").setLevel(logging.ERROR)
     return step

@@ -33,7 +33,7 @@ COMMANDS = {
 # Commands that prove things of a formula or a certificate that anybody may have written.
 PROVING = {"analyze", "beta", "compare", "design", "verify"}
 EXTRAS = {"torch": "toy", "transformers": "lm", "accelerate": "lm", "peft": "lm", "gguf": "lm", "safetensors": "lm",
-          "pyarrow": "lm", "ray": "ray",
+          "pyarrow": "lm", "ray": "sweep",
           "matplotlib": "book", "plotly": "book", "nbclient": "book", "sphinx": "book", "jupytext": "book"}  # fmt: skip
 
 

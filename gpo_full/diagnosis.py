@@ -306,8 +306,9 @@ def _displaced(view: View) -> Found:
         return None
     return (chosen, f"the chosen log-ratio has fallen to {chosen:.3g} and the rejected one to {rejected:.3g} "
             f"{view.unit}: f(beta rho) sees their difference only, and is blind to what moves both (P7)",
-            "where the probability has gone is not in these metrics: read samples; a fall below a tenth of the margin "
-            "is not shown")  # fmt: skip
+            "where the probability has gone is not in these metrics: read samples; pairs that contradict each other "
+            "lower both means too, even where every response has its own logit; a fall below a tenth of the margin is "
+            "not shown")  # fmt: skip
 
 
 def _flat(view: View) -> Found:

@@ -9,8 +9,11 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from queue import SimpleQueue
+from threading import Event
+from typing import Any
 
 from gpo_full.jobs import Job, Outcome
+from gpo_theory.errors import InputError
 
 
 def on_this_machine(jobs: Sequence[Job], workers: int, devices: Sequence[str] = ()) -> Iterator[tuple[Job, Outcome]]:
@@ -18,16 +21,22 @@ def on_this_machine(jobs: Sequence[Job], workers: int, devices: Sequence[str] = 
 
     Interrupted, it tells the running ones to save and stop, and waits for them.
     """
-    running: set[subprocess.Popen[str]] = set()
+    running: list[subprocess.Popen[str]] = []
+    stopping = Event()
     free: SimpleQueue[str] = SimpleQueue()
     for worker in range(workers):
         free.put(devices[worker % len(devices)] if devices else "")
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers))}
 
+    def started(process: "subprocess.Popen[str]") -> None:
+        running.append(process)
+        if stopping.is_set():  # it began while the others were told
+            process.terminate()
+
     def work(job: Job) -> Outcome:
         device = free.get()
         try:
-            return job.run(threads | ({"CUDA_VISIBLE_DEVICES": device} if device else {}), running.add)
+            return job.run(threads | ({"CUDA_VISIBLE_DEVICES": device} if device else {}), started)
         finally:
             free.put(device)
 
@@ -39,9 +48,9 @@ def on_this_machine(jobs: Sequence[Job], workers: int, devices: Sequence[str] = 
         except BaseException:
             for future in futures:
                 future.cancel()
-            for process in running:
-                if process.poll() is None:
-                    process.send_signal(signal.SIGTERM)
+            stopping.set()
+            for process in [*running]:
+                process.terminate()
             raise
 
 
@@ -49,11 +58,15 @@ def on_ray(jobs: Sequence[Job], address: str) -> Iterator[tuple[Job, Outcome]]:
     """Run the jobs on the Ray cluster at `address` ("local": one of this machine's own) and yield each when it ends.
 
     Every node must see the sweep's folder under the same path. Each run has a GPU if the cluster has any, else a CPU.
-    The job of a worker that dies is given to another, which goes on from the run's last checkpoint.
+    The job of a worker that dies is given to another, which goes on from the run's last checkpoint. InputError where
+    there is no such cluster.
     """
     import ray
 
-    ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # it raises whatever it likes, Exception itself included
+        raise InputError(f"no Ray cluster at {address!r}: {' '.join(str(error).split())[:200]}") from None
     try:
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
         # A worker of its own for each run: what a run leaves in memory ends with it.
@@ -61,9 +74,22 @@ def on_ray(jobs: Sequence[Job], address: str) -> Iterator[tuple[Job, Outcome]]:
         waiting = {remote.remote(job, os.getcwd()): job for job in jobs}
         while waiting:
             (ready, *_), _ = ray.wait(list(waiting))
-            yield waiting.pop(ready), ray.get(ready)
+            job = waiting.pop(ready)
+            yield job, _outcome(job, ready)
     finally:
         ray.shutdown()
+
+
+def _outcome(job: Job, ready: Any) -> Outcome:
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+
+    try:
+        found: Outcome = ray.get(ready)
+    except RayError as error:  # its last worker died, or was no place for it
+        code = 1 if isinstance(error, RayTaskError) else -signal.SIGKILL
+        return Outcome(code, "", " ".join(str(error).split())[:500], job.beginnings())
+    return found
 
 
 def _in_a_worker(job: Job, folder: str) -> Outcome:

@@ -18,7 +18,7 @@ from gpo_theory.typeset import latex
 
 _SOURCE = Path(__file__).parent / "explorer"
 # Each module imports from those before it alone.
-_MODULES = ("formula", "special", "jets", "risk", "toys", "plot", "page")
+_MODULES = ("formula", "special", "jets", "risk", "strength", "toys", "plot", "page")
 _IMPORT = re.compile(r'^import (\{[^}]*\}) from "\./(\w+)\.js";$', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:function|class|const) (\w+))", re.MULTILINE)
 

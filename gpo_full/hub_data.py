@@ -28,7 +28,7 @@ def open_data(option: str, text: str) -> Any:
     if Path(text).is_file():
         return text
     name, _, split = text.partition(":")
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():  # the empty path is the folder where we are
         return _saved(option, Path(name), split)
     if not HUB_NAME.fullmatch(name) or Path(name).suffix in (".jsonl", ".csv", ".parquet", ".json", ".gz"):
         raise InputError(f"{option} {text!r} is not a file, a folder, or the owner/name[:split] of a data set")

@@ -5,8 +5,10 @@ __all__ = ["Job", "Outcome"]
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
@@ -15,8 +17,8 @@ from typing import ClassVar
 
 from gpo_full.files import atomic_file
 
-# A run that was told to stop (SIGINT, SIGTERM) has saved, and goes on another time.
-_TOLD_TO_STOP = (130, 143)
+# A run that was told to stop (SIGINT, SIGTERM) goes on another time: it has saved, or had not yet begun to listen.
+_TOLD_TO_STOP = (130, 143, -signal.SIGINT, -signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,21 @@ class Job:
             return None
         return Outcome(**json.loads(self.record.read_text(encoding="utf-8")))
 
+    def beginnings(self) -> int:
+        """Return how often it was begun, whoever was killed since."""
+        begun = self.record.with_suffix(".begun")
+        return begun.read_text(encoding="utf-8").count("\n") if begun.is_file() else 0
+
     def run(self, environment: Mapping[str, str], started: Callable[["subprocess.Popen[str]"], None]) -> Outcome:
         """Run in a process of its own, which is given to `started`; killed, it is begun again, and goes on."""
         for _ in range(self.ATTEMPTS):
             attempts, command = self._begin(), [sys.executable, "-m", "gpo_full.cli", *self._arguments()]
+            # In a group of its own: of the terminal's Ctrl-C it would hear twice, and not save.
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                       env={**os.environ, **environment})  # fmt: skip
+                                       env={**os.environ, **environment}, process_group=0)  # fmt: skip
             started(process)
             printed, said = process.communicate()
-            if process.returncode >= 0:
+            if process.returncode >= 0 or process.returncode in _TOLD_TO_STOP:
                 break
         return self._keep(Outcome(process.returncode, printed, _last(said), attempts))
 
@@ -66,6 +74,9 @@ class Job:
                 main(self._arguments())
             except SystemExit as error:
                 code = int(error.code or 0)
+            except Exception:
+                traceback.print_exc()
+                code = 1
         return self._keep(Outcome(code, printed.getvalue(), _last(said.getvalue()), attempts))
 
     def _arguments(self) -> list[str]:
@@ -77,7 +88,7 @@ class Job:
         self.record.parent.mkdir(parents=True, exist_ok=True)
         with self.record.with_suffix(".begun").open("a", encoding="utf-8") as file:
             file.write("begun\n")
-        return self.record.with_suffix(".begun").read_text(encoding="utf-8").count("\n")
+        return self.beginnings()
 
     def _keep(self, outcome: Outcome) -> Outcome:
         if outcome.code >= 0 and outcome.code not in _TOLD_TO_STOP:

@@ -29,7 +29,7 @@ COUNTS. A click on the head of a column sorts by it.
 ::::::{list-table}
 :header-rows: 1
 :class: ledger
-:widths: 8 62 14 16
+:widths: 8 54 11 27
 
 * - claim
   - sentence
@@ -95,6 +95,7 @@ def _row(claim: Claim) -> str:
 def _inline(sentence: str) -> str:
     """A sentence for a cell of the table: displayed formulas in the line, links within the checkout as their text."""
     sentence = re.sub(r"\$\$(.*?)\$\$", lambda match: f"${match[1].strip()}$", sentence)
+    sentence = re.sub(r" +([,;.:?])(?=\s|$)", r"\1", sentence)  # where a mark stood
     return re.sub(r"\[([^\]]*)\]\((?!https?:)[^)]*\)", r"\1", sentence)
 
 

@@ -60,7 +60,7 @@ def wilson_interval(share: float, n: float, z: float = 1.96) -> tuple[float, flo
     """Return Wilson's interval of a share observed in `n` independent draws (95% at z = 1.96).
 
     >>> [round(end, 4) for end in wilson_interval(0.75, 100)]
-    [0.6569, 0.8246]
+    [0.657, 0.8245]
     """
     centre, spread = share + z * z / (2 * n), z * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return max(0.0, (centre - spread) / (1 + z * z / n)), min(1.0, (centre + spread) / (1 + z * z / n))

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from gpo_full.config import GPOConfig
-from gpo_full.pair_table import extent
+from gpo_full.pair_tables import extent
 from gpo_full.pairs import Pair
 from gpo_theory.errors import InputError
 

@@ -18,7 +18,7 @@ from gpo_full.log_probabilities import margin_of_tokens, token_log_probabilities
 from gpo_full.model_plan import Plan, evaluating
 from gpo_full.output import progress
 from gpo_full.packing import pack
-from gpo_full.pair_table import digests_of, sizes_of
+from gpo_full.pair_tables import digests_of, sizes_of
 from gpo_full.pairs import Pair
 from gpo_full.tensor_stream import Array, mapped, streamed
 from gpo_theory.errors import InputError

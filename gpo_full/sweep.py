@@ -2,6 +2,7 @@
 
 __all__ = ["Run", "grid", "write_results"]
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,9 @@ from typing import Any
 from gpo_full.files import atomic_file
 from gpo_full.jobs import Outcome
 from gpo_theory import InputError, find_loss, match_beta, strength
+
+# Characters of a formula in a folder's name, which a file system bounds.
+LONGEST = 100
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,10 @@ class Run:
     @property
     def name(self) -> str:
         """The run's folder: readable, and one to one for what a grid may hold."""
-        return f"{re.sub(r'[^A-Za-z0-9._+-]', '_', self.loss)}-beta{self.like:g}-seed{self.seed}"
+        loss = re.sub(r"[^A-Za-z0-9._+-]", "_", self.loss)
+        if len(loss) > LONGEST:
+            loss = f"{loss[:LONGEST]}-{hashlib.sha256(self.loss.encode()).hexdigest()[:12]}"
+        return f"{loss}-beta{self.like:g}-seed{self.seed}"
 
     def words(self, shared: Sequence[str], folder: Path) -> list[str]:
         """Return the arguments of `gpo train`; the formula is glued to its option, since it may begin with a minus."""

@@ -59,6 +59,11 @@ class _TensorBoard(TensorBoardCallback):  # type: ignore[misc]
             self.tb_writer = self._SummaryWriter(log_dir=self.logging_dir, purge_step=state.global_step + 1)
         super().on_train_begin(args, state, control, **kwargs)
 
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if logs and "train_runtime" in logs:  # the summary stands at the last step, whose epoch is shown already
+            logs = {name: value for name, value in logs.items() if name != "epoch"}
+        super().on_log(args, state, control, logs=logs, **kwargs)
+
 
 class _Name(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

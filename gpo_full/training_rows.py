@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gpo_full.config import GPOConfig
 from gpo_full.packing import pack
-from gpo_full.pair_table import PairTable, pair_table
+from gpo_full.pair_tables import PairTable, pair_table
 from gpo_full.pairs import Pair, PairSummary, read_pairs
 from gpo_full.ranks import first
 from gpo_theory.errors import InputError

@@ -4,6 +4,7 @@ __all__ = ["Exercise", "agree"]
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -71,8 +72,7 @@ class Exercise:
 
         It does not raise, whatever the answer does; the draws are the same at every call.
         """
-        with np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quiet():
             found = next(self._violations(answer), None)
             if found is None or found == _STUB:
                 return found or "correct"
@@ -81,8 +81,9 @@ class Exercise:
     def verify(self, reference: Answer) -> None:
         """Raise AssertionError unless the exercise is sound.
 
-        The reference passes, the stub is told "your turn", each of at least three mistakes is rejected by its own name,
-        and each of at least two properties is violated by a planted mistake, or is among the guards and is not.
+        The reference takes what is drawn and passes, the stub is told "your turn", each of at least three mistakes is
+        rejected by its own name, and each of at least two properties is violated by a planted mistake, or is among the
+        guards and is not.
         """
         _require(len(self.properties) >= 2, "an exercise needs two properties")
         _require(len(self.mistakes) >= 3, "an exercise needs three planted mistakes")
@@ -93,6 +94,11 @@ class Exercise:
         ):
             told = self.check(function)
             _require(told == expected, f"{title} is told {told!r}, not {expected!r}")
+        # Laws may pass other arguments; a wrong answer is named by its results on those that are drawn.
+        with _quiet():
+            results = [self._outcome(reference, trial) for trial in range(self.trials)]
+        raised = next((one.__name__ for one in results if isinstance(one, type)), None)
+        _require(raised is None, f"the reference raises {raised} when called with the arguments drawn")
         _require(set(self.guards) <= set(self.properties), f"guards {list(self.guards)} are not all properties")
         for message in self.properties:
             caught = [name for name, wrong in self.mistakes.items() if self._violates(wrong, message)]
@@ -118,8 +124,7 @@ class Exercise:
             return message
 
     def _violates(self, answer: Answer, message: str) -> bool:
-        with np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quiet():
             return any(islice(self._violations(answer, message), 1))
 
     def _equal(self, answer: Answer, wrong: Answer) -> bool:
@@ -162,6 +167,14 @@ def _guarded(answer: Answer) -> Answer:
             raise _AnswerError(*arguments, *named.values()) from error
 
     return call
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No warning reaches the reader."""
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _stub(*_: Any, **__: Any) -> Any:

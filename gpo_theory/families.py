@@ -137,7 +137,7 @@ def _fading(rho: Fraction, n: Fraction, side: int) -> Terms:
 
 def _behind(R: Fraction, tail: TailWish) -> Terms:
     """f on the left of 0; empty where the tail is not provided."""
-    n, zero = tail.number or Fraction(1), Expr.of(0)
+    n, zero = tail.number or Fraction(2 if tail.kind == "polynomial" else 1), Expr.of(0)
     match tail.kind:
         case "constant":  # -f' = 2 - exp(R x)
             return {X: Fraction(-2), call("exp", R * X): 1 / R} if R else {X: Fraction(-1)}
@@ -157,7 +157,7 @@ def _behind(R: Fraction, tail: TailWish) -> Terms:
         case "zero":  # -f' = y^2 (R + 3) - y^3 (R + 2) with y = 1 + x, down to x = -1
             y = call("max", zero, 1 + X)
             return {y**3: -(R + 3) / 3, y**4: (R + 2) / 4}
-        case "power" if n > 1:  # -f' = u^(-n-1) (1 - b x) with u = 1 - x
+        case "power":  # -f' = u^(-n-1) (1 - b x) with u = 1 - x
             b, u = R + n + 1, 1 - X
-            return {u**-n: (b - 1) / n, u ** (1 - n): -b / (n - 1)}
+            return {u**-n: (b - 1) / n, **_powers(u, 1 - n, -b / (n - 1) if n != 1 else b)}
     return {}

@@ -80,8 +80,9 @@ def _least(values: Iterable[arb]) -> arb:
 
 
 def _float(value: arb, towards: float) -> float:
-    """Return an exact ball as a float rounded one way."""
-    return nextafter(float(value), towards) if value.is_finite() else float(value)
+    """Return an exact ball as a float, rounded one way where it is none."""
+    number = float(value)
+    return number if arb(number) == value else nextafter(number, towards)
 
 
 def _clip(piece: Piece, low: Fraction | None, high: Fraction | None) -> Piece | None:

@@ -5,7 +5,11 @@ __all__ = ["Link", "link", "link_at"]
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from math import inf
 
+from flint import arb
+
+from gpo_theory.balls import ball, enclose
 from gpo_theory.bounds import minimum
 from gpo_theory.breakpoints import joints
 from gpo_theory.certificate import Certificate, Verdict
@@ -78,24 +82,35 @@ def _slope(loss: Loss, claims: Mapping[str, Certificate]) -> float | str | None:
     first, r = claims["differentiable_at_zero"], strength(loss)
     falling = first.verdict is Verdict.PROVED and first.value is not None and first.value["float"] < 0
     proofs = (claims["convex"].verdict, claims["bradley_terry_exact"].verdict)
-    single = Verdict.PROVED in proofs or _rises_from_zero(loss.f.primitive())
-    if not falling or not single or r.value is None or r.sign is None or r.sign < 0:
+    if not falling or r.value is None or r.sign is None or r.sign < 0:
+        return None
+    if Verdict.PROVED not in proofs and not _least_at_zero_alone(loss.f.primitive()):
         return None
     return "inf" if r.value == 0.0 else 2 / r.value
 
 
-def _rises_from_zero(f: Expr) -> bool:
-    """Whether C_(1/2)(a) = (f(a) + f(-a))/2 is shown to rise for all a > 0, by the exact signs of its slope."""
+def _least_at_zero_alone(f: Expr) -> bool:
+    """Whether 0 alone is shown to minimise C_(1/2)(a) = (f(a) + f(-a))/2.
+
+    Hypothesis: f'(0) exists. By the exact signs of its slope, positive for all a > 0, or because it is strictly
+    convex as far out as its minimisers are shown to lie.
+    """
     x = Expr.x()
+    even = (f + substitute(f, {x: -x})) / 2
     try:
-        pieces = split((f + substitute(f, {x: -x})) / 2)
+        pieces, smooth = split(even), all(joint.continuous is True for joint in joints(split(f)))
     except UnsplitError:
         return False
     ahead = [p for p in pieces if not p.is_point and (p.high is None or p.high > 0)]
     right = [(p, max(p.low or Fraction(0), Fraction(0))) for p in ahead]
     charts = [sign_chart(p.f.diff(), low, p.high) for p, low in right]
-    smooth = all(joint.continuous is True for joint in joints(pieces))
-    return smooth and all(chart is not None and set(chart.signs) == {1} for chart in charts)
+    if smooth and all(chart is not None and set(chart.signs) == {1} for chart in charts):
+        return True
+    found, first = infimum_of(even) if smooth else None, ahead[0]
+    if found is None or found.right > (inf if first.high is None else first.high) or found.right == inf:
+        return False
+    half = ball(Fraction(found.right) / 2)
+    return bool(enclose(first.f.diff().diff(), half + arb(0, 1) * half) > 0)
 
 
 def _target(f: Expr, is_convex: Certificate) -> str | None:

@@ -1,6 +1,6 @@
 """Beta matching: the beta at which another loss does the same as the one whose beta is known, in a stated sense."""
 
-__all__ = ["BetaMatch", "convention", "match_beta"]
+__all__ = ["BetaMatch", "convention", "match_beta", "unmatchable"]
 
 import math
 from collections.abc import Callable
@@ -150,28 +150,33 @@ def _given(by: str, p: Number | None, at: Number | None) -> Fraction | None:
 
 
 def _by_strength(source: Loss, target: Loss, _: Fraction | None) -> tuple[float, float, str]:
-    reasons = [reason for loss in (source, target) if (reason := _unmatchable(loss)) is not None]
+    reasons = [reason for loss in (source, target) if (reason := unmatchable(loss)) is not None]
     if reasons:
-        raise _RefusedError("; ".join(dict.fromkeys(reasons)))
+        offer = "; match the target margin at a given p instead"
+        raise _RefusedError("; ".join(f"{reason}{offer}" for reason in dict.fromkeys(reasons)))
     r_from, r_to = (strength(loss).value or math.nan for loss in (source, target))
     return r_from / r_to, r_from, "exact" if _exact(source) and _exact(target) else "second"
 
 
-def _unmatchable(loss: Loss) -> str | None:
-    """Return which hypothesis of proposition P1 fails."""
-    offer = "match the target margin at a given p instead"
+def unmatchable(loss: Loss, seconds: float = 40.0) -> str | None:
+    """Return which hypothesis of proposition P1 fails, or is not shown in `seconds` of CPU time; None if all hold.
+
+    >>> from gpo_theory.catalogue import LOSSES
+    >>> unmatchable(LOSSES["hinge"])
+    'hinge has R = 0: no beta of it regularises near 0'
+    """
     slope = _no_slope(loss)
     if slope is not None:
-        return f"{slope}; {offer}"
+        return slope
     r = strength(loss)
     if r.value is None or r.sign is None:
-        return f"the strength of {loss.name} is not known; {offer}"
+        return f"the strength of {loss.name} is not known"
     if r.sign < 0:
-        return f"{loss.name} has f''(0) < 0: it does not regularise near 0; {offer}"
+        return f"{loss.name} has f''(0) < 0: it does not regularise near 0"
     if r.value == 0.0:
-        return f"{loss.name} has R = 0: no beta of it regularises near 0; {offer}"
-    if analyze(loss).link.slope_at_half is None:
-        return f"{loss.name}: it is not shown that 0 alone minimises (f(x) + f(-x))/2; {offer}"
+        return f"{loss.name} has R = 0: no beta of it regularises near 0"
+    if analyze(loss, seconds).link.slope_at_half is None:
+        return f"{loss.name}: it is not shown that 0 alone minimises (f(x) + f(-x))/2"
     return None
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
-from math import inf, lcm, nextafter
+from math import inf, lcm
 from typing import Any
 
 import sympy
@@ -38,11 +38,11 @@ LARGEST = 150  # nodes of a formula that is handed to the algebra
 class Psi:
     """psi(theta) for 0 < theta < 1 as text in `theta`, and its value at theta = 1/2.
 
-    None where it is not derived, and where it is infinite because C_p has no lower bound, as for f = 1 - x.
+    None where it is not derived; the value is "inf" where C_p has no lower bound, as for f = 1 - x.
     """
 
     formula: str | None = None
-    at_half: float | None = None
+    at_half: float | str | None = None
 
     def as_dict(self) -> dict[str, str | float | None]:
         """Return the JSON form."""
@@ -63,7 +63,9 @@ def psi_transform(loss: Loss, claims: Mapping[str, Certificate]) -> Psi:
     f = loss.f.primitive()
     formula = _formula(f, claims)
     ball = psi_at(loss, HALF)
-    if ball is None or ball[0] == inf or ball[1] - ball[0] > NARROW:
+    if ball is not None and ball[0] == inf:
+        return Psi(None, "inf")
+    if ball is None or ball[1] - ball[0] > NARROW:
         return Psi(None, None)
     if formula is not None and len(str(formula)) <= LONGEST:
         value = enclose(substitute(formula, {THETA: Expr.of(HALF)}).primitive(), Fraction(0), 256)
@@ -99,8 +101,8 @@ def psi_at(loss: Loss, theta: Fraction) -> tuple[float, float] | None:
     chord = (1 - t) * fair.low + (t * wrong.low if t else 0.0)
     if above - chord > NARROW and (other := infimum_of(risk, None, Fraction(0))) is not None:
         above = min(above, other.high)
-    size = sum(abs(v) for v in (chord, above, least.low, least.high)) * 2.0**-50
-    return max(0.0, chord - least.high - size), nextafter(above - least.low + size, inf)
+    size = sum(abs(v) for v in (chord, above, least.low, least.high)) * 2.0**-50  # more than floats round away
+    return max(0.0, chord - least.high - size), above - least.low + size
 
 
 def _formula(f: Expr, claims: Mapping[str, Certificate]) -> Expr | None:

@@ -21,7 +21,7 @@ _COLOURS = {"proved": "green", "refuted": "red", "unknown": "yellow"}
 
 
 def _facts(analysis: "Analysis") -> list[tuple[str, str]]:
-    r, link = analysis.strength, analysis.link
+    r, link, half = analysis.strength, analysis.link, analysis.psi.at_half
     sides = f" (left {r.left:g}, right {r.right:g})" if r.left is not None else ""
     rows = [
         ("Taylor at 0", ", ".join(c.text if c else "none" for c in analysis.taylor)),
@@ -30,7 +30,7 @@ def _facts(analysis: "Analysis") -> list[tuple[str, str]]:
         ("link slope at 1/2", "not derived" if link.slope_at_half is None else f"{link.slope_at_half}"),
         ("target x*(1)", link.target_at_one or "not derived"),
         ("psi(theta)", analysis.psi.formula or "no closed form found"),
-        ("psi(1/2)", "not certified" if analysis.psi.at_half is None else f"{analysis.psi.at_half:.12g}"),
+        ("psi(1/2)", "not certified" if half is None else half if isinstance(half, str) else f"{half:.12g}"),
     ]
     for side, by in analysis.tails.items():
         rows += [(f"{side} tail of {'f' if of == 'loss' else '-f′'}", _tail(tail.as_dict())) for of, tail in by.items()]

@@ -14,6 +14,7 @@ default_role = "code"  # in docstrings, single backticks mark code
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
+myst_mathjax_classes = "tex2jax_process|mathjax_process|math|output_area|gpo-analysis"  # an analysis shows its formula
 suppress_warnings = ["mystnb.unknown_mime_type"]
 
 # What is tested is what is published: the notebooks arrive executed, nothing is run or cached here.

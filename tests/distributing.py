@@ -66,8 +66,13 @@ class Ranks:
         self.folder = folder
         self.results: dict[str, Any] = {}
 
-    def run(self, name: str, world: int, work: Callable[[int], Any], *, patience: float = 60, **environment: str) -> None:
-        """Run `work(rank)` in `world` forks, and keep exit codes, seconds and what it returned by rank."""
+    def run(
+        self, name: str, world: int, work: Callable[[int], Any], *, hangs: int | None = None, **environment: str
+    ) -> None:
+        """Run `work(rank)` in `world` forks, and keep exit codes, seconds and what it returned by rank.
+
+        The rank that `hangs` is killed once all others have ended; the seconds are then those since it hung.
+        """
         port, began = free_port(), time.monotonic()
         children = {self._fork(name, rank, world, port, work, environment): rank for rank in range(world)}
         codes, seconds = [0] * world, [0.0] * world
@@ -76,14 +81,22 @@ class Ranks:
             if child:
                 rank = children.pop(child)
                 codes[rank], seconds[rank] = os.waitstatus_to_exitcode(status), time.monotonic() - began
-            elif time.monotonic() - began > patience:
+            elif [*children.values()] == [hangs] or time.monotonic() - began > 60:
                 for child in children:
                     os.kill(child, signal.SIGKILL)
             else:
                 time.sleep(0.01)
+        if hangs is not None:
+            hung = float((self.folder / "hung.since").read_text())
+            seconds = [each + began - hung for each in seconds]
         found = [json.loads(path.read_text()) if path.exists() else None
                  for path in (self.folder / f"{name}-{rank}.json" for rank in range(world))]  # fmt: skip
         self.results[name] = {"codes": codes, "seconds": seconds, "found": found}
+
+    def hang(self) -> None:
+        """Say when, on the clock that all processes share, and do nothing for an hour."""
+        (self.folder / "hung.since").write_text(str(time.monotonic()))
+        time.sleep(3600)
 
     def _fork(self, name: str, rank: int, world: int, port: int, work: Callable[[int], Any], more: dict[str, str]) -> int:
         child = os.fork()
@@ -159,12 +172,13 @@ def fails_to_save(made: GPOTrainer) -> None:
         checkpoint.FILES = Dying(20, disk_full)
 
 
-def hangs_between_steps(made: GPOTrainer) -> None:
+def hangs_between_steps(ranks: Ranks) -> Callable[[GPOTrainer], None]:
     class Hanging(transformers.TrainerCallback):  # type: ignore[misc]
         def on_optimizer_step(self, args: Any, *_: Any, **named: Any) -> None:
-            time.sleep(3600 * args.process_index)
+            if args.process_index:
+                ranks.hang()
 
-    made.add_callback(Hanging())
+    return lambda made: made.add_callback(Hanging())
 
 
 def bad_row(made: GPOTrainer) -> None:
@@ -367,10 +381,10 @@ def sizes(ranks: Ranks) -> None:
 def failures(ranks: Ranks) -> None:
     common = {"per_device_train_batch_size": 2}
     ranks.run("killed", 2, lambda rank: ranks.train("killed", rank, spoil=at_micro_batch(3, 1, die), **common))
-    ranks.run("hung", 2, lambda rank: ranks.train("hung", rank, spoil=at_micro_batch(3, 1, lambda: time.sleep(3600)), ddp_timeout=3, **common),
-              patience=7)  # fmt: skip
-    ranks.run("hung-between", 2, lambda rank: ranks.train("hung-between", rank, spoil=hangs_between_steps, ddp_timeout=3, **common),
-              patience=7)  # fmt: skip
+    ranks.run("hung", 2, lambda rank: ranks.train("hung", rank, spoil=at_micro_batch(3, 1, ranks.hang), ddp_timeout=3, **common),
+              hangs=1)  # fmt: skip
+    ranks.run("hung-between", 2, lambda rank: ranks.train("hung-between", rank, spoil=hangs_between_steps(ranks), ddp_timeout=3, **common),
+              hangs=1)  # fmt: skip
     ranks.run("full", 2, lambda rank: ranks.train("full", rank, spoil=fails_to_save, save_strategy="steps", save_steps=2,
                                                   **common))  # fmt: skip
     ranks.run("terminated", 2, lambda rank: ranks.train("terminated", rank, save_strategy="steps", save_steps=100,

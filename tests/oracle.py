@@ -76,10 +76,18 @@ Function = Callable[[Real], Real]
 
 # An evaluator of the formula grammar, written from DESIGN.md and not from the parser.
 
+
+def _not(pole: int, u: Real) -> Real:
+    """`u`, where a logarithm has a value: mpmath's is -inf at the pole, and its exponential a number again."""
+    if u == pole:
+        raise ZeroDivisionError("the logarithm of 0")
+    return u
+
+
 _FUNCTIONS: dict[str, Callable[..., Real]] = {
     "exp": mp.exp,
-    "log": mp.log,
-    "log1p": mp.log1p,
+    "log": lambda u: mp.log(_not(0, u)),
+    "log1p": lambda u: mp.log1p(_not(-1, u)),
     "expm1": mp.expm1,
     "sqrt": mp.sqrt,
     "sigmoid": lambda u: 1 / (1 + mp.exp(-u)),

@@ -79,7 +79,9 @@ def test_rows_are_chosen_said_equal_to_plain_sequences_and_trained(
 
     expected = response_sums(model, PAIRS)
     sums = response_log_probabilities(model, pack(PAIRS, found.layout), fused_head=found.fused_head)
-    torch.testing.assert_close(sums, expected, rtol=0, atol=1e-5)
+    # A state-space scan is computed in float32 whatever the model: there the bound of float32 holds.
+    bounds = {"rtol": 1e-6, "atol": 0.0} if name == "mamba" else {"rtol": 0.0, "atol": 1e-5}
+    torch.testing.assert_close(sums, expected, **bounds)
     assert distance(gradients(model, sums), gradients(model, expected)) <= 1e-6
 
     args = GPOConfig(output_dir=str(tmp_path / "run"), use_cpu=True, disable_tqdm=True, max_steps=1, learning_rate=1e-3,

@@ -5,7 +5,7 @@ import json
 import pytest
 from test_command_theory import gpo, gpo_json, gpo_process, refused
 
-KEYS = {"schema", "wish", "loss", "analysis", "excluded_by"}
+KEYS = {"schema", "wish", "loss", "analysis", "excluded_by", "refusal"}
 
 
 def test_the_example_finds_a_loss_with_the_wished_claims() -> None:
@@ -47,6 +47,24 @@ def test_what_is_not_found_exits_2_and_still_prints_its_json() -> None:
     assert result.returncode == 2
     found = json.loads(result.stdout)
     assert found["loss"] is found["analysis"] is found["excluded_by"] is None
+
+
+def test_a_strength_that_is_none_is_refused_as_gpo_beta_refuses_it() -> None:
+    result = gpo("design", "--strength", "1/2", "--target", "2", "--left-tail", "zero", "--json")
+    assert result.returncode == 2
+    found = json.loads(result.stdout)
+    assert set(found) == KEYS
+    assert found["loss"] is found["analysis"] is found["excluded_by"] is None
+    formula = found["refusal"].partition(": ")[0]
+    assert found["refusal"] in refused("beta", "--from", "dpo", "--beta", "0.1", "--to", formula)
+
+
+@pytest.mark.parametrize("kind", ["power", "polynomial"])
+def test_a_tail_without_a_number_may_have_any_order(kind: str) -> None:
+    found = gpo_json("design", "--left-tail", kind)
+    assert found["refusal"] is None
+    tail = found["analysis"]["tails"]["left"]["slope"]
+    assert (tail["class"], tail["verdict"]) == (kind, "proved")
 
 
 def test_the_table_shows_the_loss() -> None:

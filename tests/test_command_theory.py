@@ -134,6 +134,23 @@ def test_the_table_reads_well() -> None:
     assert "Fraction" not in result.stdout
 
 
+def test_an_infinite_psi_is_told_from_one_that_is_not_known() -> None:
+    """C_(3/4) of 1 - x is 1 - x/2, which has no lower bound; psi(1/2) of DiscoPOP is not narrowed down."""
+    for name, half, shown in (("unhinged", "inf", "inf"), ("discopop", None, "not certified")):
+        assert gpo_json("analyze", name)["psi"]["at_half"] == half
+        row = next(line for line in gpo("analyze", name).stdout.splitlines() if line.startswith("psi(1/2)"))
+        assert row.removeprefix("psi(1/2)").strip() == shown
+
+
+@pytest.mark.parametrize("name", ["unhinged", "robust_dpo", "kliep"])
+def test_consistent_without_a_bound_is_said(name: str) -> None:
+    """Convex with f'(0) < 0, and f tends to -infinity: Bartlett, Jordan, McAuliffe need f >= 0 for the bound."""
+    claim = gpo_json("analyze", name)["claims"]["bayes_consistent"]
+    assert claim["verdict"] == "proved"
+    for text in (claim["because"], gpo("analyze", name).stdout):
+        assert "no excess-risk bound follows" in " ".join(text.split())
+
+
 @pytest.mark.parametrize("name", ["ipo", "ipo-tau", "trl-ipo", "squared"])
 def test_every_answer_about_ipo_states_its_convention(name: str) -> None:
     shown = gpo("analyze", name).stdout

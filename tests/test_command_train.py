@@ -241,7 +241,7 @@ def test_spec_11_a_run_that_diverges_exits_with_5(
     monkeypatch.setattr(GPOTrainer, "_refer", broken)
     assert gpo(*arguments(model, data, tmp_path / "run")) == 5
     err = capsys.readouterr().err
-    assert "stopped after step 2: not finite: loss, margin" in err
+    assert "stopped after step 3: not finite: loss, margin" in err
     assert "the third step in a row; the batch is in" in err
     assert json.loads((tmp_path / "run" / "non_finite_batch.json").read_text())["step"] == 3
     assert not (tmp_path / "run" / "model.safetensors").exists()

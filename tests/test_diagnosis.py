@@ -95,6 +95,21 @@ def test_both_log_ratios_falling() -> None:
     assert "P7" in finding.because
 
 
+def test_contradicting_labels_lower_both_means_without_any_shared_features() -> None:
+    """Two responses with free logits, even at first, and labels of which 3 in 5 prefer the one: rho goes to log(3/2)/beta.
+
+    s = log(2 sigma(+-rho)), and each mean is taken over labels that name now the one, now the other.
+    """
+    rho = [math.log(1.5) / 0.1 * step / STEPS for step in range(STEPS)]
+    up, down = ([math.log(2) - math.log1p(math.exp(-sign * value)) for value in rho] for sign in (1, -1))
+    chosen, rejected = ([p * a + (1 - p) * b for a, b in zip(up, down, strict=True)] for p in (0.6, 0.4))
+    found = ours("logistic", 0.1, 3.0, log_ratio_chosen=chosen, log_ratio_rejected=rejected, accuracy=[0.6] * STEPS,
+                 margin=[value / 5 for value in rho])  # fmt: skip
+    finding = only(found)
+    assert (finding.id, finding.number) == ("likelihood_displaced", pytest.approx(sum(chosen[-20:]) / 20))
+    assert "pairs that contradict each other lower both means too" in finding.limits
+
+
 def test_both_log_ratios_rising_are_no_displacement() -> None:
     rho = [logistic_flow(3 * step / STEPS) / 0.1 for step in range(STEPS)]
     found = ours("logistic", 0.1, 3.0, log_ratio_chosen=rho, log_ratio_rejected=[0.1 * value for value in rho])

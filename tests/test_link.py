@@ -78,6 +78,24 @@ def test_the_indifferent_minimiser_must_be_zero() -> None:
         assert payload(name)["link"]["slope_at_half"] is None, name
 
 
+@pytest.mark.parametrize(
+    ("text", "slope"),
+    [
+        ("where(x < 0, -14*exp(2*x) + 5*exp(4*x) + 11, 2*max(0, 1 - x)**4)", 2 / 3),  # f' = -8, f'' = 24 at 0
+        ("where(x < 0, 3/(1 - x) + 5*log(1 - x) - 1, 2*max(0, 1 - x/2)**2)", 4),  # -2 and 1: 5 log(3) on both sides at 2
+        ("where(x < 0, -8*max(0, 1+x)**3 + 5*max(0, 1+x)**4 + 4, max(0, 1-x)**4)", 2 / 3),  # -4 and 12, flat beyond 1
+        ("where(x < 0, -28*max(0, 1+x)**3 + 15*max(0, 1+x)**4 + 37, 24*max(0, 1-x/2)**2)", None),  # C is 24 at 0, 18.5 at 2
+        ("x**2*(x**2-1)**2 - x", None),  # C is 0 at 0 and at 1
+    ],
+)  # fmt: skip
+def test_the_slope_is_given_where_zero_alone_is_least_for_split_raters(text: str, slope: float | None) -> None:
+    """R from f'(0) and f''(0) by hand; C_(1/2) by its values on a grid, in mpmath."""
+    assert analyze(parse(text)).link.slope_at_half == (None if slope is None else pytest.approx(slope, rel=1e-12))
+    with mp.workdps(40):
+        f = [evaluate(text, mp.mpf(k) / 8, {}) for k in range(-80, 81)]
+        assert all(a + b > 2 * f[80] for a, b in zip(f[:80], f[:80:-1], strict=True)) == (slope is not None)
+
+
 # By hand, for p > 1/2: the stationary point of C_p on the piece that holds it.
 FORMULAS = {
     "max(0, 1-x)": lambda p: mp.mpf(1),

@@ -14,6 +14,7 @@ from numpy.testing import assert_allclose
 from oracle import TRUTHS, number
 
 from gpo_theory import LOSSES, InputError, parse
+from gpo_theory.propositions.numeric import link_at
 from gpo_theory.propositions.p01_link_slope import link_slope, matched_beta
 from gpo_theory.propositions.p02_second_order import second_order_policy
 from gpo_theory.propositions.p03_bradley_terry import exactness, optimal_policy
@@ -23,6 +24,7 @@ from gpo_theory.propositions.p06_no_finite_target import link_of_exact
 from gpo_theory.propositions.p07_common_mode import common_mode
 from gpo_theory.propositions.p08_label_noise import noisy_links, noisy_losses, noisy_strengths
 from gpo_theory.propositions.p15_symmetric import symmetric_strength
+from gpo_theory.transforms import robust
 from toy_models import Bandit, GaussianMixture, descend
 from toy_models.descent import flow
 from toy_models.propositions.p09_on_policy import differentiated_sampler, on_policy_identity
@@ -95,11 +97,18 @@ def test_p1_the_link_rises_with_slope_two_over_r(name: str) -> None:
     assert_allclose(link_slope(LOSSES[name], F(1, 100))[0], float(100 * best), rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["hinge", "unhinged", "perceptron", "discopop", "spo", "psi_learning"])
+@pytest.mark.parametrize("name", ["hinge", "unhinged", "perceptron", "discopop", "psi_learning"])
 def test_p1_is_refused_where_its_hypotheses_fail(name: str) -> None:
-    """No slope at 0, f'(0) >= 0, R = 0, or (SPO: f(x) + f(-x) = -x tanh(x/2)) a maximum of C_(1/2) at 0."""
+    """No slope at 0, f'(0) >= 0, or R = 0."""
     with pytest.raises(InputError, match="P1"):
         link_slope(LOSSES[name])
+
+
+def test_p1_holds_for_spo() -> None:
+    """f(x) + f(-x) = x tanh(x/2) is least at 0 alone; f = -x/2 + x^2/4 + ... there, so 2/R = 2."""
+    numeric, theory = link_slope(LOSSES["spo"])
+    assert theory == pytest.approx(2, rel=1e-12)
+    assert abs(numeric - theory) < 1e-5
 
 
 def test_p1_matched_betas() -> None:
@@ -243,6 +252,25 @@ def test_p8_the_robust_link_is_infinite_where_the_labels_are_cleaner_than_believ
     numeric, theory = noisy_links(F(1, 10), F(19, 20))
     assert numeric[1] == theory[1] == math.inf
     assert_allclose(numeric[0], math.log(0.86 / 0.14), rtol=1e-9)  # p (1-e) + (1-p) e = 0.86
+
+
+@pytest.mark.parametrize("flip", [F(1, 5), F(1, 10), F(1, 3), F(49, 100)])
+def test_p8_the_robust_link_at_exactly_the_believed_rate(flip: Fraction) -> None:
+    """At p = 1 - e the risk is log(1 + exp(-x)) itself, which falls for ever; a little below, its odds are finite."""
+    assert noisy_links(flip, 1 - flip)[0][1] == noisy_links(flip, 1 - flip)[1][1] == math.inf
+    for k in (150, 200, 300):
+        p = 1 - flip - F(1, 10**k)
+        with mp.workdps(k + 20):
+            odds = (mp.mpf(p.numerator) / p.denominator - mp.mpf(flip.numerator) / flip.denominator) * mp.mpf(10) ** k
+            assert_allclose(noisy_links(flip, p)[0][1], float(mp.log(odds)), rtol=1e-9)
+
+
+def test_a_risk_whose_slope_is_too_small_to_have_a_sign_has_no_minimiser_made_up() -> None:
+    """At p = 1 - e the risk of a loss made robust is the loss: -log Phi falls for ever, like exp(-x^2/2)."""
+    with pytest.raises(InputError, match="falls as far as one can see"):
+        link_at(robust(LOSSES["probit"], F(1, 5)), F(4, 5))
+    assert link_at(LOSSES["squared"], F(4, 5)) == pytest.approx(0.6, abs=1e-15)  # 2p - 1, where the slope is exactly 0
+    assert link_at(LOSSES["ramp"], F(4, 5)) == 1  # flat beyond
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "unhinged", "ramp", "arctan", "erf_loss"])

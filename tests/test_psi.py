@@ -118,9 +118,10 @@ def test_at_half_against_exhaustive_minimisation(name: str) -> None:
     half = of(name).at_half
     low_high = psi_at(LOSSES[name], Fraction(1, 2))
     direct = gap(name, 0.5)
+    assert (half == "inf") == (low_high == (mp.inf, mp.inf))
     if low_high is not None and low_high[0] != mp.inf:
         assert low_high[0] <= direct + 1e-9
-    if half is None:
+    if half in (None, "inf"):
         return
     assert half == pytest.approx(direct, abs=1e-9)
     _x, ahead, behind = risks(name)
@@ -154,7 +155,7 @@ def test_a_formula_agrees_with_the_enclosure_and_is_convex(name: str) -> None:
 def test_psi_is_positive_exactly_for_calibrated_losses(name: str) -> None:
     half, claim = of(name).at_half, analysis(name).claims["bayes_consistent"]
     if half is not None and claim.verdict is not Verdict.UNKNOWN:
-        assert (half > 1e-6) == (claim.verdict is Verdict.PROVED), f"{name}: psi(1/2) = {half}"
+        assert (float(half) > 1e-6) == (claim.verdict is Verdict.PROVED), f"{name}: psi(1/2) = {half}"
 
 
 @settings(max_examples=25, deadline=None)
@@ -170,7 +171,19 @@ def test_scaling_and_shifting_the_values(name: str, c: Fraction, shift: Fraction
 
 
 def test_infinite_and_undecided() -> None:
+    """C_p(x) = 1 - (2p-1) x has no lower bound; of DiscoPOP an enclosure is known that is too wide to be a value."""
     assert psi_at(parse("1-x"), Fraction(1, 2)) == (mp.inf, mp.inf)
-    assert of("unhinged") == Psi(None, None)
+    assert of("unhinged") == Psi(None, "inf")
+    assert of("discopop") == Psi(None, None)
+    low, high = psi_at(LOSSES["discopop"], Fraction(1, 2))
+    assert 1e-6 < high - low < mp.inf
     with pytest.raises(InputError, match="theta = 3/2"):
         psi_at(LOSSES["hinge"], Fraction(3, 2))
+
+
+@pytest.mark.parametrize("text", ["focal_po", "perceptron", "exp(-x**2)"])
+def test_a_psi_that_is_zero_is_exactly_zero(text: str) -> None:
+    """By hand: f tends to its infimum 0 at both ends, or, of the perceptron, C_p is least at 0: H^- = H = 0."""
+    assert of(text).at_half == 0.0
+    low, high = psi_at(LOSSES[text] if text in LOSSES else parse(text), Fraction(1, 2))
+    assert low == 0.0 == high

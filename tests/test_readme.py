@@ -41,6 +41,16 @@ def test_the_toy_sentence() -> None:
     assert trace["kl"][1] > trace["kl"][0]
 
 
+def test_a_stranger_s_commands_need_no_torch() -> None:
+    """What `pip install .` brings is enough for the first commands: they run where torch cannot be imported."""
+    commands = [shlex.split(command)[1:] for command, _ in SHOWN if command.startswith("gpo beta")]
+    assert len(commands) == 2
+    for words in commands:
+        code = f"import sys; sys.modules['torch'] = None; from gpo_full.cli import main; sys.exit(main({words!r}))"
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert "convention: " in ran.stdout
+
+
 def test_every_make_target_named_exists() -> None:
     targets = set(re.findall(r"^(\w+):", (README.parent / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     named = set(re.findall(r"`?make\s(\w+)", README.read_text(encoding="utf-8")))

@@ -43,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
     for proposition, because in found.excluded_by if not args.json else ():
         print(f"no loss has all of this, by {proposition}: {because}")
     if found.analysis is None and not found.excluded_by:
-        print("gpo design: error: none of the families searched has all of this, and nothing known excludes it",
-              file=sys.stderr)  # fmt: skip
+        why = found.refusal or "none of the families searched has all of this, and nothing known excludes it"
+        print(f"gpo design: error: {why}", file=sys.stderr)
         return 2
     return 0
 

@@ -5,9 +5,12 @@ __all__ = ["EXAMPLE", "add_arguments", "run"]
 import argparse
 import json
 import os
+import shutil
+import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +22,10 @@ if TYPE_CHECKING:
     from gpo_full.jobs import Job, Outcome
     from gpo_full.sweep import Run
 
+    Execute = Callable[[Sequence[Job]], Iterator[tuple[Job, Outcome]]]
+
 EXAMPLE = "gpo sweep --model MODEL --data pairs.jsonl --loss dpo --loss ipo --beta 0.1 --betas-of dpo --output sweep"
-PLAN, RESULTS = "sweep.json", "results.parquet"
+PLAN, RESULTS, REFERENCE = "sweep.json", "results.parquet", "reference"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,17 +54,27 @@ def run(args: argparse.Namespace) -> int:
     shared = train.shared_words(args)
     runs = grid(args.loss, args.beta, args.seed or [42], args.betas_of)
     output = Path(args.output)
+    created = not output.exists()
     _begin(output, {"schema": 1, "runs": [run.name for run in runs], "betas": [run.beta for run in runs],
                     "shared": shared}, args.resume)  # fmt: skip
     jobs = {run.name: _job(run, shared, output) for run in runs}
     outcomes = {name: found for name, job in jobs.items() if (found := job.outcome()) and found.code == 0}
     left = [job for name, job in jobs.items() if name not in outcomes]
-    try:
-        for job, outcome in _executed(left, runs[0], shared, args):
-            outcomes[job.output.name] = outcome
-            _say(f"{len(outcomes)}/{len(runs)} {job.output.name}: " + _ended(outcome))
-    finally:
-        write_results(runs, outcomes, output / RESULTS)
+    execute = _executor(args)
+    with _stopping_as_by_ctrl_c():
+        try:
+            if left:
+                _refer(execute, runs[0], shared, output)
+        except (InputError, ModuleNotFoundError):
+            if not args.resume:
+                _undo(output, created)
+            raise
+        try:
+            for job, outcome in execute(left) if left else ():
+                outcomes[job.output.name] = outcome
+                _say(f"{len(outcomes)}/{len(runs)} {job.output.name}: " + _ended(outcome))
+        finally:
+            write_results(runs, outcomes, output / RESULTS)
     return _report(runs, outcomes, output, args.json)
 
 
@@ -67,7 +82,10 @@ def _begin(output: Path, plan: Mapping[str, Any], resume: bool) -> None:
     if resume:
         if not (output / PLAN).is_file():
             raise InputError(f"{str(output)!r} holds no sweep to resume ({PLAN} is missing)")
-        before = json.loads((output / PLAN).read_text(encoding="utf-8"))
+        try:
+            before = json.loads((output / PLAN).read_text(encoding="utf-8"))
+        except ValueError:
+            raise InputError(f"{str(output / PLAN)!r} is damaged; the sweep cannot be resumed") from None
         changed = [f"{name}: {before.get(name)!r} -> {value!r}" for name, value in plan.items()
                    if before.get(name) != value]  # fmt: skip
         if changed:
@@ -85,28 +103,48 @@ def _job(run: "Run", shared: Sequence[str], output: Path) -> "Job":
     return Job(tuple(run.words(shared, output)), output / "runs" / run.name, output / "outcomes" / f"{run.name}.json")
 
 
-def _executed(
-    left: Sequence["Job"], first: "Run", shared: Sequence[str], args: argparse.Namespace
-) -> Iterator[tuple["Job", "Outcome"]]:
-    """The reference pass, which all runs share, then the runs."""
+def _undo(output: Path, created: bool) -> None:
+    """Leave the folder as it was before a sweep that cannot be."""
+    shutil.rmtree(output / REFERENCE, ignore_errors=True)
+    (output / PLAN).unlink()
+    if created and not any(output.iterdir()):
+        output.rmdir()
+
+
+def _executor(args: argparse.Namespace) -> "Execute":
     from gpo_full.executors import on_ray, on_this_machine
+
+    if args.ray is not None:
+        return lambda jobs: on_ray(jobs, args.ray)
+    devices = _devices()
+    return lambda jobs: on_this_machine(jobs, args.workers or len(devices) or 1, devices)
+
+
+def _refer(execute: "Execute", first: "Run", shared: Sequence[str], output: Path) -> None:
+    """Make the reference pass, which all runs share."""
     from gpo_full.jobs import Job
 
-    if not left:
-        return
-    folder = Path(args.output) / "reference"
-    reference = Job((*first.words(shared, folder), "--reference-only"), folder, folder / "outcome.json")
-    devices = [] if args.ray else _devices()
-    workers = args.workers or len(devices) or 1
-
-    def execute(jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
-        return on_ray(jobs, args.ray) if args.ray else on_this_machine(jobs, workers, devices)
-
+    folder = output / REFERENCE
+    job = Job((*first.words(shared, folder), "--reference-only"), folder, folder / "outcome.json")
     _say("reference pass ...")
-    for _, outcome in execute([reference]):
+    for _, outcome in execute([job]):
         if outcome.code:
             raise InputError(f"the reference pass ended with exit code {outcome.code}: {outcome.message}")
-    yield from execute(left)
+
+
+@contextmanager
+def _stopping_as_by_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the sweep as Ctrl-C does: after its runs have saved and stopped."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, stop) or signal.SIG_DFL for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _devices() -> list[str]:

@@ -30,7 +30,7 @@ FIELDS = {"loss": "loss", "beta": "beta", "learning_rate": "learning_rate", "ste
           "margin": "margin", "seed": "seed", "bf16": "bf16", "lora_rank": "lora_rank",
           "last_layers": "train_last_layers", "reference_store": "reference_store", "report_to": "report_to",
           "sample_every": "sample_every", "prompts": "sample_prompts", "reward": "sample_reward"}  # fmt: skip
-RUN_FILE = "run.json"
+RUN_FILE, RESULT_FILE = "run.json", "result.json"
 # What only the command knows of a run, and what only the trainer knows.
 SPLIT = ("test_by", "test_share", "prompt_from")
 OF_THE_FILES, OF_THE_TRAINER = {"schema", "model", "eval_data", *SPLIT}, {"reference_weights", "world_size"}
@@ -107,6 +107,8 @@ def _run(args: argparse.Namespace) -> int:
     _check_output(output, args.resume)
     if args.resume and any((output / name).exists() for name in COMPLETE):
         print(f"gpo train: {str(output)!r} is already complete", file=sys.stderr)
+        if args.json and (output / RESULT_FILE).is_file() and os.environ.get("RANK", "0") == "0":
+            print_json({"output": str(output), **json.loads((output / RESULT_FILE).read_text(encoding="utf-8"))})
         return 0
     _check_split(args)
     data = _open(args)
@@ -138,7 +140,7 @@ def _train(trainer: "GPOTrainer", output: Path, record: dict[str, Any], args: ar
     from gpo_full.checkpoint import CheckpointNotSaved, DamagedCheckpoint
     from gpo_full.interruption import Interrupted
     from gpo_full.metrics import NonFiniteLoss
-    from gpo_full.model_card import SECONDS, card_files
+    from gpo_full.model_cards import SECONDS, card_files
     from gpo_theory import analyze
 
     if args.resume:
@@ -152,7 +154,9 @@ def _train(trainer: "GPOTrainer", output: Path, record: dict[str, Any], args: ar
             trainer.train(resume_from_checkpoint=args.resume or None, allow_changes={*args.allow_change} - OF_THE_FILES)
             held_out = trainer.evaluate() if trainer.eval_dataset is not None else None
             command = ["gpo", "train", *_words(vars(args))]
-            _save(trainer, output, card_files(trainer, analysis, record, command, held_out))
+            result = _result(trainer, output, held_out)
+            _save(trainer, output, {**card_files(trainer, analysis, record, command, held_out),
+                                    RESULT_FILE: json.dumps(result, allow_nan=False) + "\n"})  # fmt: skip
     except NonFiniteLoss as error:
         return _stopped(f"stopped after step {trainer.state.global_step}: {error}", NON_FINITE)
     except CheckpointNotSaved as error:
@@ -162,7 +166,7 @@ def _train(trainer: "GPOTrainer", output: Path, record: dict[str, Any], args: ar
     except Interrupted as error:
         return _stopped(f"{error}; --resume goes on from there", int(error.code or 0))
     if trainer.is_world_process_zero():
-        _report(trainer, output, held_out, args.json)
+        _report(trainer, output, result, args.json)
     return 0
 
 
@@ -191,8 +195,15 @@ def _check_output(output: Path, resume: bool) -> None:
     if resume:
         if not (output / RUN_FILE).is_file():
             raise InputError(f"{str(output)!r} holds no run to resume ({RUN_FILE} is missing)")
-    elif output.exists() and (not output.is_dir() or any(output.iterdir())):
+    elif output.exists() and (not output.is_dir() or any(not _is_of_a_dead_start(path) for path in output.iterdir())):
         raise InputError(f"output {str(output)!r} is not an empty folder; choose another, or --resume")
+
+
+def _is_of_a_dead_start(path: Path) -> bool:
+    """What a run leaves that is killed before it has written RUN_FILE; the next writer removes it."""
+    from gpo_full.checkpoint import LOCK, TEMPORARIES
+
+    return path.name == LOCK or path.name.startswith(TEMPORARIES)
 
 
 def _open(args: argparse.Namespace) -> dict[str, Any]:
@@ -374,24 +385,28 @@ def _trainer(args: argparse.Namespace, config: "GPOConfig", data: Mapping[str, A
     return trainer
 
 
-def _save(trainer: "GPOTrainer", output: Path, card: Mapping[str, str]) -> None:
-    """Write the model and its card beside their place and move them there, the file that makes it loadable last."""
+def _save(trainer: "GPOTrainer", output: Path, texts: Mapping[str, str]) -> None:
+    """Write the model and `texts` beside their place and move them there, the file that makes it loadable last."""
     with tempfile.TemporaryDirectory(dir=output, prefix=".model-") as folder:
         trainer.save_model(folder)
-        for name, text in card.items() if trainer.is_world_process_zero() else ():
+        for name, text in texts.items() if trainer.is_world_process_zero() else ():
             (Path(folder) / name).write_text(text, encoding="utf-8")
         for path in sorted(Path(folder).iterdir(), key=lambda path: path.name in COMPLETE):
             os.replace(path, output / path.name)
 
 
-def _report(trainer: "GPOTrainer", output: Path, held_out: Mapping[str, float] | None, as_json: bool) -> None:
+def _result(trainer: "GPOTrainer", output: Path, held_out: Mapping[str, float] | None) -> dict[str, Any]:
     with (output / "metrics.jsonl").open(encoding="utf-8") as file:
         objects = [json.loads(line) for line in file]
+    return {"pairs": len(trainer.train_dataset), "steps": trainer.state.global_step,
+            "first": objects[0], "last": objects[-1], "evaluation": held_out}  # fmt: skip
+
+
+def _report(trainer: "GPOTrainer", output: Path, result: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
-        print_json({"output": str(output), "pairs": len(trainer.train_dataset), "steps": trainer.state.global_step,
-                    "first": objects[0], "last": objects[-1], "evaluation": held_out})  # fmt: skip
+        print_json({"output": str(output), **result})
         return
-    first, last = objects[0], objects[-1]
+    first, last, held_out = result["first"], result["last"], result["evaluation"]
     print(f"{trainer.state.global_step} steps on {len(trainer.train_dataset)} pairs, loss {trainer.loss.name}, "
           f"beta {trainer.args.beta:g}, {last['cpu_seconds']:.0f} CPU-seconds")  # fmt: skip
     for name in ("loss", "margin", "log_ratio_chosen", "log_ratio_rejected", "accuracy", "regularizer"):

@@ -6,13 +6,14 @@ from fractions import Fraction
 
 from flint import arb, ctx
 
-from gpo_theory.balls import ball, enclose
+from gpo_theory.balls import ball, enclose, sign_at
 from gpo_theory.errors import InputError
+from gpo_theory.formula import Expr, substitute
 from gpo_theory.loss import Loss
 
 BITS = 512
 STEP = Fraction(1, 2**80)
-FARTHEST = 2**12
+FARTHEST = 2**11
 
 
 def value(loss: Loss, x: Fraction) -> arb:
@@ -38,7 +39,7 @@ def link_at(loss: Loss, p: Fraction) -> float:
     """Return the least x > 0 at which the slope of C_p(x) = p f(x) + (1-p) f(-x) stops being negative, 1/2 < p < 1.
 
     That is x*(p) where C_p falls and then rises on the right of 0. Raises InputError where it falls as far as one can
-    see, and for other p.
+    see, to FARTHEST or until its slope is too small to have a sign, and for other p.
 
     >>> from gpo_theory.catalogue import LOSSES
     >>> link_at(LOSSES["squared"], Fraction(3, 4))
@@ -46,17 +47,21 @@ def link_at(loss: Loss, p: Fraction) -> float:
     """
     if not Fraction(1, 2) < p < 1:
         raise InputError(f"p = {p} is not between 1/2 and 1")
+    step = _step_of_risk(loss, p)
     low, high = Fraction(0), Fraction(1, 2**20)
-    while _falls(loss, p, high):
+    while (sign := sign_at(step, high)) == -1 and high < FARTHEST:
         low, high = high, 2 * high
-        if high > FARTHEST:
-            raise InputError(f"the risk of {loss.name} at p = {p} falls up to x = {FARTHEST}: no finite minimiser")
+    if sign in (-1, None):
+        raise InputError(f"the risk of {loss.name} at p = {p} falls as far as one can see, beyond x = {float(low):g}: "
+                         "no finite minimiser is found")  # fmt: skip
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if _falls(loss, p, middle) else (low, middle)
+        low, high = (middle, high) if sign_at(step, middle) == -1 else (low, middle)
     return float(high)
 
 
-def _falls(loss: Loss, p: Fraction, x: Fraction) -> bool:
-    with ctx.workprec(BITS):
-        return bool(ball(p) * slope(loss, x) - ball(1 - p) * slope(loss, -x) < 0)
+def _step_of_risk(loss: Loss, p: Fraction) -> Expr:
+    """C_p(x + STEP) - C_p(x - STEP), which has the sign of the slope."""
+    f, x = loss.f.primitive(), Expr.x()
+    risk = p * f + (1 - p) * substitute(f, {x: -x})
+    return substitute(risk, {x: x + STEP}) - substitute(risk, {x: x - STEP})

@@ -13,7 +13,7 @@ from test_trainer import objects
 from tiny_models import tiny_model, tiny_tokenizer
 
 from gpo_full.config import GPOConfig
-from gpo_full.pair_table import PairTable, digests_of, extent, pair_table, sizes_of
+from gpo_full.pair_tables import PairTable, digests_of, extent, pair_table, sizes_of
 from gpo_full.pairs import Pair, read_pairs
 from gpo_full.trainer import GPOTrainer
 from gpo_theory import InputError
@@ -43,7 +43,7 @@ def files(data: Path) -> list[Path]:
 
 
 def test_the_rows_are_those_that_are_read_into_memory(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpo_full.pair_table.ROWS", 50)  # several pieces, the last one not full
+    monkeypatch.setattr("gpo_full.pair_tables.ROWS", 50)  # several pieces, the last one not full
     options = {"max_length": 12, "max_prompt_length": 3}
     expected, summary = read_pairs(ROWS, TOKENIZER, **options)
     found = table(data, **options)
@@ -151,7 +151,7 @@ MEBIBYTE = 1 << 20
 CHILD = """
 import resource, sys
 from pathlib import Path
-from gpo_full.pair_table import PairTable
+from gpo_full.pair_tables import PairTable
 
 def own():
     return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmData:"))) * 1024
@@ -168,7 +168,7 @@ else:
 
 def large_table(folder: Path) -> Path:
     """96 pairs of 65,536 tokens: the first of `chosen` is the row's number + 1."""
-    from gpo_full.pair_table import _write
+    from gpo_full.pair_tables import _write
 
     class Reader:
         summary = read_pairs(ROWS[:1], TOKENIZER)[1]

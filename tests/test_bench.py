@@ -1,0 +1,201 @@
+"""The benchmark: its pairs, its ideal by hand, contenders that take the same steps, and what it writes."""
+
+import json
+import math
+import statistics
+import warnings
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gpo_full import bench, bench_contenders
+from gpo_full.bench import Shape, Size, ideal_flops
+from gpo_full.bench_contenders import CONTENDERS, missing
+from gpo_full.pairs import Pair
+
+TINY = Size(layers=2, width=16, heads=4, kv_heads=2, intermediate=24, vocabulary=64, pairs=5)
+SHORT = Shape(9, 6)
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(bench.SIZES, "tiny", TINY)
+    monkeypatch.setitem(bench.SHAPES, "short", SHORT)
+    monkeypatch.setattr(bench, "_peak", lambda name, *cell: {"ours": 2.0, "lean": 5.0}.get(name, 9.0))
+
+
+def test_lengths_are_quantiles_around_the_median() -> None:
+    # Quantiles 1/6, 1/2 and 5/6 of a normal distribution are -0.96742, 0 and 0.96742; exp(0.96742 / 2) = 1.6221.
+    pairs = Shape(100, 1000).pairs(3, 50)
+    assert sorted(len(pair.prefix) for pair in pairs) == [62, 100, 162]
+    for side in range(2):
+        assert sorted(len(pair.responses[side]) for pair in pairs) == [616, 1000, 1622]
+    many = Shape(40, 12).pairs(51, 50)
+    assert statistics.median(len(pair.prefix) for pair in many) == 40
+    for side in range(2):
+        assert statistics.median(len(pair.responses[side]) for pair in many) == 12
+
+
+def test_pairs_are_always_the_same_and_share_no_more_than_the_prompt() -> None:
+    pairs = Shape(40, 12).pairs(8, 50)
+    assert pairs == Shape(40, 12).pairs(8, 50)
+    assert len({pair.prefix for pair in pairs}) == 8
+    for pair in pairs:
+        assert pair.prompt_length == len(pair.prefix)
+        assert (pair.chosen[0], pair.rejected[0]) == (2, 3)
+        assert all(4 <= token < 50 for token in (*pair.prefix, *pair.chosen[1:], *pair.rejected[1:]))
+    assert [len(pair.prefix) for pair in pairs] != sorted(len(pair.prefix) for pair in pairs)
+
+
+def test_the_ideal_by_hand() -> None:
+    # Two layers: queries and output 4 x 4 each, keys and values 4 x 2 each, three matrices 4 x 3: 84 parameters.
+    size = Size(layers=2, width=4, heads=2, kv_heads=1, intermediate=3, vocabulary=5, pairs=1)
+    assert size.backbone == 168
+    pair = Pair((5, 6, 7), (8, 2), (9,), 2)
+    # 6 tokens. Predicted: the shared 7, then 8 and 2, then 9. Seen: 1 + 2 + 3, then 4 + 5, then 4: 19 pairs of tokens.
+    assert ideal_flops(size, [pair]) == 6 * 6 * 168 + 6 * 4 * 5 * 4 + 12 * 19 * 4 * 2 == 8352
+    assert ideal_flops(size, [pair, pair]) == 2 * 8352
+
+
+@pytest.mark.parametrize("size", [TINY, Size(3, 12, 3, 1, 20, 30, 1), Size(1, 8, 2, 2, 8, 30, 1)])
+def test_the_backbone_is_that_of_the_model(size: Size) -> None:
+    model: Any = size.model()
+    assert size.backbone == sum(each.numel() for each in model.model.layers.parameters() if each.dim() == 2)
+    again = size.model()
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
+def steps(names: list[str], folder: Path, count: int = 3) -> tuple[dict[str, list[float]], dict[str, nn.Module]]:
+    pairs = SHORT.pairs(TINY.pairs, TINY.vocabulary)
+    models = {name: TINY.model() for name in names}
+    made = {name: CONTENDERS[name](models[name], pairs, folder / name) for name in names}
+    return {name: [step() for _ in range(count)] for name, step in made.items()}, models
+
+
+def distance(one: nn.Module, other: nn.Module) -> float:
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    return math.sqrt(sum(float((a - b).detach().square().sum()) for a, b in pairs))
+
+
+def check_same_steps(losses: dict[str, list[float]], models: dict[str, nn.Module]) -> None:
+    for name, found in losses.items():
+        assert found[0] == pytest.approx(math.log(2), abs=1e-6), name  # f(0): the reference is the model
+        assert found == pytest.approx(losses["ours"], abs=1e-6), name
+        assert found[-1] < found[0] - 1e-5, name
+        assert distance(models[name], models["ours"]) < 0.02 * distance(models["ours"], TINY.model()), name
+
+
+def test_ours_and_lean_take_the_same_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_contenders, "LEARNING_RATE", 1e-3)
+    losses, models = steps(["ours", "lean"], tmp_path)
+    check_same_steps(losses, models)
+
+
+@pytest.mark.slow
+def test_all_contenders_take_the_same_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if why := missing("trl live"):
+        pytest.skip(why)
+    monkeypatch.setattr(bench_contenders, "LEARNING_RATE", 1e-3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what other libraries have to say
+        losses, models = steps([*CONTENDERS], tmp_path)
+    check_same_steps(losses, models)
+
+
+@pytest.mark.parametrize(("found", "why"), [
+    (None, "trl is not installed (trl==1.16.*)"), ("1.15.2", "trl 1.15.2 is installed, not 1.16"),
+    ("1.160.0", "trl 1.160.0 is installed, not 1.16"), ("1.16.3", None),
+])  # fmt: skip
+def test_another_trl_is_no_opponent(found: str | None, why: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(package: str) -> str:
+        if found is None:
+            raise PackageNotFoundError(package)
+        return found
+
+    monkeypatch.setattr(bench_contenders, "version", version)
+    assert missing("trl live") == missing("trl precomputed") == why
+    assert missing("ours") is None
+    assert missing("lean") is None
+
+
+def no_constant(name: str) -> NoReturn:
+    raise AssertionError(f"{name} is not JSON")
+
+
+@pytest.mark.usefixtures("tiny")
+def test_what_it_writes_and_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "missing", lambda name: "trl is away" if name.startswith("trl") else None)
+    words = ["--shape", "short", "--size", "tiny", "--repeats", "3", "--contender", "lean", "ours", "trl live"]
+    bench._main([*words, "--output", str(tmp_path / "new")])
+    out = capsys.readouterr().out
+    report = json.loads((tmp_path / "new" / "bench.json").read_text(), parse_constant=no_constant)
+    assert report["missing"] == {"trl live": "trl is away"}
+    assert "missing: trl live: trl is away" in out
+    (cell,) = report["cells"]
+    assert (cell["shape"], cell["size"], cell["pairs"]) == ("short", "tiny", 5)
+    pairs = SHORT.pairs(5, 64)
+    assert cell["unique_tokens"] == sum(len(pair.prefix + pair.chosen + pair.rejected) for pair in pairs)
+    longest = max(len(pair.prefix) + max(len(pair.chosen), len(pair.rejected)) for pair in pairs)
+    assert cell["padded_tokens"] == 2 * 5 * longest
+    assert cell["ideal_seconds"] * cell["gemm_gflops"] * 1e9 == pytest.approx(ideal_flops(TINY, pairs))
+    assert cell["losses_apart"] <= 1e-5
+    assert [*cell["contenders"]] == ["ours", "lean"]  # ours first: the others are shown as multiples of it
+    for name, peak in (("ours", 2.0), ("lean", 5.0)):
+        made = cell["contenders"][name]
+        assert len(made["runs"]) == 3
+        assert made["cpu_seconds"] == statistics.median(made["runs"]) > 0
+        assert made["peak_mib"] == peak
+    (line,) = [line.split() for line in out.splitlines() if line.split()[:1] == ["lean"]]
+    assert line[-2:] == ["5", "2.50"]
+    assert (tmp_path / "new" / "bench.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.usefixtures("tiny")
+def test_contenders_that_do_not_do_the_same_are_no_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(step: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *given: lambda: step(*given)() + 0.01
+
+    monkeypatch.setitem(bench.CONTENDERS, "lean", other(CONTENDERS["lean"]))
+    with pytest.raises(ArithmeticError, match=r"short, tiny: the contenders' losses are 0\.01 nats apart"):
+        bench._cell("short", "tiny", 1, {"ours": 1.0, "lean": 1.0})
+
+
+@pytest.mark.usefixtures("tiny")
+def test_the_peak_is_what_two_steps_add(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A contender that holds 64 MiB more than it returns needs at least these; the measurement is the kernel's."""
+    kept: list[Tensor] = []
+    sent: list[float] = []
+
+    class Answer:
+        def send(self, value: float) -> None:
+            sent.append(value)
+
+    def heavy(*_: Any) -> Callable[[], float]:
+        def step() -> float:
+            kept.append(torch.ones(1 << 23, dtype=torch.float32))  # 32 MiB, and two steps
+            return 0.0
+
+        return step
+
+    held = torch.ones(1 << 20)  # what was there before does not count
+    monkeypatch.setitem(bench.CONTENDERS, "heavy", heavy)
+    before = bench.resource.getrusage(bench.resource.RUSAGE_SELF).ru_maxrss
+    bench._measure("heavy", "short", "tiny", Answer())  # type: ignore[arg-type]
+    after = bench.resource.getrusage(bench.resource.RUSAGE_SELF).ru_maxrss
+    assert sent == [pytest.approx((after - before) / 1024, abs=1)]
+    assert len(kept) == 2
+    assert held.numel() == 1 << 20
+
+
+def test_bad_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, reason in ((["--repeats", "0"], "--repeats must be at least 1"), (["--size", "1b"], "invalid choice")):
+        with pytest.raises(SystemExit):
+            bench._arguments(words)
+        assert reason in capsys.readouterr().err
