@@ -38,6 +38,7 @@ soak: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m gpo_theory.scoring
+	$(BIN)/python -m gpo_full.bench
 
 book: $(READY)
 	$(BIN)/gpo reproduce --scale smoke --output build/smoke

@@ -2,9 +2,10 @@
 
 import math
 import shutil
-import time
 import warnings
+from collections import Counter
 from functools import cache
+from typing import Any, ClassVar
 
 import mpmath as mp
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from jets import jet
 from oracle import evaluate
 from strategies import convex_formulas, margins
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpo_theory import LOSSES, InputError, Loss, parse, to_numpy, to_torch
 
@@ -283,37 +285,39 @@ NATIVE = {
 }
 
 
-@pytest.mark.slow
+class Passes(TorchDispatchMode):
+    """Counts the passes over the data by the kernel that makes them; a view is none, and in place is the same kernel."""
+
+    SAME: ClassVar[dict[str, str | None]] = {"sub": "add", "rsub": "add", "detach": None, "view": None, "expand": None}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__.removesuffix("_")
+        name = self.SAME.get(name, name)
+        if name is not None and (isinstance(out, tuple) or (isinstance(out, torch.Tensor) and out.numel() > 1)):
+            self.made[name] += 1
+        return out
+
+
 @pytest.mark.parametrize("name", NATIVE)
-def test_as_fast_as_the_native_kernel(name: str) -> None:
-    """Forward and backward on 1e6 float32 take at most 1.1 times the native kernel, by process time on one thread.
+def test_no_more_passes_than_the_native_kernel(name: str) -> None:
+    """Forward and backward run each kernel at most as often as the code that one would write by hand.
 
-    The two alternate, and the best of each is compared: what disturbs a run only adds to it, so on a busy machine the
-    minima need more rounds until they are those of an idle one.
+    Their times are those of the same passes over memory; measured (`python -m gpo_theory.scoring`), never asserted,
+    because on a busy machine a ratio of times says more about the neighbours.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        best = [math.inf, math.inf]
-        for _ in range(10):
-            best = [min(pair) for pair in zip(best, seconds(name), strict=True)]
-            if best[0] <= 1.1 * best[1]:
-                break
-    finally:
-        torch.set_num_threads(threads)
-    assert best[0] <= 1.1 * best[1], f"{name}: {best[0] / best[1]:.2f} times the native kernel"
-
-
-def seconds(name: str) -> tuple[float, float]:
-    """The least time of thirty runs: of our function, and of the native one."""
-    x = (3 * torch.randn(1_000_000, generator=torch.Generator().manual_seed(5))).requires_grad_()
-    spent: tuple[list[float], list[float]] = ([], [])
-    for _ in range(30):
-        for f, times in zip((to_torch(LOSSES[name]), NATIVE[name]), spent, strict=True):
-            start = time.process_time()
-            torch.autograd.grad(f(x).sum(), x)
-            times.append(time.process_time() - start)
-    return min(spent[0]), min(spent[1])
+    made = []
+    for f in (to_torch(LOSSES[name]), NATIVE[name]):
+        x = torch.randn(1000, generator=torch.Generator().manual_seed(5)).requires_grad_()
+        with Passes() as passes:
+            f(x).sum().backward()
+        made.append(passes.made)
+    assert made[0] <= made[1], f"{name}: {made[0]} against {made[1]}"
+    assert made[0].total() >= 4  # two passes forward, two backward: the counter sees them
 
 
 @pytest.mark.parametrize("name", LOSSES)
