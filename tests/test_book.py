@@ -9,7 +9,7 @@ import pytest
 
 from gpo_full import book as book_module
 from gpo_full.book import BookError, build_book, outside_addresses
-from gpo_full.lessons import lesson_files, page_files
+from gpo_full.lessons import lesson_files, notebooks_folder, page_files
 from gpo_full.loss_pages import catalogue_page
 from gpo_theory import LOSSES
 from gpo_theory.kernel.certificates import verify
@@ -56,6 +56,18 @@ def test_pages_with_faults_leave_the_old_book_alone(tmp_path: Path, monkeypatch:
         build_book([], output)
     assert (output / "index.html").read_text(encoding="utf-8") == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["book"]
+
+
+def test_the_reading_orders_leave_no_lesson_out() -> None:
+    text = (notebooks_folder() / "index.md").read_text(encoding="utf-8").split("## For whom")[1].split("\n## ")[0]
+    assert {name for name in LESSONS if f"]({name}.md)" in text} == set(LESSONS)
+
+
+@pytest.mark.parametrize("path", [*lesson_files(), *page_files()], ids=lambda path: path.stem)
+def test_links_between_pages_lead_somewhere(path: Path) -> None:
+    links = set(re.findall(r"\]\((\w+)\.md[)#]", path.read_text(encoding="utf-8")))
+    assert links
+    assert links <= set(PAGES)
 
 
 @pytest.mark.slow
@@ -122,6 +134,7 @@ def test_a_page_opens_from_a_file_and_asks_for_nothing_else(published: Path, bro
     assert page.locator("mjx-container svg").count() >= formulas
     assert formulas > 0 or name not in LESSONS
     assert page.locator("mjx-merror, [data-mjx-error]").count() == 0
+    assert re.findall(r"\\\(.*?\\\)|\x1b\[", page.inner_text(".bd-article")) == []  # no formula as its source, no colour as its code
     widths = page.eval_on_selector_all(".bd-article img", "images => images.map(image => image.naturalWidth)")
     assert all(width > 100 for width in widths)
     assert widths or name not in LESSONS
