@@ -27,6 +27,7 @@ import torch
 from torch import nn
 
 from gpo_full.bench_contenders import CONTENDERS, missing
+from gpo_full.dry_run import attention_flops
 from gpo_full.files import atomic_file
 from gpo_full.output import progress
 from gpo_full.pairs import Pair
@@ -107,13 +108,8 @@ def ideal_flops(size: Size, pairs: Sequence[Pair]) -> float:
     """
     tokens = sum(pair.size for pair in pairs)
     predictions = sum(len(pair.prefix) - pair.prompt_length + len(pair.chosen) + len(pair.rejected) for pair in pairs)
-    seen = 0
-    for pair in pairs:
-        seen += len(pair.prefix) * (len(pair.prefix) + 1) // 2
-        seen += sum(len(tail) * len(pair.prefix) + len(tail) * (len(tail) + 1) // 2
-                    for tail in (pair.chosen, pair.rejected))  # fmt: skip
     return float(6 * tokens * size.backbone + 6 * predictions * size.vocabulary * size.width
-                 + 12 * seen * size.width * size.layers)  # fmt: skip
+                 + attention_flops(pairs, size.layers, size.width))  # fmt: skip
 
 
 def _cell(shape: str, size: str, repeats: int, peaks: dict[str, float]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """How a given model can be run: what its configuration shows, and what a probe of short pairs finds."""
 
-__all__ = ["Plan", "plan", "evaluating"]
+__all__ = ["Plan", "plan", "evaluating", "sharing_obstacle"]
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,7 +47,7 @@ def plan(model: nn.Module, longest: int) -> Plan:
     shows in a probe of three short pairs. A model whose plain forward pass cannot be reproduced raises InputError.
     """
     reasons = []
-    obstacle = _sharing_obstacle(_config(model), longest)
+    obstacle = sharing_obstacle(_config(model), longest)
     pairs = [Pair((3, 5, 4), (6, 7, 8), (9,), 2), Pair((4, 5, 6, 7), (3, 9), (5, 5), 4), Pair((7,), (4,), (3,), 1)]
     expected = _separately(model, pairs)
     fused_head = _agrees(model, pairs, "apart", True, expected)
@@ -77,7 +77,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def _sharing_obstacle(text: Any, longest: int) -> str | None:
+def sharing_obstacle(text: Any, longest: int) -> str | None:
+    """Return what in a text model's configuration forbids shared prefixes, or None."""
     if text._attn_implementation not in MASKABLE:
         return f"attention {text._attn_implementation!r} takes no explicit mask; {' and '.join(MASKABLE)} do"
     kinds = getattr(text, "layer_types", None)

@@ -51,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --resume: a setting that may differ from the run begun (also: data, eval_data, model)")  # fmt: skip
     add("--reference-only", action="store_true",
         help="compute the reference log-probabilities, which many runs can share, and train nothing")  # fmt: skip
+    add("--dry-run", action="store_true",
+        help="print what the run needs of each device, memory and arithmetic; no weight is loaded")  # fmt: skip
     add("--json", action="store_true", help="print the result as one JSON object")
     add_shared_arguments(parser)
 
@@ -120,6 +122,8 @@ def _run(args: argparse.Namespace) -> int:
         _check_same(output, record, args.allow_change)
     elif args.allow_change:
         raise InputError(f"--allow-change {args.allow_change[0]} is for --resume")
+    if args.dry_run:
+        return _dry_run(args, config, _sides(args, config, data))
     created = not output.exists()
     try:
         trainer = _trainer(args, config, _sides(args, config, data))
@@ -134,6 +138,27 @@ def _run(args: argparse.Namespace) -> int:
         return 0
     record["reference_weights"] = trainer.reference_weights
     return _train(trainer, output, record, args)
+
+
+def _dry_run(args: argparse.Namespace, config: "GPOConfig", data: Mapping[str, Any]) -> int:
+    from dataclasses import asdict
+
+    from gpo_full.dry_run import dry_run
+    from gpo_full.training_rows import pairs_of
+
+    pairs, _ = pairs_of("train", data["data"], _tokenizer(args.model), config)
+    found = dry_run(args.model, config, pairs)
+    if args.json:
+        print_json({**asdict(found), "total_mib": found.total_mib})
+        return 0
+    print(f"{found.parameters / 1e6:.1f} M parameters, {found.trained / 1e6:.1f} M trained; {found.steps} steps on "
+          f"{len(pairs)} pairs")  # fmt: skip
+    print("memory of each device in MiB, with the largest pairs in one micro-batch:")
+    for name, size in {**found.memory_mib, "in all": found.total_mib}.items():
+        print(f"  {name:<12}{size:12,.0f}")
+    print(f"arithmetic of the largest micro-batch ({found.pairs} pairs, {found.tokens:,} tokens): "
+          f"{found.flops / 1e12:.3g} TFLOP")  # fmt: skip
+    return 0
 
 
 def _train(trainer: "GPOTrainer", output: Path, record: dict[str, Any], args: argparse.Namespace) -> int:
@@ -369,20 +394,25 @@ def _check_same(output: Path, record: Mapping[str, Any], allowed: Collection[str
 
 
 def _trainer(args: argparse.Namespace, config: "GPOConfig", data: Mapping[str, Any]) -> "GPOTrainer":
-    from transformers import AutoTokenizer, PrinterCallback
+    from transformers import PrinterCallback
 
     from gpo_full.trainer import GPOTrainer, ProgressLines
 
     # An adapter's folder names its base model by this path, wherever it is loaded from.
     model = str(Path(args.model).resolve()) if Path(args.model).is_dir() else args.model
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"no tokenizer in model {args.model!r}: {str(error).splitlines()[0]}") from None
-    trainer = GPOTrainer(model, config, data["data"], data["eval_data"], tokenizer)
+    trainer = GPOTrainer(model, config, data["data"], data["eval_data"], _tokenizer(model))
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ProgressLines())
     return trainer
+
+
+def _tokenizer(model: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(model)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"no tokenizer in model {model!r}: {str(error).splitlines()[0]}") from None
 
 
 def _save(trainer: "GPOTrainer", output: Path, texts: Mapping[str, str]) -> None:

@@ -1,0 +1,150 @@
+"""What a training will need of each device: memory and arithmetic, from the configuration and the pairs alone."""
+
+__all__ = ["DryRun", "dry_run", "attention_flops"]
+
+import math
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gpo_full.config import GPOConfig
+from gpo_full.log_probabilities import CHUNK, response_log_probabilities
+from gpo_full.model_plan import sharing_obstacle
+from gpo_full.model_preparation import check_sizes, prepared
+from gpo_full.packing import Batch, pack
+from gpo_full.pairs import Pair
+from gpo_theory.errors import InputError
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """Per device: MiB by what needs them, FLOP and tokens of the largest micro-batch, optimizer steps of the run."""
+
+    parameters: int
+    trained: int
+    steps: int
+    pairs: int  # of the largest micro-batch
+    tokens: int
+    memory_mib: dict[str, float]
+    flops: float
+
+    @property
+    def total_mib(self) -> float:
+        """The peak: everything at the same time, as it is when the backward pass begins."""
+        return sum(self.memory_mib.values())
+
+
+def dry_run(model: str, args: GPOConfig, pairs: Sequence[Pair]) -> DryRun:
+    """Return what training `model` (a folder or hub name) with `args` on `pairs` needs; no weight is loaded.
+
+    The model of the configuration takes one forward and backward pass over the largest pairs on tensors that have
+    shapes and no data; what autograd saves is counted (with activation checkpointing, without the one layer at a time
+    that is computed once more). Under FSDP2 what lies in pieces is divided by WORLD_SIZE. The reference is scored one
+    batch at a time before anything is trained, and needs less.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils.flop_counter import FlopCounterMode
+
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with torch.device("meta"):
+        policy = prepared(_without_weights(model), args)
+    if args.activation_checkpointing:
+        policy.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+    policy.train()
+    with mode:
+        _place(policy)
+    longest = check_sizes(policy, [pairs])
+    largest = sorted(pairs, key=lambda pair: -pair.size)[: args.per_device_train_batch_size]
+    apart = sharing_obstacle(policy.config.get_text_config(), longest) is not None  # type: ignore[operator, union-attr]
+    batch = pack(largest, "apart" if apart else "line")
+    counter = FlopCounterMode(display=False)
+    with mode:
+        saved = _Saved()
+        fake = Batch(**{name: mode.from_tensor(each) for name, each in batch.tensors().items()}, layout="apart")
+        autocast = torch.autocast(args.device.type, torch.bfloat16) if args.bf16 else nullcontext()
+        with torch.autograd.graph.saved_tensors_hooks(saved, lambda each: each), counter, autocast:
+            response_log_probabilities(policy, fake).sum().backward()  # type: ignore[no-untyped-call]
+    every = [parameter.numel() for parameter in policy.parameters()]
+    trained = sum(parameter.numel() for parameter in policy.parameters() if parameter.requires_grad)
+    pieces = int(os.environ.get("WORLD_SIZE", "1")) if args.fsdp else 1
+    text: Any = policy.config.get_text_config()  # type: ignore[operator, union-attr]
+    memory = {"weights": 4 * sum(every) / pieces, "gradients": 4 * trained / pieces, "moments": 8 * trained / pieces,
+              "activations": float(saved.bytes),
+              "logits": 8.0 * min(CHUNK, len(batch.target)) * text.vocab_size}  # fmt: skip
+    seen = attention_flops(largest, text.num_hidden_layers, text.hidden_size)
+    return DryRun(sum(every), trained, _steps(args, len(pairs)), len(largest), int((batch.block > 0).sum()),
+                  {name: size / MIB for name, size in memory.items()}, counter.get_total_flops() + seen)  # fmt: skip
+
+
+def attention_flops(pairs: Sequence[Pair], layers: int, width: int) -> float:
+    """Return the FLOP of attention, forward and backward: 12 per layer, unit of width and visible pair of tokens.
+
+    >>> attention_flops([Pair((5,), (6,), (7,), 1)], layers=1, width=1)  # 1 + 2 + 2 visible pairs
+    60.0
+    """
+    seen = 0
+    for pair in pairs:
+        seen += len(pair.prefix) * (len(pair.prefix) + 1) // 2
+        seen += sum(len(tail) * len(pair.prefix) + len(tail) * (len(tail) + 1) // 2
+                    for tail in (pair.chosen, pair.rejected))  # fmt: skip
+    return 12.0 * seen * width * layers
+
+
+class _Saved:
+    """Counts the storages that autograd keeps, each once, parameters left out."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[int, int] = {}
+        self._kept: list[Tensor] = []  # an address is given away again once its tensor is gone
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter):
+            storage = tensor.untyped_storage()
+            self._sizes[storage._cdata] = storage.nbytes()
+            self._kept.append(tensor)
+        return tensor
+
+    @property
+    def bytes(self) -> int:
+        return sum(self._sizes.values())
+
+
+def _place(model: nn.Module) -> None:
+    """Give a model on the device "meta" parameters and buffers that claim to be on the CPU; shared ones stay shared."""
+    placed: dict[int, Any] = {}
+    for module in model.modules():
+        for name, each in module._parameters.items():
+            if each is not None:
+                made = nn.Parameter(torch.empty_like(each, device="cpu"), each.requires_grad)
+                module._parameters[name] = placed.setdefault(id(each), made)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty_like(buffer, device="cpu")
+
+
+def _without_weights(model: str) -> nn.Module:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        found: nn.Module = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model), dtype=torch.float32)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"model {model!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+    return found
+
+
+def _steps(args: GPOConfig, pairs: int) -> int:
+    steps: int = args.max_steps
+    if steps > 0:
+        return steps
+    together = args.per_device_train_batch_size * int(os.environ.get("WORLD_SIZE", "1"))
+    batches = math.ceil(pairs / together)
+    an_epoch = math.ceil(batches / args.gradient_accumulation_steps)
+    steps = math.ceil(args.num_train_epochs * an_epoch)
+    return steps

@@ -1,0 +1,75 @@
+"""The forecast of a training's memory: counts against the model itself, the sum against a measured peak."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_command_train import arguments, data, gpo, model  # noqa: F401
+from tiny_models import tiny_model
+
+from gpo_full import GPOConfig
+from gpo_full.bench import SHAPES, SIZES
+from gpo_full.dry_run import dry_run
+from gpo_full.model_preparation import prepared
+from gpo_full.pairs import Pair
+
+PAIRS = [Pair((1, 2, 3), (4, 5), (6,), 3), Pair((1, 2), (7, 8, 9), (4, 4), 2), Pair((3,), (5,), (6,), 1)]
+
+
+# peft 0.21 still asks for the old name of activation checkpointing.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("options", [{}, {"train_last_layers": 1}, {"lora_rank": 2}])
+def test_it_counts_what_the_model_has(options: dict[str, Any], tmp_path: Path) -> None:
+    real = tiny_model()
+    real.config.save_pretrained(tmp_path)
+    args = GPOConfig(output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=2, num_train_epochs=3, **options)
+    found = dry_run(str(tmp_path), args, PAIRS)
+    sizes = [(each.numel(), each.requires_grad) for each in prepared(real, args).parameters()]
+    assert found.parameters == sum(size for size, _ in sizes)
+    assert found.trained == sum(size for size, trained in sizes if trained)
+    assert found.memory_mib["weights"] == 4 * found.parameters / 2**20
+    assert found.memory_mib["moments"] == 2 * found.memory_mib["gradients"] == 8 * found.trained / 2**20
+    assert (found.pairs, found.tokens, found.steps) == (2, 13, 6)  # 6 + 7 tokens; 3 epochs of ceil(3 / 2) steps
+
+
+def test_it_is_told_without_weights_and_nothing_is_written(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]  # noqa: F811
+) -> None:
+    (weights,) = model.glob("*.safetensors")
+    kept = weights.rename(tmp_path / "elsewhere")
+    try:
+        assert gpo(*arguments(model, data, tmp_path / "run"), "--dry-run", "--json") == 0
+        told = json.loads(capsys.readouterr().out)
+        assert gpo(*arguments(model, data, tmp_path / "run"), "--dry-run") == 0
+    finally:
+        kept.rename(weights)
+    assert not (tmp_path / "run").exists()
+    assert told["schema"] == 1
+    assert told["total_mib"] == pytest.approx(sum(told["memory_mib"].values()))
+    shown = capsys.readouterr().out
+    assert "4 steps on 7 pairs" in shown
+    assert f"in all      {told['total_mib']:12,.0f}" in shown
+
+
+def test_checkpointing_and_bfloat16_need_less(tmp_path: Path) -> None:
+    tiny_model().config.save_pretrained(tmp_path)
+    found = [
+        dry_run(str(tmp_path), GPOConfig(output_dir=str(tmp_path), use_cpu=True, **more), PAIRS).memory_mib["activations"]
+        for more in ({}, {"bf16": True}, {"activation_checkpointing": True})
+    ]
+    assert found[0] > found[1] > found[2] > 0
+
+
+@pytest.mark.slow
+def test_the_sum_is_the_measured_peak(tmp_path: Path) -> None:
+    """Within a fifth of what a process of its own needs for two steps, above what it needs to have imported."""
+    measure = "from gpo_full.bench import _peak, _warm; _warm('ours'); print(_peak('ours', 'summarisation', '10m'))"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", measure], capture_output=True, text=True, check=True)
+    size = SIZES["10m"]
+    size.model().config.save_pretrained(tmp_path)  # type: ignore[operator, union-attr]
+    args = GPOConfig(output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=size.pairs)
+    found = dry_run(str(tmp_path), args, SHAPES["summarisation"].pairs(size.pairs, size.vocabulary))
+    assert found.total_mib == pytest.approx(float(done.stdout.split()[-1]), rel=0.2)
