@@ -134,7 +134,7 @@ def test_a_page_opens_from_a_file_and_asks_for_nothing_else(published: Path, bro
     assert page.locator("mjx-container svg").count() >= formulas
     assert formulas > 0 or name not in LESSONS
     assert page.locator("mjx-merror, [data-mjx-error]").count() == 0
-    assert re.findall(r"\\\(.*?\\\)|\x1b\[", page.inner_text(".bd-article")) == []  # no formula as its source, no colour as its code
+    assert re.findall(r"\\\(.*?\\\)|\x1b\[", page.inner_text(".bd-main")) == []  # no formula as its source, no colour as its code
     widths = page.eval_on_selector_all(".bd-article img", "images => images.map(image => image.naturalWidth)")
     assert all(width > 100 for width in widths)
     assert widths or name not in LESSONS

@@ -9,12 +9,14 @@ import threading
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from gpo_full.executors import on_this_machine
+from gpo_full.executors import on_ray, on_this_machine
 from gpo_full.jobs import Job, Outcome
+from gpo_theory import InputError
 
 TESTS = Path(__file__).resolve().parent
 
@@ -234,4 +236,13 @@ def test_the_cluster_speaks_to_this_machine_alone_and_leaves_no_process(on_a_clu
     assert {*results["reached"]} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     assert results["seen"] >= 4  # two servers of Ray's and two workers
     assert results["left"] == []
-    assert results["refused"].startswith("no Ray cluster at 'auto': ")
+
+
+def test_a_cluster_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray is replaced: on a machine where another cluster runs, the true one finds that."""
+    def init(*_: Any, **__: Any) -> None:
+        raise ConnectionError("Could not find any\nrunning Ray instance.")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
+    with pytest.raises(InputError, match=r"^no Ray cluster at 'auto': Could not find any running Ray instance\.$"):
+        next(on_ray([], "auto"))
