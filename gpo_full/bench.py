@@ -27,7 +27,7 @@ import torch
 from torch import nn
 
 from gpo_full.bench_contenders import CONTENDERS, missing
-from gpo_full.dry_run import attention_flops
+from gpo_full.device_needs import attention_flops
 from gpo_full.files import atomic_file
 from gpo_full.output import progress
 from gpo_full.pairs import Pair

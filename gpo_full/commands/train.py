@@ -143,7 +143,7 @@ def _run(args: argparse.Namespace) -> int:
 def _dry_run(args: argparse.Namespace, config: "GPOConfig", data: Mapping[str, Any]) -> int:
     from dataclasses import asdict
 
-    from gpo_full.dry_run import dry_run
+    from gpo_full.device_needs import dry_run
     from gpo_full.training_rows import pairs_of
 
     pairs, _ = pairs_of("train", data["data"], _tokenizer(args.model), config)

@@ -12,7 +12,7 @@ from tiny_models import tiny_model
 
 from gpo_full import GPOConfig
 from gpo_full.bench import SHAPES, SIZES
-from gpo_full.dry_run import dry_run
+from gpo_full.device_needs import dry_run
 from gpo_full.model_preparation import prepared
 from gpo_full.pairs import Pair
 
