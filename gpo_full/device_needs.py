@@ -46,8 +46,8 @@ def dry_run(model: str, args: GPOConfig, pairs: Sequence[Pair]) -> DryRun:
 
     The model of the configuration takes one forward and backward pass over the largest pairs on tensors that have
     shapes and no data; what autograd saves is counted (with activation checkpointing, without the one layer at a time
-    that is computed once more). Under FSDP2 what lies in pieces is divided by WORLD_SIZE. The reference is scored one
-    batch at a time before anything is trained, and needs less.
+    that is computed once more). The moments are AdamW's two. Under FSDP2 what lies in pieces is divided by WORLD_SIZE.
+    The reference is scored one batch at a time before anything is trained, and needs less.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
@@ -67,6 +67,7 @@ def dry_run(model: str, args: GPOConfig, pairs: Sequence[Pair]) -> DryRun:
     counter = FlopCounterMode(display=False)
     with mode:
         saved = _Saved()
+        # Called "apart", so that no mask is laid out: pair by pair the engine keeps none, and layers save the same.
         fake = Batch(**{name: mode.from_tensor(each) for name, each in batch.tensors().items()}, layout="apart")
         autocast = torch.autocast(args.device.type, torch.bfloat16) if args.bf16 else nullcontext()
         with torch.autograd.graph.saved_tensors_hooks(saved, lambda each: each), counter, autocast:

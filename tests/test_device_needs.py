@@ -54,6 +54,14 @@ def test_it_is_told_without_weights_and_nothing_is_written(
     assert f"in all      {told['total_mib']:12,.0f}" in shown
 
 
+def test_a_dry_run_is_not_a_reference_pass(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]  # noqa: F811
+) -> None:
+    assert gpo(*arguments(model, data, tmp_path / "run"), "--dry-run", "--reference-only") == 2
+    assert "choose one" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_checkpointing_and_bfloat16_need_less(tmp_path: Path) -> None:
     tiny_model().config.save_pretrained(tmp_path)
     found = [

@@ -106,6 +106,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     output = Path(args.output)
+    if args.dry_run and args.reference_only:
+        raise InputError("--dry-run tells of the training, and --reference-only makes none: choose one")
     _check_output(output, args.resume)
     if args.resume and any((output / name).exists() for name in COMPLETE):
         print(f"gpo train: {str(output)!r} is already complete", file=sys.stderr)
