@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from gpo_full.config import GPOConfig
 from gpo_full.log_probabilities import CHUNK, response_log_probabilities
 from gpo_full.model_plan import sharing_obstacle
 from gpo_full.model_preparation import check_sizes, prepared
-from gpo_full.packing import Batch, pack
+from gpo_full.packing import pack
 from gpo_full.pairs import Pair
 from gpo_theory.errors import InputError
 
@@ -68,7 +68,8 @@ def dry_run(model: str, args: GPOConfig, pairs: Sequence[Pair]) -> DryRun:
     with mode:
         saved = _Saved()
         # Called "apart", so that no mask is laid out: pair by pair the engine keeps none, and layers save the same.
-        fake = Batch(**{name: mode.from_tensor(each) for name, each in batch.tensors().items()}, layout="apart")
+        there: dict[str, Any] = {name: mode.from_tensor(each) for name, each in batch.tensors().items()}
+        fake = replace(batch, **there, layout="apart")
         autocast = torch.autocast(args.device.type, torch.bfloat16) if args.bf16 else nullcontext()
         with torch.autograd.graph.saved_tensors_hooks(saved, lambda each: each), counter, autocast:
             response_log_probabilities(policy, fake).sum().backward()  # type: ignore[no-untyped-call]

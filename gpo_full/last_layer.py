@@ -1,6 +1,6 @@
 """The last layer where it is read: nobody reads its output at prompt tokens, so only keys and values are made there."""
 
-__all__ = ["only_where_read", "forward_replaced"]
+__all__ = ["only_where_read", "forward_replaced", "checkpointed"]
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -45,13 +45,17 @@ def forward_replaced(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> 
             module.forward = own
 
 
+def checkpointed(layer: nn.Module) -> bool:
+    """Return whether `layer` is computed once more in backward, by transformers or by a sharded model's wrapper."""
+    return bool(getattr(layer, "gradient_checkpointing", False)) or type(layer).__name__ == "CheckpointWrapper"
+
+
 def _last_layer(model: Any) -> nn.Module | None:
     stacks = [child for child in model.get_decoder().children() if isinstance(child, nn.ModuleList)]
     if len(stacks) != 1 or not len(stacks[0]):
         return None
     layer = stacks[0][-1]
-    checkpointed = getattr(layer, "gradient_checkpointing", False) or type(layer).__name__ == "CheckpointWrapper"
-    return None if checkpointed else layer
+    return None if checkpointed(layer) else layer
 
 
 def _parts(layer: nn.Module) -> list[nn.Module]:

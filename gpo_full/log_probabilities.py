@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from gpo_full.autocast import autocast_dtype
 from gpo_full.last_layer import forward_replaced, only_where_read
+from gpo_full.norms import fused_norms
 from gpo_full.packing import Batch
 from gpo_theory.errors import InputError, nearest
 
@@ -35,7 +37,7 @@ def token_log_probabilities(model: nn.Module, batch: Batch, *, fused_head: bool 
     inner = _unwrapped(model)
     head = inner.get_output_embeddings()
     answer = _answer(head, batch, chunk) if fused_head else _select(head.forward, batch)
-    with forward_replaced(head, answer), only_where_read(inner, batch):
+    with forward_replaced(head, answer), only_where_read(inner, batch), fused_norms(inner):
         output = model(input_ids=batch.input_ids, use_cache=False, **_attention_inputs(inner, batch)).logits
     if fused_head:
         return output.view(-1)  # type: ignore[no-any-return]
@@ -179,10 +181,7 @@ def _accumulation(tensor: Tensor) -> Tensor:
 
 
 def _autocast(tensor: Tensor) -> Tensor:
-    kind = tensor.device.type
-    if not torch.is_autocast_enabled(kind) or tensor.dtype == torch.float64:
-        return tensor
-    return tensor.to(torch.get_autocast_dtype(kind))
+    return tensor.to(autocast_dtype(tensor))
 
 
 def _unwrapped(model: nn.Module) -> Any:

@@ -2,17 +2,19 @@
 
 __all__ = ["Plan", "plan", "evaluating", "sharing_obstacle"]
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gpo_full.autocast import autocast_dtype
 from gpo_full.log_probabilities import response_log_probabilities
 from gpo_full.packing import pack
 from gpo_full.pairs import Pair
+from gpo_full.segments import one_call
 from gpo_theory.errors import InputError
 
 # Attention kernels that take an explicit mask.
@@ -39,12 +41,15 @@ class Plan:
     reasons: tuple[str, ...] = ()
 
 
-def plan(model: nn.Module, longest: int) -> Plan:
-    """Find out how `model` can be run on sequences of up to `longest` tokens.
+def plan(
+    model: nn.Module, longest: int, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+) -> Plan:
+    """Find out how `model` can be run on sequences of up to `longest` tokens, `autocast` being what training is under.
 
     Its configuration shows sliding windows and recurrent layers, which a mask cannot split; whatever else would make
     packed rows differ from two separate sequences (positions that are not read, a scale or a soft cap on the logits)
-    shows in a probe of three short pairs. A model whose plain forward pass cannot be reproduced raises InputError.
+    shows in a probe of three short pairs, in the precision of the weights. A model whose plain forward pass cannot be
+    reproduced raises InputError.
     """
     reasons = []
     obstacle = sharing_obstacle(_config(model), longest)
@@ -55,7 +60,10 @@ def plan(model: nn.Module, longest: int) -> Plan:
         reasons.append("the model changes its logits after the head, which is therefore not computed in chunks")
         if not _agrees(model, pairs, "apart", False, expected):
             raise InputError(f"{type(model).__name__}: response log-probabilities cannot be computed")
-    layout = _preferred_layout(model)
+    layout = _preferred_layout(model, autocast)
+    if layout == "line" and _device(model).type != "cpu":
+        with autocast():  # what runs there is one call of another kernel
+            layout = "line" if _agrees(model, pairs, "line", fused_head, _separately(model, pairs)) else "rows"
     if obstacle is None and not _agrees(model, pairs, layout, fused_head, expected):
         obstacle = "a probe of packed rows differs from separate sequences"
     if obstacle is not None:
@@ -99,10 +107,15 @@ def _window(text: Any) -> int | None:
     return min((size for size in sizes if size > 0), default=None)
 
 
-def _preferred_layout(model: nn.Module) -> str:
-    """One row, pair by pair, where many small attention calls are cheap; a dense mask elsewhere."""
-    sdpa = _config(model)._attn_implementation == "sdpa"
-    return "line" if sdpa and _device(model).type == "cpu" else "rows"
+def _preferred_layout(model: nn.Module, autocast: Callable[[], AbstractContextManager[Any]]) -> str:
+    """One row where many small attention calls are cheap, or one call does for all pairs; a dense mask elsewhere."""
+    text = _config(model)
+    if text._attn_implementation != "sdpa":
+        return "rows"
+    heads = text.num_attention_heads
+    with autocast():
+        in_one = one_call(_device(model), _dtype(model), getattr(text, "head_dim", None) or text.hidden_size // heads)
+    return "line" if in_one or _device(model).type == "cpu" else "rows"
 
 
 def _separately(model: nn.Module, pairs: list[Pair]) -> Tensor:
@@ -135,7 +148,7 @@ def _config(model: nn.Module) -> Any:
 
 
 def _dtype(model: nn.Module) -> torch.dtype:
-    return next(parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
+    return autocast_dtype(next(parameter for parameter in model.parameters() if parameter.is_floating_point()))
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -3,14 +3,15 @@
 __all__ = ["LAYOUTS", "Batch", "pack"]
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from gpo_full.pair_mask import PairMask
+from gpo_full.pair_sizes import PairSizes
 from gpo_full.pairs import Pair
 from gpo_theory.errors import InputError
 
@@ -42,25 +43,29 @@ class Batch:
     entry: Tensor  # [E] int64
     owner: Tensor  # [E] int64
     lengths: Tensor  # [P, 2] int64: tokens of each response
+    sizes: tuple[PairSizes, ...]  # P, in the order of the pairs; they stay on the host
     layout: str = "rows"  # one of LAYOUTS
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors by name: what a collator hands to a Trainer."""
-        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "layout"}
+        """The tensors by name."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("sizes", "layout")}
 
     def to(self, device: torch.device | str) -> Self:
         """Return the batch on `device`."""
-        return type(self)(**{name: value.to(device) for name, value in self.tensors().items()}, layout=self.layout)
+        moved: dict[str, Any] = {name: value.to(device) for name, value in self.tensors().items()}
+        return replace(self, **moved)
 
     @cached_property
     def mask(self) -> Tensor:
         """Who sees whom, [R, 1, L, L] bool: earlier tokens of the same pair, in the prefix or the same response."""
-        return PairMask(self.block, self.branch, self._dense_mask) if self.layout == "line" else self._dense_mask()
+        if self.layout != "line":
+            return self._dense_mask()
+        return PairMask(self.sizes, self.block.device, self._dense_mask)
 
     @cached_property
     def mask_where_read(self) -> Tensor:
         """A "line" batch's mask for a layer of whose output only the positions in `read` matter."""
-        return PairMask(self.block, self.branch, self._dense_mask, self.read)
+        return PairMask(self.sizes, self.block.device, self._dense_mask, read=True)
 
     def _dense_mask(self) -> Tensor:
         block, branch = self.block, self.branch
@@ -97,13 +102,12 @@ def pack(pairs: Sequence[Pair], layout: str = "rows") -> Batch:
                 rows.start()
                 rows.add(i, pair, (tail,), (owner,))
     else:
-        sizes = [pair.size for pair in pairs]
-        for row in [range(len(pairs))] if layout == "line" else _first_fit(sizes):
+        whole = [pair.size for pair in pairs]
+        for row in [range(len(pairs))] if layout == "line" else _first_fit(whole):
             rows.start()
             for i in row:
                 rows.add(i, pairs[i], (pairs[i].chosen, pairs[i].rejected), (2 * i, 2 * i + 1))
-    lengths = [[len(response) for response in pair.responses] for pair in pairs]
-    return rows.batch(torch.tensor(lengths), layout)
+    return rows.batch(tuple(pair.sizes for pair in pairs), layout)
 
 
 class _Rows:
@@ -140,7 +144,7 @@ class _Rows:
         self.entries += [(len(self.predictions), owner) for owner in owners]
         self.predictions.append((len(self.rows) - 1, position, target))
 
-    def batch(self, lengths: Tensor, layout: str) -> Batch:
+    def batch(self, sizes: tuple[PairSizes, ...], layout: str) -> Batch:
         width = max(len(ids) for ids, *_ in self.rows)
         # [R, 4, L]: ids, positions, block, branch
         padded = torch.tensor([[values + [0] * (width - len(values)) for values in row] for row in self.rows])
@@ -148,7 +152,9 @@ class _Rows:
         row, position, target = torch.tensor(self.predictions).unbind(1)
         entry, owner = torch.tensor(self.entries).unbind(1)
         source = row * width + position
-        return Batch(ids, positions, block, branch, source, torch.unique(source), target, entry, owner, lengths, layout)
+        lengths = torch.tensor([each.lengths for each in sizes])
+        return Batch(ids, positions, block, branch, source, torch.unique(source), target, entry, owner, lengths, sizes,
+                     layout)  # fmt: skip
 
 
 def _first_fit(sizes: Sequence[int]) -> list[list[int]]:

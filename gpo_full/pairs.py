@@ -5,13 +5,14 @@ __all__ = ["Pair", "PairReader", "PairSummary", "read_pairs"]
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gpo_full.pair_files import KEYS, MAX_CHARACTERS, BadRow, read_rows
+from gpo_full.pair_sizes import PairSizes
 from gpo_theory.errors import InputError, nearest
 
 BAD_ROWS = ("fail", "skip")
@@ -49,9 +50,14 @@ class Pair:
         return shared + self.chosen, shared + self.rejected
 
     @property
+    def sizes(self) -> PairSizes:
+        """The numbers of tokens, by part."""
+        return PairSizes(self.prompt_length, len(self.prefix), len(self.chosen), len(self.rejected))
+
+    @property
     def size(self) -> int:
         """The number of distinct tokens, the shared prefix counted once."""
-        return len(self.prefix) + len(self.chosen) + len(self.rejected)
+        return self.sizes.size
 
     @property
     def length(self) -> int:
@@ -61,8 +67,8 @@ class Pair:
     @property
     def digest(self) -> bytes:
         """The sha256 of the pair's token ids, 32 bytes."""
-        sizes = [self.prompt_length, len(self.prefix), len(self.chosen), len(self.rejected)]
-        return hashlib.sha256(np.array([*sizes, *self.prefix, *self.chosen, *self.rejected], "<i8").tobytes()).digest()
+        numbers = [*astuple(self.sizes), *self.prefix, *self.chosen, *self.rejected]
+        return hashlib.sha256(np.array(numbers, "<i8").tobytes()).digest()
 
 
 @dataclass(frozen=True)

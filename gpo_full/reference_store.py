@@ -144,7 +144,8 @@ class _Pass:
         order = np.argsort(-sizes, kind="stable")
         adapter_off = self.model.disable_adapter if hasattr(self.model, "disable_adapter") else nullcontext
         with evaluating(self.model), adapter_off(), self.autocast():  # type: ignore[operator]
-            for which in progress(_batches(order, sizes), "reference pass"):
+            batches = [*_batches(order, sizes)]
+            for which in progress(batches, "reference pass", len(batches)):
                 at = rows[which]
                 batch = pack([pairs[row] for row in at.tolist()], self.plan.layout).to(self.device)
                 values = token_log_probabilities(self.model, batch, fused_head=self.plan.fused_head)

@@ -99,7 +99,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
                          eval_dataset=rows.get("eval"), processing_class=processing_class, **others)  # fmt: skip
         check_asked(self.accelerator, args)
         longest = check_sizes(self.model, [each.pairs for each in rows.values()])
-        self.plan = plan(self.model, longest)
+        self.plan = plan(self.model, longest, self.accelerator.autocast)
         for reason in self.plan.reasons:
             _log.warning("%s: %s", type(self.model).__name__, reason)
         self.data_collator = Collator(self.plan.layout)
@@ -121,7 +121,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         """Attach the reference's log-probabilities to every pair; other ranks read what the first has written."""
         # Before it is sharded, the Trainer leaves a model where it was loaded.
         model = (self.model if reference is None else reference).to(self.args.device)
-        layout = self.plan if reference is None else plan(model, longest)
+        layout = self.plan if reference is None else plan(model, longest, self.accelerator.autocast)
         with first(self.accelerator, "the reference cannot be read"):
             self.reference_weights = weights_hash(model)
             for rows in sets:
@@ -155,7 +155,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         loss = self.scale * values.sum() / (len(values) if num_items_in_batch is None else num_items_in_batch)
         return (loss, {}) if return_outputs else loss
 
-    def _evaluate_pairs(self, model: nn.Module, inputs: dict[str, Tensor]) -> Evaluated:
+    def _evaluate_pairs(self, model: nn.Module, inputs: dict[str, Any]) -> Evaluated:
         inputs = dict(inputs)
         reference, rows = inputs.pop("reference"), inputs.pop("row")
         real: Any = inputs.pop("real", len(rows))

@@ -41,9 +41,10 @@ class Collator:
 
     layout: str
 
-    def __call__(self, rows: Sequence[tuple[int, Pair, Tensor]]) -> dict[str, Tensor]:
+    def __call__(self, rows: Sequence[tuple[int, Pair, Tensor]]) -> dict[str, Any]:
         row, pairs, reference = zip(*rows, strict=True)
-        return {**pack(pairs, self.layout).tensors(), "reference": torch.stack(reference), "row": torch.tensor(row)}
+        batch = pack(pairs, self.layout)
+        return {**batch.tensors(), "sizes": batch.sizes, "reference": torch.stack(reference), "row": torch.tensor(row)}
 
 
 def pairs_of(name: str, data: Any, tokenizer: Any, args: GPOConfig) -> tuple[Sequence[Pair], PairSummary | None]:

@@ -47,10 +47,11 @@ def of_trl(folder: Path, name: str, beta: float = BETA, **options: Any) -> tuple
 
 
 def of_ours(
-    folder: Path, beta: float = BETA, constant: float = 1.0, **options: Any
+    folder: Path, beta: float = BETA, constant: float = 1.0, dtype: torch.dtype = torch.float32, **options: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
     args = GPOConfig(output_dir=str(folder / "gpo"), use_cpu=True, beta=beta, reference_store=str(folder), **options)
-    made = GPOTrainer(tiny_model(seed=1), args, ROWS, processing_class=tiny_tokenizer(), reference=tiny_model(seed=2))
+    policy, reference = tiny_model(seed=1).to(dtype), tiny_model(seed=2).to(dtype)
+    made = GPOTrainer(policy, args, ROWS, processing_class=tiny_tokenizer(), reference=reference)
     return measured(made, made.data_collator([made.train_dataset[i] for i in range(len(ROWS))]), constant)
 
 
@@ -60,12 +61,15 @@ def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("name", SAME)
 def test_loss_and_gradient_equal_trl(name: str, tmp_path: Path) -> None:
-    """In float32, in which TRL's head computes whatever the model."""
+    """TRL computes in float32, its head whatever the model; ours in float64 too, so that one rounding is not two."""
     theirs, ours, constant = SAME[name]
     expected, slope = of_trl(tmp_path, name, **theirs)
+    exact, exact_gradient = of_ours(tmp_path / "double", constant=constant, dtype=torch.float64, **ours)
     found, gradient = of_ours(tmp_path, constant=constant, **ours)
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
-    assert distance(gradient, slope) <= 2e-6
+    for value in (found, exact.float()):
+        torch.testing.assert_close(value, expected, rtol=1e-6, atol=0)
+    for one in (gradient, slope):
+        assert distance(one.double(), exact_gradient) <= 2e-6
 
 
 def test_the_comparison_sees_a_margin_that_is_not_length_averaged(tmp_path: Path) -> None:
