@@ -112,10 +112,11 @@ def _preferred_layout(model: nn.Module, autocast: Callable[[], AbstractContextMa
     text = _config(model)
     if text._attn_implementation != "sdpa":
         return "rows"
-    heads = text.num_attention_heads
+    if _device(model).type == "cpu":
+        return "line"
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     with autocast():
-        in_one = one_call(_device(model), _dtype(model), getattr(text, "head_dim", None) or text.hidden_size // heads)
-    return "line" if in_one or _device(model).type == "cpu" else "rows"
+        return "line" if one_call(_device(model), _dtype(model), width) else "rows"
 
 
 def _separately(model: nn.Module, pairs: list[Pair]) -> Tensor:

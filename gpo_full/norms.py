@@ -25,8 +25,8 @@ _tried: dict[type, bool] = {}
 def fused_norms(model: nn.Module) -> Iterator[None]:
     """Let the norms of `model` that compute x / sqrt(mean(x^2) + eps) * weight in full precision do so in few passes.
 
-    Which ones do is found by trying one of each class, not by its name. With checkpointed activations nothing changes:
-    the layers are computed once more when this is over.
+    Of each class whose name ends in RMSNorm one is tried, for the name alone does not say what it computes. With
+    checkpointed activations nothing changes: the layers are computed once more when this is over.
     """
     with ExitStack() as stack:
         if not any(map(checkpointed, model.modules())):
