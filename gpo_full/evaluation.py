@@ -177,8 +177,9 @@ def _divergences(
     """Return, per prompt, sum_t KL(pi(. | y_<t) || pi_ref(. | y_<t)) and log pi(y)/pi_ref(y) along its sample."""
     exact, sequence = [], []
     for p, q, (_, tokens) in zip(policy.logs, reference.logs, _responses(samples), strict=True):
-        exact.append((p.exp() * (p - q)).sum())
-        sequence.append(_taken(p - q, tokens).sum())
+        log_ratio = p - q
+        exact.append(torch.linalg.vecdot(p.exp(), log_ratio).sum())
+        sequence.append(_taken(log_ratio, tokens).sum())
     return torch.stack(exact), torch.stack(sequence)
 
 

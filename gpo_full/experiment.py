@@ -17,7 +17,8 @@ from typing import Any, Self
 from gpo_full.checkpoint import sole_writer
 from gpo_full.files import atomic_file, cache_root
 from gpo_full.predictions import checks
-from gpo_full.run_grid import Experiment, grid
+from gpo_full.run_grid import Experiment, base_of, grid
+from gpo_full.run_pool import finished
 from gpo_full.scales import Scale, find_scale
 from gpo_full.stages import Stage
 
@@ -131,7 +132,7 @@ def default_folder(scale: str, policy: str | None = None, reward: str | None = N
 
 def run(
     scale: str | Scale, folder: Path, budget_seconds: float | None = None, *, policy: str | None = None,
-    reward: str | None = None,
+    reward: str | None = None, workers: int = 1,
 ) -> ExperimentResult:  # fmt: skip
     """Run the experiment at `scale`, or what is missing of it in `folder`; write `folder/result.json` and return it.
 
@@ -139,7 +140,8 @@ def run(
     fixes the learning rate; the plan, which shortens every run alike if the pilot's time says that the experiment
     would outlast `budget_seconds` (default: the scale's); and one stage per run, trained and evaluated. A scale without
     a budget says first, from a few steps of each kind of work, what it will take. `policy` and `reward` take the place
-    of the scale's own (`gpo_full.materials`). FolderInUse while another process works in `folder`.
+    of the scale's own (`gpo_full.materials`). `workers` runs are done at a time, each on its share of the cores.
+    FolderInUse while another process works in `folder`.
     """
     settings = scale if isinstance(scale, Scale) else find_scale(scale)
     if budget_seconds is not None:
@@ -151,12 +153,15 @@ def run(
         # Half done by a process that was killed.
         for path in folder.glob(".*/"):
             shutil.rmtree(path)
-        replace(found := _run_all(settings, folder, policy, reward), checks=checks(found)).save(folder / "result.json")
+        found = _run_all(settings, folder, policy, reward, workers)
+        replace(found, checks=checks(found)).save(folder / "result.json")
     # Read back, so that the result is the same value whether it was computed or loaded.
     return ExperimentResult.load(folder / "result.json")
 
 
-def _run_all(settings: Scale, folder: Path, policy: str | None, reward: str | None) -> ExperimentResult:
+def _run_all(
+    settings: Scale, folder: Path, policy: str | None, reward: str | None, workers: int
+) -> ExperimentResult:
     from gpo_full.protocol import Protocol
 
     clock, runs = _Clock(), grid(settings)
@@ -164,11 +169,13 @@ def _run_all(settings: Scale, folder: Path, policy: str | None, reward: str | No
     protocol = Protocol(settings, folder, policy, reward)
     sft = clock.done(protocol.sft())
     labels = clock.done(protocol.pairs())
-    pilot = clock.done(protocol.pilot(next(one for one in runs if one.matched)))
+    pilot = clock.done(protocol.pilot(base_of(runs)))
     plan = protocol.plan(elapsed=clock.elapsed(), runs=len(runs))
     if plan.payload["shortened"]:
         print(f"shortened: {plan.payload['shortened']['because']}", file=sys.stderr, flush=True)
-    done = [clock.done(protocol.train_and_evaluate(one), number, len(runs)) for number, one in enumerate(runs, 1)]
+    ends = enumerate(finished(protocol, runs, workers), 1)
+    by_name = {one.name: clock.done(stage, number, len(runs)) for number, (one, stage) in ends}
+    done = [by_name[one.name] for one in runs]
     stages = (sft, labels, pilot, *done)
     return ExperimentResult(
         settings.name, settings.seed, _versions(), protocol.material.policy_name, protocol.material.reward_name,
@@ -187,7 +194,7 @@ def _forecast(settings: Scale, folder: Path, policy: str | None, reward: str | N
     print(f"experiment at scale {settings.name}: {found['runs']} runs ({len(settings.losses)} losses, "
           f"{len(settings.factors)} betas, {settings.repeats} seeds at the matched one), each of {settings.steps} "
           f"steps and {settings.test_prompts} test prompts: about {found['cpu_hours']:.2g} CPU-hours, "
-          f"{found['hours']:.2g} hours on this machine; runs that are finished are not repeated",
+          f"{found['hours']:.2g} hours on this machine, one run at a time; runs that are finished are not repeated",
           file=sys.stderr, flush=True)  # fmt: skip
     return found
 

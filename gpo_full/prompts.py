@@ -114,12 +114,12 @@ def _read_chunk(
     with _upper_layers(model, first), _entering(model, keep) as kept:
         states = model.get_decoder()(attention_mask=mask, position_ids=positions, use_cache=True,
                                      past_key_values=read.cache(rows, first), **inputs).last_hidden_state  # fmt: skip
-    head = model.get_output_embeddings()
+    # One product for all of them, and the padding asked nothing.
+    wanted = torch.cat([states[i, : len(tokens) - 1] for i, (_, tokens) in enumerate(responses)])
+    following = model.get_output_embeddings()(wanted).split([len(tokens) - 1 for _, tokens in responses])
     opening = read.logits[rows].float().log_softmax(-1)
-    return [
-        torch.cat([opening[i : i + 1], head(states[i, : len(tokens) - 1]).float().log_softmax(-1)])
-        for i, (_, tokens) in enumerate(responses)
-    ], list(kept)
+    logs = [torch.cat([opening[i : i + 1], rest.float().log_softmax(-1)]) for i, rest in enumerate(following)]
+    return logs, list(kept)
 
 
 @torch.no_grad()

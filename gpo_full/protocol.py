@@ -47,7 +47,7 @@ class Protocol:
 
     def __init__(self, scale: Scale, folder: Path, policy: str | None = None, reward: str | None = None) -> None:
         self.scale, self.folder = scale, folder
-        self._own = policy, reward
+        self.arguments = scale, folder, policy, reward
         self._finished: dict[str, Stage] = {}
         # The frozen layers' part of each batch; another seed brings other batches, so only one seed's are kept.
         self._trunk: dict[int, dict[bytes, torch.Tensor]] = {}
@@ -55,7 +55,7 @@ class Protocol:
     @cached_property
     def material(self) -> Material:
         """The policy as it was prepared, its tokenizer, the tasks that fit, and the reward."""
-        whole = material(self.scale, *self._own)
+        whole = material(self.scale, *self.arguments[2:])
         fits = {split: [t for t in tasks if len(whole.tokenizer(t["prompt"])["input_ids"]) <= self.scale.longest_prompt]
                 for split, tasks in whole.tasks.items()}  # fmt: skip
         shuffled = {split: _shuffled(tasks, self.scale.seed) for split, tasks in fits.items()}
@@ -82,7 +82,8 @@ class Protocol:
     def pilot(self, base: "Experiment") -> Stage:
         """Try the learning rates in turn, on held-out prompts of other packages than the test's."""
         inputs = {"pairs": self.pairs().key, "code": code_hash(_RUN_CODE), "base": asdict(base),
-                  **_settings(self.scale, "seed", "learning", "reached", "pilot", "steps", "trained")}  # fmt: skip
+                  **_settings(self.scale, "seed", "learning", "reached", "pilot", "steps", "trained",
+                              "precision")}  # fmt: skip
         return self._stage("pilot", inputs, lambda folder: self._try_rates(base))
 
     def plan(self, elapsed: float, runs: int) -> Stage:
@@ -96,7 +97,7 @@ class Protocol:
         plan, pilot = self._finished["plan"], self._finished["pilot"]
         inputs = {"pairs": self.pairs().key, "code": code_hash(_RUN_CODE), "run": asdict(one), "plan": plan.payload,
                   "learning_rate": pilot.payload["learning_rate"],
-                  **_settings(self.scale, "seed", "trained", "pairs")}  # fmt: skip
+                  **_settings(self.scale, "seed", "trained", "pairs", "precision")}  # fmt: skip
 
         def compute(folder: Path) -> dict[str, Any]:
             policy, curves = self._train(one, pilot.payload["learning_rate"], plan.payload["steps"])
@@ -245,6 +246,7 @@ class Protocol:
                 weight_decay=0.0, max_steps=steps, per_device_train_batch_size=s.pairs_per_step, seed=one.seed,
                 train_last_layers=s.trained_layers, reference_store=str(self.folder / "references"),
                 save_strategy="no", report_to=[], disable_tqdm=True,
+                bf16=s.precision == "bfloat16", use_cpu=not torch.cuda.is_available(),
             )  # fmt: skip
             trainer = GPOTrainer(copy.deepcopy(self.reference), args, self._pairs,
                                  processing_class=self.material.tokenizer, callbacks=[ProgressLines()])  # fmt: skip
@@ -257,7 +259,7 @@ class Protocol:
         last = lines[-max(1, len(lines) // 5) :]
         means = {key: sum(line[key] for line in last) / len(last)
                  for key in ("accuracy", "log_ratio_chosen", "log_ratio_rejected")}  # fmt: skip
-        return trainer.model.eval(), {
+        return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval(), {
             **means,
             "scaled_margin": [one.beta * line["margin"] for line in lines],
             "objective": [line["loss"] for line in lines],

@@ -1,7 +1,8 @@
 """The runs of a scale: each loss at its matched beta and around it, with the seeds that each beta gets."""
 
-__all__ = ["Experiment", "grid", "target_margin"]
+__all__ = ["Experiment", "base_of", "grid", "target_margin"]
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gpo_full.scales import Scale
@@ -49,6 +50,11 @@ def grid(scale: Scale) -> list[Experiment]:
                 matching = how if factor == 1 else f"{factor:g} times the matched beta"
                 found.append(Experiment(loss, beta * factor, factor, r, matching, scale.seed + repeat, repeat == 0))
     return found
+
+
+def base_of(runs: Sequence[Experiment]) -> Experiment:
+    """Return the run whose loss and beta the pilot tries: the first matched one."""
+    return next(one for one in runs if one.matched)
 
 
 def _matched(loss: str, scale: Scale) -> tuple[float, float | None, str]:

@@ -8,8 +8,12 @@ from typing import Any
 
 import torch
 
+from gpo_full.growing_cache import with_room
 from gpo_full.output import progress
 from gpo_full.prompts import ReadPrompts, read_prompts
+
+# Tokens whose probabilities are added up together.
+_BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,8 @@ def continue_prompts(
     stops = stop_tokens(model, tokenizer)
     rows = torch.arange(len(uniforms) * per_prompt, device=model.device)
     draws, prompt = uniforms.flatten(0, 1).to(model.device), rows // per_prompt
-    cache, mask, position, logits = read.cache(prompt), read.mask[prompt], read.last[prompt], read.logits[prompt]
+    cache = with_room(read.cache(prompt), longest)
+    mask, position, logits = read.mask[prompt], read.last[prompt], read.logits[prompt]
     tokens: list[list[int]] = [[] for _ in rows]
     for step in range(longest):
         chosen = _inverse_cdf(logits, draws[rows, step])
@@ -105,7 +110,16 @@ def _sample(tokenizer: Any, tokens: list[int], stops: frozenset[int]) -> Sample:
 
 
 def _inverse_cdf(logits: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """Return the first token whose cumulative probability exceeds the uniform number of its row."""
-    cumulative = logits.float().softmax(-1).double().cumsum(-1)
-    threshold = uniform[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, threshold, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)
+    """Return the first token whose cumulative probability exceeds the uniform number of its row.
+
+    Sums of blocks find the block and sums within it the token: one pass over the vocabulary in place of several.
+    """
+    weights = logits.float().softmax(-1)
+    blocks = torch.nn.functional.pad(weights, (0, -weights.shape[-1] % _BLOCK)).view(len(weights), -1, _BLOCK)
+    upto = torch.nn.functional.pad(blocks.sum(-1, dtype=torch.float64).cumsum(-1), (1, 0))
+    threshold = uniform[:, None] * upto[:, -1:]
+    block = torch.searchsorted(upto[:, 1:].contiguous(), threshold, right=True).clamp(max=blocks.shape[1] - 1)
+    chosen = blocks.take_along_dim(block[..., None], 1)[:, 0]
+    inside = upto.gather(1, block) + chosen.double().cumsum(-1)
+    token = block * _BLOCK + torch.searchsorted(inside, threshold, right=True).clamp(max=_BLOCK - 1)
+    return token.squeeze(1).clamp(max=weights.shape[-1] - 1)

@@ -31,6 +31,7 @@ class Scale:
     beta: float  # of the logistic loss, to which the others are matched
     pilot_prompts: int
     test_prompts: int
+    precision: str  # in which policies are trained, over float32 weights; they are judged in float32
     budget_seconds: float | None  # of the whole experiment; None: nothing is shortened, and a forecast is made instead
     real: bool = True  # else a random network on made-up texts
     losses: tuple[str, ...] = LOSS_NAMES
@@ -45,16 +46,18 @@ class Scale:
 _CPU = Scale(
     "cpu", longest_prompt=96, longest_response=32, sft_steps=60, sft_batch=8, sft_layers=12,
     sft_learning_rate=1e-4, pair_prompts=160, pairs=120, steps=60, pairs_per_step=4, trained_layers=8,
-    learning_rates=(5e-5, 1e-4), beta=0.2, pilot_prompts=64, test_prompts=200, budget_seconds=1080.0,
+    learning_rates=(5e-5, 1e-4), beta=0.2, pilot_prompts=64, test_prompts=200, precision="float32",
+    budget_seconds=1080.0,
 )  # fmt: skip
 _SMOKE = Scale(
     "smoke", longest_prompt=64, longest_response=8, sft_steps=3, sft_batch=4, sft_layers=2, sft_learning_rate=1e-3,
     pair_prompts=24, pairs=16, steps=6, pairs_per_step=4, trained_layers=1, learning_rates=(3e-2,), beta=0.5,
-    pilot_prompts=6, test_prompts=12, budget_seconds=3600.0, real=False,
+    pilot_prompts=6, test_prompts=12, precision="float32", budget_seconds=3600.0, real=False,
 )  # fmt: skip
-# More pairs rather than more passes over them: on few pairs a policy learns the pairs by heart.
+# One pass over many pairs rather than several over few, which a policy learns by heart.
 _FULL = replace(
-    _CPU, name="full", pair_prompts=700, pairs=640, steps=320, pilot_prompts=96, test_prompts=280, budget_seconds=None,
+    _CPU, name="full", pair_prompts=700, pairs=640, steps=160, learning_rates=(5e-5, 1e-4, 2e-4), pilot_prompts=96,
+    test_prompts=280, precision="bfloat16", budget_seconds=None,
     losses=(*LOSS_NAMES, *MORE_TAILS), factors=(0.25, 0.5, 1.0, 2.0, 4.0), repeats=3,
 )  # fmt: skip
 SCALES = {scale.name: scale for scale in (_SMOKE, _CPU, _FULL)}

@@ -185,6 +185,20 @@ def test_the_width_is_that_of_the_scores_kept(many: ExperimentResult, many_folde
 
 
 @pytest.mark.slow
+def test_two_processes_find_what_one_finds(many: ExperimentResult, tmp_path: Path) -> None:
+    # One thread in each, as here.
+    code = (f"import sys; sys.path.insert(0, {str(TESTS)!r})\nfrom pathlib import Path\nfrom test_experiment import MANY, run\n"
+            "import os; os.cpu_count = lambda: 2\n"
+            "if __name__ == '__main__': run(MANY, Path(sys.argv[1]), workers=2)")  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    found = ExperimentResult.load(tmp_path / "result.json")
+    assert [replace(one, cpu_seconds=0) for one in found.runs] == [replace(one, cpu_seconds=0) for one in many.runs]
+    assert done.stderr.count(": win rate") == 0
+    lines = [line for line in done.stderr.splitlines() if "; win rate" in line]
+    assert [line.split()[1] for line in lines] == [f"{i}/{len(many.runs)}" for i in range(1, len(many.runs) + 1)]
+
+
+@pytest.mark.slow
 def test_killed_between_two_runs_it_goes_on_and_finds_the_same(many: ExperimentResult, tmp_path: Path) -> None:
     code = (f"import sys; sys.path.insert(0, {str(TESTS)!r})\nfrom pathlib import Path\nfrom test_experiment import MANY, run\n"
             "run(MANY, Path(sys.argv[1]))")  # fmt: skip

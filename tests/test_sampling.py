@@ -2,14 +2,17 @@
 
 import math
 from collections import Counter
+from fractions import Fraction
+from itertools import accumulate
 from typing import Any
 
 import pytest
 import torch
 from tiny_models import tiny_model, tiny_tokenizer
 
+from gpo_full.growing_cache import with_room
 from gpo_full.prompts import read_prompts
-from gpo_full.sampling import batches_of, continue_prompts, sample, stop_tokens
+from gpo_full.sampling import _inverse_cdf, batches_of, continue_prompts, sample, stop_tokens
 
 PROMPTS = ["the cat", "return the sum of the values", "a dog ran after the mat and the cat"]
 TOKENIZER = tiny_tokenizer()
@@ -42,6 +45,39 @@ def test_each_token_is_the_inverse_cdf_of_its_own_uniform_number(model: Any) -> 
                 if token == TOKENIZER.eos_token_id:
                     break
             assert drawn[row][draw].tokens == tuple(expected)
+
+
+@pytest.mark.parametrize("vocabulary", [7, 256, 257, 1000])
+def test_the_inverse_cdf_is_the_first_index_whose_sum_exceeds_the_number(vocabulary: int) -> None:
+    """The oracle adds up one probability after the other, in exact fractions of what float32 holds."""
+    generator = torch.Generator().manual_seed(vocabulary)
+    logits = torch.randn(20, vocabulary, generator=generator) * 4
+    logits[:, ::3] = -math.inf  # tokens that are never drawn
+    uniform = torch.rand(20, generator=generator, dtype=torch.float64)
+    uniform[:2] = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
+    found = _inverse_cdf(logits, uniform).tolist()
+    for row, masses in enumerate(logits.softmax(-1).tolist()):
+        exact = [Fraction(mass) for mass in masses]
+        threshold = Fraction(float(uniform[row])) * sum(exact)
+        expected = next(i for i, total in enumerate(accumulate(exact)) if total > threshold)
+        assert found[row] == expected
+
+
+def test_a_cache_with_room_is_the_cache_without(model: Any) -> None:
+    read = read_prompts(model, [TOKENIZER(prompt)["input_ids"] for prompt in PROMPTS])
+    rows, kept = torch.tensor([0, 1, 1, 2]), torch.tensor([1, 3])
+    plain, roomy = read.cache(rows), with_room(read.cache(rows), 3)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(3):
+        if step == 1:
+            plain.batch_select_indices(kept)
+            roomy.batch_select_indices(kept)
+        for layer in range(len(plain.layers)):
+            shape = (*plain.layers[layer].keys.shape[:2], 1, plain.layers[layer].keys.shape[3])
+            keys, values = torch.randn(2, *shape, generator=generator, dtype=torch.float64)
+            for expected, found in zip(plain.update(keys, values, layer), roomy.update(keys, values, layer), strict=True):
+                assert torch.equal(expected, found)
+        assert plain.get_seq_length() == roomy.get_seq_length()
 
 
 def test_samples_depend_on_neither_batch_size_nor_neighbours(model: Any) -> None:

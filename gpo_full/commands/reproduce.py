@@ -23,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--policy", metavar="PATH_OR_ID", help="start from this causal language model; the experiment alone, no book")
     add("--reward", help="judge by this instead: folder of a sentence encoder or of a reward model, or "
         "module:function, your own code, typed by you and run; the experiment alone, no book")  # fmt: skip
+    add("--workers", type=int, default=1, metavar="N",
+        help="runs of the experiment that are done at a time, each in a process with its share of the cores "
+             "(default: 1)")  # fmt: skip
     add("--json", action="store_true", help="print paths and the outcome of the predictions as one JSON object")
 
 
@@ -34,11 +37,13 @@ def run(args: argparse.Namespace) -> int:
         notebooks_folder()
     if args.output.exists() and not args.output.is_dir():
         raise InputError(f"--output {str(args.output)!r} is not a folder")
+    if args.workers < 1:
+        raise InputError(f"--workers {args.workers} must be at least 1")
     from gpo_full import reproduce
     from gpo_full.book import BookError
 
     try:
-        results = reproduce.run(args.scale, args.output, args.policy, args.reward)
+        results = reproduce.run(args.scale, args.output, args.policy, args.reward, args.workers)
     except (LessonError, BookError) as error:
         print(f"gpo reproduce: {error}", file=sys.stderr)
         return 1

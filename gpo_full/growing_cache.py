@@ -1,0 +1,42 @@
+"""A key-value cache with room for the tokens to come, so that a token costs no copy of those before it."""
+
+__all__ = ["with_room"]
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicLayer
+
+
+def with_room(cache: Any, tokens: int) -> Any:
+    """Give the layers of `cache` room for `tokens` more; layers of a kind of their own stay as they are."""
+    cache.layers = [_Roomy(layer, tokens) if type(layer) is DynamicLayer and layer.is_initialized else layer
+                    for layer in cache.layers]  # fmt: skip
+    return cache
+
+
+class _Roomy(DynamicLayer):  # type: ignore[misc]
+    """`keys` and `values` [B, H, length, D] are the filled part of tensors that are `tokens` longer."""
+
+    def __init__(self, layer: DynamicLayer, tokens: int) -> None:
+        super().__init__()
+        self.dtype, self.device, self.is_initialized = layer.dtype, layer.device, True
+        self._whole = [torch.nn.functional.pad(each, (0, 0, 0, tokens)) for each in (layer.keys, layer.values)]
+        self._show(layer.keys.shape[-2])
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        start = self.keys.shape[-2]
+        length = start + key_states.shape[-2]
+        for whole, more in zip(self._whole, (key_states, value_states), strict=True):
+            whole[..., start:length, :] = more
+        self._show(length)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        length = self.keys.shape[-2]
+        self._whole = [each[indices] for each in self._whole]
+        self._show(length)
+
+    def _show(self, length: int) -> None:
+        self.keys, self.values = (each[..., :length, :] for each in self._whole)
