@@ -5,6 +5,7 @@ __all__ = ["on_ray", "on_this_machine"]
 import logging
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -64,6 +65,7 @@ def on_ray(jobs: Sequence[Job], address: str) -> Iterator[tuple[Job, Outcome]]:
     import ray
 
     try:
+        _knock(address)
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # it raises whatever it likes, Exception itself included
         raise InputError(f"no Ray cluster at {address!r}: {' '.join(str(error).split())[:200]}") from None
@@ -78,6 +80,13 @@ def on_ray(jobs: Sequence[Job], address: str) -> Iterator[tuple[Job, Outcome]]:
             yield job, _outcome(job, ready)
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise if nothing listens at host:port, for which Ray itself waits many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _outcome(job: Job, ready: Any) -> Outcome:

@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"[+-]?(?=.{1,31}$)(\d+/\d+|(\d+\.?\d*|\.\d+)([eE][+-]?\d\d
 
 @dataclass(frozen=True)
 class Loss:
-    """A preference loss: E[f(beta * rho)], with rho in nats and f a function of x = beta * rho (THEORY.md section 1).
+    """A preference loss: E[f(beta * rho)], with rho in nats and f a function of x = beta * rho.
 
     `body` is the formula with its parameters by name; `f` has their values put in. Losses compare by value.
 

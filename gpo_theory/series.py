@@ -31,7 +31,7 @@ class _NoSeriesError(Exception):
 
 
 def taylor(loss: Loss, order: int = 4) -> tuple[Coefficient | None, ...]:
-    """Return the exact coefficients c_0 ... c_order of f(x) = sum_k c_k x^k at x = 0 (THEORY.md section 1).
+    """Return the exact coefficients c_0 ... c_order of f(x) = sum_k c_k x^k at x = 0.
 
     A coefficient that does not exist (f has a kink or a jump of that order at 0), and all after it, is None. Each
     exact coefficient is accepted only when it lies in the ball that Arb computes for it.

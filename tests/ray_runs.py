@@ -1,5 +1,7 @@
 """Runs on a Ray cluster of this machine's own, some of whose workers die; `python ray_runs.py` prints what came of them.
 
+`python ray_runs.py COMMAND ...` is `gpo COMMAND ...`.
+
 A process of its own, for what Ray leaves in the one that starts it. In the folder where it is called are a model,
 `policy`, and `pairs.jsonl`; it speaks to the loopback interface alone.
 """
@@ -14,6 +16,7 @@ from pathlib import Path
 import psutil
 from warm import at_step_2
 
+from gpo_full.cli import main as gpo
 from gpo_full.executors import on_ray
 from gpo_full.jobs import Job, Outcome
 
@@ -80,10 +83,14 @@ def peers() -> set[str]:
     return found
 
 
-def main() -> None:
+def stay_here() -> None:
     import ray
 
     ray.util.get_node_ip_address = ray._private.services.get_node_ip_address = lambda *_: "127.0.0.1"
+
+
+def main() -> None:
+    stay_here()
     jobs = [a_job(KilledOnce, "run", *WORDS, "--output", "run"), a_job(Light, "a"), a_job(Light, "b"),
             a_job(Doomed, "doomed"), a_job(Nowhere, "nowhere")]  # fmt: skip
     found, reached, seen = {}, set[str](), set[psutil.Process]()
@@ -101,6 +108,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:]:
+        stay_here()
+        sys.exit(gpo(sys.argv[1:]))
     # The workers find the kinds of runs by their module's name.
     sys.modules["ray_runs"] = sys.modules["__main__"]
     for kind in (KilledOnce, Light, Doomed, Nowhere):

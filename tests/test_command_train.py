@@ -227,9 +227,8 @@ def test_a_folder_that_is_no_model(data: Path, tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "run").exists()
 
 
-def test_spec_11_a_run_that_diverges_exits_with_5(
-    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def broken_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     from gpo_full.trainer import GPOTrainer
 
     refer = GPOTrainer._refer
@@ -239,6 +238,12 @@ def test_spec_11_a_run_that_diverges_exits_with_5(
         self.train_dataset.reference[:, 0] = torch.nan
 
     monkeypatch.setattr(GPOTrainer, "_refer", broken)
+
+
+@pytest.mark.usefixtures("broken_reference")
+def test_spec_11_a_run_that_diverges_exits_with_5(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert gpo(*arguments(model, data, tmp_path / "run")) == 5
     err = capsys.readouterr().err
     assert "stopped after step 3: not finite: loss, margin" in err
@@ -246,6 +251,16 @@ def test_spec_11_a_run_that_diverges_exits_with_5(
     assert json.loads((tmp_path / "run" / "non_finite_batch.json").read_text())["step"] == 3
     assert not (tmp_path / "run" / "model.safetensors").exists()
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == ""
+
+
+@pytest.mark.usefixtures("broken_reference")
+def test_spec_11_a_run_that_ends_before_any_step_is_applied_exits_with_5(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gpo(*arguments(model, data, tmp_path / "run"), "--steps", "2") == 5
+    assert "stopped after step 2: no step was applied" in capsys.readouterr().err
+    assert len((tmp_path / "run" / "events.jsonl").read_text().splitlines()) == 2
+    assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
 def straight_weights(model: Path, data: Path, tmp_path: Path, *rest: str) -> dict[str, torch.Tensor]:

@@ -160,6 +160,17 @@ def test_in_this_process_it_is_as_in_one_of_its_own(tmp_path: Path, monkeypatch:
 # On a Ray cluster, by `ray_runs.py`.
 
 
+def ray_runs(folder: Path, *words: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "PYTHONPATH": f"{folder / 'hidden'}:{TESTS}:{TESTS.parent}",
+                   "GPO_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
+                   "RAY_USAGE_STATS_ENABLED": "0"}  # fmt: skip
+    environment.pop("RAY_ADDRESS", None)
+    done = subprocess.run([sys.executable, str(TESTS / "ray_runs.py"), *words], cwd=folder, env=environment, text=True,
+                          capture_output=True, timeout=300, check=False)  # fmt: skip
+    assert done.returncode == code, done.stderr[-3000:]
+    return done
+
+
 @pytest.fixture(scope="module")
 def on_a_cluster(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The folder of the runs, and what came of them."""
@@ -176,13 +187,7 @@ def on_a_cluster(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[s
     # Without its telemetry Ray is the smallest it can be, whatever else is installed, in whole or in part.
     (folder / "hidden").mkdir()
     (folder / "hidden" / "opentelemetry.py").write_text("raise ModuleNotFoundError(name=__name__)\n")
-    environment = {**os.environ, "PYTHONPATH": f"{folder / 'hidden'}:{TESTS}:{TESTS.parent}",
-                   "GPO_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
-                   "RAY_USAGE_STATS_ENABLED": "0"}  # fmt: skip
-    environment.pop("RAY_ADDRESS", None)
-    done = subprocess.run([sys.executable, str(TESTS / "ray_runs.py")], cwd=folder, env=environment, text=True,
-                          capture_output=True, timeout=300, check=False)  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = ray_runs(folder)
     return folder, json.loads(done.stdout.splitlines()[-1])
 
 
@@ -246,3 +251,31 @@ def test_a_cluster_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
     with pytest.raises(InputError, match=r"^no Ray cluster at 'auto': Could not find any running Ray instance\.$"):
         next(on_ray([], "auto"))
+
+
+@pytest.mark.slow
+def test_a_sweep_on_ray_is_the_sweep_on_this_machine(on_a_cluster: Cluster) -> None:
+    from pyarrow import parquet
+
+    folder = on_a_cluster[0]
+    words = ("sweep", "--loss", "dpo", "--loss", "ipo", "--beta", "0.1", "--model", "policy", "--data", "pairs.jsonl",
+             "--steps", "2", "--learning-rate", "1e-3", "--batch-pairs", "3", "--threads", "1", "--json")  # fmt: skip
+    tables = []
+    for output, where in (("on ray", ("--ray", "local")), ("here", ("--workers", "1"))):
+        done = ray_runs(folder, *words, *where, "--output", output)
+        assert json.loads(done.stdout) == {"schema": 1, "output": output, "runs": 2, "failed": [],
+                                           "results": f"{output}/results.parquet"}  # fmt: skip
+        assert done.stderr.count("reference pass") == 1
+        rows = parquet.read_table(folder / output / "results.parquet").to_pylist()
+        tables.append([{name: value for name, value in row.items() if name != "cpu_seconds"} for row in rows])
+    assert [row["status"] for row in tables[0]] == ["done", "done"]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.slow
+def test_a_sweep_without_its_cluster_leaves_nothing(on_a_cluster: Cluster) -> None:
+    folder = on_a_cluster[0]
+    done = ray_runs(folder, "sweep", "--loss", "dpo", "--beta", "0.1", "--model", "policy", "--data", "pairs.jsonl",
+                    "--ray", "127.0.0.1:1", "--output", "nowhere", code=2)  # fmt: skip
+    assert "no Ray cluster at '127.0.0.1:1'" in done.stderr
+    assert not (folder / "nowhere").exists()

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
     from gpo_theory.matching import convention
 
-    console = Console(markup=False)
+    console = Console(markup=False, highlight=False)
     console.print(analysis)
     note = convention(args.loss)
     if note:

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
     from gpo_theory.matching import convention
 
-    console = Console(markup=False)
+    console = Console(markup=False, highlight=False)
     _print(console, table)
     for note in dict.fromkeys(filter(None, map(convention, args.losses))):
         console.print(f"convention: {note}")

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     elif found.analysis is not None:
         from rich.console import Console
 
-        Console(markup=False).print(found.analysis)
+        Console(markup=False, highlight=False).print(found.analysis)
     for proposition, because in found.excluded_by if not args.json else ():
         print(f"no loss has all of this, by {proposition}: {because}")
     if found.analysis is None and not found.excluded_by:

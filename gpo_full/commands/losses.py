@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     table = Table(*head, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*map(Text, row))
-    console = Console(markup=False)
+    console = Console(markup=False, highlight=False)
     console.print(table)
     console.print("x = beta * rho, rho in nats")
     console.print("aliases: " + ", ".join(f"{alias} = {name}" for alias, name in ALIASES.items()))

@@ -179,6 +179,8 @@ def _train(trainer: "GPOTrainer", output: Path, record: dict[str, Any], args: ar
                 with atomic_file(output / RUN_FILE) as temporary:
                     temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
             trainer.train(resume_from_checkpoint=args.resume or None, allow_changes={*args.allow_change} - OF_THE_FILES)
+            if not any("loss" in entry for entry in trainer.state.log_history):
+                raise NonFiniteLoss("no step was applied, for none was finite; their rows are in events.jsonl")
             held_out = trainer.evaluate() if trainer.eval_dataset is not None else None
             command = ["gpo", "train", *_words(vars(args))]
             result = _result(trainer, output, held_out)
