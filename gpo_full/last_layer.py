@@ -1,6 +1,6 @@
 """The last layer where it is read: nobody reads its output at prompt tokens, so only keys and values are made there."""
 
-__all__ = ["only_where_read", "forward_replaced", "checkpointed"]
+__all__ = ["checkpointed", "forward_replaced", "layer_stack", "only_where_read"]
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -50,12 +50,15 @@ def checkpointed(layer: nn.Module) -> bool:
     return bool(getattr(layer, "gradient_checkpointing", False)) or type(layer).__name__ == "CheckpointWrapper"
 
 
-def _last_layer(model: Any) -> nn.Module | None:
+def layer_stack(model: Any) -> list[nn.Module]:
+    """Return the decoder's layers, none if they are not one list."""
     stacks = [child for child in model.get_decoder().children() if isinstance(child, nn.ModuleList)]
-    if len(stacks) != 1 or not len(stacks[0]):
-        return None
-    layer = stacks[0][-1]
-    return None if checkpointed(layer) else layer
+    return [*stacks[0]] if len(stacks) == 1 else []
+
+
+def _last_layer(model: Any) -> nn.Module | None:
+    layers = layer_stack(model)
+    return layers[-1] if layers and not checkpointed(layers[-1]) else None
 
 
 def _parts(layer: nn.Module) -> list[nn.Module]:

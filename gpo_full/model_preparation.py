@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from gpo_full.compiled import compile_mlps
 from gpo_full.config import GPOConfig
 from gpo_full.pair_tables import extent
 from gpo_full.pairs import Pair
@@ -35,9 +36,11 @@ def prepared(model: nn.Module, args: GPOConfig) -> nn.Module:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     if args.lora_rank is not None:
-        return _with_adapter(model, args.lora_rank, args.seed)
-    if args.train_last_layers is not None:
+        model = _with_adapter(model, args.lora_rank, args.seed)
+    elif args.train_last_layers is not None:
         _freeze_lower(model, args.train_last_layers)
+    if args.compile_mlp:
+        compile_mlps(model)
     return model
 
 

@@ -54,9 +54,9 @@ _SMOKE = Scale(
     pair_prompts=24, pairs=16, steps=6, pairs_per_step=4, trained_layers=1, learning_rates=(3e-2,), beta=0.5,
     pilot_prompts=6, test_prompts=12, precision="float32", budget_seconds=3600.0, real=False,
 )  # fmt: skip
-# One pass over many pairs rather than several over few, which a policy learns by heart.
+# More pairs rather than more passes over them: on few pairs a policy learns the pairs by heart.
 _FULL = replace(
-    _CPU, name="full", pair_prompts=700, pairs=640, steps=160, learning_rates=(5e-5, 1e-4, 2e-4), pilot_prompts=96,
+    _CPU, name="full", pair_prompts=700, pairs=640, steps=320, learning_rates=(2.5e-5, 5e-5, 1e-4), pilot_prompts=96,
     test_prompts=280, precision="bfloat16", budget_seconds=None,
     losses=(*LOSS_NAMES, *MORE_TAILS), factors=(0.25, 0.5, 1.0, 2.0, 4.0), repeats=3,
 )  # fmt: skip
