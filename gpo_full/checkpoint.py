@@ -5,7 +5,7 @@ other file and of itself. It holds JSON, safetensors and texts; nothing in it is
 """
 
 __all__ = ["Checkpoint", "DamagedCheckpoint", "NoGoodCheckpoint", "CheckpointNotSaved", "FolderInUse", "save", "load",
-           "sync", "verify", "sole_writer"]  # fmt: skip
+           "rotate", "sync", "verify", "sole_writer"]  # fmt: skip
 
 import fcntl
 import hashlib
@@ -131,8 +131,24 @@ def save(
         if isinstance(error, OSError | SafetensorError):
             raise CheckpointNotSaved(f"{target.name} could not be saved: {error}") from error
         raise
-    _rotate(folder, step, keep, protected)
+    rotate(folder, step, keep, protected)
     return target
+
+
+def rotate(folder: Path, step: int, keep: int | None, protected: Collection[str] = ()) -> None:
+    """Remove what is half written or half removed, and checkpoints before the newest `keep` but those `protected`.
+
+    `checkpoint-STEP` is the newest that counts.
+    """
+    old = [path for number, path in _checkpoints(folder) if number < step and path.name not in protected]
+    for path in old[: max(0, len(old) - keep + 1)] if keep else []:
+        # Out of sight first: what is half removed must not look like a checkpoint.
+        hidden = _beside(path)
+        FILES.rename(path, hidden)
+        _remove(hidden)
+    for path in [*folder.iterdir()]:
+        if path.name.startswith(".checkpoint-"):
+            _remove(path)
 
 
 def load(folder: Path) -> Checkpoint | None:
@@ -233,18 +249,6 @@ def _seal(folder: Path, step: int) -> None:
     _write(folder / MANIFEST, json.dumps({**body, "sha256": _digest(body)}, sort_keys=True).encode())
     for path in (folder / MANIFEST, *folders, folder):
         sync(path)
-
-
-def _rotate(folder: Path, step: int, keep: int | None, protected: Collection[str]) -> None:
-    old = [path for number, path in _checkpoints(folder) if number < step and path.name not in protected]
-    for path in old[: max(0, len(old) - keep + 1)] if keep else []:
-        # Out of sight first: what is half removed must not look like a checkpoint.
-        hidden = _beside(path)
-        FILES.rename(path, hidden)
-        _remove(hidden)
-    for path in [*folder.iterdir()]:
-        if path.name.startswith(".checkpoint-"):
-            _remove(path)
 
 
 def _remove(path: Path) -> None:

@@ -337,6 +337,9 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         self._load_from_checkpoint(str(self._checkpoint.path))
         self.state = type(self.state).load_from_json(str(self._checkpoint.path / "trainer_state.json"))
         self._folder.keep_until(self.state.global_step)
+        if self.is_world_process_zero():  # a run killed between its last save and the end of that
+            checkpoint.rotate(Path(self.args.output_dir), self.state.global_step, self.args.save_total_limit,
+                              [Path(self.state.best_model_checkpoint or "").name])  # fmt: skip
         return TrainOutput(self.state.global_step, math.nan, {})
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:

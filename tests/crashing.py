@@ -34,7 +34,8 @@ from gpo_full.training_state import encode, random_state
 
 STEPS = 4  # two micro-batches each; an epoch has three
 SOAK = "GPO_SOAK" in os.environ
-CRASHED = range(1, STEPS + 1) if SOAK else (1, 3)  # the first save, and one that removes an older checkpoint
+# In short: the first save, one that removes an older checkpoint, and the last, which no other follows.
+CRASHED = range(1, STEPS + 1) if SOAK else (1, 3, STEPS)
 RANDOM_KILLS = 50 if SOAK else 10
 CORRUPTIONS = 200 if SOAK else 20
 
