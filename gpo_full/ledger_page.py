@@ -69,9 +69,11 @@ def linked(text: str, seen: set[str]) -> str:
 
 def write_ledger_page(claims: Sequence[Claim], folder: Path) -> None:
     """Write `ledger.md`: a table of the claims, and below it each cell of evidence once, folded."""
-    kinds = [one.kind for claim in claims for one in claim.evidence]
-    counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in KINDS)
-    head = _INTRODUCTION.replace("COUNTS", f"{len(claims)} claims: {counts}")
+    kinds = [{one.kind for one in claim.evidence} for claim in claims]
+    counts = ", ".join(f"{sum(kind in each for each in kinds)} {kind}" for kind in KINDS)
+    several = sum(len(each) > 1 for each in kinds)
+    note = f" ({several} of them in more than one way)" if several else ""
+    head = _INTRODUCTION.replace("COUNTS", f"{len(claims)} claims: {counts}{note}")
     text = "".join((head, *map(_row, claims), _EVIDENCE, *_folded(claims)))
     (folder / "ledger.md").write_text(text, encoding="utf-8")
 
