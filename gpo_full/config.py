@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import distributed
 from transformers import TrainingArguments
 
@@ -112,6 +113,8 @@ class GPOConfig(TrainingArguments):  # type: ignore[misc]
         _check_total(self.objective())
         _say_if_unbounded(self.loss, self.objective())
         trackers: Any = checked_trackers(self.report_to)
+        if self.bf16 and not torch.accelerator.is_available():
+            self.use_cpu = True  # or the Trainer would ask for it
         _join_on_cpu(self)
         try:
             super().__post_init__()

@@ -245,8 +245,7 @@ class Protocol:
                 learning_rate=rate, lr_scheduler_type="constant_with_warmup", warmup_steps=max(1, steps // 10),
                 weight_decay=0.0, max_steps=steps, per_device_train_batch_size=s.pairs_per_step, seed=one.seed,
                 train_last_layers=s.trained_layers, reference_store=str(self.folder / "references"),
-                save_strategy="no", report_to=[], disable_tqdm=True,
-                bf16=s.precision == "bfloat16", use_cpu=not torch.cuda.is_available(),
+                save_strategy="no", report_to=[], disable_tqdm=True, bf16=s.precision == "bfloat16",
             )  # fmt: skip
             trainer = GPOTrainer(copy.deepcopy(self.reference), args, self._pairs,
                                  processing_class=self.material.tokenizer, callbacks=[ProgressLines()])  # fmt: skip

@@ -66,6 +66,12 @@ def test_inherited_options_that_would_be_ignored_are_refused(name: str, value: A
         config(tmp_path, **{name: value})
 
 
+def test_bfloat16_needs_no_accelerator(tmp_path: Path) -> None:
+    made = GPOConfig(output_dir=str(tmp_path), bf16=True)
+    assert made.bf16
+    assert made.use_cpu is not torch.accelerator.is_available()
+
+
 def test_sharding_is_refused_where_it_would_silently_not_happen(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"fsdp=.* is refused: 1 process\(es\) on cpu would run unsharded"):
         config(tmp_path, fsdp=True)
