@@ -45,7 +45,7 @@ book: $(READY)
 
 lab: $(READY)
 	$(PIP) install --quiet --constraint constraints.txt jupyterlab
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab notebooks --LabApp.app_settings_dir="$(CURDIR)/notebooks/lab"
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

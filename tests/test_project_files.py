@@ -1,5 +1,6 @@
 """What a visitor of the repository reads and runs agrees with the project."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -52,3 +53,12 @@ def test_constraints_cover_every_dependency() -> None:
               *PROJECT["optional-dependencies"]["lm"], *PROJECT["optional-dependencies"]["toy"]]  # fmt: skip
     names = {re.split(r"[>=<\[]", each)[0].lower() for each in wanted} - {"gpo-toolkit"}
     assert names - fixed == set()
+
+
+def test_make_lab_opens_the_lessons_as_notebooks_and_asks_nobody_for_news() -> None:
+    place = ROOT / "notebooks" / "lab"
+    assert f"app_settings_dir=\"$(CURDIR)/{place.relative_to(ROOT)}\"" in (ROOT / "Makefile").read_text()
+    settings = json.loads((place / "overrides.json").read_text())
+    viewers = settings["@jupyterlab/docmanager-extension:plugin"]["defaultViewers"]
+    assert viewers == {"markdown": "Jupytext Notebook", "myst": "Jupytext Notebook"}
+    assert settings["@jupyterlab/apputils-extension:notification"] == {"fetchNews": "false", "checkForUpdates": False}
