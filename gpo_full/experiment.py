@@ -164,7 +164,7 @@ def _run_all(
 ) -> ExperimentResult:
     from gpo_full.protocol import Protocol
 
-    clock, runs = _Clock(), grid(settings)
+    clock, runs = _Clock(workers), grid(settings)
     ahead = None if settings.budget_seconds is not None else _forecast(settings, folder, policy, reward)
     protocol = Protocol(settings, folder, policy, reward)
     sft = clock.done(protocol.sft())
@@ -225,8 +225,8 @@ def _quiet() -> None:
 class _Clock:
     """Says after each stage what came of it and, among the runs, about how long is left."""
 
-    def __init__(self) -> None:
-        self._start = time.monotonic()
+    def __init__(self, workers: int) -> None:
+        self._start, self._workers = time.monotonic(), workers
         self._runs: list[float] = []
 
     def elapsed(self) -> float:
@@ -236,7 +236,7 @@ class _Clock:
         left = ""
         if not stage.cached and number:
             self._runs.append(stage.seconds)
-            seconds = sum(self._runs) / len(self._runs) * (total - number)
+            seconds = sum(self._runs) / len(self._runs) * (total - number) / self._workers
             left = f"; about {seconds / 60:.0f} min left" if seconds >= 60 else f"; about {seconds:.0f} s left"
         place = f" {number}/{total}" if number else ""
         how = "from the cache" if stage.cached else f"{stage.seconds:.0f} s"
