@@ -25,11 +25,11 @@ def test_each_scale_can_be_run(scale: Scale) -> None:
     assert scale.steps * scale.pairs_per_step >= scale.pairs  # every pair is seen
 
 
-def test_scale_full_differs_from_cpu_in_size_alone() -> None:
+def test_scale_full_differs_from_cpu_in_size_precision_and_rates_alone() -> None:
     cpu, full = asdict(SCALES["cpu"]), asdict(SCALES["full"])
     assert {name for name in cpu if cpu[name] != full[name]} == {
         "name", "pair_prompts", "pairs", "steps", "pilot_prompts", "test_prompts", "budget_seconds", "losses", "factors",
-        "repeats"}  # fmt: skip
+        "repeats", "precision", "learning_rates"}  # fmt: skip
     # 1,204 texts of the training packages fit (measured); pairs must not be of texts that were trained on.
     assert full["sft_steps"] * full["sft_batch"] + full["pair_prompts"] <= 1204
 
