@@ -110,6 +110,6 @@ def find_loss(text: str, parameters: Mapping[str, Fraction | int | str] | None =
     except ParseError as error:
         if text.replace("_", "").replace("-", "").isalnum() and not text[:1].isdigit():
             known = [*LOSSES, *ALIASES]
-            hint = nearest(text, [*known, *METHODS])
+            hint = nearest(text, known) or nearest(text, METHODS)
             raise InputError(f"unknown loss {text!r}{hint}; allowed: a formula in x, or {', '.join(known)}") from None
         raise error

@@ -11,6 +11,9 @@ from fractions import Fraction
 from gpo_theory.errors import ParseError, nearest
 from gpo_theory.formula import COMPARISONS, DEFINITIONS, PRIMITIVES, Expr, call
 
+# What a copied formula has in place of the grammar's characters: minus, dashes, times, dot, division, powers.
+LOOKALIKES = {"\u2212": "-", "\u2013": "-", "\u2014": "-", "\u00d7": "*", "\u00b7": "*", "\u22c5": "*", "\u00f7": "/",
+              "\u00b2": "**2", "\u00b3": "**3"}  # fmt: skip
 MAX_CHARACTERS, MAX_DEPTH, MAX_NODES, MAX_DIGITS, MAX_EXPONENT, MAX_POWER = 1000, 40, 300, 30, 32, 64
 MAX_BITS = 20_000  # of a power in a constant that the package printed
 MANY = {"max", "min"}
@@ -56,6 +59,13 @@ def _bits(node: Expr) -> int:
     return 1 if node.number is None else max(abs(node.number.numerator), node.number.denominator).bit_length()
 
 
+def _not_ascii(text: str) -> str:
+    """Say which character is none of the grammar's, and what stands for one that only looks like it."""
+    place, found = next((i, c) for i, c in enumerate(text, 1) if not (c.isascii() and c.isprintable()))
+    hint = f"; write {LOOKALIKES[found]}" if found in LOOKALIKES else ""
+    return f"{found!r} at character {place} is not printable ASCII{hint}"
+
+
 class _Reader:
     """One reading of one text: the limits that are counted over the whole of it live here."""
 
@@ -70,7 +80,7 @@ class _Reader:
         if self.limited and len(self.text) > MAX_CHARACTERS:
             raise self.refuse(f"{len(self.text)} characters; at most {MAX_CHARACTERS} are allowed")
         if not self.text.isascii() or not self.text.isprintable():
-            raise self.refuse("only printable ASCII characters are allowed")
+            raise self.refuse(_not_ascii(self.text))
         if "#" in self.text:
             raise self.refuse("'#' is not part of the grammar")
         if not self.text.strip():

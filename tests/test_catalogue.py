@@ -201,3 +201,8 @@ def test_unknown_names_are_refused_with_the_nearest() -> None:
         find_loss("logistic", {"gamma": 2})
     with pytest.raises(InputError, match=r"\ba\b"):
         find_loss("exp(-a*x)")
+
+
+def test_a_misspelt_name_is_led_to_one_that_can_be_used() -> None:
+    with pytest.raises(InputError, match=r"unknown loss 'dop'; did you mean 'dpo'"):  # and not to dpop, which is no f
+        find_loss("dop")

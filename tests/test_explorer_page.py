@@ -20,6 +20,7 @@ from strategies import formulas
 from gpo_full.book import outside_addresses
 from gpo_full.explorer_page import explorer_html
 from gpo_theory import LOSSES, ParseError, parse
+from gpo_theory.grammar import LOOKALIKES
 from gpo_theory.links import link_at
 from gpo_theory.matching import match_beta
 from gpo_theory.psi import psi_at
@@ -146,6 +147,15 @@ def test_what_gpo_analyze_refuses_is_refused(page: Any, text: str) -> None:
     with pytest.raises(ParseError):
         parse(text)
     assert not page.evaluate(ACCEPT, text)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("character", [*LOOKALIKES, "\u00df"])
+def test_a_character_that_is_not_of_the_grammar_is_named_as_gpo_analyze_names_it(page: Any, character: str) -> None:
+    with pytest.raises(ParseError) as refused:
+        parse(f"1{character}x")
+    said = page.evaluate("(text) => { try { explorer.parse(text) } catch (error) { return error.message } }", f"1{character}x")
+    assert str(refused.value).endswith(f": {said}")
 
 
 @pytest.mark.browser

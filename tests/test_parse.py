@@ -205,6 +205,9 @@ def test_no_text_runs_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ("exp(-a*x)", ("a",)),
         ("x**x", ("x**x",)),
         ("x.real", ("x.real",)),
+        ("exp(\u2212x)", ("'\u2212' at character 5 is not printable ASCII; write -",)),
+        ("2\u00b7x\u00b2", ("'\u00b7' at character 2 is not printable ASCII; write *",)),
+        ("\u00df", ("'\u00df' at character 1 is not printable ASCII",)),
     ],
 )
 def test_errors_quote_the_input_and_name_what_is_near(text: str, words: tuple[str, ...]) -> None:

@@ -220,10 +220,21 @@ function checkPowers(tree, outer, parameters) {
   inner.forEach((each) => checkPowers(each, outer, parameters));
 }
 
+// What a copied formula has in place of the grammar's characters.
+const LOOKALIKES = { "\u2212": "-", "\u2013": "-", "\u2014": "-", "\u00d7": "*", "\u00b7": "*", "\u22c5": "*", "\u00f7": "/",
+  "\u00b2": "**2", "\u00b3": "**3" };
+
+function refuseOthers(text) {
+  const place = text.search(/[^\x20-\x7e]/);
+  if (place < 0) return;
+  const found = text[place], hint = found in LOOKALIKES ? `; write ${LOOKALIKES[found]}` : "";
+  throw new FormulaError(`'${found}' at character ${place + 1} is not printable ASCII${hint}`);
+}
+
 // Return the tree of `text`, a formula in x and the named parameters; FormulaError says why there is none.
 export function parse(text, parameters = {}) {
   if (text.length > LIMITS.characters) throw new FormulaError(`more than ${LIMITS.characters} characters`);
-  if (!/^[\x20-\x7e]*$/.test(text)) throw new FormulaError("only printable ASCII characters are allowed");
+  refuseOthers(text);
   if (text.includes("^")) throw new FormulaError("'^' is not a power; write **");
   if (!text.trim()) throw new FormulaError("a formula in x is needed");
   const reader = new Reader(text, parameters);
