@@ -17,7 +17,8 @@ from gpo_theory.typeset import latex
 _VERDICTS = {"proved": "yes", "refuted": "no", "unknown": "unknown"}
 _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
             **{c: "\\" + c for c in "&%$#_{}"}}  # fmt: skip
-_NONE = "none"
+# A number that does not exist, and one that may exist and was not found.
+_NONE, _NOT_DERIVED = "none", "not derived"
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,10 @@ def _words(text: str) -> Cell:
     return Cell(text, "".join(_SPECIAL.get(character, character) for character in text))
 
 
-def _exact(text: str | None) -> Cell:
+def _exact(text: str | None, none: str = _NONE) -> Cell:
     """Return an exact constant, "inf" and "-inf" included."""
     if text is None:
-        return _words(_NONE)
+        return _words(none)
     if text.lstrip("-") == "inf":
         return Cell(text, rf"${text.replace('inf', chr(92) + 'infty')}$")
     return Cell(text, f"${latex(parse_constant(text))}$")
@@ -106,7 +107,7 @@ def _exact(text: str | None) -> Cell:
 def _in_p(text: str | None) -> Cell:
     """Return a formula in p."""
     if text is None:
-        return _words(_NONE)
+        return _words(_NOT_DERIVED)
     try:
         return Cell(text, f"${latex(parse_formula(text, ('p',)))}$")
     except InputError:  # a description in words
@@ -175,7 +176,7 @@ _FACTS: tuple[tuple[str, str, Callable[[Any], Cell]], ...] = (
     ("BT-exact", "BT-exact", _verdict("bradley_terry_exact")),
     ("c", "$c$", _value("bradley_terry_exact")),
     ("link x*(p)", "link $x^*(p)$", lambda found: _in_p(found["link"]["formula"])),
-    ("target x*(1)", "target $x^*(1)$", lambda found: _exact(found["link"]["target_at_one"])),
+    ("target x*(1)", "target $x^*(1)$", lambda found: _exact(found["link"]["target_at_one"], _NOT_DERIVED)),
     ("left tail of -f'", "left tail of $-f'$", _tail("left", "slope")),
     ("right tail of -f'", "right tail of $-f'$", _tail("right", "slope")),
     ("left tail of f", "left tail of $f$", _tail("left", "loss")),
