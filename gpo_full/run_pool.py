@@ -1,6 +1,6 @@
 """The runs of an experiment, several at a time, each in a process that keeps what its runs share."""
 
-__all__ = ["finished"]
+__all__ = ["WorkerDied", "finished"]
 
 import multiprocessing
 import os
@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
 from gpo_full.run_grid import Experiment, base_of
@@ -19,11 +20,16 @@ if TYPE_CHECKING:
 _protocol: "Protocol"
 
 
+class WorkerDied(RuntimeError):
+    """A process that did a run was ended from outside; what others finished is kept."""
+
+
 def finished(protocol: "Protocol", runs: Sequence[Experiment], workers: int) -> Iterator[tuple[Experiment, Stage]]:
     """Yield each run with its stage when it ends; what comes before the runs must be finished.
 
     One worker is this process. More are processes with an equal share of the cores, which say nothing while they work
-    and end with this one. If a run fails, those that have begun are finished first, for they are kept.
+    and end with this one. If a run fails, those that have begun are finished first, for they are kept; WorkerDied if a
+    process was killed.
     """
     if workers == 1:
         yield from ((one, protocol.train_and_evaluate(one)) for one in runs)
@@ -35,6 +41,9 @@ def finished(protocol: "Protocol", runs: Sequence[Experiment], workers: int) -> 
         futures = {pool.submit(_work, one): one for one in runs}
         for future in as_completed(futures):
             yield futures[future], future.result()
+    except BrokenProcessPool:
+        raise WorkerDied("a process that did a run was ended from outside, perhaps for want of memory; finished runs "
+                         "are kept, and the same command goes on from there") from None  # fmt: skip
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -41,10 +41,11 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--workers {args.workers} must be at least 1")
     from gpo_full import reproduce
     from gpo_full.book import BookError
+    from gpo_full.run_pool import WorkerDied
 
     try:
         results = reproduce.run(args.scale, args.output, args.policy, args.reward, args.workers)
-    except (LessonError, BookError) as error:
+    except (LessonError, BookError, WorkerDied) as error:
         print(f"gpo reproduce: {error}", file=sys.stderr)
         return 1
     _report(args, results)
