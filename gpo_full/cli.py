@@ -43,12 +43,31 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
 
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def, override]
+        # An option that does not exist is the better news than those that are missing because of it.
+        for word in args or () if self._subparsers is None else ():
+            name = word.split("=", 1)[0]
+            if name.startswith("--") and name != "--" and name not in self._option_string_actions:
+                self.error(f"unknown option {name}{self._nearest_option(name)}")
+        return super().parse_known_args(args, namespace)
+
+    def _nearest_option(self, name: str) -> str:
+        """Return the declared option that was meant, by its letters or its initials (--lr, --learning-rate)."""
+        declared = [option for option in self._option_string_actions if option.startswith("--")]
+        name = name.replace("_", "-")
+        shared = [option for option in declared if _initials(option) == name[2:] or _initials(name) == option[2:]]
+        return nearest(shared[0] if shared else name, declared)
+
     def _parse_optional(self, arg_string: str):  # type: ignore[no-untyped-def]
         # argparse takes anything that begins with '-' for an option; here only declared options are.
         name = arg_string.split("=", 1)[0]
         if arg_string.startswith("-") and name not in self._option_string_actions and not name.startswith("--"):
             return None
         return super()._parse_optional(arg_string)
+
+
+def _initials(option: str) -> str:
+    return "".join(word[:1] for word in option[2:].split("-"))
 
 
 def _top_level() -> str:

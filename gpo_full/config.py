@@ -20,9 +20,10 @@ from transformers import TrainingArguments
 from gpo_full.log_probabilities import MARGINS
 from gpo_full.pairs import BAD_ROWS
 from gpo_full.trackers import checked_trackers
-from gpo_theory import DomainError, Loss, Verdict, find_loss
+from gpo_theory import DomainError, Loss, Verdict, find_loss, taylor
 from gpo_theory.bounds import bounded_below
 from gpo_theory.budget import OutOfTimeError, limited
+from gpo_theory.catalogue import ALIASES, AVERAGED
 from gpo_theory.domain import total
 from gpo_theory.errors import InputError, nearest
 from gpo_theory.transforms import soft_label
@@ -61,7 +62,11 @@ class GPOConfig(TrainingArguments):  # type: ignore[misc]
     loss: str = field(default="logistic", metadata={"help": "name, alias or formula in x of the loss f"})
     parameters: dict[str, Any] | None = field(default=None, metadata={"help": "values of the formula's parameters"})
     beta: float = field(default=0.1, metadata={"help": "scale of the margin, above 0; x = beta * rho"})
-    margin: str = field(default="sum", metadata={"help": "rho from summed or length-averaged log-ratios: sum, mean"})
+    margin: str | None = field(
+        default=None,
+        metadata={"help": "rho from summed or length-averaged log-ratios: sum, mean (default: mean for trl-ipo, else "
+                          "sum)"},
+    )  # fmt: skip
     label_noise: float = field(default=0.0, metadata={"help": "rate e of flipped labels: (1-e) f(x) + e f(-x)"})
     max_length: int = field(default=1024, metadata={"help": "tokens of prompt and response; the response is cut"})
     max_prompt_length: int | None = field(
@@ -104,6 +109,7 @@ class GPOConfig(TrainingArguments):  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         _check_refused(self)
+        self.margin = _aggregation(self.loss, self.margin)
         _check_values(self)
         if self.max_prompt_length is None:
             self.max_prompt_length = self.max_length // 2
@@ -111,6 +117,7 @@ class GPOConfig(TrainingArguments):  # type: ignore[misc]
         if self.automatic_logging:
             self.logging_steps = self.logging_interval(self.max_steps)
         _check_total(self.objective())
+        _say_if_backwards(self.loss, self.objective())
         _say_if_unbounded(self.loss, self.objective())
         trackers: Any = checked_trackers(self.report_to)
         if self.bf16 and not torch.accelerator.is_available():
@@ -167,6 +174,24 @@ def _check_total(loss: Loss) -> None:
     found = total(loss.f.primitive())
     if found.verdict is Verdict.REFUTED:
         raise DomainError(f"{loss.formula!r} is not defined on all of R: {found.because}")
+
+
+def _aggregation(loss: str, margin: str | None) -> str:
+    """Return the margin's aggregation, which some names of a loss fix."""
+    fixed = "mean" if loss in AVERAGED else None
+    if fixed and margin not in (fixed, None):
+        raise InputError(f"loss={loss!r} is a function of the length-averaged margin, and margin={margin!r} is given; "
+                         f"on the summed margin its name is {ALIASES[loss]}")  # fmt: skip
+    return margin or fixed or "sum"
+
+
+def _say_if_backwards(name: str, loss: Loss) -> None:
+    """Warn of a loss that rises at 0, where training begins."""
+    with suppress(OutOfTimeError), limited(1.0):
+        slope = taylor(loss, 1)[1]
+        if slope is not None and slope.value > 0:
+            _log.warning("loss %s has f'(0) = %s > 0: it begins by making the chosen response less likely than the "
+                         "rejected one; is the sign of x right?", name, slope.text)  # fmt: skip
 
 
 def _say_if_unbounded(name: str, loss: Loss) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpo_theory.errors import InputError, nearest
+from gpo_theory.errors import InputError, misspelt
 
 KEYS = ("prompt", "chosen", "rejected")
 REQUIRED = ("chosen", "rejected")
@@ -165,7 +165,7 @@ def _check_columns(path: Path, names: Sequence[str]) -> None:
     if again is not None:
         raise InputError(f"{path}: column {again!r} appears twice")
     for name in KEYS:
-        near = nearest(name, names)
+        near = misspelt(name, [other for other in names if other not in KEYS])
         if name not in names and (name in REQUIRED or near):
             raise InputError(f"{path}: column {name!r} is missing{near}")
 

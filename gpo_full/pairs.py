@@ -13,7 +13,7 @@ import numpy as np
 
 from gpo_full.pair_files import KEYS, MAX_CHARACTERS, BadRow, read_rows
 from gpo_full.pair_sizes import PairSizes
-from gpo_theory.errors import InputError, nearest
+from gpo_theory.errors import InputError, misspelt, nearest
 
 BAD_ROWS = ("fail", "skip")
 
@@ -203,7 +203,7 @@ def _value(row: Any, key: str) -> str | list[Any] | None:
     if not isinstance(row, Mapping):
         raise BadRow(f"must be an object with {', '.join(KEYS)}, not {type(row).__name__}")
     if key not in row:
-        near = nearest(key, [name for name in row if isinstance(name, str)])
+        near = misspelt(key, [name for name in row if isinstance(name, str) and name not in KEYS])
         if key == "prompt" and not near:
             return None
         raise BadRow(f"key {key!r} is missing{near}")

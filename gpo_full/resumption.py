@@ -29,6 +29,8 @@ UNRECORDED = {"output_dir", "reference_store", "logging_dir", "run_name", "disab
 def settings(args: GPOConfig) -> dict[str, Any]:
     """Return the configuration as JSON, without what does not change what is computed."""
     values = {name: value for name, value in args.to_dict().items() if name not in UNRECORDED}
+    if args.automatic_logging:
+        values["logging_steps"] = None  # it follows from max_steps, and is no setting of its own
     return json.loads(json.dumps(values, default=str))  # type: ignore[no-any-return]
 
 

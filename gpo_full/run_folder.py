@@ -10,6 +10,7 @@ from typing import Any
 
 from gpo_full import checkpoint
 from gpo_full.files import atomic_file
+from gpo_full.run_log import RUN_FILE
 
 METRICS_FILE = "metrics.jsonl"
 EVENTS_FILE = "events.jsonl"
@@ -23,6 +24,12 @@ class RunFolder:
 
     path: Path
     writes: bool = True
+
+    def run(self, settings: Mapping[str, Any]) -> None:
+        """Write `run.json`, what the run was begun with."""
+        if self.writes:
+            with atomic_file(self.path / RUN_FILE) as temporary:
+                temporary.write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
     def metrics(self, record: Mapping[str, Any]) -> None:
         """Add an object to `metrics.jsonl`; it holds the step."""

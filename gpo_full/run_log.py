@@ -11,7 +11,9 @@ from typing import Any
 
 from gpo_theory.errors import InputError
 
-METRICS, STATE, SETTINGS, SAMPLES = "metrics.jsonl", "trainer_state.json", "run.json", "samples.jsonl"
+METRICS, STATE, RUN_FILE, SAMPLES = "metrics.jsonl", "trainer_state.json", "run.json", "samples.jsonl"
+# Where a checkpoint of ours keeps the state of its metrics, and by which one is known.
+METER = "GPOMeter"
 # TRL's names for ours; its rewards are beta times the summed log-ratio.
 OF_TRL = {"rewards/margins": "margin", "rewards/chosen": "log_ratio_chosen", "rewards/rejected": "log_ratio_rejected",
           "rewards/accuracies": "accuracy", "loss": "loss", "grad_norm": "grad_norm", "step": "step",
@@ -43,17 +45,21 @@ class RunLog:
 def read_run(path: Path | str) -> RunLog:
     """Read a run: a folder with metrics.jsonl or trainer_state.json (or checkpoints that hold one), or such a file.
 
-    Raises InputError where there is none, or where it holds no training log.
+    A checkpoint of ours is the run up to there. Raises InputError where there is none, or where it holds no training
+    log.
     """
     file = _find(Path(path))
     entries: Any
+    source, folder = "gpo", file.parent
     if file.name.endswith(".jsonl"):
-        source, entries, settings = "gpo", _lines(file), _settings(file.parent / SETTINGS)
-        samples = _samples(file.parent / SAMPLES)
+        entries = _lines(file)
     else:
         state = _parse(file, file.read_bytes())
-        entries, settings, samples = state.get("log_history") if isinstance(state, dict) else None, {}, ()
-        source = "trl"
+        entries = state.get("log_history") if isinstance(state, dict) else None
+        source = "gpo" if isinstance(state, dict) and METER in (state.get("stateful_callbacks") or ()) else "trl"
+        folder = file.parent.parent
+    settings = _settings(folder / RUN_FILE) if source == "gpo" else {}
+    samples = _samples(folder / SAMPLES) if source == "gpo" and folder == file.parent else ()
     logs = [each for each in entries if isinstance(each, dict) and "loss" in each] if isinstance(entries, list) else []
     if not logs:
         raise InputError(f"{str(file)!r} holds no training log")

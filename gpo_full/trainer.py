@@ -36,6 +36,7 @@ from gpo_full.ranks import first, largest, stacked, summed, together
 from gpo_full.reference_store import open_store, weights_hash
 from gpo_full.resumption import settings
 from gpo_full.run_folder import RunFolder
+from gpo_full.run_log import METER
 from gpo_full.saving import save_together
 from gpo_full.sharded import is_sharded, load_model, whole_state
 from gpo_full.step_guard import Evaluated, StepGuard, skip_where
@@ -44,8 +45,6 @@ from gpo_full.training_rows import Collator, Rows, pairs_of, real_rows
 from gpo_full.training_state import random_state, set_random_state
 from gpo_theory import InputError, taylor, to_torch
 
-# Where the meter's state lies in a checkpoint's trainer_state.json.
-_STATE = "GPOMeter"
 _log = logging.getLogger(__name__)
 
 
@@ -60,7 +59,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
     (with `args.sample_every`, a copy of the parameters that are trained).
 
     Each forward pass goes through the wrapped model, so that autocast, DDP and gradient checkpointing act as in any
-    Trainer. `output_dir/metrics.jsonl` gets one object per logging interval.
+    Trainer. `output_dir/metrics.jsonl` gets one object per logging interval, and `run.json` the settings.
 
     A step whose loss, metrics or gradient are not finite is not applied: weights and optimizer stay as they are, its
     pairs enter no mean, and `events.jsonl` gets the step and its rows (indices into the pairs that were kept). The
@@ -106,6 +105,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         self._refer([*rows.values()], reference, longest)
         self._checkpoint: Checkpoint | None = None
         self._changes: dict[str, Any] = {}
+        self.facts: dict[str, Any] = {}  # what else run.json is to record
         self._is_writing = False
         patience = timedelta(seconds=args.ddp_timeout)
         self._interruption = Interruption(lambda number: largest(self.accelerator, number, patience))
@@ -281,6 +281,8 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
             self._checkpoint = self._chosen(resume_from_checkpoint)
             if self._checkpoint is not None:
                 self._changes = resumption.changes(self._checkpoint, self._record(), allow_changes)
+            self._folder.run({"schema": 1, **settings(self.args), "reference_weights": self.reference_weights,
+                              **self.facts})  # fmt: skip
             path = None if self._checkpoint is None else str(self._checkpoint.path)
             output = self._finished() or super().train(path, *others, **keywords)
             number = self._interruption.number()
@@ -347,7 +349,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         output, step = Path(self.args.output_dir), self.state.global_step
         state = self.meter.state(self._over_ranks)
         self._settle()
-        self.state.stateful_callbacks[_STATE] = {**state, "counted": self._guard.counted,
+        self.state.stateful_callbacks[METER] = {**state, "counted": self._guard.counted,
                                                  "fruitless": self._guard.fruitless}  # fmt: skip
         if self.state.best_global_step:
             self.state.best_model_checkpoint = str(output / f"checkpoint-{self.state.best_global_step}")
@@ -439,8 +441,8 @@ class _Logging(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: GPOConfig, state: Any, control: Any, **kwargs: Any) -> None:
         trainer = self.trainer
         found = check_distribution(trainer.model_wrapped, trainer.accelerator)
-        if state.global_step > 0 and _STATE in state.stateful_callbacks:
-            saved = state.stateful_callbacks[_STATE]
+        if state.global_step > 0 and METER in state.stateful_callbacks:
+            saved = state.stateful_callbacks[METER]
             trainer.meter.restore(saved, first=state.is_world_process_zero)
             trainer._guard.restore(saved["counted"], saved["fruitless"])
         if args.automatic_logging:

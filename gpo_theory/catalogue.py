@@ -77,7 +77,6 @@ _VARIANTS: dict[str, tuple[Loss, str]] = {
 }
 LOSSES |= {name: replace(loss, name=name, reference=source) for name, (loss, source) in _VARIANTS.items()}
 
-# An alias names the loss, never the margin's aggregation: that is chosen apart (`margin="sum"` or `"mean"`).
 ALIASES: dict[str, str] = {
     "dpo": "logistic",
     "slic": "hinge",
@@ -86,8 +85,14 @@ ALIASES: dict[str, str] = {
     "trl-ipo": "ipo_tau",
     "squared_hinge": "truncated_squared",
     "exo-pair": "exo",
+    "exo_pair": "exo",
     "lrml": "discopop",
 }
+# Names that others use, to which another name is nearest here.
+ELSEWHERE = {"sigmoid_norm": "; what TRL calls so is dpo on the length-averaged margin",
+             "robust": "; what TRL calls so is robust_dpo, with eps for label_smoothing"}  # fmt: skip
+# The names that fix the margin's aggregation too: rho averaged over tokens. Any other loss is chosen apart from it.
+AVERAGED = ("trl-ipo",)
 
 
 def find_loss(text: str, parameters: Mapping[str, Fraction | int | str] | None = None) -> Loss:
@@ -109,7 +114,7 @@ def find_loss(text: str, parameters: Mapping[str, Fraction | int | str] | None =
         return parse(text, parameters)
     except ParseError as error:
         if text.replace("_", "").replace("-", "").isalnum() and not text[:1].isdigit():
-            known = [*LOSSES, *ALIASES]
-            hint = nearest(text, known) or nearest(text, METHODS)
-            raise InputError(f"unknown loss {text!r}{hint}; allowed: a formula in x, or {', '.join(known)}") from None
+            hint = nearest(text, [*LOSSES, *ALIASES]) or nearest(text, METHODS)
+            raise InputError(f"unknown loss {text!r}; allowed: a formula in x, or a name or alias that `gpo losses` "
+                             f"lists{ELSEWHERE.get(text, hint)}") from None  # fmt: skip
         raise error

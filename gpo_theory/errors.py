@@ -1,6 +1,6 @@
 """What a user's input can do wrong: each error is one line that quotes the input and says what is allowed."""
 
-__all__ = ["DomainError", "InputError", "ParseError", "nearest"]
+__all__ = ["DomainError", "InputError", "ParseError", "misspelt", "nearest"]
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -28,3 +28,13 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     """
     close = get_close_matches(name, list(allowed), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def misspelt(name: str, found: Iterable[str]) -> str:
+    """Return a question after the name in `found` closest to `name`, which is not there, or an empty text.
+
+    >>> misspelt("chosen", ["prompt", "choosen"])
+    "; is it what is called 'choosen'?"
+    """
+    close = get_close_matches(name, list(found), n=1)
+    return f"; is it what is called {close[0]!r}?" if close else ""

@@ -14,12 +14,17 @@ from gpo_theory.formula import COMPARISONS, DEFINITIONS, PRIMITIVES, Expr, call
 # What a copied formula has in place of the grammar's characters: minus, dashes, times, dot, division, powers.
 LOOKALIKES = {"\u2212": "-", "\u2013": "-", "\u2014": "-", "\u00d7": "*", "\u00b7": "*", "\u22c5": "*", "\u00f7": "/",
               "\u00b2": "**2", "\u00b3": "**3"}  # fmt: skip
+# What other libraries call a function that is written otherwise here.
+ELSEWHERE = {"logsigmoid": "log(sigmoid(...))", "log_sigmoid": "log(sigmoid(...))", "ln": "log(...)",
+             "relu": "max(0, ...)", "arctan": "atan(...)", "arcsinh": "asinh(...)", "pow": "(...)**..."}  # fmt: skip
 MAX_CHARACTERS, MAX_DEPTH, MAX_NODES, MAX_DIGITS, MAX_EXPONENT, MAX_POWER = 1000, 40, 300, 30, 32, 64
 MAX_BITS = 20_000  # of a power in a constant that the package printed
 MANY = {"max", "min"}
 FUNCTIONS = sorted({*PRIMITIVES, *DEFINITIONS, "where"})
 CONSTANTS = {"pi", "e"}
 _COMPARE = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
+_PRODUCT = "a product is written with *"
+_TOUCHING = re.compile(r"\d\s*[A-Za-z_(]|\)\s*[\w(]")  # where one is, if the text is not a formula
 _NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?")
 
 
@@ -91,7 +96,8 @@ class _Reader:
                 tree = ast.parse(self.text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             where = f" at character {error.offset}" if isinstance(error, SyntaxError) and error.offset else ""
-            raise self.refuse(f"not a formula{where}: {getattr(error, 'msg', 'nested too deeply')}") from None
+            hint = f"; {_PRODUCT}" if _TOUCHING.search(self.text) else ""
+            raise self.refuse(f"not a formula{where}: {getattr(error, 'msg', 'nested too deeply')}{hint}") from None
         node = self.value(tree, 1)
         if self.limited:
             self.check_powers(node)
@@ -133,6 +139,8 @@ class _Reader:
             return Expr(name)
         if name in FUNCTIONS:
             raise self.refuse(f"{name!r} is a function and needs its argument in parentheses")
+        if name in ("beta", "rho"):
+            raise self.refuse(f"{name!r} is no part of f: x is beta * rho already")
         known = ["x", *CONSTANTS, *self.parameters]
         raise self.refuse(f"unknown name {name!r}{nearest(name, known)}; allowed: {', '.join(sorted(known))}; "
                           "a parameter needs a value, as in --param tau=0.1")  # fmt: skip
@@ -168,11 +176,14 @@ class _Reader:
         return base**exponent
 
     def function(self, tree: ast.Call, depth: int) -> Expr:
-        if not isinstance(tree.func, ast.Name) or tree.keywords:
+        if not isinstance(tree.func, ast.Name | ast.Attribute) or getattr(tree.func, "id", "") in ("x", *CONSTANTS):
+            raise self.refuse(f"{ast.unparse(tree.func)!r} is no function; {_PRODUCT}")
+        if isinstance(tree.func, ast.Attribute) or tree.keywords:
             raise self.refuse("only plain calls such as log(x) are allowed")
         name = tree.func.id
         if name not in FUNCTIONS:
-            raise self.refuse(f"unknown function {name!r}{nearest(name, FUNCTIONS)}; allowed: {', '.join(FUNCTIONS)}")
+            hint = f"; write {ELSEWHERE[name]}" if name in ELSEWHERE else nearest(name, FUNCTIONS)
+            raise self.refuse(f"unknown function {name!r}{hint}; allowed: {', '.join(FUNCTIONS)}")
         least, most = (3, 3) if name == "where" else (2, 8) if name in MANY else (1, 1)
         if not least <= len(tree.args) <= most:
             count = str(least) if least == most else f"{least} to {most}"

@@ -15,7 +15,7 @@ from flint import arb
 from gpo_theory.analysis import analyze
 from gpo_theory.balls import enclose
 from gpo_theory.breakpoints import joints
-from gpo_theory.catalogue import find_loss
+from gpo_theory.catalogue import AVERAGED, find_loss
 from gpo_theory.certificate import Verdict
 from gpo_theory.errors import InputError, nearest
 from gpo_theory.formula import Expr, substitute
@@ -28,15 +28,15 @@ from gpo_theory.series import taylor
 from gpo_theory.strengths import strength
 
 Number = str | float | Fraction
-# f of IPO in each form; the margin's aggregation is the third part of the convention.
+# f of IPO in each form, and of the name that means another loss elsewhere; the margin's aggregation is the third part.
 _CONVENTIONS = {
     "ipo": "ipo is (x-1)^2, x = beta rho, rho summed over tokens: (rho - 1/(2 tau))^2 with beta = 2 tau, up to scale",
     "squared": "squared is (x-1)^2, x = beta rho, rho summed over tokens: IPO with beta = 2 tau",
     "ipo-tau": "ipo-tau is (x-1/2)^2, x = tau rho, rho summed over tokens",
     "ipo_tau": "ipo_tau is (x-1/2)^2, x = tau rho, rho summed over tokens",
     "trl-ipo": "trl-ipo is (x-1/2)^2, x = beta rho, rho averaged over tokens",
+    "sigmoid": "sigmoid is 1/(1+exp(x)), x = beta rho, rho summed over tokens; what TRL calls sigmoid is dpo here",
 }
-AVERAGED = {"trl-ipo"}
 BITS = 1024
 SMALL = 2.0**-40
 ODD = Fraction(1013, 1024)  # keeps the search away from the round numbers at which a slope may vanish exactly
@@ -126,7 +126,7 @@ def match_beta(
 
 
 def convention(name: str) -> str | None:
-    """Return which of IPO's forms a name means, or None for a loss that has one form only."""
+    """Return what a name means that means another loss elsewhere (IPO's forms, sigmoid), or None for any other."""
     return _CONVENTIONS.get(name)
 
 

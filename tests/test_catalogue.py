@@ -204,5 +204,14 @@ def test_unknown_names_are_refused_with_the_nearest() -> None:
 
 
 def test_a_misspelt_name_is_led_to_one_that_can_be_used() -> None:
-    with pytest.raises(InputError, match=r"unknown loss 'dop'; did you mean 'dpo'"):  # and not to dpop, which is no f
+    with pytest.raises(InputError, match=r"unknown loss 'dop';.*; did you mean 'dpo'\?$"):  # not dpop, which is no f
         find_loss("dop")
+
+
+def test_a_name_of_trl_is_led_to_what_it_means_there() -> None:
+    # TRL's exo_pair is EXO, its robust is robust DPO, its sigmoid_norm DPO on the averaged margin (see test_trl_losses).
+    assert find_loss("exo_pair") == find_loss("exo")
+    with pytest.raises(InputError, match=r"; what TRL calls so is dpo on the length-averaged margin$"):
+        find_loss("sigmoid_norm")
+    with pytest.raises(InputError, match=r"; what TRL calls so is robust_dpo"):
+        find_loss("robust")

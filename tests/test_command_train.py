@@ -124,6 +124,10 @@ def test_resume_ends_where_a_straight_run_ends(model: Path, data: Path, tmp_path
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert gpo(*arguments(model, data, broken), *save, "--resume") == 0
     assert "is already complete" in capsys.readouterr().err
+    again = arguments(model, data, broken, learning_rate=1e-2)
+    assert "learning_rate: 0.001 -> 0.01 (--allow-change NAME allows one)" in refused(capsys, *again, *save, "--resume")
+    line = refused(capsys, *again, *save, "--resume", "--allow-change", "learning-rate")
+    assert "is complete, and no setting of it can change now: learning_rate: 0.001 -> 0.01; to train on" in line
 
 
 def test_resume_refuses_another_configuration_and_names_each_key(
@@ -386,6 +390,43 @@ def test_spec_08_an_allowed_change_is_made_and_recorded(
     capsys.readouterr()
     new = [*arguments(model, data, tmp_path / "new"), "--allow-change", "loss"]
     assert "--allow-change loss is for --resume" in refused(capsys, *new)
+
+
+def test_more_steps_may_be_allowed_by_the_name_of_the_option(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"  # beyond 1,000 steps metrics are logged at every tenth, which is no change of its own
+    assert gpo(*arguments(model, data, output)) == 0
+    (output / "config.json").unlink()
+    longer = [*arguments(model, data, output, steps=2000), "--resume"]
+    capsys.readouterr()
+    line = refused(capsys, *longer)
+    assert "max_steps: 4 -> 2000 (--allow-change NAME allows one)" in line
+    assert "logging_steps" not in line
+    stops = ["--set", "save_steps=6"]
+    assert "save_steps" in refused(capsys, *longer, *stops, "--allow-change", "steps")
+    shorter = [*arguments(model, data, output, steps=6), "--resume", "--allow-change", "steps"]
+    assert gpo(*shorter) == 0
+    assert "6 steps on 7 pairs" in capsys.readouterr().out
+
+
+def test_the_convention_of_a_name_is_said_and_trl_ipo_is_averaged(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gpo(*arguments(model, data, tmp_path / "run", loss="trl-ipo", beta=1)) == 0
+    said = "gpo train: convention: trl-ipo is (x-1/2)^2, x = beta rho, rho averaged over tokens\n"
+    assert capsys.readouterr().err == said
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["margin"] == "mean"
+    assert "in nats, averaged over tokens" in (tmp_path / "run" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("option", "meant"), [("--lr", "--learning-rate"), ("--max_steps", "--steps"),
+                                               ("--zzzzz", None)])  # fmt: skip
+def test_an_option_that_does_not_exist_is_led_to_the_nearest(
+    option: str, meant: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hint = f"; did you mean {meant!r}?" if meant else ""
+    assert refused(capsys, option, "3") == f"gpo train: error: unknown option {option}{hint}\n"
 
 
 def test_help_is_quick_and_the_command_runs_as_a_program() -> None:

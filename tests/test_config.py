@@ -25,6 +25,22 @@ def test_defaults(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("loss", "margin"), [("trl-ipo", "mean"), ("ipo_tau", "sum"), ("dpo", "sum")])
+def test_a_name_that_fixes_the_aggregation_sets_it(loss: str, margin: str, tmp_path: Path) -> None:
+    assert config(tmp_path, loss=loss).margin == margin
+    assert config(tmp_path, loss=loss, margin="mean").margin == "mean"
+
+
+@pytest.mark.parametrize(("loss", "slope"), [("log(1+exp(x))", "1/2"), ("max(0, 1+x)", "1"), ("log(1+exp(-x))", None),
+                                             ("max(0, -x)", None), ("x**2", None)])  # fmt: skip
+def test_a_loss_that_rises_at_0_is_said(loss: str, slope: str | None, tmp_path: Path,
+                                        caplog: pytest.LogCaptureFixture) -> None:  # fmt: skip
+    config(tmp_path, loss=loss)
+    said = [record.getMessage() for record in caplog.records if "the sign of x" in record.getMessage()]
+    expected = f"loss {loss} has f'(0) = {slope} > 0: it begins by making the chosen response less likely"
+    assert [text.startswith(expected) for text in said] == ([] if slope is None else [True])
+
+
 @pytest.mark.parametrize(("options", "reason"), [
     ({"beta": 0}, "beta=0 must be a finite number above 0"),
     ({"beta": -0.1}, "beta=-0.1"),
@@ -39,6 +55,9 @@ def test_defaults(tmp_path: Path) -> None:
     ({"label_noise": 0.5}, "label_noise=0.5 must be at least 0 and below 1/2"),
     ({"label_noise": -0.1}, "label_noise=-0.1"),
     ({"margin": "average"}, "margin='average'; allowed: sum, mean"),
+    ({"loss": "trl-ipo", "margin": "sum"}, "'trl-ipo' is a function of the length-averaged margin, and margin='sum' is "
+                                           "given; on the summed margin its name is ipo_tau"),
+    ({"loss": ["trl-ipo"]}, "loss must be a name or a formula"),
     ({"bad_rows": "ignore"}, "bad_rows='ignore'; allowed: fail, skip"),
     ({"max_length": 1}, "leaves no token"),
     ({"max_length": 100, "max_prompt_length": 100}, "leaves no token"),

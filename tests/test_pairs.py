@@ -139,7 +139,7 @@ def line(**changes: Any) -> bytes:
 
 BAD = {
     "missing": (json.dumps({"prompt": "a", "chosen": "b"}).encode(), "key 'rejected' is missing"),
-    "misspelt": (json.dumps({"prompt": "a", "choosen": "b", "rejected": "c"}).encode(), "did you mean 'choosen'"),
+    "misspelt": (json.dumps({"prompt": "a", "choosen": "b", "rejected": "c"}).encode(), "is it what is called 'choosen'?"),
     "number": (line(chosen=3), "'chosen' must be a text or a list of messages, not int"),
     "null": (line(prompt=None), "'prompt' must be a text or a list of messages, not NoneType"),
     "nested": (line(chosen={"text": "a"}), "'chosen' must be a text or a list of messages, not dict"),
@@ -242,7 +242,7 @@ def test_the_implicit_prompt_of_conversations_is_whole_messages() -> None:
     ({"chosen": conversation("a"), "rejected": conversation("b")}, "must begin alike"),
     ({"chosen": conversation("a"), "rejected": conversation("a", "b")}, "is the beginning of the other"),
     ({"chosen": conversation("a"), "rejected": "a"}, "must be all texts or all lists"),
-    ({"promt": "the", "chosen": "the cat", "rejected": "the dog"}, "key 'prompt' is missing; did you mean 'promt'"),
+    ({"promt": "the", "chosen": "the cat", "rejected": "the dog"}, "key 'prompt' is missing; is it what is called 'promt'"),
 ])  # fmt: skip
 def test_an_implicit_prompt_that_is_none_is_a_bad_row(row: dict[str, Any], reason: str) -> None:
     assert reason in str(outcome(row))
@@ -291,7 +291,7 @@ def test_a_bad_row_of_a_csv_is_named_with_number_and_reason(name: str, tmp_path:
 
 @pytest.mark.parametrize(("header", "reason"), [
     ("prompt,chosen", "column 'rejected' is missing"),
-    ("promt,chosen,rejected", "column 'prompt' is missing; did you mean 'promt'"),
+    ("promt,chosen,rejected", "column 'prompt' is missing; is it what is called 'promt'"),
     ("prompt,chosen,rejected,chosen", "column 'chosen' appears twice"),
     ('prompt,"chosen"x,rejected', "header: not CSV"),
     ("", "column 'chosen' is missing"),

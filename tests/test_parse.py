@@ -234,3 +234,18 @@ def test_reserved_or_strange_parameter_names_are_refused(name: str) -> None:
 def test_unused_parameters_are_refused() -> None:
     with pytest.raises(InputError, match="a"):
         parse("x", {"a": 1})
+
+
+@pytest.mark.parametrize(("text", "reason"), [
+    ("-logsigmoid(x)", "unknown function 'logsigmoid'; write log(sigmoid(...));"),
+    ("ln(1+exp(-x))", "unknown function 'ln'; write log(...);"),
+    ("2(1-x)", "'2' is no function; a product is written with *"),
+    ("x(1-x)", "'x' is no function; a product is written with *"),
+    ("(1-x)(1-x)", "'1 - x' is no function; a product is written with *"),
+    ("2x", "a product is written with *"),
+    ("(1-beta*x)**2", "'beta' is no part of f: x is beta * rho already"),
+])  # fmt: skip
+def test_common_slips_are_named(text: str, reason: str) -> None:
+    with pytest.raises(ParseError) as caught:
+        parse(text)
+    assert reason in str(caught.value)

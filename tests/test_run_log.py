@@ -54,6 +54,16 @@ def test_of_several_checkpoints_the_last(tmp_path: Path) -> None:
     assert read_run(tmp_path).columns["step"] == (100.0,)
 
 
+def test_a_checkpoint_of_ours_is_the_run_up_to_there(tmp_path: Path) -> None:
+    write(tmp_path / "run.json", {"loss": "dpo", "beta": 0.1})
+    ours = state({"step": 1, "loss": 0.7, "margin": 2.0}) | {"stateful_callbacks": {"GPOMeter": {}}}
+    file = write(tmp_path / "checkpoint-1" / "trainer_state.json", ours)
+    for path in (file, file.parent):
+        log = read_run(path)
+        assert (log.source, dict(log.settings)) == ("gpo", {"loss": "dpo", "beta": 0.1})
+        assert log.columns == {"step": (1.0,), "loss": (0.7,), "margin": (2.0,)}
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_logs_that_are_not_finite_are_counted_and_left_out(value: float, tmp_path: Path) -> None:
     file = write(tmp_path / "trainer_state.json", state(TRL | {"grad_norm": value}, TRL, TRL | {"loss": value}))

@@ -14,8 +14,8 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpo_full.files import atomic_file
 from gpo_full.output import print_json
+from gpo_full.run_log import RUN_FILE
 from gpo_theory.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ FIELDS = {"loss": "loss", "beta": "beta", "learning_rate": "learning_rate", "ste
           "margin": "margin", "seed": "seed", "bf16": "bf16", "lora_rank": "lora_rank",
           "last_layers": "train_last_layers", "reference_store": "reference_store", "report_to": "report_to",
           "sample_every": "sample_every", "prompts": "sample_prompts", "reward": "sample_reward"}  # fmt: skip
-RUN_FILE, RESULT_FILE = "run.json", "result.json"
+RESULT_FILE = "result.json"
 # What only the command knows of a run, and what only the trainer knows.
 SPLIT = ("test_by", "test_share", "prompt_from")
 OF_THE_FILES, OF_THE_TRAINER = {"schema", "model", "eval_data", *SPLIT}, {"reference_weights", "world_size"}
@@ -75,7 +75,7 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     length.add_argument("--epochs", type=float, help="passes over the data (default: 1)")
     add("--batch-pairs", type=int, help="pairs per device and micro-batch (default: 8)")
     add("--max-length", type=int, help="tokens of prompt and response (default: 1024; half of it for the prompt)")
-    add("--margin", help="sum (default) or mean: how log-ratios are added up over tokens")
+    add("--margin", help="sum or mean: how log-ratios are added up over tokens (default: mean for trl-ipo, else sum)")
     add("--bf16", action="store_true", default=None, help="compute in bfloat16; weights stay float32")
     add("--lora-rank", type=int, help="train adapters of this rank instead of the weights")
     add("--last-layers", type=int, help="train only so many last layers")
@@ -106,14 +106,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     output = Path(args.output)
+    # A setting may be named as its option is.
+    args.allow_change = [FIELDS.get(name.replace("-", "_"), name) for name in args.allow_change]
     if args.dry_run and args.reference_only:
         raise InputError("--dry-run tells of the training, and --reference-only makes none: choose one")
     _check_output(output, args.resume)
-    if args.resume and any((output / name).exists() for name in COMPLETE):
-        print(f"gpo train: {str(output)!r} is already complete", file=sys.stderr)
-        if args.json and (output / RESULT_FILE).is_file() and os.environ.get("RANK", "0") == "0":
-            print_json({"output": str(output), **json.loads((output / RESULT_FILE).read_text(encoding="utf-8"))})
-        return 0
     _check_split(args)
     data = _open(args)
     _quiet(args.threads)
@@ -121,7 +118,9 @@ def _run(args: argparse.Namespace) -> int:
     _check_hub(args.model)
     record = _record(args, config, data)
     if args.resume:
-        _check_same(output, record, args.allow_change)
+        changed = _check_same(output, record, args.allow_change)
+        if any((output / name).exists() for name in COMPLETE):
+            return _already_complete(output, changed, args.json)
     elif args.allow_change:
         raise InputError(f"--allow-change {args.allow_change[0]} is for --resume")
     if args.dry_run:
@@ -138,8 +137,18 @@ def _run(args: argparse.Namespace) -> int:
         if created:
             output.rmdir()
         return 0
-    record["reference_weights"] = trainer.reference_weights
+    trainer.facts = record = {**record, "reference_weights": trainer.reference_weights}
     return _train(trainer, output, record, args)
+
+
+def _already_complete(output: Path, changed: Collection[str], as_json: bool) -> int:
+    if changed:
+        raise InputError(f"{str(output)!r} is complete, and no setting of it can change now: {'; '.join(changed)}; to "
+                         "train on, start a run with it as --model")  # fmt: skip
+    print(f"gpo train: {str(output)!r} is already complete", file=sys.stderr)
+    if as_json and (output / RESULT_FILE).is_file() and os.environ.get("RANK", "0") == "0":
+        print_json({"output": str(output), **json.loads((output / RESULT_FILE).read_text(encoding="utf-8"))})
+    return 0
 
 
 def _dry_run(args: argparse.Namespace, config: "GPOConfig", data: Mapping[str, Any]) -> int:
@@ -174,10 +183,8 @@ def _train(trainer: "GPOTrainer", output: Path, record: dict[str, Any], args: ar
         _check_same(output, record, args.allow_change)
     analysis = analyze(trainer.loss, SECONDS)
     try:
+        _say_convention(args.loss)
         with trainer.writing(), redirect_stdout(sys.stderr):  # trackers print, and stdout is for the result
-            if trainer.is_world_process_zero():
-                with atomic_file(output / RUN_FILE) as temporary:
-                    temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
             trainer.train(resume_from_checkpoint=args.resume or None, allow_changes={*args.allow_change} - OF_THE_FILES)
             if not any("loss" in entry for entry in trainer.state.log_history):
                 raise NonFiniteLoss("no step was applied, for none was finite; their rows are in events.jsonl")
@@ -197,6 +204,14 @@ def _train(trainer: "GPOTrainer", output: Path, record: dict[str, Any], args: ar
     if trainer.is_world_process_zero():
         _report(trainer, output, result, args.json)
     return 0
+
+
+def _say_convention(loss: str) -> None:
+    from gpo_theory.matching import convention
+
+    note = convention(loss)
+    if note and os.environ.get("RANK", "0") == "0":
+        print(f"gpo train: convention: {note}", file=sys.stderr)
 
 
 def shared_words(args: argparse.Namespace) -> list[str]:
@@ -383,18 +398,22 @@ def _record(args: argparse.Namespace, config: "GPOConfig", data: Mapping[str, An
     return {**record, **settings(config)}
 
 
-def _check_same(output: Path, record: Mapping[str, Any], allowed: Collection[str]) -> None:
+def _check_same(output: Path, record: Mapping[str, Any], allowed: Collection[str]) -> list[str]:
+    """Return what differs from the run begun, each one allowed; InputError otherwise."""
     try:
         before = json.loads((output / RUN_FILE).read_text(encoding="utf-8"))
     except ValueError:
         raise InputError(f"{str(output / RUN_FILE)!r} is damaged; the run cannot be resumed") from None
-    changed = [f"{name}: {before.get(name)!r} -> {value!r}" for name, value in record.items()
-               if before.get(name) != value and name not in allowed]  # fmt: skip
     known = {*record, *OF_THE_TRAINER}
     for name in {*allowed} - known:
         raise InputError(f"--allow-change {name} is no setting of a run{nearest(name, known)}")
-    if changed:
-        raise InputError(f"{str(output)!r} was begun with another configuration: {'; '.join(changed)}")
+    changed = {name: f"{name}: {before.get(name)!r} -> {value!r}" for name, value in record.items()
+               if before.get(name) != value}  # fmt: skip
+    refused = [text for name, text in changed.items() if name not in allowed]
+    if refused:
+        raise InputError(f"{str(output)!r} was begun with another configuration: {'; '.join(refused)} "
+                         "(--allow-change NAME allows one)")  # fmt: skip
+    return [*changed.values()]
 
 
 def _trainer(args: argparse.Namespace, config: "GPOConfig", data: Mapping[str, Any]) -> "GPOTrainer":
