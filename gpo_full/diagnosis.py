@@ -278,6 +278,15 @@ def _no_gradient(view: View) -> Found:
             "a norm below the precision of the dtype is also logged as 0")  # fmt: skip
 
 
+def _backwards(view: View) -> Found:
+    (slope,) = view.facts("slope")
+    if slope <= 0:
+        return None
+    return (slope, f"f'(0) = {slope:.3g} > 0: descent from the reference first makes the chosen response less likely "
+            "than the rejected one", "this is said of f alone; it may fall again further out, and the sign of x in the "
+            "formula may be wrong")  # fmt: skip
+
+
 def _wrong_start(view: View) -> Found:
     at_zero, slope, beta = view.facts("at_zero", "slope", "beta")
     first = view.column("loss")[0]
@@ -374,11 +383,11 @@ def _wrong_way(view: View) -> Found:
     accuracy = view.mean("accuracy")
     if accuracy + 3 * view.error("accuracy") >= 0.5 or view.mean("margin") >= 0:
         return None
-    upwards = view.slope is not None and view.slope >= 0
-    reason = (f"f'(0) = {view.slope:.3g} is not below 0: descent from the reference starts the wrong way" if upwards
-              else "most margins are below 0, though descent on f raises them")  # fmt: skip
-    return (accuracy, reason, "swapped columns and a step size that diverges look the same, and TRL counts rho = 0 as "
-            "wrong; three standard errors below 1/2, with a mean margin below 0, are shown")  # fmt: skip
+    upwards = view.slope is not None and view.slope > 0
+    reason = "as descent on f begins" if upwards else "though descent on f raises them"
+    return (accuracy, f"most margins are below 0, {reason}",
+            "swapped columns and a step size that diverges look the same, and TRL counts rho = 0 as wrong; three "
+            "standard errors below 1/2, with a mean margin below 0, are shown")  # fmt: skip
 
 
 def _at_target(view: View) -> Found:
@@ -418,6 +427,7 @@ RULES: dict[str, Rule] = {
     "too_few_logs": Rule(_few, ()),
     "not_finite": Rule(_not_finite, ()),
     "no_gradient": Rule(_no_gradient, ("grad_norm",)),
+    "starts_backwards": Rule(_backwards, ("slope",)),
     "wrong_start": Rule(_wrong_start, ("loss", "step", "at_zero", "slope", "beta")),
     "stuck_at_start": Rule(_stuck, ("trend", "loss", "margin", "at_zero", "beta")),
     "worse_than_reference": Rule(_worse, ("trend", "loss", "at_zero", "slope")),

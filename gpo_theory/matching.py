@@ -134,9 +134,12 @@ def _given(by: str, p: Number | None, at: Number | None) -> Fraction | None:
     """Return the probability or the scaled margin at which to match, checked against what `by` needs."""
     if by not in _MATCHES:
         raise InputError(f"cannot match by {by!r}; allowed: {', '.join(_MATCHES)}{nearest(by, _MATCHES)}")
-    for mode, name, value in (("target", "p", p), ("tail", "at", at)):
+    for mode, name, value, meaning in (
+        ("target", "p", p, "the probability of the preferred response: 0.9, say"),
+        ("tail", "at", at, "the scaled margin beta_from rho: 5, say"),
+    ):
         if (value is not None) != (by == mode):
-            raise InputError(f"matching by {mode} needs {name}" if by == mode else
+            raise InputError(f"matching by {mode} needs {name}, {meaning}" if by == mode else
                              f"{name} = {value} is used by {mode!r}, not by {by!r}")  # fmt: skip
     if by == "strength":
         return None
@@ -152,10 +155,18 @@ def _given(by: str, p: Number | None, at: Number | None) -> Fraction | None:
 def _by_strength(source: Loss, target: Loss, _: Fraction | None) -> tuple[float, float, str]:
     reasons = [reason for loss in (source, target) if (reason := unmatchable(loss)) is not None]
     if reasons:
-        offer = "; match the target margin at a given p instead"
-        raise _RefusedError("; ".join(f"{reason}{offer}" for reason in dict.fromkeys(reasons)))
+        raise _RefusedError("; ".join(dict.fromkeys(reasons)) + _offer(source, target))
     r_from, r_to = (strength(loss).value or math.nan for loss in (source, target))
     return r_from / r_to, r_from, "exact" if _exact(source) and _exact(target) else "second"
+
+
+def _offer(source: Loss, target: Loss) -> str:
+    """Return the advice to match by target, where that can be done."""
+    try:
+        _by_target(source, target, Fraction(9, 10))
+    except _RefusedError:
+        return ""
+    return "; match the margin that is best at a given p instead, as --by target --p 0.9 does"
 
 
 def unmatchable(loss: Loss, seconds: float = 40.0) -> str | None:

@@ -9,7 +9,7 @@ import pytest
 
 from gpo_full.diagnosis import RULES, Diagnosis, Finding, diagnose
 from gpo_full.run_log import RunLog
-from gpo_theory import LOSSES, InputError, Loss, find_loss
+from gpo_theory import LOSSES, InputError, Loss, find_loss, parse
 
 STEPS = 60
 
@@ -177,9 +177,17 @@ def test_an_accuracy_below_one_half() -> None:
 def test_a_loss_that_starts_the_wrong_way() -> None:
     """DiscoPOP at tau = 0.05: f'(0) = -1/2 (1/2) - 1/2 + (1 - log 2)/(4 tau) = -3/4 + 1.534 = 0.784 > 0."""
     log = RunLog("run", "gpo", {"accuracy": (0.2,) * STEPS, "margin": (-1.0,) * STEPS})
-    (finding,) = diagnose(log, LOSSES["discopop"], 0.1).findings
-    assert finding.id == "wrong_way"
-    assert "f'(0) = 0.784" in finding.because
+    first, second = diagnose(log, LOSSES["discopop"], 0.1).findings
+    assert (first.id, second.id) == ("starts_backwards", "wrong_way")
+    assert "f'(0) = 0.784 > 0" in first.because
+    assert "as descent on f begins" in second.because
+
+
+def test_a_loss_with_the_wrong_sign_is_seen_without_a_trend() -> None:
+    """log(1 + exp(x)) has f'(0) = 1/2, which two logs are enough to say."""
+    log = RunLog("run", "gpo", {"loss": (0.7, 0.6), "margin": (0.0, -1.0), "step": (1.0, 2.0)})
+    found = diagnose(log, parse("log(1+exp(x))"), 0.1).findings
+    assert ("starts_backwards", 0.5) in [(finding.id, finding.number) for finding in found]
 
 
 def test_a_gradient_of_exactly_zero() -> None:

@@ -35,12 +35,14 @@ def run(args: argparse.Namespace) -> int:
 
     from gpo_full.output import print_json
     from gpo_theory import match_beta
+    from gpo_theory.catalogue import ALIASES
 
     match = match_beta(args.source, args.target, args.beta, args.mean_length, by=args.by, p=args.p, at=args.at)
     if args.json:
         print_json(match.as_dict())
     if match.refusal is not None:
-        print(f"gpo beta: error: no beta of {match.target} matches: {match.refusal}", file=sys.stderr)
+        also = f" ({ALIASES[match.target]})" if match.target in ALIASES else ""
+        print(f"gpo beta: error: no beta of {match.target}{also} matches: {match.refusal}", file=sys.stderr)
         return 2
     if not args.json:
         same = SAME[match.by].format(match.matched, p=args.p, at=args.at, source=match.source)

@@ -92,10 +92,12 @@ def _print(found: "Diagnosis", given: str) -> None:
                       f"error {last['kl_se']:.2g}), win rate {last['win_rate']:.3f} "
                       f"[{last['win_low']:.3f}, {last['win_high']:.3f}]", soft_wrap=True)  # fmt: skip
     for finding in found.findings:
-        console.print(Text.assemble((finding.id, "bold"), f" ({finding.number:.4g}): {finding.because}"))
-        console.print(Text(f"  limits: {finding.limits}", style="dim"))
+        console.print(Text.assemble((finding.id, "bold"), f" ({finding.number:.4g}): {finding.because}"),
+                      soft_wrap=True)  # fmt: skip
+        console.print(Text(f"  limits: {finding.limits}", style="dim"), soft_wrap=True)
     if not found.findings:
         console.print("nothing found")
-    console.print(f"looked at: {', '.join(found.looked_at)}")
-    for name, reason in found.not_looked_at.items():
-        console.print(f"not looked at: {name}: {reason}")
+    console.print(f"looked at: {', '.join(found.looked_at)}", soft_wrap=True)
+    for reason in dict.fromkeys(found.not_looked_at.values()):
+        names = [name for name, why in found.not_looked_at.items() if why == reason]
+        console.print(f"not looked at, for {reason}: {', '.join(names)}", soft_wrap=True)
