@@ -82,7 +82,9 @@ def load_reward(text: str | None) -> Reward:
         from gpo_full.preparation import prepare
 
         return GoldenReward(prepare(("reward",)).reward)
-    if ":" not in text or Path(text).is_dir():
+    if ":" not in text and not Path(text).is_dir():
+        raise InputError(f"reward {text!r} is neither a folder with a model nor module:function")
+    if Path(text).is_dir():
         from gpo_full.reward_model import RewardModel
 
         return RewardModel(Path(text)) if RewardModel.is_in(Path(text)) else GoldenReward(Path(text))

@@ -8,6 +8,7 @@ from fractions import Fraction
 from gpo_theory.balls import enclose, exact_value
 from gpo_theory.certificate import Certificate, proved, refuted
 from gpo_theory.formula import Expr
+from gpo_theory.kernel.domain import asks
 from gpo_theory.pieces import Piece, UnsplitError, split
 from gpo_theory.rational import sign_chart
 
@@ -40,20 +41,8 @@ def total(f: Expr) -> Certificate:
 def _partial(f: Expr) -> Iterator[Expr]:
     """Yield the operations of a formula that are not defined for every argument."""
     for node in f.walk():
-        if node.head == "log" or (node.head == "**" and _needs(node) is not None):
+        if asks(node) is not None:
             yield node
-
-
-def _needs(node: Expr) -> str | None:
-    """Return what an operation asks of its first argument: "positive", "nonnegative", "nonzero" or nothing."""
-    if node.head == "log":
-        return "positive"
-    exponent = node.args[1].number
-    if exponent is None:
-        return "positive"
-    if exponent.denominator == 1:
-        return "nonzero" if exponent < 0 else None
-    return "positive" if exponent < 0 else "nonnegative"
 
 
 def _bad_points(node: Expr, piece: Piece) -> Iterator[Fraction]:
@@ -64,7 +53,7 @@ def _bad_points(node: Expr, piece: Piece) -> Iterator[Fraction]:
     chart = sign_chart(node.args[0], piece.low, piece.high)
     if chart is not None:
         yield from (root.exact for root in chart.roots if root.exact is not None)
-        if _needs(node) != "nonzero":
+        if asks(node) != "nonzero":
             yield from (x for x, sign in zip(chart.samples, chart.signs, strict=True) if sign < 0)
 
 
@@ -78,7 +67,7 @@ def undefined_at(f: Expr, x: Fraction) -> bool:
         return undefined_at(f.args[1] if truth else f.args[2], x)
     if any(undefined_at(child, x) for child in f.children):
         return True
-    return (f.head == "log" or f.head == "**") and _needs(f) is not None and not _defined(f, x)
+    return asks(f) is not None and not _defined(f, x)
 
 
 def _is_value(node: Expr) -> bool:
@@ -92,7 +81,7 @@ def _truth(condition: Expr, x: Fraction) -> bool | None:
 
 def _defined(node: Expr, x: Fraction) -> bool:
     """Whether an operation is defined at x, False only where that is certain."""
-    need, argument = _needs(node), node.args[0]
+    need, argument = asks(node), node.args[0]
     exact = exact_value(argument, x)
     if exact is not None:
         return {"positive": exact > 0, "nonnegative": exact >= 0, "nonzero": exact != 0}[need or "nonzero"]

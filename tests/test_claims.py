@@ -11,6 +11,8 @@ from session import analysis, certificate, convexity, payload
 from strategies import NonConvex, convex_formulas, nonconvex_formulas
 
 from gpo_theory import LOSSES, DomainError, Verdict, analyze, parse
+from gpo_theory.kernel.certificates import verify
+from gpo_theory.proving import certificate_document
 
 SEARCH = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -329,3 +331,26 @@ def test_the_strategy_of_nonconvex_formulas_tells_the_truth(case: NonConvex) -> 
         f = [evaluate(case.formula, a + k * h) for k in range(-2, 3)]
         assert f[2] > (f[1] + f[3]) / 2 or 2 * f[3] > f[2] + f[4], case
     assert isinstance(case.point, Fraction)
+
+
+@pytest.mark.parametrize(("text", "is_total"), [
+    ("max(0, sqrt(2)-x)", True),  # its one root is of 2
+    ("max(0, pi-x) + 1/(1+x**2)", True),
+    ("where(x < sqrt(2), x, log(x-1))", None),  # total, for log meets x >= sqrt(2) only: not seen without the pieces
+    ("max(0, sqrt(2)-x) + 1/(x**2-2)", None),  # not total, at sqrt(2), which is no rational witness
+    ("max(0, pi-x) + log(x**2-2)", False),
+])  # fmt: skip
+def test_totality_without_pieces_asks_for_all_of_r(text: str, is_total: bool | None) -> None:
+    expected = {True: Verdict.PROVED, False: Verdict.REFUTED, None: Verdict.UNKNOWN}[is_total]
+    if is_total is False:
+        with pytest.raises(DomainError):
+            analyze(parse(text))
+        return
+    found = analyze(parse(text)).claims["total"]
+    assert found.verdict is expected
+    if is_total:
+        assert verify(certificate_document(analyze(parse(text))))["total"] == "proved"
+
+
+def test_convexity_of_a_maximum_with_an_irrational_kink() -> None:
+    assert analyze(parse("max(0, sqrt(2)-x)")).claims["convex"].verdict is Verdict.PROVED

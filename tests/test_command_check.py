@@ -15,6 +15,10 @@ import torch
 number = 3
 
 
+def of_four(a, b, c, d):
+    return a
+
+
 def naive(x):
     return torch.log(1 + torch.exp(-x))
 
@@ -115,6 +119,7 @@ def test_a_mean_is_told_apart(here: Path) -> None:
         (("my_losses:",), ("MODULE:FUNCTION",)),
         (("my_losses:none",), ("none",)),
         (("my_losses:number",), ("int",)),
+        (("my_losses:of_four",), ("my_losses:of_four", "(a, b, c, d)", "one tensor", "x = beta * rho")),
         (("no_such_module:f",), ("no_such_module",)),
         (("broken:f",), ("RuntimeError", "no luck")),
         (("misspelt:f",), ("SyntaxError",)),

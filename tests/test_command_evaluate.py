@@ -53,7 +53,7 @@ def test_json_has_exactly_the_promised_keys(place: Path) -> None:
 def test_text_says_the_same_in_words(place: Path) -> None:
     done = evaluate(place, "--limit", "3", "--max-new-tokens", "4")
     assert done.returncode == 0, done.stderr
-    assert "golden win rate" in done.stdout
+    assert "win rate by my_reward:shorter 0." in done.stdout  # the golden reward is called so, and no other
     assert "of 3)" in done.stdout
     assert "nats per response" in done.stdout
 
@@ -75,7 +75,8 @@ def test_a_bad_row_is_named(place: Path, tmp_path: Path, row: str, message: str)
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"policy": "nowhere"}, "'nowhere' is not the folder of a model"), ({"data": "nowhere"}, "cannot be read"),
+    [({"reward": "nowhere"}, "reward 'nowhere' is neither a folder with a model nor module:function"),
+     ({"policy": "nowhere"}, "'nowhere' is not the folder of a model"), ({"data": "nowhere"}, "cannot be read"),
      ({"reward": "no_such:f"}, "cannot be imported"), ({"limit": "0"}, "--limit 0 must be at least 1")],
 )  # fmt: skip
 def test_what_is_missing_is_one_line(place: Path, changes: dict[str, str], message: str) -> None:

@@ -39,6 +39,9 @@ def test_the_toy_sentence() -> None:
     falls = zip(trace["regularizer"], trace["regularizer"][1:], strict=False)
     assert all(after < before for before, after in falls)
     assert trace["kl"][1] > trace["kl"][0]
+    highest = max(trace["kl"])
+    said = f"from {trace['kl'][0]:.2f} nats at step 0 to {highest:.2f} at step {trace['kl'].index(highest)}"
+    assert said in " ".join(README.read_text(encoding="utf-8").split())
 
 
 def test_a_stranger_s_commands_need_no_torch() -> None:

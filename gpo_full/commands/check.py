@@ -4,6 +4,7 @@ __all__ = ["EXAMPLE", "add_arguments", "run"]
 
 import argparse
 import importlib
+import inspect
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,4 +82,17 @@ def _load(text: str) -> Any:
         raise InputError(f"{text!r} cannot be imported: {type(error).__name__}: {error}") from None
     if not callable(found):
         raise InputError(f"{text!r} is {type(found).__name__}, not a function of a tensor")
+    _check_signature(text, found)
     return found
+
+
+def _check_signature(text: str, function: Any) -> None:
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # a callable that does not tell its own
+        return
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise InputError(f"{text!r} takes {signature}; needed: a function of one tensor, the scaled margins "
+                         f"x = beta * rho ({error})") from None  # fmt: skip

@@ -80,7 +80,10 @@ def _write(path: str, rows: "list[PromptScore]") -> None:
 
 
 def _print(payload: dict[str, Any], against: str | None) -> None:
-    print(f"golden win rate {payload['win_rate']:.3f}  95% interval [{payload['win_low']:.3f}, "
+    from gpo_full.golden_reward import REWARD_NAME
+
+    judge = "golden win rate" if payload["reward"] == REWARD_NAME else f"win rate by {payload['reward']}"
+    print(f"{judge} {payload['win_rate']:.3f}  95% interval [{payload['win_low']:.3f}, "
           f"{payload['win_high']:.3f}]  ({payload['ties']} ties of {payload['n']})")  # fmt: skip
     print(f"KL(policy || reference) {payload['kl']:.4f} nats per response, standard error {payload['kl_se']:.4f}")
     print(f"length ratio {payload['length_ratio']:.3f}")

@@ -222,9 +222,11 @@ def _show(payload: dict[str, Any], loss: "Loss | None", plot: str | None) -> Non
     for column in ("step", "KL (nats)", "regulariser (nats²)", "objective"):
         table.add_column(column, justify="right")
     last = len(payload["step"]) - 1
-    for step in sorted({round(part * last / 10) for part in range(11)}):
+    highest = max(range(last + 1), key=payload["kl"].__getitem__)  # it may lie between the rows
+    for step in sorted({highest, *(round(part * last / 10) for part in range(11))}):
         table.add_row(str(step), *(f"{payload[name][step]:.6g}" for name in _COLUMNS[1:]))
     console.print(table)
+    console.print(f"the KL is highest at step {highest}: {payload['kl'][highest]:.6g} nats")
     if loss is not None:
         console.print(f"f(x) = {loss.formula}, x = beta * rho, rho in nats")
     policy = payload["policy"] if isinstance(payload["policy"], dict) else {"policy": payload["policy"]}

@@ -1,6 +1,6 @@
 """The rule for `total`: every operation that f meets has an argument in its domain."""
 
-__all__ = ["total", "undefined"]
+__all__ = ["asks", "total", "undefined"]
 
 from fractions import Fraction
 
@@ -11,8 +11,37 @@ from gpo_theory.kernel.statement import Statement, need, place, sign_on
 
 
 def total(s: Statement) -> None:
-    for p in parts(s.f, s.hints):
+    """Every operation is defined on the part where it is met; else, where f has no such parts, on all of R."""
+    try:
+        pieces = parts(s.f, s.hints)
+    except UnprovedError:
+        for node in dict.fromkeys(s.f.walk()):
+            if asks(node) is not None:
+                _in_domain(node, node.args[0], Part(None, None, node), s.hints)
+        return
+    for p in pieces:
         _defined(s.f, p, s.hints)
+
+
+def asks(node: Expr) -> str | None:
+    """Return what an operation asks of its first argument: "positive", "nonnegative", "nonzero" or nothing."""
+    power = node.args[1].number if node.head == "**" else None
+    if node.head == "log" or (node.head == "**" and power is None):
+        return "positive"
+    if power is None:
+        return None
+    if power.denominator == 1:
+        return "nonzero" if power <= 0 else None
+    return "positive" if power < 0 else "nonnegative"
+
+
+def _in_domain(node: Expr, argument: Expr, part: Part, hints: Hints) -> None:
+    """Prove of an operation's argument on one part what the operation asks of it."""
+    asked = asks(node)
+    if asked == "nonzero":
+        x = part.low if part.is_point and part.low is not None else part.sample
+        argument = argument if at(argument, x).a > 0 else -argument
+    sign_on(argument, part, asked != "nonnegative", hints)
 
 
 def _defined(node: Expr, part: Part, hints: Hints) -> None:
@@ -29,15 +58,8 @@ def _defined(node: Expr, part: Part, hints: Hints) -> None:
         raise UnprovedError(f"which branch of {node}")
     for child in node.children:
         _defined(child, part, hints)
-    power = node.args[1].number if node.head == "**" else None
-    integer = power is not None and power.denominator == 1
-    if node.head not in ("log", "**") or (integer and power is not None and power > 0):
-        return
-    argument = on_part(node.args[0], part, hints)
-    if node.head == "**" and integer:
-        x = part.low if part.is_point and part.low is not None else part.sample
-        argument = argument if at(argument, x).a > 0 else -argument
-    sign_on(argument, part, node.head == "log" or power is None or power < 0, hints)
+    if asks(node) is not None:
+        _in_domain(node, on_part(node.args[0], part, hints), part, hints)
 
 
 def on_part(node: Expr, part: Part, hints: Hints) -> Expr:
