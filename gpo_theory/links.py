@@ -5,7 +5,7 @@ __all__ = ["Link", "link", "link_at"]
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from math import inf
+from math import inf, isfinite
 
 from flint import arb
 
@@ -24,11 +24,15 @@ from gpo_theory.slopes import falls_strictly
 from gpo_theory.strengths import strength
 
 
+NARROW = 1e-12
+
+
 @dataclass(frozen=True)
 class Link:
     """x*(p) as text in p, its slope at p = 1/2 (2/R; "inf" where R = 0), and the least argmin of f, x*(1).
 
-    None where it is not derived; infinities are "inf" and "-inf".
+    None where it is not derived; infinities are "inf" and "-inf". A target without an exact form is certified to a
+    relative error of 1e-12.
     """
 
     formula: str | None = None
@@ -117,4 +121,12 @@ def _target(f: Expr, is_convex: Certificate) -> str | None:
     if falls_strictly(f, is_convex):
         return "inf"
     least = minimum(f)
-    return least.at if least else None
+    if least is not None:
+        return least.at
+    found = infimum_of(f)
+    if found is None or not isfinite(found.right - found.left):
+        return None
+    if found.right - found.left > NARROW * max(1.0, abs(found.left)):
+        return None
+    # With all its digits: a "2" would be read as the exact number.
+    return f"{(found.left + found.right) / 2:#.13g}"

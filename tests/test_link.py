@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import mpmath as mp
 import pytest
@@ -14,6 +15,17 @@ from gpo_theory import LOSSES, InputError, analyze, parse
 from gpo_theory.links import link_at
 
 NAMES = [name for name in LOSSES if name in TRUTHS]
+
+
+@pytest.mark.parametrize(("text", "equation"), [
+    # f'(x) = 0, which mpmath solves: the one minimiser of a strictly convex f.
+    ("log(1+exp(-x))+x**2/20", lambda x: x / 10 - 1 / (1 + mp.exp(x))),
+    ("exp(-x)+x**2", lambda x: 2 * x - mp.exp(-x)),
+    ("exp(-x)-x+x**4", lambda x: 4 * x**3 - 1 - mp.exp(-x)),
+])  # fmt: skip
+def test_a_target_without_an_exact_form_is_certified_in_digits(text: str, equation: Any) -> None:
+    expected = mp.findroot(equation, 1.0)
+    assert float(analyze(parse(text)).link.target_at_one or "nan") == pytest.approx(float(expected), rel=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)
