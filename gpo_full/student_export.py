@@ -140,6 +140,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         for path in export(lesson_files(), folder):
             print(path)
+        print('they open in Jupyter: pip install "gpo-toolkit[book]" jupyterlab', file=sys.stderr)
     except (InputError, OSError) as error:
         print(f"student_export: {error}", file=sys.stderr)
         return 2

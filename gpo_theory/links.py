@@ -23,7 +23,6 @@ from gpo_theory.regimes import P, regimes_of
 from gpo_theory.slopes import falls_strictly
 from gpo_theory.strengths import strength
 
-
 NARROW = 1e-12
 
 

@@ -90,6 +90,8 @@ def test_the_export_differs_from_the_lesson_in_solutions_only(path: Path, tmp_pa
 
 def test_the_command_writes_every_lesson(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "students")]) == 0
-    assert [Path(line).stem for line in capsys.readouterr().out.split()] == [path.stem for path in lesson_files()]
+    out, err = capsys.readouterr()
+    assert [Path(line).stem for line in out.split()] == [path.stem for path in lesson_files()]
+    assert err == 'they open in Jupyter: pip install "gpo-toolkit[book]" jupyterlab\n'
     (tmp_path / "file").write_text("", encoding="utf-8")
     assert main([str(tmp_path / "file")]) == 2

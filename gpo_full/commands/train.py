@@ -162,12 +162,12 @@ def _dry_run(args: argparse.Namespace, config: "GPOConfig", data: Mapping[str, A
     if args.json:
         print_json({**asdict(found), "total_mib": found.total_mib})
         return 0
-    print(f"{found.parameters / 1e6:.1f} M parameters, {found.trained / 1e6:.1f} M trained; {found.steps} steps on "
-          f"{len(pairs)} pairs")  # fmt: skip
+    print(f"{found.parameters / 1e6:.4g} M parameters, {found.trained / 1e6:.4g} M trained; "
+          f"{_count(found.steps, 'step')} on {_count(len(pairs), 'pair')}")  # fmt: skip
     print("memory of each device in MiB, with the largest pairs in one micro-batch:")
     for name, size in {**found.memory_mib, "in all": found.total_mib}.items():
-        print(f"  {name:<12}{size:12,.0f}")
-    print(f"arithmetic of the largest micro-batch ({found.pairs} pairs, {found.tokens:,} tokens): "
+        print(f"  {name:<12}{size:14,.1f}")
+    print(f"arithmetic of the largest micro-batch ({_count(found.pairs, 'pair')}, {found.tokens:,} tokens): "
           f"{found.flops / 1e12:.3g} TFLOP")  # fmt: skip
     return 0
 
@@ -455,16 +455,24 @@ def _result(trainer: "GPOTrainer", output: Path, held_out: Mapping[str, float] |
             "first": objects[0], "last": objects[-1], "evaluation": held_out}  # fmt: skip
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _four(value: float) -> str:
+    return f"{round(value, 4) + 0.0: .4f}"  # no minus before a zero
+
+
 def _report(trainer: "GPOTrainer", output: Path, result: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         print_json({"output": str(output), **result})
         return
     first, last, held_out = result["first"], result["last"], result["evaluation"]
-    print(f"{trainer.state.global_step} steps on {len(trainer.train_dataset)} pairs, loss {trainer.loss.name}, "
-          f"beta {trainer.args.beta:g}, {last['cpu_seconds']:.0f} CPU-seconds")  # fmt: skip
+    print(f"{_count(trainer.state.global_step, 'step')} on {_count(len(trainer.train_dataset), 'pair')}, loss "
+          f"{trainer.loss.name}, beta {trainer.args.beta:g}, {last['cpu_seconds']:.3g} CPU-seconds")  # fmt: skip
     for name in ("loss", "margin", "log_ratio_chosen", "log_ratio_rejected", "accuracy", "regularizer"):
-        end = f"   held out {held_out[f'eval_{name}']: .4f}" if held_out else ""
-        print(f"  {name:<20} {first[name]: .4f} -> {last[name]: .4f}{end}")
+        end = f"   held out {_four(held_out[f'eval_{name}'])}" if held_out else ""
+        print(f"  {name:<20} {_four(first[name])} -> {_four(last[name])}{end}")
     if held_out:
         from gpo_full.length_bias import against_length
 
