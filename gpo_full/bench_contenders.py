@@ -4,6 +4,7 @@ __all__ = ["CONTENDERS", "Step", "missing"]
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from gpo_full.compiled import has_compiler
 from gpo_full.pairs import Pair
 
 BETA = 0.1
@@ -20,12 +22,17 @@ LEARNING_RATE = 1e-5
 # TRL changes its interface every two weeks; the comparison is with this one.
 TRL = "1.16"
 
+# Compiled at its first step, of three whose median counts.
+COMPILED = "ours compiled"
+
 # One step: token ids to batch, forward, backward, AdamW. Returns the loss before the step.
 Step = Callable[[], float]
 
 
 def missing(name: str) -> str | None:
     """Return why a contender cannot run here, or None."""
+    if name == COMPILED and not has_compiler():
+        return "a C++ compiler is not on the path"
     if not name.startswith("trl"):
         return None
     try:
@@ -35,12 +42,12 @@ def missing(name: str) -> str | None:
     return None if found.startswith(f"{TRL}.") else f"trl {found} is installed, not {TRL}"
 
 
-def _ours(model: nn.Module, pairs: Sequence[Pair], folder: Path) -> Step:
+def _ours(model: nn.Module, pairs: Sequence[Pair], folder: Path, compile_mlp: bool = False) -> Step:
     from gpo_full.config import GPOConfig
     from gpo_full.trainer import GPOTrainer
 
     args = GPOConfig(output_dir=str(folder / "gpo"), reference_store=str(folder), beta=BETA, loss="dpo", use_cpu=True,
-                     report_to="none")  # fmt: skip
+                     report_to="none", compile_mlp=compile_mlp)  # fmt: skip
     trainer = GPOTrainer(model, args, list(pairs))
     rows = [trainer.train_dataset[i] for i in range(len(pairs))]
     return _step(model, lambda: trainer.compute_loss(model, trainer.data_collator(rows)))
@@ -136,4 +143,5 @@ def _trl_precomputed(model: nn.Module, pairs: Sequence[Pair], folder: Path) -> S
 
 # Each makes a step from a model in float32, pairs and a folder that it may write into.
 CONTENDERS: dict[str, Callable[[nn.Module, Sequence[Pair], Path], Step]] = {
-    "ours": _ours, "lean": _lean, "trl live": _trl_live, "trl precomputed": _trl_precomputed}  # fmt: skip
+    "ours": _ours, COMPILED: partial(_ours, compile_mlp=True), "lean": _lean, "trl live": _trl_live,
+    "trl precomputed": _trl_precomputed}  # fmt: skip

@@ -1,6 +1,6 @@
 """The part of a model that a compiler gains something of: the MLPs, which know nothing of pairs, rows and masks."""
 
-__all__ = ["compile_mlps"]
+__all__ = ["compile_mlps", "has_compiler"]
 
 import os
 import shutil
@@ -30,7 +30,11 @@ def compile_mlps(model: Any) -> None:
         part.compile(dynamic=True)
 
 
+def has_compiler() -> bool:
+    """Return whether the C++ compiler that torch needs on the CPU is there."""
+    return bool(os.environ.get("CXX") or next(filter(shutil.which, _COMPILERS), None))
+
+
 def _check_compiler() -> None:
-    found = os.environ.get("CXX") or next(filter(shutil.which, _COMPILERS), None)
-    if found is None and not torch.cuda.is_available():
+    if not has_compiler() and not torch.cuda.is_available():
         raise InputError(f"compile_mlp needs a C++ compiler: none of {', '.join(_COMPILERS)} is on the path")

@@ -103,7 +103,7 @@ def test_all_contenders_take_the_same_steps(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(bench_contenders, "LEARNING_RATE", 1e-3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what other libraries have to say
-        losses, models = steps([*CONTENDERS], tmp_path)
+        losses, models = steps([name for name in CONTENDERS if not missing(name)], tmp_path)
     check_same_steps(losses, models)
 
 
@@ -121,6 +121,12 @@ def test_another_trl_is_no_opponent(found: str | None, why: str | None, monkeypa
     assert missing("trl live") == missing("trl precomputed") == why
     assert missing("ours") is None
     assert missing("lean") is None
+
+
+def test_a_compiled_contender_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    for there, why in ((True, None), (False, "a C++ compiler is not on the path")):
+        monkeypatch.setattr(bench_contenders, "has_compiler", lambda there=there: there)
+        assert missing("ours compiled") == why
 
 
 def no_constant(name: str) -> NoReturn:
