@@ -4,6 +4,7 @@ __all__ = ["ExperimentResult", "Run", "default_folder", "run"]
 
 import hashlib
 import json
+import lzma
 import platform
 import shutil
 import sys
@@ -94,8 +95,9 @@ class ExperimentResult:
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """Read what `run` wrote."""
-        saved = json.loads(Path(path).read_text(encoding="utf-8"))
+        """Read what `run` wrote, which `xz` may have compressed."""
+        with lzma.open(path) if str(path).endswith(".xz") else open(path, "rb") as file:
+            saved = json.load(file)
         if saved.pop("schema") != 1:
             raise ValueError(f"{str(path)!r} is not a result of schema 1")
         runs = tuple(Run(**_frozen(one)) for one in saved.pop("runs"))
