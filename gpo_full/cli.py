@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from itertools import takewhile
 from typing import Any, NoReturn
 
 from gpo_theory.budget import memory_limit
@@ -45,9 +46,10 @@ class _Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
         # An option that does not exist is the better news than those that are missing because of it.
-        for word in args or () if self._subparsers is None else ():
+        options = () if self._subparsers is not None else takewhile(lambda word: word != "--", args or ())
+        for word in options:
             name = word.split("=", 1)[0]
-            if name.startswith("--") and name != "--" and name not in self._option_string_actions:
+            if name.startswith("--") and name not in self._option_string_actions:
                 self.error(f"unknown option {name}{self._nearest_option(name)}")
         return super().parse_known_args(args, namespace)
 

@@ -146,7 +146,7 @@ def _loss(facts: CardFacts, analysis: "Analysis") -> str:
 
     how = "averaged" if facts.settings.get("margin") == "mean" else "summed"
     base = f"[{facts.base}](https://huggingface.co/{facts.base})" if facts.on_hub else f"`{facts.base}`"
-    note = convention(str(facts.settings.get("loss")))
+    note = convention(str(facts.settings.get("loss")), facts.settings.get("margin"))
     noise = facts.settings.get("label_noise")
     return "\n\n".join([
         f"# {_title(facts)}",

@@ -26,8 +26,8 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     >>> nearest("zzz", ["hinge"])
     ''
     """
-    close = get_close_matches(name, list(allowed), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    close = _closest(name, allowed)
+    return f"; did you mean {close!r}?" if close else ""
 
 
 def misspelt(name: str, found: Iterable[str]) -> str:
@@ -36,5 +36,9 @@ def misspelt(name: str, found: Iterable[str]) -> str:
     >>> misspelt("chosen", ["prompt", "choosen"])
     "; is it what is called 'choosen'?"
     """
-    close = get_close_matches(name, list(found), n=1)
-    return f"; is it what is called {close[0]!r}?" if close else ""
+    close = _closest(name, found)
+    return f"; is it what is called {close!r}?" if close else ""
+
+
+def _closest(name: str, names: Iterable[str]) -> str | None:
+    return next(iter(get_close_matches(name, list(names), n=1)), None)

@@ -125,9 +125,16 @@ def match_beta(
     return BetaMatch(source, target, beta, beta_to, by, matched, order, stated, None)
 
 
-def convention(name: str) -> str | None:
-    """Return what a name means that means another loss elsewhere (IPO's forms, sigmoid), or None for any other."""
-    return _CONVENTIONS.get(name)
+def convention(name: str, margin: str | None = None) -> str | None:
+    """Return what a name means that means another loss elsewhere (IPO's forms, sigmoid), or None for any other.
+
+    `margin`, "sum" or "mean", is how a run has added up its log-ratios, where that is known.
+
+    >>> convention("ipo-tau", "mean")
+    'ipo-tau is (x-1/2)^2, x = tau rho, rho averaged over tokens'
+    """
+    text = _CONVENTIONS.get(name)
+    return text.replace("rho summed", "rho averaged") if text and margin == "mean" else text
 
 
 def _given(by: str, p: Number | None, at: Number | None) -> Fraction | None:

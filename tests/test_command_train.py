@@ -420,6 +420,15 @@ def test_the_convention_of_a_name_is_said_and_trl_ipo_is_averaged(
     assert "in nats, averaged over tokens" in (tmp_path / "run" / "README.md").read_text()
 
 
+def test_the_convention_is_that_of_the_margin_the_run_has(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gpo(*arguments(model, data, tmp_path / "run", loss="ipo-tau", margin="mean", beta=1)) == 0
+    said = "ipo-tau is (x-1/2)^2, x = tau rho, rho averaged over tokens"
+    assert capsys.readouterr().err == f"gpo train: convention: {said}\n"
+    assert f"Convention: {said}." in (tmp_path / "run" / "README.md").read_text()
+
+
 @pytest.mark.parametrize(("option", "meant"), [("--lr", "--learning-rate"), ("--max_steps", "--steps"),
                                                ("--zzzzz", None)])  # fmt: skip
 def test_an_option_that_does_not_exist_is_led_to_the_nearest(

@@ -54,6 +54,11 @@ def test_a_stranger_s_commands_need_no_torch() -> None:
         assert "convention: " in ran.stdout
 
 
+def test_the_explorer_is_where_make_book_puts_the_book() -> None:
+    (output,) = re.findall(r"^book:.*\n.*--output (\S+)", (README.parent / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert f"`{output}/book/explorer.html`" in README.read_text(encoding="utf-8")
+
+
 def test_every_make_target_named_exists() -> None:
     targets = set(re.findall(r"^(\w+):", (README.parent / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     named = set(re.findall(r"`?make\s(\w+)", README.read_text(encoding="utf-8")))

@@ -24,6 +24,7 @@ from gpo_full.checkpoint import DamagedCheckpoint, FolderInUse, NoGoodCheckpoint
 from gpo_full.metrics import NonFiniteLoss
 from gpo_full.model_plan import Plan
 from gpo_full.pairs import Pair
+from gpo_full.run_log import read_run
 from gpo_full.training_rows import Collator
 from gpo_theory import LOSSES, InputError
 
@@ -197,6 +198,14 @@ def test_the_gradient_norm_is_that_before_clipping(tmp_path: Path) -> None:
         norms[limit] = objects(tmp_path, str(limit))[0]["grad_norm"]
     assert norms[0.0] > 0.1
     assert norms[0.0] == norms[1e-3] == norms[1e9]
+
+
+def test_a_run_made_in_python_records_its_settings_for_diagnose(tmp_path: Path) -> None:
+    made = trainer(tmp_path, tiny_model(), loss="ipo", beta=0.5, max_steps=2)
+    made.train()
+    log = read_run(made.args.output_dir)
+    assert (log.source, log.settings["loss"], log.settings["beta"], log.settings["schema"]) == ("gpo", "ipo", 0.5, 1)
+    assert log.settings["reference_weights"] == made.reference_weights
 
 
 def test_the_last_partial_interval_is_logged(tmp_path: Path) -> None:

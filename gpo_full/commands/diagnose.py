@@ -83,7 +83,7 @@ def _print(found: "Diagnosis", given: str) -> None:
     loss = f"loss {found.loss.name}" if found.loss else "loss not known"
     beta = f"beta {found.beta:g}" if found.beta else "beta not known"
     console.print(f"{found.log.run} ({found.log.source}): {loss}, {beta}, {len(found.log)} logs", soft_wrap=True)
-    note = convention(given)
+    note = convention(given, found.log.settings.get("margin"))
     if note:
         console.print(f"convention: {note}", soft_wrap=True)
     if found.log.samples:

@@ -183,7 +183,7 @@ def _train(trainer: "GPOTrainer", output: Path, record: dict[str, Any], args: ar
         _check_same(output, record, args.allow_change)
     analysis = analyze(trainer.loss, SECONDS)
     try:
-        _say_convention(args.loss)
+        _say_convention(args.loss, trainer.args.margin)
         with trainer.writing(), redirect_stdout(sys.stderr):  # trackers print, and stdout is for the result
             trainer.train(resume_from_checkpoint=args.resume or None, allow_changes={*args.allow_change} - OF_THE_FILES)
             if not any("loss" in entry for entry in trainer.state.log_history):
@@ -206,10 +206,10 @@ def _train(trainer: "GPOTrainer", output: Path, record: dict[str, Any], args: ar
     return 0
 
 
-def _say_convention(loss: str) -> None:
+def _say_convention(loss: str, margin: str) -> None:
     from gpo_theory.matching import convention
 
-    note = convention(loss)
+    note = convention(loss, margin)
     if note and os.environ.get("RANK", "0") == "0":
         print(f"gpo train: convention: {note}", file=sys.stderr)
 
