@@ -83,7 +83,8 @@ def load_reward(text: str | None) -> Reward:
 
         return GoldenReward(prepare(("reward",)).reward)
     if ":" not in text and not Path(text).is_dir():
-        raise InputError(f"reward {text!r} is neither a folder with a model nor module:function")
+        raise InputError(f"reward {text!r} is neither a folder with a model nor module:function: no sentence encoder "
+                         "is there")  # fmt: skip
     if Path(text).is_dir():
         from gpo_full.reward_model import RewardModel
 

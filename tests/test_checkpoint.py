@@ -47,7 +47,7 @@ def check_resumed(found: dict[str, Any], expected: dict[str, Any]) -> None:
     """The run ended with the same weights, moments, generators and trace, and nothing half done was left."""
     assert found["code"] == 0, found["name"]
     assert found["end"] == expected["end"], found["name"]
-    assert found["left"] == expected["left"] == [f"checkpoint-{STEPS}", "metrics.jsonl"], found["name"]
+    assert found["left"] == expected["left"] == [f"checkpoint-{STEPS}", "metrics.jsonl", "run.json"], found["name"]
 
 
 # Of trainings.
@@ -106,7 +106,7 @@ def test_spec_10_killed_mid_epoch_and_mid_accumulation_the_rows_are_the_same(
     assert sorted(row for rows in epoch for row in rows[1:]) == list(range(11))  # an epoch sees every row once
     for found, step in zip(results["mid_step"], (2, 3, 4), strict=True):
         assert found["died"] == -signal.SIGKILL
-        assert found["before"] == [checkpoint.LOCK, f"checkpoint-{step - 1}", "metrics.jsonl"]
+        assert found["before"] == [checkpoint.LOCK, f"checkpoint-{step - 1}", "metrics.jsonl", "run.json"]
         assert found["rows"] == [rows for rows in expected["rows"] if rows[0] >= step]
         check_resumed(found, expected)
 
@@ -118,7 +118,7 @@ def test_spec_16_a_signal_finishes_the_step_and_saves(
     folder, results = crashed
     found = results[name]
     assert found["died"] == code
-    assert found["before"] == [f"checkpoint-{step}", "metrics.jsonl"]
+    assert found["before"] == [f"checkpoint-{step}", "metrics.jsonl", "run.json"]
     assert checkpoint.verify(folder / f"{name}-before" / f"checkpoint-{step}").step == step
     assert found["rows"] == [rows for rows in straight(folder)["rows"] if rows[0] > step]
     check_resumed(found, straight(folder))
@@ -127,7 +127,7 @@ def test_spec_16_a_signal_finishes_the_step_and_saves(
 def test_spec_16_a_second_sigint_aborts_without_damage(crashed: tuple[Path, dict[str, Any]]) -> None:
     folder, results = crashed
     assert results["twice"]["died"] == 130
-    assert results["twice"]["before"] == ["checkpoint-2", "metrics.jsonl"]  # step 3 was being saved
+    assert results["twice"]["before"] == ["checkpoint-2", "metrics.jsonl", "run.json"]  # step 3 was being saved
     assert checkpoint.verify(folder / "twice-before" / "checkpoint-2").step == 2
     check_resumed(results["twice"], straight(folder))
 
@@ -136,7 +136,7 @@ def test_spec_06_a_save_that_the_disk_cuts_short_leaves_the_one_before(crashed: 
     # The limit on a file's size stops safetensors' own writes, as a full disk would.
     folder, results = crashed
     assert results["full"]["died"] == 1
-    assert results["full"]["before"] == ["checkpoint-2", "metrics.jsonl"]
+    assert results["full"]["before"] == ["checkpoint-2", "metrics.jsonl", "run.json"]
     assert checkpoint.verify(folder / "full-before" / "checkpoint-2").step == 2
     check_resumed(results["full"], straight(folder))
 

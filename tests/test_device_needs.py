@@ -51,7 +51,7 @@ def test_it_is_told_without_weights_and_nothing_is_written(
     assert told["total_mib"] == pytest.approx(sum(told["memory_mib"].values()))
     shown = capsys.readouterr().out
     assert "4 steps on 7 pairs" in shown
-    assert f"in all      {told['total_mib']:12,.0f}" in shown
+    assert f"in all      {told['total_mib']:14,.1f}" in shown
 
 
 def test_a_dry_run_is_not_a_reference_pass(

@@ -576,7 +576,7 @@ def test_spec_07_two_trainers_on_one_folder(tmp_path: Path) -> None:
             second.train()
         first.train()
     second.train()
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["metrics.jsonl"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["metrics.jsonl", "run.json"]
 
 
 def test_a_model_saved_alone_cannot_be_resumed(tmp_path: Path) -> None:
