@@ -2,7 +2,7 @@
 
 __all__ = ["Infimum", "Minimum", "bounded_below", "infimum", "minimum"]
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from math import inf
@@ -16,11 +16,13 @@ from gpo_theory.extremes import lowest, reached
 from gpo_theory.far import tail
 from gpo_theory.formula import Expr, substitute
 from gpo_theory.grammar import parse_constant
+from gpo_theory.infimum import infimum_of
 from gpo_theory.kernel.intervals import interval
 from gpo_theory.pieces import Piece, UnsplitError, split
 from gpo_theory.slopes import slope_charts
 
 DEEP = -1000
+NEXT_TO_NOTHING = 1e-20  # what f is beside its least point, where that point is known to some 18 digits only
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def bounded_below(f: Expr) -> Certificate:
     except UnsplitError:
         value = None
     if value is not None:
-        return proved(claim, "f stays above its infimum on every piece", value.number, near=value.near)
+        return proved(claim, "f stays above its infimum on every piece", _settled(value, f).number, near=value.near)
     floor = interval(f, None, None).a
     if floor > -mp.inf:
         return proved(claim, "the range of f, composed from its parts", None, floor=str(Fraction(float(floor)) - 1))
@@ -125,6 +127,14 @@ def infimum(pieces: tuple[Piece, ...]) -> Infimum | None:
             return Infimum(exactly.exact, exactly.value, str(near))
     far = reached(pieces, -1 if exactly.at == "-inf" else 1, exactly.value)
     return Infimum(exactly.exact, exactly.value, str(far)) if far is not None else None
+
+
+def _settled(value: Infimum, f: Expr) -> Infimum:
+    """Return the infimum with the float 0 where it is as good as 0 and a certified enclosure holds 0."""
+    if value.exact is not None or abs(value.value) > NEXT_TO_NOTHING:
+        return value
+    enclosed = infimum_of(f)
+    return replace(value, value=0.0) if enclosed is not None and enclosed.low <= 0 <= enclosed.high else value
 
 
 def _rank(candidate: Minimum) -> tuple[float, bool, float]:

@@ -1,6 +1,6 @@
 """An analysis as a person reads it: tables in a terminal, HTML in a notebook."""
 
-__all__ = ["as_html", "as_table"]
+__all__ = ["as_html", "as_table", "digits"]
 
 from collections.abc import Callable
 from html import escape
@@ -20,17 +20,27 @@ SECONDS = 2.0
 _COLOURS = {"proved": "green", "refuted": "red", "unknown": "yellow"}
 
 
+def digits(value: float) -> str:
+    """Return a number without an exact form as people read it: nine significant digits, in every table alike.
+
+    >>> digits(2 / 3), digits(4.0)
+    ('0.666666667', '4')
+    """
+    return f"{value:.9g}"
+
+
 def _facts(analysis: "Analysis") -> list[tuple[str, str]]:
     r, link, half = analysis.strength, analysis.link, analysis.psi.at_half
-    sides = f" (left {r.left:g}, right {r.right:g})" if r.left is not None else ""
+    sides = "" if r.left is None or r.right is None else f" (left {digits(r.left)}, right {digits(r.right)})"
     rows = [
         ("Taylor at 0", ", ".join(c.text if c else "none" for c in analysis.taylor)),
         ("strength R", "none" if r.exact is None else f"{r.exact}{sides}"),
         ("link x*(p)", link.formula or "no closed form found"),
-        ("link slope at 1/2", "not derived" if link.slope_at_half is None else f"{link.slope_at_half}"),
+        ("link slope at 1/2", "not derived" if link.slope_at_half is None else
+         link.slope_at_half if isinstance(link.slope_at_half, str) else digits(link.slope_at_half)),
         ("target x*(1)", link.target_at_one or "not derived"),
         ("psi(theta)", analysis.psi.formula or "no closed form found"),
-        ("psi(1/2)", "not certified" if half is None else half if isinstance(half, str) else f"{half:.12g}"),
+        ("psi(1/2)", "not certified" if half is None else half if isinstance(half, str) else digits(half)),
     ]
     for side, by in analysis.tails.items():
         rows += [(f"{side} tail of {'f' if of == 'loss' else '-f′'}", _tail(tail.as_dict())) for of, tail in by.items()]
@@ -62,7 +72,7 @@ def _place(bracket: "Bracket", infinite: str = "inf") -> str:
     if bracket.low is None or bracket.high is None:
         return infinite
     middle = (bracket.low + bracket.high) / 2
-    return str(bracket.low) if bracket.low == bracket.high else f"{float(middle):.9g}"
+    return str(bracket.low) if bracket.low == bracket.high else digits(float(middle))
 
 
 def _in_time(derive: Callable[[], T | None]) -> T | None:
@@ -83,7 +93,7 @@ def _why(certificate: Certificate) -> str:
     witness = certificate.witness or {}
     shown = ", ".join(f"{key} = {value}" for key, value in witness.items() if key != "kind")
     number = certificate.value or {}
-    value = number.get("exact") or (f"{number['float']:.9g}" if number.get("float") is not None else None)
+    value = number.get("exact") or (digits(number["float"]) if number.get("float") is not None else None)
     extra = f" [{witness['kind']}: {shown}]" if shown else f" [value {value}]" if value is not None else ""
     return certificate.because + extra
 

@@ -4,6 +4,7 @@ __all__ = ["Table", "of_analyses", "of_losses"]
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from gpo_theory.analysis import Analysis
 from gpo_theory.errors import InputError
 from gpo_theory.grammar import parse_constant, parse_formula
 from gpo_theory.loss import Loss
+from gpo_theory.show import digits
 from gpo_theory.typeset import latex
 
 _VERDICTS = {"proved": "yes", "refuted": "no", "unknown": "unknown"}
@@ -101,7 +103,12 @@ def _exact(text: str | None, none: str = _NONE) -> Cell:
         return _words(none)
     if text.lstrip("-") == "inf":
         return Cell(text, rf"${text.replace('inf', chr(92) + 'infty')}$")
-    return Cell(text, f"${latex(parse_constant(text))}$")
+    return Cell(text, f"${_rounded(text) or latex(parse_constant(text))}$")
+
+
+def _rounded(text: str) -> str | None:
+    """Return a decimal as it is: as a fraction a certified number of so many digits would pass for an exact one."""
+    return text if re.fullmatch(r"-?\d+\.\d+", text) else None
 
 
 def _in_p(text: str | None) -> Cell:
@@ -117,7 +124,7 @@ def _in_p(text: str | None) -> Cell:
 def _number(value: float | str | None) -> Cell:
     if value is None or isinstance(value, str):
         return _exact(value)
-    return Cell(repr(value), f"${value:.6g}$")
+    return Cell(digits(value), f"${digits(value)}$")
 
 
 def _verdict(claim: str) -> Callable[[Any], Cell]:

@@ -5,7 +5,7 @@ __all__ = ["TESTS", "Finding", "Report", "check_loss"]
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from functools import lru_cache, partial
+from functools import lru_cache
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -60,15 +60,18 @@ class Finding:
 class Report:
     """The tests that ran and what they found; no finding means that nothing was seen, not that nothing is there.
 
+    `not_run` names those that a finding of another test kept from coming to their end, as a raised error does.
     In a test-suite: `assert not check_loss(my_loss).findings`.
     """
 
     tests: tuple[str, ...]
     findings: tuple[Finding, ...]
+    not_run: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
-        return {"tests": list(self.tests), "findings": [asdict(finding) for finding in self.findings]}
+        found = [asdict(finding) for finding in self.findings]
+        return {"tests": list(self.tests), "findings": found, "not_run": list(self.not_run)}
 
 
 def check_loss(function: Function, loss: Loss | None = None, *, skip: Collection[str] = ()) -> Report:
@@ -90,27 +93,50 @@ def check_loss(function: Function, loss: Loss | None = None, *, skip: Collection
     for name in skip:
         if name not in TESTS:
             raise InputError(f"unknown test {name!r}{nearest(name, TESTS)}; allowed: {', '.join(TESTS)}")
-    found = [finding for dtype in DTYPES for finding in _caught(_form(function, dtype), dtype)]
-    tests: tuple[str, ...] = FORM
-    if not found:  # else the numbers would mean nothing
-        tests = (*FORM, "finite", *(ALONE if loss is None else AGAINST_A_LOSS))
+    numbers = ("finite", *(ALONE if loss is None else AGAINST_A_LOSS))
+    seen = _Seen([], set())
+    for dtype in DTYPES:
+        seen.look(FORM, dtype, _form(function, dtype))
+    if seen.findings:  # the numbers would mean nothing
+        seen.cut_short.update(numbers)
+    else:
         for dtype in DTYPES:
-            found += _caught(_finite(function, dtype), dtype)
-            found += _caught(_against(function, loss, dtype), dtype) if loss is not None else ()
-        found += _caught(_alone(function), "float64") if loss is None else ()
-    kept = tuple(test for test in tests if test not in skip)
-    return Report(kept, tuple(finding for finding in found if finding.test in kept))
+            seen.look(("finite",), dtype, _finite(function, dtype))
+            if loss is not None:
+                seen.look(AGAINST_A_LOSS, dtype, _against(function, loss, dtype))
+        if loss is None:
+            seen.look(ALONE, "float64", _alone(function))
+    return seen.report(tuple(test for test in (*FORM, *numbers) if test not in skip))
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What was found so far, and the tests that did not come to their end."""
+
+    findings: list[Finding]
+    cut_short: set[str]
+
+    def look(self, tests: Sequence[str], dtype: str, findings: Iterator[Finding]) -> None:
+        """Collect what a group of tests finds, up to where the function stops it."""
+        try:
+            self.findings.extend(findings)
+        except _UserCodeError as error:
+            self.findings.append(Finding(error.test, dtype, None, str(error)))
+            self.cut_short.update(tests)
+
+    def report(self, asked_for: Sequence[str]) -> Report:
+        found = tuple(finding for finding in self.findings if finding.test in asked_for)
+        without = self.cut_short - {finding.test for finding in self.findings}
+        return Report(tuple(test for test in asked_for if test not in without), found,
+                      tuple(test for test in asked_for if test in without))  # fmt: skip
 
 
 class _UserCodeError(Exception):
-    """The user's function raised something."""
+    """The user's function raised something, or returned what no test can go on with."""
 
-
-def _caught(findings: Iterator[Finding], dtype: str) -> Iterator[Finding]:
-    try:
-        yield from findings
-    except _UserCodeError as error:
-        yield Finding("runs", dtype, None, str(error))
+    def __init__(self, message: str, test: str = "runs") -> None:
+        super().__init__(message)
+        self.test = test
 
 
 def _call(function: Function, x: "Tensor") -> Any:
@@ -146,22 +172,18 @@ def _form(function: Function, dtype: str) -> Iterator[Finding]:
     import torch
 
     kind = getattr(torch, dtype)
-    found = partial(Finding, dtype=dtype, x=None)
     for shape in ((), (4,), (2, 3)):
         x = torch.linspace(-1.5, 2.0, int(np.prod(shape)), dtype=kind).reshape(shape).requires_grad_()
         value = _call(function, x)
         if not isinstance(value, torch.Tensor):
-            yield found("shape", message=f"it returns {type(value).__name__}, not a tensor")
-            return
+            raise _UserCodeError(f"it returns {type(value).__name__}, not a tensor", "shape")
         if value.shape != x.shape:
-            yield found("shape", message=f"a tensor of shape {shape} gives {tuple(value.shape)}: one loss per margin "
-                        "is needed, not yet averaged")  # fmt: skip
-            return
+            raise _UserCodeError(f"a tensor of shape {shape} gives {tuple(value.shape)}: one loss per margin is "
+                                 "needed, not yet averaged", "shape")  # fmt: skip
         if value.dtype != kind:
-            yield found("dtype", message=f"it returns {str(value.dtype).removeprefix('torch.')}")
+            yield Finding("dtype", dtype, None, f"it returns {str(value.dtype).removeprefix('torch.')}")
         if not value.requires_grad:
-            yield found("runs", message="its value carries no gradient with respect to x")
-            return
+            raise _UserCodeError("its value carries no gradient with respect to x")
     yield from _elementwise(function, dtype)
 
 

@@ -71,7 +71,7 @@ def test_a_stable_function_passes(here: Path) -> None:
     result = gpo("check", "my_losses:stable", "--json")
     assert result.returncode == 0
     found = json.loads(result.stdout)
-    assert set(found) == {"schema", "function", "loss", "passed", "evidence", "tests", "findings"}
+    assert set(found) == {"schema", "function", "loss", "passed", "evidence", "tests", "findings", "not_run"}
     assert found["passed"] is True
     assert found["loss"] is None
     assert found["findings"] == []
@@ -140,3 +140,12 @@ def test_the_help_says_that_code_is_run() -> None:
     shown = " ".join(gpo("check", "--help").stdout.split())
     assert "your own code" in shown
     assert "AND RUN" in shown
+
+
+def test_a_test_that_did_not_run_is_not_said_to_have_found_nothing(here: Path) -> None:
+    result = gpo("check", "my_losses:mean")
+    assert result.returncode == 1
+    assert "nothing found" not in result.stdout
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("not run")]
+    assert "elementwise" in line
+    assert "consistency" in line

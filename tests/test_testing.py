@@ -120,6 +120,25 @@ def test_discopop_fails_below_the_range_of_exp() -> None:
     assert [f.test for f in check_loss(to_torch(LOSSES["discopop"])).findings if f.test == "finite"] == []
 
 
+NUMBERS = ("finite", "gradient", "decrease", "convexity", "consistency")
+
+
+@pytest.mark.parametrize(("fault", "not_run"), [
+    ("raises", ("shape", "dtype", "elementwise", *NUMBERS)),
+    ("reduced", ("runs", "dtype", "elementwise", *NUMBERS)),
+    ("detached", ("shape", "dtype", "elementwise", *NUMBERS)),
+    ("cast", NUMBERS),
+    ("raises far out", NUMBERS),
+    ("rising", ()),
+])  # fmt: skip
+def test_what_did_not_come_to_its_end_does_not_pass(fault: str, not_run: tuple[str, ...]) -> None:
+    """Which test meets the fault first follows from their order: called, looked at, called on parts, then numbers."""
+    report = check_loss(FAULTS[fault][0])
+    assert report.not_run == not_run
+    assert {*report.tests}.isdisjoint(not_run)
+    assert {finding.test for finding in report.findings} <= {*report.tests}
+
+
 def test_an_argument_is_never_changed_for_the_next_test() -> None:
     assert check_loss(lambda x: x.neg_().exp_(), parse("exp(-x)"), skip=["finite"]).findings == ()
 

@@ -53,15 +53,11 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(analysis.as_dict())
         return 0
-    from rich.console import Console
-
+    from gpo_full.terminal import show
     from gpo_theory.matching import convention
 
-    console = Console(markup=False, highlight=False)
-    console.print(analysis)
     note = convention(args.loss)
-    if note:
-        console.print(f"convention: {note}")
+    show(analysis, *([f"convention: {note}"] if note else []))
     return 0
 
 

@@ -54,17 +54,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(title: str, report: "Report") -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from gpo_full.terminal import show
+
     table = Table("test", "", "what was seen", box=None, pad_edge=False)
     for test in report.tests:
-        seen = [finding for finding in report.findings if finding.test == test]
+        seen = dict.fromkeys(f"{found.place}: {found.message}" for found in report.findings if found.test == test)
         table.add_row(test, Text("finding", style="red") if seen else Text("nothing found", style="green"),
-                      Text("\n".join(f"{finding.place}: {finding.message}" for finding in seen)))  # fmt: skip
-    console = Console(markup=False, highlight=False)
-    console.print(title, table, EVIDENCE, sep="\n")
+                      Text("\n".join(seen)))  # fmt: skip
+    cut_short = [f"not run because of that: {', '.join(report.not_run)}"] if report.not_run else []
+    show(title, table, *cut_short, EVIDENCE)
 
 
 def _load(text: str) -> Any:

@@ -4,7 +4,7 @@ __all__ = ["EXAMPLE", "add_arguments", "run"]
 
 import argparse
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from gpo_full.export import add_table_options, write_tables
 from gpo_theory.errors import InputError, nearest
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.table import Table
 
     from gpo_theory.loss import Loss
     from gpo_theory.tables import Table as Facts
@@ -44,23 +44,22 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"analyses": [analysis.as_dict() for analysis in analyses]})
         return 0
-    from rich.console import Console
-
+    from gpo_full.terminal import show
     from gpo_theory.matching import convention
 
-    console = Console(markup=False, highlight=False)
-    _print(console, table)
-    for note in dict.fromkeys(filter(None, map(convention, args.losses))):
-        console.print(f"convention: {note}")
+    notes = dict.fromkeys(filter(None, map(convention, args.losses)))
+    show(*_side_by_side(table), *(f"convention: {note}" for note in notes))
     return 0
 
 
-def _print(console: "Console", facts: "Facts") -> None:
-    """Print as many losses side by side as the terminal has room for, then the next ones below."""
+def _side_by_side(facts: "Facts") -> Iterator["Table | str"]:
+    """Yield tables of as many losses as the terminal has room for, an empty line between them."""
     from rich.table import Table
     from rich.text import Text
 
-    at_once = max(1, (console.width - LABELS) // COLUMN)
+    from gpo_full.terminal import width
+
+    at_once = max(1, (width() - LABELS) // COLUMN)
     for start in range(0, len(facts.rows), at_once):
         head, *rows = replace(facts, rows=facts.rows[start : start + at_once]).flipped().texts()
         shown = Table(box=None, pad_edge=False)
@@ -68,9 +67,9 @@ def _print(console: "Console", facts: "Facts") -> None:
             shown.add_column(Text(cell))
         for name, *cells in rows:
             shown.add_row(Text(name, style="bold"), *map(Text, cells))
-        console.print(shown)
+        yield shown
         if start + at_once < len(facts.rows):
-            console.print()
+            yield ""
 
 
 def _find(texts: list[str], values: Mapping[str, str]) -> list["Loss"]:

@@ -37,9 +37,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(found.as_dict())
     elif found.analysis is not None:
-        from rich.console import Console
+        from gpo_full.terminal import show
 
-        Console(markup=False, highlight=False).print(found.analysis)
+        show(found.analysis)
     for proposition, because in found.excluded_by if not args.json else ():
         print(f"no loss has all of this, by {proposition}: {because}")
     if found.analysis is None and not found.excluded_by:

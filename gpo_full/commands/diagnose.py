@@ -74,30 +74,27 @@ def _plot(found: "Diagnosis", path: str) -> None:
 
 
 def _print(found: "Diagnosis", given: str) -> None:
-    from rich.console import Console
     from rich.text import Text
 
+    from gpo_full.terminal import show
     from gpo_theory.matching import convention
 
-    console = Console(markup=False, highlight=False)
     loss = f"loss {found.loss.name}" if found.loss else "loss not known"
     beta = f"beta {found.beta:g}" if found.beta else "beta not known"
-    console.print(f"{found.log.run} ({found.log.source}): {loss}, {beta}, {len(found.log)} logs", soft_wrap=True)
+    show(f"{found.log.run} ({found.log.source}): {loss}, {beta}, {len(found.log)} logs")
     note = convention(given, found.log.settings.get("margin"))
     if note:
-        console.print(f"convention: {note}", soft_wrap=True)
+        show(f"convention: {note}")
     if found.log.samples:
         last = found.log.samples[-1]
-        console.print(f"samples for {last['n']} prompts after step {last['step']}: KL {last['kl']:.4g} nats (standard "
-                      f"error {last['kl_se']:.2g}), win rate {last['win_rate']:.3f} "
-                      f"[{last['win_low']:.3f}, {last['win_high']:.3f}]", soft_wrap=True)  # fmt: skip
+        show(f"samples for {last['n']} prompts after step {last['step']}: KL {last['kl']:.4g} nats (standard error "
+             f"{last['kl_se']:.2g}), win rate {last['win_rate']:.3f} [{last['win_low']:.3f}, {last['win_high']:.3f}]")
     for finding in found.findings:
-        console.print(Text.assemble((finding.id, "bold"), f" ({finding.number:.4g}): {finding.because}"),
-                      soft_wrap=True)  # fmt: skip
-        console.print(Text(f"  limits: {finding.limits}", style="dim"), soft_wrap=True)
+        show(Text.assemble((finding.id, "bold"), f" ({finding.number:.4g}): {finding.because}"))
+        show(Text(f"  limits: {finding.limits}", style="dim"))
     if not found.findings:
-        console.print("nothing found")
-    console.print(f"looked at: {', '.join(found.looked_at)}", soft_wrap=True)
+        show("nothing found")
+    show(f"looked at: {', '.join(found.looked_at)}")
     for reason in dict.fromkeys(found.not_looked_at.values()):
         names = [name for name, why in found.not_looked_at.items() if why == reason]
-        console.print(f"not looked at, for {reason}: {', '.join(names)}", soft_wrap=True)
+        show(f"not looked at, for {reason}: {', '.join(names)}")

@@ -27,16 +27,15 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"losses": [describe(loss) for loss in LOSSES.values()]})
         return 0
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from gpo_full.terminal import show
 
     head, *rows = listed.texts()
     table = Table(*head, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*map(Text, row))
-    console = Console(markup=False, highlight=False)
-    console.print(table)
-    console.print("x = beta * rho, rho in nats")
-    console.print("aliases: " + ", ".join(f"{alias} = {name}" for alias, name in ALIASES.items()))
+    aliases = ", ".join(f"{alias} = {name}" for alias, name in ALIASES.items())
+    show(table, "x = beta * rho, rho in nats", f"aliases: {aliases}")
     return 0

@@ -211,11 +211,11 @@ def _draw(path: str, model: "Bandit | GaussianMixture", trace: "Trace") -> None:
 
 
 def _show(payload: dict[str, Any], loss: "Loss | None", plot: str | None) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False, markup=False)
+    from gpo_full.terminal import show
+
     objective = "E[rho^2 / 2]" if loss is None else "E[p f(beta rho) + (1-p) f(-beta rho)]"
     # A Text, because rich would read the brackets as markup.
     table = Table(title=Text(f"Descent on {objective}"))
@@ -225,19 +225,18 @@ def _show(payload: dict[str, Any], loss: "Loss | None", plot: str | None) -> Non
     highest = max(range(last + 1), key=payload["kl"].__getitem__)  # it may lie between the rows
     for step in sorted({highest, *(round(part * last / 10) for part in range(11))}):
         table.add_row(str(step), *(f"{payload[name][step]:.6g}" for name in _COLUMNS[1:]))
-    console.print(table)
-    console.print(f"the KL is highest at step {highest}: {payload['kl'][highest]:.6g} nats")
+    show(table, f"the KL is highest at step {highest}: {payload['kl'][highest]:.6g} nats")
     if loss is not None:
-        console.print(f"f(x) = {loss.formula}, x = beta * rho, rho in nats")
+        show(f"f(x) = {loss.formula}, x = beta * rho, rho in nats")
     policy = payload["policy"] if isinstance(payload["policy"], dict) else {"policy": payload["policy"]}
     for name, values in policy.items():
-        console.print(f"final {name}: {', '.join(f'{value:.6g}' for value in values)}")
+        show(f"final {name}: {', '.join(f'{value:.6g}' for value in values)}")
     distance = payload["kl_to_optimum"]
-    console.print(f"KL to the optimum: {'no closed form known' if distance is None else f'{distance:.6g} nats'}")
+    show(f"KL to the optimum: {'no closed form known' if distance is None else f'{distance:.6g} nats'}")
     if "quadrature_error" in payload:
-        console.print(f"quadrature error at most about {payload['quadrature_error']:.2g}")
+        show(f"quadrature error at most about {payload['quadrature_error']:.2g}")
     if plot:
-        console.print(f"figure: {plot}")
+        show(f"figure: {plot}")
 
 
 def _option(args: argparse.Namespace, name: str, read: Callable[[str], Any]) -> Any:
