@@ -15,7 +15,7 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gpo_full.bench_contenders import CONTENDERS, missing
+from gpo_full.bench_contenders import CONTENDERS, Step, missing
 from gpo_full.device_needs import attention_flops
 from gpo_full.files import atomic_file
 from gpo_full.output import progress
@@ -112,31 +112,60 @@ def ideal_flops(size: Size, pairs: Sequence[Pair]) -> float:
                  + attention_flops(pairs, size.layers, size.width))  # fmt: skip
 
 
-def _cell(shape: str, size: str, repeats: int, peaks: dict[str, float]) -> dict[str, Any]:
-    """Time every contender that can run, taking turns."""
+@dataclass(frozen=True)
+class Turns:
+    """The losses and CPU-seconds of one contender's steps, and the GEMM rates measured beside them."""
+
+    losses: list[float]
+    seconds: list[float]
+    rates: list[float]
+
+    def take(self, step: Step) -> None:
+        """Take one step and note it."""
+        start = time.process_time()
+        self.losses.append(step())
+        self.seconds.append(time.process_time() - start)
+
+
+@dataclass(frozen=True)
+class Alone:
+    """A contender in a process of its own: the MiB that two steps need, and these steps."""
+
+    peak: float
+    turns: Turns
+
+
+def _in_turn(shape: str, size: str, repeats: int, names: Iterable[str]) -> dict[str, Turns]:
+    """Let the contenders take turns in this process."""
     architecture = SIZES[size]
     pairs = SHAPES[shape].pairs(architecture.pairs, architecture.vocabulary)
-    seconds: dict[str, list[float]] = {name: [] for name in peaks}
-    losses: dict[str, list[float]] = {name: [] for name in peaks}
-    rates: list[float] = []
+    turns = {name: Turns([], [], []) for name in names}
     with tempfile.TemporaryDirectory() as folder:
-        steps = {name: CONTENDERS[name](architecture.model(), pairs, Path(folder)) for name in peaks}
+        steps = {name: CONTENDERS[name](architecture.model(), pairs, Path(folder)) for name in turns}
         for _ in progress(range(repeats), f"{shape}, {size}", repeats):
             for name, step in steps.items():
-                rates.append(_gemm_rate(architecture))
-                start = time.process_time()
-                losses[name].append(step())
-                seconds[name].append(time.process_time() - start)
+                turns[name].rates.append(_gemm_rate(architecture))
+                turns[name].take(step)
+    return turns
+
+
+def _cell(shape: str, size: str, repeats: int | None, alone: dict[str, Alone]) -> dict[str, Any]:
+    """Compare the contenders' steps: so many of each, taking turns, or (None) the two that each took alone."""
+    architecture = SIZES[size]
+    pairs = SHAPES[shape].pairs(architecture.pairs, architecture.vocabulary)
+    turns = {name: each.turns for name, each in alone.items()} if repeats is None else _in_turn(
+        shape, size, repeats, alone)  # fmt: skip
+    losses = {name: each.losses for name, each in turns.items()}
     apart = max(max(each) - min(each) for each in zip(*losses.values(), strict=True))
     if not apart <= SAME:
         raise ArithmeticError(f"{shape}, {size}: the contenders' losses are {apart:.2g} nats apart: {losses}")
-    rate = statistics.median(rates)
+    rate = statistics.median([rate for each in turns.values() for rate in each.rates])
     return {
         "shape": shape, "size": size, "pairs": len(pairs), "unique_tokens": sum(pair.size for pair in pairs),
         "padded_tokens": 2 * len(pairs) * max(len(pair.prefix) + len(r) for pair in pairs for r in pair.responses),
         "gemm_gflops": rate / 1e9, "ideal_seconds": ideal_flops(architecture, pairs) / rate, "losses_apart": apart,
-        "contenders": {name: {"cpu_seconds": statistics.median(seconds[name]), "runs": seconds[name],
-                              "peak_mib": peaks[name]} for name in peaks},
+        "contenders": {name: {"cpu_seconds": statistics.median(each.seconds), "runs": each.seconds,
+                              "peak_mib": alone[name].peak} for name, each in turns.items()},
     }  # fmt: skip
 
 
@@ -151,8 +180,8 @@ def _gemm_rate(size: Size, rows: int = 1024, limit: float = 0.15) -> float:
     return 2.0 * done * a.numel() * len(b) / (time.process_time() - start)
 
 
-def _peak(name: str, shape: str, size: str) -> float:
-    """MiB that a contender needs, made and taking two steps, above a process that has only imported it."""
+def _alone(name: str, shape: str, size: str) -> Alone:
+    """Take two steps of a contender in a process of its own, which has only imported it before."""
     # Autograd refuses the fork of a process that has run backward, so all peaks come before all timings.
     context = multiprocessing.get_context("fork")
     there, here = context.Pipe(duplex=False)
@@ -160,7 +189,8 @@ def _peak(name: str, shape: str, size: str) -> float:
     child.start()
     here.close()
     try:
-        return float(there.recv())
+        found: Alone = there.recv()
+        return found
     except EOFError:
         raise MemoryError(f"{name}, {shape}, {size}: the step was killed; is there memory for it?") from None
     finally:
@@ -173,10 +203,12 @@ def _measure(name: str, shape: str, size: str, answer: Connection) -> None:
     pairs = SHAPES[shape].pairs(architecture.pairs, architecture.vocabulary)
     with tempfile.TemporaryDirectory() as folder:
         step = CONTENDERS[name](architecture.model(), pairs, Path(folder))
-        step()
-        step()
+        turns = Turns([], [], [])
+        turns.take(step)
+        turns.take(step)
     kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    answer.send(kib / 1024 / (1024 if platform.system() == "Darwin" else 1))
+    turns.rates.append(_gemm_rate(architecture))
+    answer.send(Alone(kib / 1024 / (1024 if platform.system() == "Darwin" else 1), turns))
 
 
 def _table(cell: dict[str, Any]) -> str:
@@ -207,11 +239,17 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--shape", nargs="+", choices=SHAPES, default=[*SHAPES], help="default: all")
     parser.add_argument("--size", nargs="+", choices=SIZES, default=[*SIZES], help="default: all")
     parser.add_argument("--contender", nargs="+", choices=CONTENDERS, default=[*CONTENDERS], help="default: all")
-    parser.add_argument("--repeats", type=int, default=3, help="steps of each contender; their median counts")
+    parser.add_argument("--repeats", type=int, help="steps of each contender, taking turns; their median counts "
+                        "(default: 3)")  # fmt: skip
+    parser.add_argument("--apart", action="store_true", help="time the two steps that each takes in a process of its "
+                        "own, one after another: for a cell whose contenders memory cannot hold together")  # fmt: skip
     parser.add_argument("--output", type=Path, default=Path("build"), help="folder of bench.json and bench.png")
     given = parser.parse_args(words)
-    if given.repeats < 1:
+    if given.apart and given.repeats is not None:
+        parser.error("--apart times two steps of each contender: --repeats is for those that take turns")
+    if given.repeats is not None and given.repeats < 1:
         parser.error("--repeats must be at least 1")
+    given.repeats = None if given.apart else given.repeats or 3
     given.contender = ["ours", *(name for name in given.contender if name != "ours")]
     return given
 
@@ -225,10 +263,10 @@ def _main(words: Sequence[str] | None = None) -> None:
     cells = [(shape, size) for size in given.size for shape in given.shape]
     for name in names:  # import once, before the forks
         _warm(name)
-    peaks = {cell: {name: _peak(name, *cell) for name in names} for cell in progress(cells, "peak memory")}
+    alone = {cell: {name: _alone(name, *cell) for name in names} for cell in progress(cells, "peak memory")}
     measured = []
     for cell in cells:
-        measured.append(_cell(*cell, given.repeats, peaks[cell]))
+        measured.append(_cell(*cell, given.repeats, alone[cell]))
         print(_table(measured[-1]), flush=True)
         _write(given.output, {"schema": 1, "versions": _versions(), "missing": absent, "cells": measured})
     for name, why in absent.items():

@@ -14,19 +14,20 @@ import torch
 from torch import Tensor, nn
 
 from gpo_full import bench, bench_contenders
-from gpo_full.bench import Shape, Size, ideal_flops
+from gpo_full.bench import Alone, Shape, Size, Turns, ideal_flops
 from gpo_full.bench_contenders import CONTENDERS, missing
 from gpo_full.pairs import Pair
 
 TINY = Size(layers=2, width=16, heads=4, kv_heads=2, intermediate=24, vocabulary=64, pairs=5)
 SHORT = Shape(9, 6)
+ALONE = {"ours": Alone(2.0, Turns([0.7, 0.5], [1.0, 3.0], [4e9])), "lean": Alone(5.0, Turns([0.7, 0.5], [6.0, 10.0], [2e9]))}
 
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(bench.SIZES, "tiny", TINY)
     monkeypatch.setitem(bench.SHAPES, "short", SHORT)
-    monkeypatch.setattr(bench, "_peak", lambda name, *cell: {"ours": 2.0, "lean": 5.0}.get(name, 9.0))
+    monkeypatch.setattr(bench, "_alone", lambda name, *cell: ALONE.get(name, Alone(9.0, Turns([0.5], [3.0], [1e9]))))
 
 
 def test_lengths_are_quantiles_around_the_median() -> None:
@@ -170,17 +171,29 @@ def test_contenders_that_do_not_do_the_same_are_no_comparison(monkeypatch: pytes
 
     monkeypatch.setitem(bench.CONTENDERS, "lean", other(CONTENDERS["lean"]))
     with pytest.raises(ArithmeticError, match=r"short, tiny: the contenders' losses are 0\.01 nats apart"):
-        bench._cell("short", "tiny", 1, {"ours": 1.0, "lean": 1.0})
+        bench._cell("short", "tiny", 1, ALONE)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_apart_the_two_steps_of_each_process_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Medians of (1, 3) and (6, 10) CPU-seconds are 2 and 8; the rate is the median of 4 and 2 GFLOP/s."""
+    words = ["--shape", "short", "--size", "tiny", "--apart", "--contender", "lean"]
+    bench._main([*words, "--output", str(tmp_path)])
+    (cell,) = json.loads((tmp_path / "bench.json").read_text())["cells"]
+    assert {name: each["cpu_seconds"] for name, each in cell["contenders"].items()} == {"ours": 2.0, "lean": 8.0}
+    assert cell["contenders"]["lean"]["runs"] == [6.0, 10.0]
+    assert cell["gemm_gflops"] == 3.0
+    assert cell["losses_apart"] == 0.0
 
 
 @pytest.mark.usefixtures("tiny")
 def test_the_peak_is_what_two_steps_add(monkeypatch: pytest.MonkeyPatch) -> None:
     """A contender that holds 64 MiB more than it returns needs at least these; the measurement is the kernel's."""
     kept: list[Tensor] = []
-    sent: list[float] = []
+    sent: list[Alone] = []
 
     class Answer:
-        def send(self, value: float) -> None:
+        def send(self, value: Alone) -> None:
             sent.append(value)
 
     def heavy(*_: Any) -> Callable[[], float]:
@@ -195,13 +208,14 @@ def test_the_peak_is_what_two_steps_add(monkeypatch: pytest.MonkeyPatch) -> None
     before = bench.resource.getrusage(bench.resource.RUSAGE_SELF).ru_maxrss
     bench._measure("heavy", "short", "tiny", Answer())  # type: ignore[arg-type]
     after = bench.resource.getrusage(bench.resource.RUSAGE_SELF).ru_maxrss
-    assert sent == [pytest.approx((after - before) / 1024, abs=1)]
+    assert [each.peak for each in sent] == [pytest.approx((after - before) / 1024, abs=1)]
+    assert sent[0].turns.losses == [0.0, 0.0]
     assert len(kept) == 2
     assert held.numel() == 1 << 20
 
 
 def test_bad_arguments(capsys: pytest.CaptureFixture[str]) -> None:
-    for words, reason in ((["--repeats", "0"], "--repeats must be at least 1"), (["--size", "1b"], "invalid choice")):
+    for words, reason in ((["--repeats", "0"], "--repeats must be at least 1"), (["--apart", "--repeats", "2"], "--apart times two"), (["--size", "1b"], "invalid choice")):
         with pytest.raises(SystemExit):
             bench._arguments(words)
         assert reason in capsys.readouterr().err
