@@ -8,6 +8,7 @@ __all__ = ["Shape", "Size", "ideal_flops"]
 import argparse
 import json
 import multiprocessing
+import os
 import platform
 import random
 import resource
@@ -36,6 +37,8 @@ from gpo_full.pairs import Pair
 SPREAD = 0.5
 # How far the contenders' losses may lie apart, in nats: they take the same steps.
 SAME = 1e-3
+# The kernel counts resident memory in KiB, macOS in bytes.
+MIB, MAXRSS = 2**20, 1 if platform.system() == "Darwin" else 2**10
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,11 @@ class Size:
         torch.manual_seed(0)
         model: nn.Module = LlamaForCausalLM(config)
         return model
+
+    @property
+    def weights(self) -> int:
+        """The parameters that training keeps: the layers' and the embedding, which is also the head."""
+        return self.backbone + self.vocabulary * self.width
 
     @property
     def backbone(self) -> int:
@@ -149,12 +157,23 @@ def _in_turn(shape: str, size: str, repeats: int, names: Iterable[str]) -> dict[
     return turns
 
 
-def _cell(shape: str, size: str, repeats: int | None, alone: dict[str, Alone]) -> dict[str, Any]:
-    """Compare the contenders' steps: so many of each, taking turns, or (None) the two that each took alone."""
+def _memory() -> float:
+    """MiB of this machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / MIB
+
+
+def _needed(size: Size, alone: dict[str, Alone]) -> float:
+    """MiB to take turns in one process: the dearest step, beside the float32 weights and two moments of the others."""
+    imported = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS
+    return imported / MIB + max(each.peak for each in alone.values()) + (len(alone) - 1) * 3 * 4 * size.weights / MIB
+
+
+def _cell(shape: str, size: str, repeats: int, alone: dict[str, Alone]) -> dict[str, Any]:
+    """Compare the contenders' steps: taking turns, or the two that each took alone if memory does not hold them all."""
     architecture = SIZES[size]
     pairs = SHAPES[shape].pairs(architecture.pairs, architecture.vocabulary)
-    turns = {name: each.turns for name, each in alone.items()} if repeats is None else _in_turn(
-        shape, size, repeats, alone)  # fmt: skip
+    together = _needed(architecture, alone) <= _memory()
+    turns = _in_turn(shape, size, repeats, alone) if together else {name: each.turns for name, each in alone.items()}
     losses = {name: each.losses for name, each in turns.items()}
     apart = max(max(each) - min(each) for each in zip(*losses.values(), strict=True))
     if not apart <= SAME:
@@ -164,6 +183,7 @@ def _cell(shape: str, size: str, repeats: int | None, alone: dict[str, Alone]) -
         "shape": shape, "size": size, "pairs": len(pairs), "unique_tokens": sum(pair.size for pair in pairs),
         "padded_tokens": 2 * len(pairs) * max(len(pair.prefix) + len(r) for pair in pairs for r in pair.responses),
         "gemm_gflops": rate / 1e9, "ideal_seconds": ideal_flops(architecture, pairs) / rate, "losses_apart": apart,
+        "taking_turns": together,
         "contenders": {name: {"cpu_seconds": statistics.median(each.seconds), "runs": each.seconds,
                               "peak_mib": alone[name].peak} for name, each in turns.items()},
     }  # fmt: skip
@@ -206,9 +226,9 @@ def _measure(name: str, shape: str, size: str, answer: Connection) -> None:
         turns = Turns([], [], [])
         turns.take(step)
         turns.take(step)
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     turns.rates.append(_gemm_rate(architecture))
-    answer.send(Alone(kib / 1024 / (1024 if platform.system() == "Darwin" else 1), turns))
+    answer.send(Alone(used * MAXRSS / MIB, turns))
 
 
 def _table(cell: dict[str, Any]) -> str:
@@ -216,6 +236,7 @@ def _table(cell: dict[str, Any]) -> str:
     ours = made["ours"]
     lines = [f"{cell['shape']}, {cell['size']}: {cell['pairs']} pairs, {cell['unique_tokens']} unique tokens, "
              f"{cell['padded_tokens']} padded; {cell['gemm_gflops']:.0f} GFLOP/s",
+             *([] if cell["taking_turns"] else ["  each alone, two steps: memory does not hold them all"]),
              f"  {'':16}{'CPU-s':>8}{'x ours':>8}{'% ideal':>9}{'MiB':>8}{'x ours':>8}"]  # fmt: skip
     for name, each in made.items():
         seconds, peak = each["cpu_seconds"], each["peak_mib"]
@@ -239,17 +260,12 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--shape", nargs="+", choices=SHAPES, default=[*SHAPES], help="default: all")
     parser.add_argument("--size", nargs="+", choices=SIZES, default=[*SIZES], help="default: all")
     parser.add_argument("--contender", nargs="+", choices=CONTENDERS, default=[*CONTENDERS], help="default: all")
-    parser.add_argument("--repeats", type=int, help="steps of each contender, taking turns; their median counts "
-                        "(default: 3)")  # fmt: skip
-    parser.add_argument("--apart", action="store_true", help="time the two steps that each takes in a process of its "
-                        "own, one after another: for a cell whose contenders memory cannot hold together")  # fmt: skip
+    parser.add_argument("--repeats", type=int, default=3, help="steps of each contender, taking turns (two, each "
+                        "alone, where memory does not hold them all); their median counts")  # fmt: skip
     parser.add_argument("--output", type=Path, default=Path("build"), help="folder of bench.json and bench.png")
     given = parser.parse_args(words)
-    if given.apart and given.repeats is not None:
-        parser.error("--apart times two steps of each contender: --repeats is for those that take turns")
-    if given.repeats is not None and given.repeats < 1:
+    if given.repeats < 1:
         parser.error("--repeats must be at least 1")
-    given.repeats = None if given.apart else given.repeats or 3
     given.contender = ["ours", *(name for name in given.contender if name != "ours")]
     return given
 

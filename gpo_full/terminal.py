@@ -24,7 +24,7 @@ def width() -> int:
 def show(*parts: "RenderableType") -> None:
     """Print each part below the one before: a table folded to the width, a text left to the terminal to fold.
 
-    Lines end where their last word does.
+    Away from a terminal no line ends in blanks.
 
     >>> show("a margin, in nats:", "0.25")
     a margin, in nats:
@@ -37,4 +37,4 @@ def show(*parts: "RenderableType") -> None:
     with console.capture() as captured:
         for part in parts:
             console.print(part, soft_wrap=isinstance(part, str | Text))
-    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    print("\n".join(line.rstrip() for line in captured.get().removesuffix("\n").split("\n")))

@@ -36,15 +36,18 @@ def _facts(analysis: "Analysis") -> list[tuple[str, str]]:
         ("Taylor at 0", ", ".join(c.text if c else "none" for c in analysis.taylor)),
         ("strength R", "none" if r.exact is None else f"{r.exact}{sides}"),
         ("link x*(p)", link.formula or "no closed form found"),
-        ("link slope at 1/2", "not derived" if link.slope_at_half is None else
-         link.slope_at_half if isinstance(link.slope_at_half, str) else digits(link.slope_at_half)),
+        ("link slope at 1/2", _number(link.slope_at_half, "not derived")),
         ("target x*(1)", link.target_at_one or "not derived"),
         ("psi(theta)", analysis.psi.formula or "no closed form found"),
-        ("psi(1/2)", "not certified" if half is None else half if isinstance(half, str) else digits(half)),
+        ("psi(1/2)", _number(half, "not certified")),
     ]
     for side, by in analysis.tails.items():
         rows += [(f"{side} tail of {'f' if of == 'loss' else '-f′'}", _tail(tail.as_dict())) for of, tail in by.items()]
     return rows + _more(analysis)
+
+
+def _number(value: float | str | None, none: str) -> str:
+    return none if value is None else value if isinstance(value, str) else digits(value)
 
 
 def _more(analysis: "Analysis") -> list[tuple[str, str]]:

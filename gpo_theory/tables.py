@@ -103,12 +103,16 @@ def _exact(text: str | None, none: str = _NONE) -> Cell:
         return _words(none)
     if text.lstrip("-") == "inf":
         return Cell(text, rf"${text.replace('inf', chr(92) + 'infty')}$")
-    return Cell(text, f"${_rounded(text) or latex(parse_constant(text))}$")
+    return Cell(text, f"${_decimal(text) or latex(parse_constant(text))}$")
 
 
-def _rounded(text: str) -> str | None:
-    """Return a decimal as it is: as a fraction a certified number of so many digits would pass for an exact one."""
-    return text if re.fullmatch(r"-?\d+\.\d+", text) else None
+def _decimal(text: str) -> str | None:
+    """Return a decimal's LaTeX, digit by digit: a fraction would pass for an exact number."""
+    found = re.fullmatch(r"(-?\d+(?:\.\d+)?)(?:e([+-]?\d+))?", text)
+    if found is None:
+        return None
+    mantissa, exponent = found.groups()
+    return mantissa if exponent is None else rf"{mantissa} \cdot 10^{{{int(exponent)}}}"
 
 
 def _in_p(text: str | None) -> Cell:
@@ -124,7 +128,7 @@ def _in_p(text: str | None) -> Cell:
 def _number(value: float | str | None) -> Cell:
     if value is None or isinstance(value, str):
         return _exact(value)
-    return Cell(digits(value), f"${digits(value)}$")
+    return _exact(digits(value))
 
 
 def _verdict(claim: str) -> Callable[[Any], Cell]:

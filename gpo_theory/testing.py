@@ -60,18 +60,18 @@ class Finding:
 class Report:
     """The tests that ran and what they found; no finding means that nothing was seen, not that nothing is there.
 
-    `not_run` names those that a finding of another test kept from coming to their end, as a raised error does.
+    `unfinished` names those that a finding of another test kept from coming to their end, as a raised error does.
     In a test-suite: `assert not check_loss(my_loss).findings`.
     """
 
     tests: tuple[str, ...]
     findings: tuple[Finding, ...]
-    not_run: tuple[str, ...] = ()
+    unfinished: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
         found = [asdict(finding) for finding in self.findings]
-        return {"tests": list(self.tests), "findings": found, "not_run": list(self.not_run)}
+        return {"tests": list(self.tests), "findings": found, "unfinished": list(self.unfinished)}
 
 
 def check_loss(function: Function, loss: Loss | None = None, *, skip: Collection[str] = ()) -> Report:

@@ -153,6 +153,7 @@ def test_what_it_writes_and_prints(
     assert cell["padded_tokens"] == 2 * 5 * longest
     assert cell["ideal_seconds"] * cell["gemm_gflops"] * 1e9 == pytest.approx(ideal_flops(TINY, pairs))
     assert cell["losses_apart"] <= 1e-5
+    assert cell["taking_turns"] is True
     assert [*cell["contenders"]] == ["ours", "lean"]  # ours first: the others are shown as multiples of it
     for name, peak in (("ours", 2.0), ("lean", 5.0)):
         made = cell["contenders"][name]
@@ -175,15 +176,31 @@ def test_contenders_that_do_not_do_the_same_are_no_comparison(monkeypatch: pytes
 
 
 @pytest.mark.usefixtures("tiny")
-def test_apart_the_two_steps_of_each_process_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_memory_does_not_hold_together_is_compared_by_two_steps_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Medians of (1, 3) and (6, 10) CPU-seconds are 2 and 8; the rate is the median of 4 and 2 GFLOP/s."""
-    words = ["--shape", "short", "--size", "tiny", "--apart", "--contender", "lean"]
-    bench._main([*words, "--output", str(tmp_path)])
+    monkeypatch.setattr(bench, "_memory", lambda: 1.0)
+    bench._main(["--shape", "short", "--size", "tiny", "--contender", "lean", "--output", str(tmp_path)])
+    assert "each alone, two steps" in capsys.readouterr().out
     (cell,) = json.loads((tmp_path / "bench.json").read_text())["cells"]
     assert {name: each["cpu_seconds"] for name, each in cell["contenders"].items()} == {"ours": 2.0, "lean": 8.0}
     assert cell["contenders"]["lean"]["runs"] == [6.0, 10.0]
     assert cell["gemm_gflops"] == 3.0
     assert cell["losses_apart"] == 0.0
+    assert cell["taking_turns"] is False
+
+
+def test_the_memory_that_turns_need() -> None:
+    """135 M weights, 12 bytes each: four that wait keep 4 * 12 * 134,479,872 / 2^20 = 6,156 MiB beside 17,923."""
+    peaks = {"ours": 5809.0, "ours compiled": 5492.0, "lean": 11445.0, "trl live": 17898.0, "trl precomputed": 17923.0}
+    size = bench.SIZES["135m"]
+    model: Any = TINY.model()
+    assert TINY.weights == sum(each.numel() for each in model.parameters() if each.dim() == 2)
+    needed = bench._needed(size, {name: Alone(peak, Turns([], [], [])) for name, peak in peaks.items()})
+    imported = bench.resource.getrusage(bench.resource.RUSAGE_SELF).ru_maxrss / 1024
+    assert needed - imported == pytest.approx(17923 + 6156, abs=1)
+    assert 4096 < bench._memory() * 2**20 < 2**50
 
 
 @pytest.mark.usefixtures("tiny")
@@ -215,7 +232,7 @@ def test_the_peak_is_what_two_steps_add(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_bad_arguments(capsys: pytest.CaptureFixture[str]) -> None:
-    for words, reason in ((["--repeats", "0"], "--repeats must be at least 1"), (["--apart", "--repeats", "2"], "--apart times two"), (["--size", "1b"], "invalid choice")):
+    for words, reason in ((["--repeats", "0"], "--repeats must be at least 1"), (["--size", "1b"], "invalid choice")):
         with pytest.raises(SystemExit):
             bench._arguments(words)
         assert reason in capsys.readouterr().err

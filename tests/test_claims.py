@@ -356,3 +356,18 @@ def test_totality_without_pieces_asks_for_all_of_r(text: str, is_total: bool | N
 
 def test_convexity_of_a_maximum_with_an_irrational_kink() -> None:
     assert analyze(parse("max(0, sqrt(2)-x)")).claims["convex"].verdict is Verdict.PROVED
+
+
+@pytest.mark.parametrize(("formula", "infimum"), [
+    ("(2*atan(x) - 1)**2", 0.0),  # a square that is 0 at tan(1/2)
+    # The divergence of two coins, which is 0 where they are the same: sigmoid(x) = 999/1000.
+    (LOSSES["exo"].formula, 0.0),
+    ("(2*atan(x) - 1)**2 + 1/10**22", 1e-22),
+    ("(2*atan(x) - 1)**2 + 1/10**30", 1e-30),
+    ("(2*atan(x) - 1)**2 - 1/10**30", -1e-30),
+])  # fmt: skip
+def test_an_infimum_next_to_zero_is_zero_only_where_it_is(formula: str, infimum: float) -> None:
+    eps = LOSSES["exo"].parameters
+    value = analyze(parse(formula, eps if formula == LOSSES["exo"].formula else {})).claims["bounded_below"].value
+    assert value is not None
+    assert value["float"] == pytest.approx(infimum, rel=1e-12, abs=0)

@@ -71,7 +71,7 @@ def test_a_stable_function_passes(here: Path) -> None:
     result = gpo("check", "my_losses:stable", "--json")
     assert result.returncode == 0
     found = json.loads(result.stdout)
-    assert set(found) == {"schema", "function", "loss", "passed", "evidence", "tests", "findings", "not_run"}
+    assert set(found) == {"schema", "function", "loss", "passed", "evidence", "tests", "findings", "unfinished"}
     assert found["passed"] is True
     assert found["loss"] is None
     assert found["findings"] == []
@@ -146,6 +146,6 @@ def test_a_test_that_did_not_run_is_not_said_to_have_found_nothing(here: Path) -
     result = gpo("check", "my_losses:mean")
     assert result.returncode == 1
     assert "nothing found" not in result.stdout
-    (line,) = [line for line in result.stdout.splitlines() if line.startswith("not run")]
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("not finished")]
     assert "elementwise" in line
     assert "consistency" in line

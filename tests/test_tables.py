@@ -3,13 +3,17 @@
 import csv
 import io
 import re
+from collections.abc import Callable
+from typing import Any
 
+import mpmath
 import pytest
 from oracle import TRUTHS, number
 from session import analysis, payload
 
 from gpo_theory import LOSSES, parse
 from gpo_theory.analysis import analyze
+from gpo_theory.show import as_html
 from gpo_theory.tables import Table, of_analyses, of_losses
 
 SOME = ("logistic", "hinge", "smooth_hinge", "perceptron", "squared", "savage", "kliep", "gamma_hinge", "huberised_exponential")
@@ -121,3 +125,27 @@ def test_special_characters_are_escaped() -> None:
     assert name == ["loss", r"50\%\_of\_\$\&\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}"]
     assert formula == ["$f(x)$", "$e^{-x}$"]
     assert source == ["source", r"a \& b"]
+
+
+@pytest.mark.parametrize(("formula", "exponent", "place"), [
+    # Its least value lies where 2 atan(x) = 1; the other's where 2e6 x (1 + e^x) = 1.
+    ("(2*atan(x) - 1)**2", None, lambda mp: mp.tan(mp.mpf(1) / 2)),
+    ("log(1+exp(-x)) + 1000000*x**2", -7, lambda mp: mp.findroot(lambda x: 2e6 * x * (1 + mp.exp(x)) - 1, 2.5e-7)),
+])  # fmt: skip
+def test_a_certified_decimal_is_not_typeset_as_an_exact_fraction(
+    formula: str, exponent: int | None, place: Callable[[Any], Any]
+) -> None:
+    (shown,) = [line for line in of_analyses([analyze(parse(formula))]).latex().splitlines() if "target" in line]
+    found = re.fullmatch(r"target \$x\^\*\(1\)\$ & \$([\d.]+)(?: \\cdot 10\^\{(-\d+)\})?\$ \\\\", shown)
+    assert found is not None, shown
+    assert found[2] == (None if exponent is None else str(exponent))
+    assert float(found[1]) * 10 ** (exponent or 0) == pytest.approx(float(place(mpmath.mp)), rel=1e-12)
+
+
+def test_numbers_have_nine_digits_wherever_people_read_them() -> None:
+    """Savage's largest slope is that of s^2 at s = 2/3: 2 s^2 (1 - s) = 8/27 = 0.296296296..."""
+    savage = analysis("savage")
+    table = of_analyses([savage])
+    assert read(table.csv())[0]["Lipschitz constant"] == "0.296296296"
+    assert "Lipschitz constant & $0.296296296$ " in table.latex()
+    assert "[value 0.296296296]" in as_html(savage)

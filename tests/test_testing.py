@@ -123,7 +123,7 @@ def test_discopop_fails_below_the_range_of_exp() -> None:
 NUMBERS = ("finite", "gradient", "decrease", "convexity", "consistency")
 
 
-@pytest.mark.parametrize(("fault", "not_run"), [
+@pytest.mark.parametrize(("fault", "unfinished"), [
     ("raises", ("shape", "dtype", "elementwise", *NUMBERS)),
     ("reduced", ("runs", "dtype", "elementwise", *NUMBERS)),
     ("detached", ("shape", "dtype", "elementwise", *NUMBERS)),
@@ -131,11 +131,11 @@ NUMBERS = ("finite", "gradient", "decrease", "convexity", "consistency")
     ("raises far out", NUMBERS),
     ("rising", ()),
 ])  # fmt: skip
-def test_what_did_not_come_to_its_end_does_not_pass(fault: str, not_run: tuple[str, ...]) -> None:
+def test_what_did_not_come_to_its_end_does_not_pass(fault: str, unfinished: tuple[str, ...]) -> None:
     """Which test meets the fault first follows from their order: called, looked at, called on parts, then numbers."""
     report = check_loss(FAULTS[fault][0])
-    assert report.not_run == not_run
-    assert {*report.tests}.isdisjoint(not_run)
+    assert report.unfinished == unfinished
+    assert {*report.tests}.isdisjoint(unfinished)
     assert {finding.test for finding in report.findings} <= {*report.tests}
 
 

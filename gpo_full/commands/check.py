@@ -64,7 +64,7 @@ def _print(title: str, report: "Report") -> None:
         seen = dict.fromkeys(f"{found.place}: {found.message}" for found in report.findings if found.test == test)
         table.add_row(test, Text("finding", style="red") if seen else Text("nothing found", style="green"),
                       Text("\n".join(seen)))  # fmt: skip
-    cut_short = [f"not run because of that: {', '.join(report.not_run)}"] if report.not_run else []
+    cut_short = [f"not finished because of that: {', '.join(report.unfinished)}"] if report.unfinished else []
     show(title, table, *cut_short, EVIDENCE)
 
 
