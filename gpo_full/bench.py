@@ -28,6 +28,7 @@ import torch
 from torch import nn
 
 from gpo_full.bench_contenders import CONTENDERS, Step, missing
+from gpo_full.blocks import blocks_of
 from gpo_full.device_needs import attention_flops
 from gpo_full.files import atomic_file
 from gpo_full.output import progress
@@ -114,10 +115,11 @@ def ideal_flops(size: Size, pairs: Sequence[Pair]) -> float:
     >>> ideal_flops(Size(1, 1, 1, 1, 1, 10, 1), [Pair((5,), (6,), (7,), 1)])  # 6*3*7 + 6*2*10 + 12*(1 + 2 + 2)
     306.0
     """
-    tokens = sum(pair.size for pair in pairs)
-    predictions = sum(len(pair.prefix) - pair.prompt_length + len(pair.chosen) + len(pair.rejected) for pair in pairs)
+    blocks = [block.sizes for block in blocks_of(pairs)]
+    tokens = sum(block.size for block in blocks)
+    predictions = tokens - sum(block.prompt for block in blocks)
     return float(6 * tokens * size.backbone + 6 * predictions * size.vocabulary * size.width
-                 + attention_flops(pairs, size.layers, size.width))  # fmt: skip
+                 + attention_flops(blocks, size.layers, size.width))  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ REFUSED = {
     "neftune_noise_alpha": "noise in the embeddings moves the policy away from its stored reference",
     "use_liger_kernel": "the response log-probabilities have their own head",
     "auto_find_batch_size": "it would change the batch, and with it the run",
-    "train_sampling_strategy": "pairs are drawn at random, once per epoch",
+    "train_sampling_strategy": "pairs are drawn at random, once per epoch, or with group_by_prompt prompts are",
     "prediction_loss_only": "evaluation returns metrics of the margin, never logits",
     "batch_eval_metrics": "evaluation metrics are exact means over pairs",
     "label_names": "the batches hold no labels",
@@ -82,6 +82,11 @@ class GPOConfig(TrainingArguments):  # type: ignore[misc]
     compile_mlp: bool = field(
         default=False, metadata={"help": "let torch compile the MLPs: a few percent faster after some seconds more"}
     )
+    group_by_prompt: bool = field(
+        default=False,
+        metadata={"help": "draw the pairs of a prompt one after another: a batch then computes the prompt, and a "
+                          "response of several pairs, once; its gradient is of fewer prompts"},
+    )  # fmt: skip
     bad_rows: str = field(default="fail", metadata={"help": "what to do with a row that cannot be used: fail, skip"})
     scale_gradient: bool = field(
         default=False,

@@ -9,14 +9,17 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gpo_full.blocks import BlockSizes
 from gpo_full.config import GPOConfig
 from gpo_full.log_probabilities import CHUNK, response_log_probabilities
 from gpo_full.model_plan import sharing_obstacle
 from gpo_full.model_preparation import check_sizes, prepared
 from gpo_full.packing import pack
+from gpo_full.pair_tables import sizes_of
 from gpo_full.pairs import Pair
 from gpo_theory.errors import InputError
 
@@ -61,7 +64,7 @@ def dry_run(model: str, args: GPOConfig, pairs: Sequence[Pair]) -> DryRun:
     with mode:
         _place(policy)
     longest = check_sizes(policy, [pairs])
-    largest = sorted(pairs, key=lambda pair: -pair.size)[: args.per_device_train_batch_size]
+    largest = _largest(pairs, args.per_device_train_batch_size)
     apart = sharing_obstacle(policy.config.get_text_config(), longest) is not None  # type: ignore[operator, union-attr]
     batch = pack(largest, "apart" if apart else "line")
     counter = FlopCounterMode(display=False)
@@ -80,23 +83,33 @@ def dry_run(model: str, args: GPOConfig, pairs: Sequence[Pair]) -> DryRun:
     memory = {"weights": 4 * sum(every) / pieces, "gradients": 4 * trained / pieces, "moments": 8 * trained / pieces,
               "activations": float(saved.bytes),
               "logits": 8.0 * min(CHUNK, len(batch.target)) * text.vocab_size}  # fmt: skip
-    seen = attention_flops(largest, text.num_hidden_layers, text.hidden_size)
+    seen = attention_flops(batch.sizes, text.num_hidden_layers, text.hidden_size)
     return DryRun(sum(every), trained, _steps(args, len(pairs)), len(largest), int((batch.block > 0).sum()),
                   {name: size / MIB for name, size in memory.items()}, counter.get_total_flops() + seen)  # fmt: skip
 
 
-def attention_flops(pairs: Sequence[Pair], layers: int, width: int) -> float:
+def attention_flops(blocks: Sequence[BlockSizes], layers: int, width: int) -> float:
     """Return the FLOP of attention, forward and backward: 12 per layer, unit of width and visible pair of tokens.
 
-    >>> attention_flops([Pair((5,), (6,), (7,), 1)], layers=1, width=1)  # 1 + 2 + 2 visible pairs
+    >>> attention_flops([BlockSizes(prompt=1, prefix=1, tails=(1, 1))], layers=1, width=1)  # 1 + 2 + 2 visible pairs
     60.0
     """
     seen = 0
-    for pair in pairs:
-        seen += len(pair.prefix) * (len(pair.prefix) + 1) // 2
-        seen += sum(len(tail) * len(pair.prefix) + len(tail) * (len(tail) + 1) // 2
-                    for tail in (pair.chosen, pair.rejected))  # fmt: skip
+    for block in blocks:
+        seen += block.prefix * (block.prefix + 1) // 2
+        seen += sum(tail * block.prefix + tail * (tail + 1) // 2 for tail in block.tails)
     return 12.0 * seen * width * layers
+
+
+def _largest(pairs: Sequence[Pair], count: int) -> list[Pair]:
+    """Return the pairs of the largest batch: those of one prompt, which share it, after the largest of each prompt."""
+    found: dict[tuple[int, ...], list[Pair]] = {}
+    for row in np.argsort(-sizes_of(pairs), kind="stable").tolist():
+        found.setdefault(pairs[row].prompt, []).append(pairs[row])
+        if len(found) == count:
+            break
+    firsts = [several[0] for several in found.values()]
+    return [*firsts, *(pair for several in found.values() for pair in several[1:])][:count]
 
 
 class _Saved:

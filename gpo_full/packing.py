@@ -1,4 +1,4 @@
-"""Rows of several pairs: each pair is `[prefix | chosen | rejected]`, its tokens laid down and computed once."""
+"""Rows of several pairs: a pair is `[prefix | chosen | rejected]`, and pairs with one prompt share what they can."""
 
 __all__ = ["LAYOUTS", "Batch", "pack"]
 
@@ -10,17 +10,17 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from gpo_full.blocks import Block, BlockSizes, blocks_of
 from gpo_full.pair_mask import PairMask
-from gpo_full.pair_sizes import PairSizes
 from gpo_full.pairs import Pair
 from gpo_theory.errors import InputError
 
-# How pairs lie in rows: all in one row without padding, attention going pair by pair; several in a row no longer than
-# the largest pair, under a dense mask; or each response apart behind its own copy of the prefix.
+# How blocks (a prompt and its responses) lie in rows: all in one row without padding, attention going block by block;
+# several in a row no longer than the largest, under a dense mask; or each response apart behind its own prefix.
 LAYOUTS = ("line", "rows", "apart")
 
-# Which part of a pair a token belongs to; the numbers are what `Batch.branch` holds.
-PREFIX, CHOSEN, REJECTED = 0, 1, 2
+# What `Batch.branch` holds in the prefix; in the tails that follow it, 1, 2, and so on.
+PREFIX = 0
 
 
 @dataclass(frozen=True)
@@ -29,21 +29,23 @@ class Batch:
 
     Prediction t reads the hidden state at `source[t]` (an index into the R*L flattened positions) and asks for the
     log-probability of token `target[t]`. Entry e adds prediction `entry[e]` to response `owner[e]`, which is
-    2 * pair for chosen and 2 * pair + 1 for rejected: a token that both responses begin with is predicted once and
-    entered twice. The last prompt position is the source of both first response tokens.
+    2 * pair for chosen and 2 * pair + 1 for rejected: a token that two responses begin with, or of a response that is
+    in two pairs, is predicted once and entered twice. The last prompt position is the source of all first response
+    tokens.
     """
 
     input_ids: Tensor  # [R, L] int64; padding is 0 and never read
     position_ids: Tensor  # [R, L] int64, restarting at the end of the prefix for each response
-    block: Tensor  # [R, L] int64: the pair (from 1) a token belongs to, 0 for padding
-    branch: Tensor  # [R, L] int64: PREFIX, CHOSEN or REJECTED
+    block: Tensor  # [R, L] int64: the block (from 1) a token belongs to, 0 for padding
+    branch: Tensor  # [R, L] int64: PREFIX, or which of the tails
+    pair: Tensor  # [R, L] int64: the first pair (from 1) that a token is there for, 0 for padding
     source: Tensor  # [T] int64
     read: Tensor  # [U] int64: the distinct sources, in order
     target: Tensor  # [T] int64
     entry: Tensor  # [E] int64
     owner: Tensor  # [E] int64
     lengths: Tensor  # [P, 2] int64: tokens of each response
-    sizes: tuple[PairSizes, ...]  # P, in the order of the pairs; they stay on the host
+    sizes: tuple[BlockSizes, ...]  # of the blocks; they stay on the host
     layout: str = "rows"  # one of LAYOUTS
 
     def tensors(self) -> dict[str, Tensor]:
@@ -57,7 +59,7 @@ class Batch:
 
     @cached_property
     def mask(self) -> Tensor:
-        """Who sees whom, [R, 1, L, L] bool: earlier tokens of the same pair, in the prefix or the same response."""
+        """Who sees whom, [R, 1, L, L] bool: earlier tokens of the same block, in the prefix or the same tail."""
         if self.layout != "line":
             return self._dense_mask()
         return PairMask(self.sizes, self.block.device, self._dense_mask)
@@ -80,7 +82,7 @@ class Batch:
 
 
 def pack(pairs: Sequence[Pair], layout: str = "rows") -> Batch:
-    """Pack `pairs`, each pair's prefix laid down once, in one of the LAYOUTS.
+    """Pack `pairs` in one of the LAYOUTS, a prompt that several have, and a response to it, laid down once.
 
     "apart" repeats the prefix for each response and needs no mask of its own: it is for models whose layers cannot
     hide one response from the other.
@@ -95,66 +97,71 @@ def pack(pairs: Sequence[Pair], layout: str = "rows") -> Batch:
         raise InputError(f"layout={layout!r}; allowed: {', '.join(LAYOUTS)}")
     if not pairs:
         raise ValueError("pack needs at least one pair")
-    rows = _Rows()
+    blocks = blocks_of(pairs)
     if layout == "apart":
-        for i, pair in enumerate(pairs):
-            for owner, tail in enumerate((pair.chosen, pair.rejected), 2 * i):
-                rows.start()
-                rows.add(i, pair, (tail,), (owner,))
-    else:
-        whole = [pair.size for pair in pairs]
-        for row in [range(len(pairs))] if layout == "line" else _first_fit(whole):
-            rows.start()
-            for i in row:
-                rows.add(i, pairs[i], (pairs[i].chosen, pairs[i].rejected), (2 * i, 2 * i + 1))
-    return rows.batch(tuple(pair.sizes for pair in pairs), layout)
+        blocks = [replace(each, tails=(tail,), owners=(owners,)) for each in blocks
+                  for tail, owners in zip(each.tails, each.owners, strict=True)]  # fmt: skip
+    rows = _Rows()
+    for row in _arranged([block.sizes.size for block in blocks], layout):
+        rows.start()
+        for i in row:
+            rows.add(i, blocks[i])
+    lengths = [[len(response) for response in pair.responses] for pair in pairs]
+    return rows.batch(torch.tensor(lengths), tuple(block.sizes for block in blocks), layout)
 
 
 class _Rows:
     """Rows under construction."""
 
     def __init__(self) -> None:
-        self.rows: list[tuple[list[int], list[int], list[int], list[int]]] = []
+        self.rows: list[tuple[list[int], ...]] = []  # ids, positions, block, branch, pair
         self.predictions: list[tuple[int, int, int]] = []  # row, position in it, target
         self.entries: list[tuple[int, int]] = []  # prediction, owner
 
     def start(self) -> None:
-        self.rows.append(([], [], [], []))
+        self.rows.append(([], [], [], [], []))
 
-    def add(self, index: int, pair: Pair, tails: Sequence[Sequence[int]], owners: Sequence[int]) -> None:
-        """Append the pair's prefix and the given tails to the last row."""
-        start, shared = len(self.rows[-1][0]), len(pair.prefix)
-        self._append(index, PREFIX, pair.prefix, 0)
-        for k in range(pair.prompt_length, shared):
-            self._predict(start + k - 1, pair.prefix[k], owners)
-        for branch, (tail, owner) in enumerate(zip(tails, owners, strict=True), 1):
+    def add(self, index: int, block: Block) -> None:
+        """Append the block to the last row."""
+        start, shared = len(self.rows[-1][0]), len(block.prefix)
+        everyone = [owner for owners in block.owners for owner in owners]
+        self._append(block.prefix, 0, index, PREFIX, everyone)
+        for k in range(block.prompt_length, shared):
+            self._predict(start + k - 1, block.prefix[k], everyone)
+        for branch, (tail, owners) in enumerate(zip(block.tails, block.owners, strict=True), 1):
             first = len(self.rows[-1][0])
-            self._append(index, branch, tail, shared)
+            self._append(tail, shared, index, branch, owners)
             for k, token in enumerate(tail):
-                self._predict(first + k - 1 if k else start + shared - 1, token, (owner,))
+                self._predict(first + k - 1 if k else start + shared - 1, token, owners)
 
-    def _append(self, index: int, branch: int, tokens: Sequence[int], position: int) -> None:
-        ids, positions, block, branches = self.rows[-1]
+    def _append(self, tokens: Sequence[int], position: int, index: int, branch: int, owners: Sequence[int]) -> None:
+        ids, positions, *others = self.rows[-1]
         ids += tokens
         positions += range(position, position + len(tokens))
-        block += [index + 1] * len(tokens)
-        branches += [branch] * len(tokens)
+        for values, value in zip(others, (index + 1, branch, min(owners) // 2 + 1), strict=True):
+            values += [value] * len(tokens)
 
     def _predict(self, position: int, target: int, owners: Sequence[int]) -> None:
         self.entries += [(len(self.predictions), owner) for owner in owners]
         self.predictions.append((len(self.rows) - 1, position, target))
 
-    def batch(self, sizes: tuple[PairSizes, ...], layout: str) -> Batch:
+    def batch(self, lengths: Tensor, sizes: tuple[BlockSizes, ...], layout: str) -> Batch:
         width = max(len(ids) for ids, *_ in self.rows)
-        # [R, 4, L]: ids, positions, block, branch
+        # [R, 5, L]
         padded = torch.tensor([[values + [0] * (width - len(values)) for values in row] for row in self.rows])
-        ids, positions, block, branch = padded.unbind(1)
+        ids, positions, block, branch, pair = padded.unbind(1)
         row, position, target = torch.tensor(self.predictions).unbind(1)
         entry, owner = torch.tensor(self.entries).unbind(1)
         source = row * width + position
-        lengths = torch.tensor([each.lengths for each in sizes])
-        return Batch(ids, positions, block, branch, source, torch.unique(source), target, entry, owner, lengths, sizes,
-                     layout)  # fmt: skip
+        return Batch(ids, positions, block, branch, pair, source, torch.unique(source), target, entry, owner, lengths,
+                     sizes, layout)  # fmt: skip
+
+
+def _arranged(sizes: Sequence[int], layout: str) -> Sequence[Sequence[int]]:
+    """Which blocks lie in each row."""
+    if layout == "rows":
+        return _first_fit(sizes)
+    return [range(len(sizes))] if layout == "line" else [[i] for i in range(len(sizes))]
 
 
 def _first_fit(sizes: Sequence[int]) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""The mask of a row of many pairs, as a tensor that knows its blocks: attention is computed pair by pair."""
+"""The mask of a row of many pairs, as a tensor that knows its blocks: attention is computed block by block."""
 
 __all__ = ["PairMask"]
 
@@ -10,31 +10,35 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gpo_full.autocast import autocast_dtype
-from gpo_full.pair_sizes import PairSizes
+from gpo_full.blocks import BlockSizes
 from gpo_full.segments import Segments, one_call
+
+# Keys and values hidden from a tail are computed and masked, or the others copied together: one copied costs as much as
+# this many masked ones.
+COPIED = 20
 
 
 class PairMask(Tensor):
-    """A [1, 1, L, L] boolean attention mask of blocks `[prefix | chosen | rejected]`, never laid out as a whole.
+    """A [1, 1, L, L] boolean attention mask of blocks `[prefix | tail | tail ...]`, never laid out as a whole.
 
-    `scaled_dot_product_attention` with this mask costs one causal call per prefix and chosen response and one per
-    rejected response, or one call in all where a kernel takes the segments; nothing is spent on other pairs or on
-    padding. With `read`, what no prediction reads is left 0: the prefix costs nothing but its end. Any other operation
+    `scaled_dot_product_attention` with this mask costs one causal call per prefix and first tail and one per other
+    tail, or one call in all where a kernel takes the segments; nothing is spent on other blocks or on padding. With
+    `read`, what no prediction reads is left 0: the prefix costs nothing but its end. Any other operation
     sees the ordinary tensor. torch's own `torch.nn.attention.bias.CausalBias` is built the same way.
     """
 
-    sizes: tuple[PairSizes, ...]
+    sizes: tuple[BlockSizes, ...]
     read: bool
     dense: Callable[[], Tensor]
     place: torch.device
-    _blocks: list["_Block"] | None
+    _blocks: list[list["_Part"]] | None
     _segments: Segments | None
 
     @staticmethod
     def __new__(
-        cls, sizes: tuple[PairSizes, ...], device: torch.device, dense: Callable[[], Tensor], *, read: bool = False
+        cls, sizes: tuple[BlockSizes, ...], device: torch.device, dense: Callable[[], Tensor], *, read: bool = False
     ) -> "PairMask":
-        """`sizes` are those of the pairs in the row, in order; `dense` makes the ordinary mask."""
+        """`sizes` are those of the blocks in the row, in order; `dense` makes the ordinary mask."""
         length = sum(each.size for each in sizes)
         blank = torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=device).expand(1, 1, length, length)
         mask: PairMask = torch.Tensor._make_subclass(cls, blank)
@@ -43,10 +47,10 @@ class PairMask(Tensor):
         return mask
 
     @property
-    def blocks(self) -> list["_Block"]:
-        """What pair-by-pair attention needs, made once."""
+    def blocks(self) -> list[list["_Part"]]:
+        """What block-by-block attention needs, made once."""
         if self._blocks is None:
-            self._blocks = [_block(each, self.place, read=self.read) for each in self.sizes]
+            self._blocks = [_parts(each, self.place, read=self.read) for each in self.sizes]
         return self._blocks
 
     @property
@@ -72,22 +76,43 @@ class PairMask(Tensor):
             return func(*plain, **{k: v.dense() if isinstance(v, PairMask) else v for k, v in kwargs.items()})
 
 
-class _Block(NamedTuple):
-    """A pair: how many of its tokens go the causal way, its other tokens, and what each of these sees, [rest, size]."""
+class _Part(NamedTuple):
+    """Queries of a block that one call answers: how many go before them unanswered, how many they are, their keys."""
 
-    start: int
-    rest: int
-    visible: Tensor
+    skipped: int
+    size: int
+    keys: int  # the block's first ones; 0 for those of the prefix and of tail `tail` (from 1)
+    tail: int
+    visible: Tensor | None  # [size, keys]; None is causal
+
+    def among(self, whole: Tensor, pieces: Sequence[Tensor]) -> Tensor:
+        """The keys' rows of a block, [1, heads, size, width], `pieces` being its prefix and tails."""
+        return whole[:, :, : self.keys] if self.keys else torch.cat((pieces[0], pieces[self.tail]), 2)
 
 
-def _block(sizes: PairSizes, device: torch.device, *, read: bool) -> _Block:
-    # What predictions read lies at the end of the prefix and in the responses.
-    start = sizes.prompt - 1 if read else sizes.prefix + sizes.chosen
-    kinds = torch.arange(3, device=device).repeat_interleave(
-        torch.tensor([sizes.prefix, sizes.chosen, sizes.rejected], device=device), output_size=sizes.size)  # fmt: skip
-    order = torch.arange(sizes.size, device=device)
-    visible = (kinds == 0) | (kinds[start:, None] == kinds)
-    return _Block(start, sizes.size - start, visible & (order <= order[start:, None]))
+def _parts(sizes: BlockSizes, device: torch.device, *, read: bool) -> list[_Part]:
+    # What predictions read lies at the end of the prefix and in the tails.
+    skipped, end = sizes.prompt - 1 if read else 0, sizes.prefix + sizes.tails[0]
+    parts = [_Part(skipped, end - skipped, end, 1, _lower(end, skipped, device) if read else None)]
+    for which, tail in enumerate(sizes.tails[1:], 2):
+        if tail:
+            parts.append(_of_tail(sizes.prefix, end, tail, which, device))
+        end += tail
+    return parts
+
+
+def _of_tail(prefix: int, start: int, size: int, which: int, device: torch.device) -> _Part:
+    """The part of a later tail, `size` tokens from `start` on."""
+    if size * (start - prefix) > COPIED * (prefix + size):
+        return _Part(0, size, 0, which, _lower(prefix + size, prefix, device))
+    visible = _lower(start + size, start, device)
+    visible[:, prefix:start] = False
+    return _Part(0, size, start + size, which, visible)
+
+
+def _lower(keys: int, start: int, device: torch.device) -> Tensor:
+    """The rows from `start` on of what each of `keys` tokens sees in causal order."""
+    return torch.ones(keys - start, keys, dtype=torch.bool, device=device).tril_(start)
 
 
 def _attention(
@@ -102,17 +127,17 @@ def _attention(
     """Attend block by block, or in one call; each of query, key and value is [1, heads, L, width]."""
     if not dropout_p and one_call(query.device, autocast_dtype(query), value.shape[-1]):
         return attn_mask.segments.attention(query, key, value, **options)
-    blocks, sizes = attn_mask.blocks, [each.size for each in attn_mask.sizes]
+    sizes, whole = attn_mask.sizes, [each.size for each in attn_mask.sizes]
     # One split each: its backward is one concatenation, where slices would each cost a tensor of the full length.
-    tensors = zip(*(torch.split(tensor, sizes, 2) for tensor in (query, key, value)), strict=True)
-    parts = []
-    for (q, k, v), (start, rest, visible) in zip(tensors, blocks, strict=True):
-        first, last = q.split([start, rest], 2)
-        if attn_mask.read:
-            parts.append(torch.zeros_like(first[..., : v.shape[-1]]))
-        else:
-            parts.append(F.scaled_dot_product_attention(first, k[:, :, :start], v[:, :, :start], None, dropout_p, True,
-                                                        **options))  # fmt: skip
-        if rest:
-            parts.append(F.scaled_dot_product_attention(last, k, v, visible, dropout_p, False, **options))
-    return torch.cat(parts, 2)
+    tensors = zip(*(torch.split(tensor, whole, 2) for tensor in (query, key, value)), strict=True)
+    answers = []
+    for (q, k, v), parts, each in zip(tensors, attn_mask.blocks, sizes, strict=True):
+        asked = iter(q.split([size for part in parts for size in (part.skipped, part.size)], 2))
+        in_k, in_v = (tensor.split([each.prefix, *each.tails], 2) for tensor in (k, v))
+        for part, skipped, queries in zip(parts, asked, asked, strict=True):
+            if part.skipped:
+                answers.append(torch.zeros_like(skipped[..., : v.shape[-1]]))
+            keys, values = part.among(k, in_k), part.among(v, in_v)
+            answers.append(F.scaled_dot_product_attention(queries, keys, values, part.visible, dropout_p,
+                                                          part.visible is None, **options))  # fmt: skip
+    return torch.cat(answers, 2)

@@ -1,6 +1,6 @@
 """Pairs that stay on disk: tokenised once, memory-mapped, and read row by row like a list of pairs."""
 
-__all__ = ["PairTable", "pair_table", "digests_of", "sizes_of", "extent"]
+__all__ = ["PairTable", "pair_table", "digests_of", "prompts_of", "sizes_of", "extent"]
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from gpo_full.tensor_stream import Array, mapped, streamed
 from gpo_theory.errors import InputError
 
 # Part of every key: a change of meaning of what is stored changes it.
-FORMAT = 1
+FORMAT = 2
 # Rows whose place and digest are kept in memory until they are written.
 ROWS = 4096
 
@@ -29,14 +29,14 @@ ROWS = 4096
 class PairTable(Sequence[Pair]):
     """The pairs of a file that `pair_table` wrote; only what a row holds is read, when it is asked for.
 
-    `digests` [N, 32], `sizes` [N] (tokens, a shared prefix once), `longest` (tokens of the longest sequence) and
-    `largest_id` are known without reading a pair; `summary` says what became of the rows of the source. ValueError if
-    the file is damaged.
+    `digests` [N, 32], `prompts` [N] (`Pair.prompt_key`), `sizes` [N] (tokens, a shared prefix once), `longest` (tokens
+    of the longest sequence) and `largest_id` are known without reading a pair; `summary` says what became of the rows
+    of the source. ValueError if the file is damaged.
     """
 
     def __init__(self, path: Path) -> None:
         tensors, metadata = mapped(path)
-        self.path, self.digests = path, tensors["digests"]
+        self.path, self.digests, self.prompts = path, tensors["digests"], tensors["prompts"]
         self._ids, self._rows = tensors["ids"], tensors["rows"]
         about = json.loads(metadata["table"])
         self.summary = PairSummary(**about["summary"])
@@ -73,6 +73,11 @@ def digests_of(pairs: Sequence[Pair]) -> Array:
     if isinstance(pairs, PairTable):
         return pairs.digests
     return np.frombuffer(b"".join(pair.digest for pair in pairs), np.uint8).reshape(-1, 32)
+
+
+def prompts_of(pairs: Sequence[Pair]) -> Array:
+    """Return `Pair.prompt_key` of each pair, [N] int64."""
+    return pairs.prompts if isinstance(pairs, PairTable) else np.array([pair.prompt_key for pair in pairs], "<i8")
 
 
 def sizes_of(pairs: Sequence[Pair]) -> Array:
@@ -126,19 +131,22 @@ def _write(reader: PairReader, path: Path) -> None:
     longest = largest = start = 0
     rows: list[list[int]] = []
     digests: list[bytes] = []
+    prompts: list[int] = []
     with streamed(path) as stream:
 
         def flush() -> None:
             stream.append("rows", np.array(rows, "<i8").reshape(-1, 5))
             stream.append("digests", np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32))
-            rows.clear()
-            digests.clear()
+            stream.append("prompts", np.array(prompts, "<i8"))
+            for written in (rows, digests, prompts):
+                written.clear()
 
         for pair in progress(reader, "tokenising"):
             ids = (*pair.prefix, *pair.chosen, *pair.rejected)
             stream.append("ids", np.array(ids, "<i4"))
             rows.append([start, pair.prompt_length, len(pair.prefix), len(pair.chosen), len(pair.rejected)])
             digests.append(pair.digest)
+            prompts.append(pair.prompt_key)
             start += len(ids)
             longest, largest = max(longest, pair.length), max(largest, _largest_id(pair))
             if len(rows) == ROWS:

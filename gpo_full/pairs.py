@@ -1,18 +1,17 @@
 """Preference pairs: rows of text in TRL's prompt/chosen/rejected form become token ids with one shared prefix."""
 
-__all__ = ["Pair", "PairReader", "PairSummary", "read_pairs"]
+__all__ = ["Pair", "PairReader", "PairSummary", "common_prefix", "read_pairs"]
 
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gpo_full.pair_files import KEYS, MAX_CHARACTERS, BadRow, read_rows
-from gpo_full.pair_sizes import PairSizes
 from gpo_theory.errors import InputError, misspelt, nearest
 
 BAD_ROWS = ("fail", "skip")
@@ -50,14 +49,14 @@ class Pair:
         return shared + self.chosen, shared + self.rejected
 
     @property
-    def sizes(self) -> PairSizes:
-        """The numbers of tokens, by part."""
-        return PairSizes(self.prompt_length, len(self.prefix), len(self.chosen), len(self.rejected))
+    def prompt(self) -> tuple[int, ...]:
+        """The prompt, without what the responses share beyond it."""
+        return self.prefix[: self.prompt_length]
 
     @property
     def size(self) -> int:
         """The number of distinct tokens, the shared prefix counted once."""
-        return self.sizes.size
+        return len(self.prefix) + len(self.chosen) + len(self.rejected)
 
     @property
     def length(self) -> int:
@@ -67,8 +66,18 @@ class Pair:
     @property
     def digest(self) -> bytes:
         """The sha256 of the pair's token ids, 32 bytes."""
-        numbers = [*astuple(self.sizes), *self.prefix, *self.chosen, *self.rejected]
-        return hashlib.sha256(np.array(numbers, "<i8").tobytes()).digest()
+        sizes = self.prompt_length, len(self.prefix), len(self.chosen), len(self.rejected)
+        numbers = [*sizes, *self.prefix, *self.chosen, *self.rejected]
+        return _sha256(numbers)
+
+    @property
+    def prompt_key(self) -> int:
+        """A number that pairs of one prompt share, of 64 bits: two prompts may have the same, by a rare chance."""
+        return int.from_bytes(_sha256(self.prompt)[:8], "little", signed=True)
+
+
+def _sha256(numbers: Sequence[int]) -> bytes:
+    return hashlib.sha256(np.array(numbers, "<i8").tobytes()).digest()
 
 
 @dataclass(frozen=True)
@@ -191,7 +200,7 @@ _NO_PROMPT = "without a prompt, chosen and rejected must begin alike"
 
 def _shared_messages(chosen: list[Any], rejected: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
     """Return the messages that both conversations begin with, and what is left of each."""
-    shared = _common(chosen, rejected)
+    shared = common_prefix(chosen, rejected)
     if not shared:
         raise BadRow(_NO_PROMPT)
     if shared == min(len(chosen), len(rejected)):
@@ -253,7 +262,7 @@ def _encode_text(tokenizer: Any, prompt: Any, responses: tuple[Any, Any]) -> Enc
 
     chosen, rejected = (whole((prompt or "") + response) for response in responses)
     if prompt is None:
-        return chosen[: _common(chosen, rejected)], (chosen, rejected)
+        return chosen[: common_prefix(chosen, rejected)], (chosen, rejected)
     return list(tokenizer(prompt, verbose=False)["input_ids"]), (chosen, rejected)
 
 
@@ -273,8 +282,8 @@ def _cut(
     border: list[int], sequences: tuple[list[int], list[int]], bos: int | None, max_length: int, max_prompt_length: int
 ) -> tuple[Pair, list[str]]:
     """Find the shared prefix and the prompt's end, and apply the truncation rule."""
-    shared = _common(*sequences)
-    prompt_length = _common(sequences[0][:shared], border)
+    shared = common_prefix(*sequences)
+    prompt_length = common_prefix(sequences[0][:shared], border)
     if prompt_length == 0:
         raise BadRow("prompt and responses share no token from which the first response token could be predicted")
     cut = ["prompt"] if prompt_length > max_prompt_length else []
@@ -298,7 +307,11 @@ def _without(sequence: list[int], start: int, count: int) -> list[int]:
     return sequence[:start] + sequence[start + count :]
 
 
-def _common(first: Sequence[Any], second: Sequence[Any]) -> int:
-    """Return the length of the longest common prefix."""
+def common_prefix(first: Sequence[Any], second: Sequence[Any]) -> int:
+    """Return how many items both begin with.
+
+    >>> common_prefix([1, 2, 3], [1, 2, 4])
+    2
+    """
     length = min(len(first), len(second))
     return next((i for i in range(length) if first[i] != second[i]), length)

@@ -4,7 +4,7 @@ __all__ = ["ReferenceStore", "open_store", "weights_hash"]
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from gpo_full.log_probabilities import margin_of_tokens, token_log_probabilities
 from gpo_full.model_plan import Plan, evaluating
 from gpo_full.output import progress
 from gpo_full.packing import pack
-from gpo_full.pair_tables import digests_of, sizes_of
+from gpo_full.pair_tables import digests_of, prompts_of, sizes_of
 from gpo_full.pairs import Pair
 from gpo_full.tensor_stream import Array, mapped, streamed
 from gpo_theory.errors import InputError
@@ -100,7 +100,7 @@ def open_store(
         return _read(path, key)
     store = _read(path, key)
     sample = {0, len(rows) // 2, len(rows) - 1}
-    _verify(store, path, pairs, compute(pairs, rows[sorted(sample)]), TOLERANCE[compute.dtype()])
+    _verify(store, path, compute(pairs, rows[sorted(sample)]), TOLERANCE[compute.dtype()])
     return store
 
 
@@ -139,46 +139,57 @@ class _Pass:
         return next(parameter.dtype for parameter in self.model.parameters())
 
     def __call__(self, pairs: Sequence[Pair], rows: Array) -> Iterator["_Computed"]:
-        """Compute some rows of `pairs`, the largest pairs first."""
-        sizes = sizes_of(pairs)[rows]
-        order = np.argsort(-sizes, kind="stable")
+        """Compute some rows of `pairs`, prompt by prompt, that of the largest pair first."""
+        order = _by_prompt(prompts_of(pairs)[rows], sizes_of(pairs)[rows])
         adapter_off = self.model.disable_adapter if hasattr(self.model, "disable_adapter") else nullcontext
         with evaluating(self.model), adapter_off(), self.autocast():  # type: ignore[operator]
-            batches = [*_batches(order, sizes)]
-            for which in progress(batches, "reference pass", len(batches)):
-                at = rows[which]
-                batch = pack([pairs[row] for row in at.tolist()], self.plan.layout).to(self.device)
+            drawn = ((which, pairs[rows[which]]) for which in progress(order.tolist(), "reference pass", len(order)))
+            for which, together in _batches(drawn):
+                batch = pack(together, self.plan.layout).to(self.device)
                 values = token_log_probabilities(self.model, batch, fused_head=self.plan.fused_head)
                 # Entries are in the order of a response's tokens; a stable sort by owner lines responses up.
                 in_order = values[batch.entry[batch.owner.argsort(stable=True)]]
-                yield _Computed(which, at, batch.lengths.cpu(), in_order.cpu())
+                yield _Computed(which, together, batch.lengths.cpu(), in_order.cpu())
 
 
 class _Computed(NamedTuple):
     """A batch: which of the rows that were asked for, the pairs they are, tokens [P, 2], and their values in nats."""
 
-    which: Array
-    pairs: Array
+    which: list[int]
+    pairs: list[Pair]
     lengths: Tensor
     per_token: Tensor
 
 
-def _batches(order: Array, sizes: Array) -> Iterator[Array]:
-    start = room = 0
-    for end, row in enumerate(order):
-        if end == start:
-            room = BATCH_TOKENS
-        elif sizes[row] > room:
-            yield order[start:end]
-            start, room = end, BATCH_TOKENS
-        room -= sizes[row]
-    yield order[start:]
+def _by_prompt(prompts: Array, sizes: Array) -> Array:
+    """An order in which the rows of a prompt follow one another, the prompt of the largest row first."""
+    _, which = np.unique(prompts, return_inverse=True)
+    largest = np.zeros(which.max() + 1, sizes.dtype)
+    np.maximum.at(largest, which, sizes)
+    order: Array = np.lexsort((-sizes, which, -largest[which]))
+    return order
 
 
-def _verify(store: ReferenceStore, path: Path, pairs: Sequence[Pair], again: Iterator[_Computed], most: float) -> None:
+def _batches(drawn: Iterable[tuple[int, Pair]]) -> Iterator[tuple[list[int], list[Pair]]]:
+    """Cut before BATCH_TOKENS are exceeded, a prompt and a response that several pairs have counted once."""
+    which: list[int] = []
+    pairs: list[Pair] = []
+    laid: dict[tuple[int, ...], int] = {}
+    for row, pair in drawn:
+        parts = {pair.prompt: len(pair.prompt)} | {pair.prompt + each: len(each) for each in pair.responses}
+        if pairs and sum((laid | parts).values()) > BATCH_TOKENS:
+            yield which, pairs
+            which, pairs, laid = [], [], {}
+        which.append(row)
+        pairs.append(pair)
+        laid |= parts
+    yield which, pairs
+
+
+def _verify(store: ReferenceStore, path: Path, again: Iterator[_Computed], most: float) -> None:
     for batch in again:
         found = _responses(batch.per_token, batch.lengths, "mean")
-        stored = store.response_log_probabilities([pairs[row] for row in batch.pairs.tolist()], "mean")
+        stored = store.response_log_probabilities(batch.pairs, "mean")
         worst = float((stored - found).abs().max())
         if not worst <= most:
             raise InputError(f"reference store {str(path)!r} is off by {worst:.2g} nats per token; "

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gpo_full.autocast import autocast_dtype
-from gpo_full.pair_sizes import PairSizes
+from gpo_full.blocks import BlockSizes
 
 HALF = (torch.bfloat16, torch.float16)
 # What torch's flash kernels take: their widest head, its step, and the first generation of devices that has them.
@@ -22,7 +22,7 @@ WIDEST, STEP, CAPABILITY = 256, 8, (8, 0)
 
 @dataclass(frozen=True)
 class Segments:
-    """S pieces of a row, two a pair: `[prefix | chosen]` sees itself, `rejected` sees `[prefix | rejected]`.
+    """S pieces of a row, one a response: `[prefix | first]` sees itself, each other tail sees `[prefix | tail]`.
 
     Segment s has the queries from `query_ends[s]` on and the keys from `key_ends[s]` on, both up to the next end, and
     is causal from its last query and key backwards.
@@ -35,10 +35,10 @@ class Segments:
     longest: tuple[int, int]  # queries and keys of a segment
 
     @classmethod
-    def of(cls, sizes: Sequence[PairSizes], device: torch.device, *, read: bool) -> Self:
-        """Make the segments of pairs that lie one after another; with `read`, of the sources of predictions alone.
+    def of(cls, sizes: Sequence[BlockSizes], device: torch.device, *, read: bool) -> Self:
+        """Make the segments of blocks that lie one after another; with `read`, of the sources of predictions alone.
 
-        >>> two = Segments.of([PairSizes(prompt=2, prefix=3, chosen=1, rejected=2)], torch.device("cpu"), read=False)
+        >>> two = Segments.of([BlockSizes(prompt=2, prefix=3, tails=(1, 2))], torch.device("cpu"), read=False)
         >>> two.queries.tolist(), two.keys.tolist()
         ([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 0, 1, 2, 4, 5])
         >>> two.query_ends.tolist(), two.key_ends.tolist()
@@ -48,13 +48,14 @@ class Segments:
         keys: list[tuple[range, ...]] = []
         start = 0
         for each in sizes:
-            prefix, end, last = start + each.prefix, start + each.prefix + each.chosen, start + each.size
+            prefix, end = start + each.prefix, start + each.prefix + each.tails[0]
             queries.append(range(start + (each.prompt - 1 if read else 0), end))
             keys.append((range(start, end),))
-            if each.rejected:
-                queries.append(range(end, last))
-                keys.append((range(start, prefix), range(end, last)))
-            start = last
+            for tail in filter(None, each.tails[1:]):
+                queries.append(range(end, end + tail))
+                keys.append((range(start, prefix), queries[-1]))
+                end += tail
+            start = end
         counts = [len(each) for each in queries], [sum(map(len, each)) for each in keys]
         places = [i for each in queries for i in each], [i for parts in keys for each in parts for i in each]
         at = [torch.tensor(each).to(device, non_blocking=True) for each in places]

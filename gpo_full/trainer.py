@@ -30,8 +30,10 @@ from gpo_full.metrics import Meter, pair_metrics
 from gpo_full.model_plan import plan
 from gpo_full.model_preparation import check_sizes, loaded, prepared
 from gpo_full.packing import Batch
+from gpo_full.pair_tables import prompts_of
 from gpo_full.pairs import PairSummary
 from gpo_full.progress_lines import ProgressLines
+from gpo_full.prompt_sampler import PromptSampler
 from gpo_full.ranks import first, largest, stacked, summed, together
 from gpo_full.reference_store import open_store, weights_hash
 from gpo_full.resumption import settings
@@ -129,6 +131,13 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
                                         weights=self.reference_weights, autocast=self.accelerator.autocast)  # fmt: skip
                 rows.reference = store.response_log_probabilities(rows.pairs, self.args.margin)
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int] | None:
+        if not self.args.group_by_prompt:
+            drawn: torch.utils.data.Sampler[int] | None = super()._get_train_sampler(train_dataset)
+            return drawn
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return PromptSampler(prompts_of(self.train_dataset.pairs), seed)
+
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Tensor]], Tensor | int | None]:
@@ -168,7 +177,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
             values = self.f(x)
             (slope,) = torch.autograd.grad(values.sum(), x, retain_graph=True)
         sums = pair_metrics(values, slope, x, log_ratios, self.f.knees, self.slope_at_zero)
-        tokens = ((batch.block > 0) & (batch.block <= real)).sum()
+        tokens = ((batch.pair > 0) & (batch.pair <= real)).sum()
         return Evaluated(rows[:real], values, sums, tokens, length_sums(log_ratios.detach(), batch.lengths[:real]))
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:

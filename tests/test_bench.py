@@ -5,6 +5,7 @@ import math
 import statistics
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any, NoReturn
@@ -60,7 +61,8 @@ def test_the_ideal_by_hand() -> None:
     pair = Pair((5, 6, 7), (8, 2), (9,), 2)
     # 6 tokens. Predicted: the shared 7, then 8 and 2, then 9. Seen: 1 + 2 + 3, then 4 + 5, then 4: 19 pairs of tokens.
     assert ideal_flops(size, [pair]) == 6 * 6 * 168 + 6 * 4 * 5 * 4 + 12 * 19 * 4 * 2 == 8352
-    assert ideal_flops(size, [pair, pair]) == 2 * 8352
+    assert ideal_flops(size, [pair, replace(pair, prefix=(4, 6, 7))]) == 2 * 8352
+    assert ideal_flops(size, [pair, pair]) == 8352  # what is shared is computed once
 
 
 @pytest.mark.parametrize("size", [TINY, Size(3, 12, 3, 1, 20, 30, 1), Size(1, 8, 2, 2, 8, 30, 1)])

@@ -35,6 +35,20 @@ def test_it_counts_what_the_model_has(options: dict[str, Any], tmp_path: Path) -
     assert (found.pairs, found.tokens, found.steps) == (2, 13, 6)  # 6 + 7 tokens; 3 epochs of ceil(3 / 2) steps
 
 
+def test_the_largest_batch_is_of_different_prompts(tmp_path: Path) -> None:
+    """Pairs of one prompt share it, so that smaller ones of other prompts need more."""
+    tiny_model().config.save_pretrained(tmp_path)
+    prompt = tuple(range(1, 21))
+    long = [Pair(prompt, (30, 1), (31,), 20), Pair(prompt, (30, 2), (31,), 20), Pair((*prompt, 40), (1,), (2,), 20)]
+    pairs = [*PAIRS, *long]
+    found = {}
+    for count in (1, 2, 4, 6):
+        args = GPOConfig(output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=count)
+        found[count] = dry_run(str(tmp_path), args, pairs).tokens
+    # 23 tokens of a long pair, 7, 6 and 3 of the others; two more long ones add one and two responses of 2 tokens.
+    assert found == {1: 23, 2: 30, 4: 39, 6: 45}
+
+
 def test_it_is_told_without_weights_and_nothing_is_written(
     model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]  # noqa: F811
 ) -> None:

@@ -1,9 +1,11 @@
 """Packed log-probabilities against every sequence alone, over families, attention kernels, layouts and precisions."""
 
+import itertools
 import random
 
 import pytest
 import torch
+from test_packing import alike
 from tiny_models import FAMILIES, VOCABULARY, tiny_model
 from torch import nn
 from two_sequences import response_sums
@@ -33,6 +35,23 @@ def some_pairs(count: int = 4, seed: int = 0, scale: int = 1) -> list[Pair]:
         made[-1], Pair((PAD, 9, 8), (PAD,), (PAD + 1, 6, PAD), 3)]  # fmt: skip
 
 
+def ranked_pairs(responses: int = 4, prompts: int = 2, seed: int = 0, scale: int = 1) -> list[Pair]:
+    """All pairs of several responses to each prompt; two of the responses begin alike."""
+    draw = random.Random(seed)
+
+    def tokens(n: int) -> tuple[int, ...]:
+        return tuple(draw.randrange(10, VOCABULARY) for _ in range(scale * n))
+
+    made = []
+    for _ in range(prompts):
+        prompt, begin = tokens(draw.randint(2, 9)), tokens(1)
+        tails = [(3 + max(which - 1, 0), *(begin if which < 2 else ()), which + 3, *tokens(draw.randint(1, 6)), PAD)
+                 for which in range(responses)]  # fmt: skip
+        made += [Pair(prompt + one[:shared], one[shared:], two[shared:], len(prompt))
+                 for one, two in itertools.combinations(tails, 2) for shared in [alike(one, two)]]  # fmt: skip
+    return made
+
+
 def gradients(model: nn.Module, sums: torch.Tensor) -> torch.Tensor:
     model.zero_grad()
     weights = torch.linspace(-1, 2, sums.numel(), dtype=sums.dtype).view_as(sums)
@@ -59,6 +78,21 @@ def test_float64_equals_separate_sequences(family: str, attention: str, layout: 
     found = response_log_probabilities(model, pack(pairs, layout), fused_head=family != "gemma2")
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     # What it really is, so that a loss shows; eager attention computes its softmax in float32 whatever the model.
+    torch.testing.assert_close(found, expected, rtol=1e-6 if attention == "eager" else 1e-10, atol=0)
+    assert distance(gradients(model, found), gradients(model, expected)) <= 1e-6
+
+
+@pytest.mark.parametrize(("family", "attention", "layout"), CASES)
+def test_pairs_that_share_prompts_and_responses_equal_separate_sequences(
+    family: str, attention: str, layout: str
+) -> None:
+    model, pairs = tiny_model(family, attention=attention, dtype=torch.float64), ranked_pairs()
+    random.Random(1).shuffle(pairs)
+    expected = response_sums(model, pairs)
+    batch = pack(pairs, layout)
+    # Of 12 pairs, 2 prompts and 8 responses are laid down, where responses are not apart from their prompts.
+    assert len(batch.sizes) == (8 if layout == "apart" else 2)
+    found = response_log_probabilities(model, batch, fused_head=family != "gemma2")
     torch.testing.assert_close(found, expected, rtol=1e-6 if attention == "eager" else 1e-10, atol=0)
     assert distance(gradients(model, found), gradients(model, expected)) <= 1e-6
 

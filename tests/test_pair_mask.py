@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_packing import pairs
+from test_packing import SOME as ANY_PAIRS
 
+from gpo_full import pair_mask
 from gpo_full.packing import pack
 from gpo_full.pair_mask import PairMask
 from gpo_full.pairs import Pair
@@ -21,14 +22,21 @@ def dense(some: list[Pair]) -> torch.Tensor:
     return (same & own).tril()[None, None]
 
 
+@pytest.mark.parametrize("read", [False, True])
 @settings(deadline=None, max_examples=60)
-@given(st.lists(pairs(), min_size=1, max_size=5))
-def test_attention_equals_that_of_the_dense_mask(some: list[Pair]) -> None:
-    mask = pack(some, "line").mask
+@given(ANY_PAIRS, st.sampled_from([0, 1, pair_mask.COPIED]))
+def test_attention_equals_that_of_the_dense_mask(read: bool, some: list[Pair], copied: int) -> None:
+    """With keys masked and with keys copied, where it is read or everywhere."""
+    batch = pack(some, "line")
+    mask = batch.mask_where_read if read else batch.mask
     assert isinstance(mask, PairMask)
     torch.manual_seed(0)
     inputs = [torch.randn(1, 2, mask.shape[-1], 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
-    outputs = [F.scaled_dot_product_attention(*inputs, attn_mask=each) for each in (mask, dense(some))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pair_mask, "COPIED", copied)
+        found = F.scaled_dot_product_attention(*inputs, attn_mask=mask)
+    expected = F.scaled_dot_product_attention(*inputs, attn_mask=dense(some))
+    outputs = [each[:, :, batch.read] if read else each for each in (found, expected)]
     torch.testing.assert_close(outputs[0], outputs[1])
     weight = torch.randn_like(outputs[0])
     gradients = [torch.autograd.grad((output * weight).sum(), inputs) for output in outputs]

@@ -13,7 +13,7 @@ from test_trainer import objects
 from tiny_models import tiny_model, tiny_tokenizer
 
 from gpo_full.config import GPOConfig
-from gpo_full.pair_tables import PairTable, digests_of, extent, pair_table, sizes_of
+from gpo_full.pair_tables import PairTable, digests_of, extent, pair_table, prompts_of, sizes_of
 from gpo_full.pairs import Pair, read_pairs
 from gpo_full.trainer import GPOTrainer
 from gpo_theory import InputError
@@ -55,6 +55,9 @@ def test_the_rows_are_those_that_are_read_into_memory(data: Path, monkeypatch: p
         found[len(expected)]
     np.testing.assert_array_equal(digests_of(found), digests_of(expected))
     np.testing.assert_array_equal(sizes_of(found), sizes_of(expected))
+    np.testing.assert_array_equal(prompts_of(found), prompts_of(expected))
+    prompts = {pair.prompt: key for pair, key in zip(expected, prompts_of(found).tolist(), strict=True)}
+    assert len({*prompts.values()}) == len(prompts) > 1
     assert extent(found) == extent(expected)
 
 

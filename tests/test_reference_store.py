@@ -1,5 +1,6 @@
 """The reference store: one pass per weights and tokens, never per loss; what is read back is checked."""
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_log_probabilities import some_pairs
+from test_log_probabilities import ranked_pairs, some_pairs
 from tiny_models import tiny_model
 from two_sequences import response_sums, response_tokens
 
@@ -63,6 +64,44 @@ def test_a_second_run_reads_and_recomputes_a_few_rows(tmp_path: Path, monkeypatc
     for name in ("keys", "starts", "lengths", "per_token"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
     assert len(files(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("layout", ["line", "rows", "apart"])
+def test_a_prompt_and_a_response_of_many_pairs_are_read_once(
+    layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = ranked_pairs(responses=5, prompts=10)
+    random.Random(0).shuffle(pairs)
+    parts = {pair.prompt: len(pair.prompt) for pair in pairs} | {
+        pair.prompt + response: len(response) for pair in pairs for response in pair.responses}  # fmt: skip
+    whole = sum(parts.values())
+    monkeypatch.setattr("gpo_full.reference_store.BATCH_TOKENS", whole // 3)
+    read: list[int] = []
+
+    def count(_: Any, __: Any, inputs: dict[str, Any]) -> None:
+        read.append(inputs["input_ids"].numel())
+
+    model = tiny_model(dtype=torch.float64)
+    model.register_forward_pre_hook(count, with_kwargs=True)
+    store = open_store(model, pairs, tmp_path, plan=Plan(layout))
+    laid, batches = sum(read), len(read)
+    torch.testing.assert_close(store.response_log_probabilities(pairs), response_sums(model, pairs).detach(),
+                               rtol=1e-10, atol=0)  # fmt: skip
+    assert batches >= 2
+    if layout == "line":
+        assert max(read[:batches]) <= whole // 3
+        # 10 prompts instead of 100, and 50 responses instead of 200, but for those of prompts that a batch's end divides.
+        assert laid < 1.2 * whole
+    one = open_store(model, pairs[:1], tmp_path, plan=Plan(layout)).response_log_probabilities(pairs[:1])
+    torch.testing.assert_close(one, response_sums(model, pairs[:1]).detach(), rtol=1e-10, atol=0)
+
+
+def test_a_pair_larger_than_a_batch_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpo_full.reference_store.BATCH_TOKENS", 3)
+    model = tiny_model(dtype=torch.float64)
+    store = open_store(model, PAIRS, tmp_path)
+    torch.testing.assert_close(store.response_log_probabilities(PAIRS), response_sums(model, PAIRS).detach(),
+                               rtol=1e-10, atol=0)  # fmt: skip
 
 
 def test_what_changes_the_values_changes_the_file(tmp_path: Path) -> None:

@@ -8,9 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from test_log_probabilities import distance, gradients, some_pairs
-from test_packing import pairs
+from test_packing import SOME
 from test_pair_mask import dense
 from tiny_models import tiny_model
 from two_sequences import response_sums
@@ -58,7 +57,7 @@ def in_one_call(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(pairs(), min_size=1, max_size=5))
+@given(SOME)
 def test_segments_attend_as_the_dense_mask_does(some: list[Pair]) -> None:
     batch = pack(some, "line")
     torch.manual_seed(0)
