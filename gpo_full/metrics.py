@@ -27,12 +27,13 @@ def pair_metrics(
     x: Tensor,
     log_ratios: Tensor,
     knees: tuple[float | None, float | None] = (None, None),
-    slope_at_zero: float | None = None,
+    slope_at_zero: Any = None,
 ) -> Tensor:
     """Return the sums of COLUMNS over P pairs, [11] in float64; nothing leaves the device.
 
-    `loss` is f(x), `slope` f'(x), `x` = beta rho, each [P]; `log_ratios` is log(pi/pi_ref) of the two responses,
-    [P, 2] in nats, rho their difference. `flat_right` counts x > 0 with -f'(x) < |f'(0)| / 100.
+    `loss` is f(x), `slope` f'(x), `x` = beta rho, each [P], a pair's own weight and `p` included; `log_ratios` is
+    log(pi/pi_ref) of the two responses, [P, 2] in nats, rho their difference. `flat_right` counts x > 0 with
+    -f'(x) < |f'(0)| / 100; `slope_at_zero` is f'(0), a number or [P].
 
     >>> import torch
     >>> ratios = torch.tensor([[2.0, 1.0], [0.0, 0.0]])

@@ -201,12 +201,16 @@ def _matches(facts: CardFacts, analysis: "Analysis") -> str:
 
 def _data(facts: CardFacts) -> str:
     summary = [f"- used: {facts.data}"] if facts.data else []
+    if facts.data and (facts.data.weighted or facts.data.uncertain):
+        summary.append(r"- a pair of weight $w$ and probability $p$ counts $w\,(p f(\beta\rho) + (1-p) f(-\beta\rho))$")
     summary += [f"- held-out pairs: {facts.held_out_name}"] if facts.held_out_name else []
+    handed_in = f"the base model as it was handed in, weights {_hash(facts.reference_weights)}"
+    brought = "as the data brings its log-probabilities, pair by pair"
     return "\n".join([
         "## Data and reference", "",
         f"- preference pairs: `{facts.data_name}`, {_hash(facts.data_hash)}", *summary,
         f"- at most {facts.settings['max_length']} tokens, {facts.settings['max_prompt_length']} of them the prompt's",
-        f"- reference: the base model as it was handed in, weights {_hash(facts.reference_weights)}",
+        f"- reference: {brought if facts.data and facts.data.referred else handed_in}",
     ])  # fmt: skip
 
 

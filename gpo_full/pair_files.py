@@ -17,6 +17,9 @@ from gpo_theory.errors import InputError, misspelt
 
 KEYS = ("prompt", "chosen", "rejected")
 REQUIRED = ("chosen", "rejected")
+# Numbers that a row may hold; those of the reference by the names that TRL gives them.
+REFERENCES = ("ref_chosen_logps", "ref_rejected_logps")
+NUMBERS = ("weight", "p", *REFERENCES)
 # A longer text is a broken file, not a preference: no context window holds it.
 MAX_CHARACTERS = 1_000_000
 # How a conversation looks that was written into a table of texts.
@@ -34,12 +37,12 @@ def read_rows(path: str | Path, also: Collection[str] = ()) -> Rows:
 
     By its suffix the file is CSV (`.csv`: UTF-8, a header, rows numbered below it), Parquet (`.parquet`, which needs
     pyarrow), or else JSONL (UTF-8, one object per line, blank lines numbered but not yielded; `.gz` is unpacked).
-    Of a table, prompt, chosen, rejected and the columns `also` are kept.
+    Of a table, prompt, chosen, rejected, the NUMBERS and the columns `also` are kept.
     A table without a column that is needed, and a file that cannot be opened, raise InputError.
     """
     suffix = Path(path).suffix.lower()
     try:
-        yield from READERS.get(suffix, _json_lines)(Path(path), {*KEYS, *also})
+        yield from READERS.get(suffix, _json_lines)(Path(path), {*KEYS, *NUMBERS, *also})
     except (OSError, EOFError, zlib.error) as error:
         why = getattr(error, "strerror", None) or error
         raise InputError(f"{str(path)!r} cannot be read: {why}") from None

@@ -1,9 +1,10 @@
 """Pairs that stay on disk: tokenised once, memory-mapped, and read row by row like a list of pairs."""
 
-__all__ = ["PairTable", "pair_table", "digests_of", "prompts_of", "sizes_of", "extent"]
+__all__ = ["PairTable", "pair_table", "digests_of", "prompts_of", "sizes_of", "lengths_of", "references_of", "extent"]
 
 import hashlib
 import json
+import math
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -16,12 +17,13 @@ import numpy as np
 from gpo_full.download import sha256_of
 from gpo_full.files import cache_root
 from gpo_full.output import progress
+from gpo_full.pair_numbers import PairNumbers
 from gpo_full.pairs import Pair, PairReader, PairSummary
 from gpo_full.tensor_stream import Array, mapped, streamed
 from gpo_theory.errors import InputError
 
 # Part of every key: a change of meaning of what is stored changes it.
-FORMAT = 2
+FORMAT = 3
 # Rows whose place and digest are kept in memory until they are written.
 ROWS = 4096
 
@@ -37,7 +39,7 @@ class PairTable(Sequence[Pair]):
     def __init__(self, path: Path) -> None:
         tensors, metadata = mapped(path)
         self.path, self.digests, self.prompts = path, tensors["digests"], tensors["prompts"]
-        self._ids, self._rows = tensors["ids"], tensors["rows"]
+        self._ids, self._rows, self._numbers = tensors["ids"], tensors["rows"], tensors["numbers"]
         about = json.loads(metadata["table"])
         self.summary = PairSummary(**about["summary"])
         self.longest, self.largest_id = about["longest"], about["largest_id"]
@@ -55,6 +57,18 @@ class PairTable(Sequence[Pair]):
         sizes: Array = self._rows[:, 2:].sum(1)
         return sizes
 
+    @property
+    def lengths(self) -> Array:
+        """The numbers of tokens of both responses of each pair, [N, 2]."""
+        lengths: Array = (self._rows[:, 2] - self._rows[:, 1])[:, None] + self._rows[:, 3:]
+        return lengths
+
+    @property
+    def references(self) -> Array:
+        """`PairNumbers.reference` of each pair, [N, 2]; NaN where it is not given."""
+        references: Array = self._numbers[:, 2:]
+        return references
+
     @overload
     def __getitem__(self, index: int) -> Pair: ...
     @overload
@@ -65,7 +79,9 @@ class PairTable(Sequence[Pair]):
         start, prompt_length, prefix, chosen, rejected = self._rows[index].tolist()
         ids = self._ids[start : start + prefix + chosen + rejected].tolist()
         ends = prefix, prefix + chosen
-        return Pair(tuple(ids[: ends[0]]), tuple(ids[ends[0] : ends[1]]), tuple(ids[ends[1] :]), prompt_length)
+        weight, p, *reference = self._numbers[index].tolist()
+        numbers = PairNumbers(weight, p, None if math.isnan(reference[0]) else (reference[0], reference[1]))
+        return Pair(tuple(ids[: ends[0]]), tuple(ids[ends[0] : ends[1]]), tuple(ids[ends[1] :]), prompt_length, numbers)
 
 
 def digests_of(pairs: Sequence[Pair]) -> Array:
@@ -83,6 +99,20 @@ def prompts_of(pairs: Sequence[Pair]) -> Array:
 def sizes_of(pairs: Sequence[Pair]) -> Array:
     """Return `Pair.size` of each pair, [N]."""
     return pairs.sizes if isinstance(pairs, PairTable) else np.array([pair.size for pair in pairs])
+
+
+def lengths_of(pairs: Sequence[Pair]) -> Array:
+    """Return the numbers of tokens of both responses of each pair, [N, 2]."""
+    if isinstance(pairs, PairTable):
+        return pairs.lengths
+    return np.array([[len(response) for response in pair.responses] for pair in pairs])
+
+
+def references_of(pairs: Sequence[Pair]) -> Array:
+    """Return `PairNumbers.reference` of each pair, [N, 2]; NaN where it is not given."""
+    if isinstance(pairs, PairTable):
+        return pairs.references
+    return np.array([pair.numbers.reference or (math.nan, math.nan) for pair in pairs])
 
 
 def extent(pairs: Sequence[Pair]) -> tuple[int, int]:
@@ -132,13 +162,15 @@ def _write(reader: PairReader, path: Path) -> None:
     rows: list[list[int]] = []
     digests: list[bytes] = []
     prompts: list[int] = []
+    numbers: list[tuple[float, ...]] = []
     with streamed(path) as stream:
 
         def flush() -> None:
             stream.append("rows", np.array(rows, "<i8").reshape(-1, 5))
             stream.append("digests", np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32))
             stream.append("prompts", np.array(prompts, "<i8"))
-            for written in (rows, digests, prompts):
+            stream.append("numbers", np.array(numbers, "<f8").reshape(-1, 4))
+            for written in (rows, digests, prompts, numbers):
                 written.clear()
 
         for pair in progress(reader, "tokenising"):
@@ -147,6 +179,8 @@ def _write(reader: PairReader, path: Path) -> None:
             rows.append([start, pair.prompt_length, len(pair.prefix), len(pair.chosen), len(pair.rejected)])
             digests.append(pair.digest)
             prompts.append(pair.prompt_key)
+            weight, p, reference = pair.numbers
+            numbers.append((weight, p, *(reference or (math.nan, math.nan))))
             start += len(ids)
             longest, largest = max(longest, pair.length), max(largest, _largest_id(pair))
             if len(rows) == ROWS:

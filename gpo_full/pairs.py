@@ -5,13 +5,14 @@ __all__ = ["Pair", "PairReader", "PairSummary", "common_prefix", "read_pairs"]
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gpo_full.pair_files import KEYS, MAX_CHARACTERS, BadRow, read_rows
+from gpo_full.pair_numbers import NOTHING_SAID, PairNumbers, numbers_of_row
 from gpo_theory.errors import InputError, misspelt, nearest
 
 BAD_ROWS = ("fail", "skip")
@@ -22,7 +23,8 @@ class Pair:
     """Two responses to one prompt, as token ids.
 
     `prefix` is the longest common token prefix of the two whole texts. Its first `prompt_length` tokens are the
-    prompt; what is left of it belongs to both responses, which continue with `chosen` and `rejected`.
+    prompt; what is left of it belongs to both responses, which continue with `chosen` and `rejected`. `numbers` say how
+    it counts.
 
     >>> pair = Pair(prefix=(5, 6, 7), chosen=(8, 2), rejected=(9, 2), prompt_length=2)
     >>> pair.responses
@@ -33,8 +35,10 @@ class Pair:
     chosen: tuple[int, ...]
     rejected: tuple[int, ...]
     prompt_length: int
+    numbers: PairNumbers = NOTHING_SAID
 
     def __post_init__(self) -> None:
+        self.numbers.checked()
         if not 1 <= self.prompt_length <= len(self.prefix):
             raise InputError(f"prompt_length {self.prompt_length} is not in 1..{len(self.prefix)}")
         if not all(self.responses):
@@ -65,7 +69,7 @@ class Pair:
 
     @property
     def digest(self) -> bytes:
-        """The sha256 of the pair's token ids, 32 bytes."""
+        """The sha256 of the pair's token ids, 32 bytes; its numbers do not count."""
         sizes = self.prompt_length, len(self.prefix), len(self.chosen), len(self.rejected)
         numbers = [*sizes, *self.prefix, *self.chosen, *self.rejected]
         return _sha256(numbers)
@@ -82,19 +86,28 @@ def _sha256(numbers: Sequence[int]) -> bytes:
 
 @dataclass(frozen=True)
 class PairSummary:
-    """What became of the rows: how many were read, kept and skipped (by reason), and how many texts were cut."""
+    """What became of the rows: how many were read, kept and skipped (by reason), and how many texts were cut.
+
+    `weighted`, `uncertain` and `referred` count the pairs with a weight or a `p` that is not 1, and with a reference.
+    """
 
     rows: int
     kept: int
     skipped: Mapping[str, int] = field(default_factory=dict)
     prompts_truncated: int = 0
     responses_truncated: int = 0
+    weighted: int = 0
+    uncertain: int = 0
+    referred: int = 0
 
     def __str__(self) -> str:
         parts = [f"{self.kept} of {self.rows} pairs"]
         parts += [f"{count} skipped ({reason})" for reason, count in self.skipped.items()]
         parts += [f"{self.prompts_truncated} prompts cut"] if self.prompts_truncated else []
         parts += [f"{self.responses_truncated} responses cut"] if self.responses_truncated else []
+        parts += [f"{self.weighted} with a weight"] if self.weighted else []
+        parts += [f"{self.uncertain} with a probability p"] if self.uncertain else []
+        parts += [f"{self.referred} with the reference's log-probabilities"] if self.referred else []
         return ", ".join(parts)
 
 
@@ -110,8 +123,9 @@ def read_pairs(
 
     `source` is the path of a file, JSONL, CSV (`.csv`) or Parquet (`.parquet`), as `read_rows` reads them, or an
     iterable of mappings such as a list of dicts or a `datasets.Dataset`. A row has `prompt`, `chosen` and `rejected`:
-    three texts, or three lists of `{"role", "content"}` messages, which go through the tokenizer's chat template;
-    other keys are ignored, so every pair weighs the same.
+    three texts, or three lists of `{"role", "content"}` messages, which go through the tokenizer's chat template.
+    It may have the numbers of `PairNumbers`: `weight`, `p`, and `ref_chosen_logps` with `ref_rejected_logps`, as TRL
+    calls them. Other keys are ignored.
 
     Without `prompt` it is what both begin with: the longest common prefix, of texts in tokens, of conversations in
     whole messages. What the responses themselves begin with then counts as prompt; the summed margin is the same, a
@@ -156,7 +170,7 @@ class PairReader:
     def __iter__(self) -> Iterator[Pair]:
         source = self._source
         label = str(source) if isinstance(source, str | Path) else "data"
-        kept, skipped, cut = 0, Counter[str](), Counter[str]()
+        kept, skipped, cut, told = 0, Counter[str](), Counter[str](), Counter[str]()
         for number, row in read_rows(source) if isinstance(source, str | Path) else enumerate(source, 1):
             try:
                 pair, pair_cut = _pair(row, *self._rules)
@@ -167,11 +181,18 @@ class PairReader:
                 continue
             kept += 1
             cut.update(pair_cut)
+            told.update(_told(pair.numbers))
             yield pair
         rows = kept + sum(skipped.values())
         if not kept:
             raise InputError(f"{label}: no usable pair in {rows} rows{_first_reason(skipped)}")
-        self.summary = PairSummary(rows, kept, dict(skipped), cut["prompt"], cut["response"])
+        self.summary = PairSummary(rows, kept, dict(skipped), cut["prompt"], cut["response"], **told)
+
+
+def _told(numbers: PairNumbers) -> list[str]:
+    """The fields of a PairSummary that count a pair of these numbers."""
+    said = {"weighted": numbers.weight != 1, "uncertain": numbers.p != 1, "referred": numbers.reference is not None}
+    return [name for name, there in said.items() if there]
 
 
 def _first_reason(skipped: Counter[str]) -> str:
@@ -192,7 +213,11 @@ def _pair(row: Any, tokenizer: Any, max_length: int, max_prompt_length: int) -> 
     border, sequences = encode(tokenizer, prompt, (chosen, rejected))
     if border == [tokenizer.bos_token_id] and prompt is None:
         raise BadRow(_NO_PROMPT)
-    return _cut(border, sequences, tokenizer.bos_token_id, max_length, max_prompt_length)
+    pair, cut = _cut(border, sequences, tokenizer.bos_token_id, max_length, max_prompt_length)
+    numbers = numbers_of_row(row)
+    if cut and numbers.reference:
+        raise BadRow(f"its {cut[0]} is cut, and the reference's log-probabilities are of the whole")
+    return replace(pair, numbers=numbers), cut
 
 
 _NO_PROMPT = "without a prompt, chosen and rejected must begin alike"

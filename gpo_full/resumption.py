@@ -38,7 +38,7 @@ def record(args: GPOConfig, pairs: Sequence[Pair], reference_weights: str) -> di
     """Return what a resumed run must agree with, as JSON."""
     digest = hashlib.sha256()
     for pair in pairs:
-        digest.update(repr((pair.prefix, pair.chosen, pair.rejected, pair.prompt_length)).encode())
+        digest.update(repr(pair).encode())
     return {**settings(args), "data": digest.hexdigest(), "reference_weights": reference_weights,
             "world_size": args.world_size}  # fmt: skip
 

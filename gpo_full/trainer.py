@@ -5,7 +5,7 @@ __all__ = ["GPOTrainer", "ProgressLines", "settings"]
 import json
 import logging
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import timedelta
@@ -22,6 +22,7 @@ from gpo_full import checkpoint, resumption
 from gpo_full.checkpoint import Checkpoint, DamagedCheckpoint
 from gpo_full.config import GPOConfig
 from gpo_full.distribution import check_asked, check_distribution
+from gpo_full.given_reference import distance_from, given_reference
 from gpo_full.interruption import Interrupted, Interruption
 from gpo_full.length_bias import length_metrics, length_sums
 from gpo_full.live_evaluation import LiveEvaluation
@@ -31,11 +32,11 @@ from gpo_full.model_plan import plan
 from gpo_full.model_preparation import check_sizes, loaded, prepared
 from gpo_full.packing import Batch
 from gpo_full.pair_tables import prompts_of
-from gpo_full.pairs import PairSummary
+from gpo_full.pairs import Pair, PairSummary
 from gpo_full.progress_lines import ProgressLines
 from gpo_full.prompt_sampler import PromptSampler
 from gpo_full.ranks import first, largest, stacked, summed, together
-from gpo_full.reference_store import open_store, weights_hash
+from gpo_full.reference_store import ReferenceStore, open_store, weights_hash
 from gpo_full.resumption import settings
 from gpo_full.run_folder import RunFolder
 from gpo_full.run_log import METER
@@ -48,16 +49,19 @@ from gpo_full.training_state import random_state, set_random_state
 from gpo_theory import InputError, taylor, to_torch
 
 _log = logging.getLogger(__name__)
+# Nats per token: further apart than one model's log-probabilities in two precisions.
+ANOTHER = 0.1
 
 
 class GPOTrainer(Trainer):  # type: ignore[misc]
-    """Minimise the mean of f(beta rho) over preference pairs.
+    """Minimise the mean of f(beta rho) over preference pairs, or of w (p f(beta rho) + (1-p) f(-beta rho)).
 
+    The latter for pairs whose `numbers` have a weight w or a probability p of their label that is not 1.
     `train_dataset` and `eval_dataset` are what `read_pairs` takes, or sequences of `Pair`; a file is
     read through `pair_table`, and its pairs stay on disk. `model` is a causal language
     model or the name of one, loaded in float32. The reference is `reference`, or else the model as it is handed in,
     before anything is trained; with LoRA, the model with its adapter off. Its log-probabilities are computed, or read
-    from `args.reference_store`, when the trainer is made, and no second model is kept
+    from `args.reference_store`, when the trainer is made, unless the pairs bring them; no second model is kept
     (with `args.sample_every`, a copy of the parameters that are trained).
 
     Each forward pass goes through the wrapped model, so that autocast, DDP and gradient checkpointing act as in any
@@ -126,10 +130,22 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         layout = self.plan if reference is None else plan(model, longest, self.accelerator.autocast)
         with first(self.accelerator, "the reference cannot be read"):
             self.reference_weights = weights_hash(model)
+
+            def store(pairs: Sequence[Pair]) -> ReferenceStore:
+                return open_store(model, pairs, self.args.store_folder(), plan=layout, weights=self.reference_weights,
+                                  autocast=self.accelerator.autocast)  # fmt: skip
+
             for rows in sets:
-                store = open_store(model, rows.pairs, self.args.store_folder(), plan=layout,
-                                        weights=self.reference_weights, autocast=self.accelerator.autocast)  # fmt: skip
-                rows.reference = store.response_log_probabilities(rows.pairs, self.args.margin)
+                given = given_reference(rows.pairs, self.args.margin)
+                if given is None:
+                    rows.reference = store(rows.pairs).response_log_probabilities(rows.pairs, self.args.margin)
+                elif reference is not None:
+                    raise InputError("the data brings the reference's log-probabilities, and reference is given: "
+                                     "choose one")  # fmt: skip
+                else:
+                    some = [rows.pairs[at] for at in sorted({0, len(rows) // 2, len(rows) - 1})]
+                    _say_if_another(distance_from(store(some), some))
+                    rows.reference = given.to(torch.promote_types(self.model.dtype, torch.float32))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int] | None:
         if not self.args.group_by_prompt:
@@ -168,15 +184,19 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         inputs = dict(inputs)
         reference, rows = inputs.pop("reference"), inputs.pop("row")
         real: Any = inputs.pop("real", len(rows))
+        weight, p = (inputs.pop(name)[:real] if name in inputs else None for name in ("weight", "p"))
         batch = Batch(**inputs, layout=self.plan.layout)
         policy = response_log_probabilities(model, batch, self.args.margin, fused_head=self.plan.fused_head)
         log_ratios = (policy - reference)[:real]
         with torch.enable_grad():
             x = self.args.beta * (log_ratios[:, 0] - log_ratios[:, 1])
             x = x if x.requires_grad else x.requires_grad_()
-            values = self.f(x)
+            values = self.f(x) if p is None else p * self.f(x) + (1 - p) * self.f(-x)
+            values = values if weight is None else weight * values
             (slope,) = torch.autograd.grad(values.sum(), x, retain_graph=True)
-        sums = pair_metrics(values, slope, x, log_ratios, self.f.knees, self.slope_at_zero)
+        at_zero = self.slope_at_zero
+        sums = pair_metrics(values, slope, x, log_ratios, self.f.knees,
+                            at_zero if at_zero is None or weight is None else weight * at_zero)  # fmt: skip
         tokens = ((batch.pair > 0) & (batch.pair <= real)).sum()
         return Evaluated(rows[:real], values, sums, tokens, length_sums(log_ratios.detach(), batch.lengths[:real]))
 
@@ -464,6 +484,12 @@ class _Logging(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: GPOConfig, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step >= state.max_steps:
             control.should_log = True
+
+
+def _say_if_another(distance: float) -> None:
+    if distance > ANOTHER:
+        _log.warning("the reference's log-probabilities that the data brings are not this model's: up to %.2g nats per "
+                     "token apart in three pairs; the first loss is then not f(0)", distance)  # fmt: skip
 
 
 def _slope_at_zero(loss: Any) -> float | None:

@@ -37,14 +37,20 @@ class Rows(torch.utils.data.Dataset[tuple[int, Pair, Tensor]]):
 
 @dataclass(frozen=True)
 class Collator:
-    """Packs rows in a layout of `pack`; `row` and `reference` come with them."""
+    """Packs rows in a layout of `pack`; `row` and `reference` come with them, `weight` and `p` where one is not 1."""
 
     layout: str
 
     def __call__(self, rows: Sequence[tuple[int, Pair, Tensor]]) -> dict[str, Any]:
         row, pairs, reference = zip(*rows, strict=True)
         batch = pack(pairs, self.layout)
-        return {**batch.tensors(), "sizes": batch.sizes, "reference": torch.stack(reference), "row": torch.tensor(row)}
+        return {**batch.tensors(), "sizes": batch.sizes, "reference": torch.stack(reference), "row": torch.tensor(row),
+                **_numbers(pairs, reference[0].dtype)}  # fmt: skip
+
+
+def _numbers(pairs: Sequence[Pair], dtype: torch.dtype) -> dict[str, Tensor]:
+    both = {"weight": [pair.numbers.weight for pair in pairs], "p": [pair.numbers.p for pair in pairs]}
+    return {name: torch.tensor(values, dtype=dtype) for name, values in both.items() if {*values} != {1.0}}
 
 
 def pairs_of(name: str, data: Any, tokenizer: Any, args: GPOConfig) -> tuple[Sequence[Pair], PairSummary | None]:
@@ -69,7 +75,7 @@ def pairs_of(name: str, data: Any, tokenizer: Any, args: GPOConfig) -> tuple[Seq
         summary = table.summary
     else:
         pairs, summary = read_pairs(data, tokenizer, **rules)
-    if summary.kept < summary.rows or summary.prompts_truncated or summary.responses_truncated:
+    if str(summary) != str(PairSummary(summary.rows, summary.rows)):
         _log.warning("%s data: %s", name, summary)
     return pairs, summary
 

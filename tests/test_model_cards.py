@@ -13,6 +13,7 @@ from tiny_models import tiny_model, tiny_tokenizer
 
 from gpo_full.cli import main
 from gpo_full.model_cards import METRICS, SECONDS, CardFacts, model_card
+from gpo_full.pairs import PairSummary
 from gpo_theory import analyze, find_loss
 from gpo_theory.analysis import Analysis
 
@@ -132,6 +133,17 @@ def test_data_reference_and_how_it_was_made() -> None:
     assert "```\ngpo train --loss ipo\n```" in text
     assert "With torch 2.13.0." in text
     assert "label noise at rate 0.2" in card(settings={"label_noise": 0.2})
+
+
+def test_what_the_data_says_of_its_pairs() -> None:
+    counts = "counts $w\\,(p f(\\beta\\rho) + (1-p) f(-\\beta\\rho))$"
+    assert counts not in card()
+    assert counts not in card(data=PairSummary(3, 3))
+    assert all(counts in card(data=PairSummary(3, 3, **told)) for told in ({"weighted": 1}, {"uncertain": 3}))
+    brought = card(data=PairSummary(3, 3, referred=3))
+    assert "- used: 3 of 3 pairs, 3 with the reference's log-probabilities" in brought
+    assert "- reference: as the data brings its log-probabilities, pair by pair" in brought
+    assert "cd34" not in brought
 
 
 def gpo(*words: object) -> int:

@@ -133,7 +133,9 @@ def _run(args: argparse.Namespace) -> int:
             output.rmdir()
         raise
     if args.reference_only:
-        print(f"the reference's log-probabilities of {len(trainer.train_dataset)} pairs are in {config.store_folder()}")
+        pairs, summary = len(trainer.train_dataset), trainer.summaries.get("train")
+        where = "the data" if summary and summary.referred else config.store_folder()
+        print(f"the reference's log-probabilities of {pairs} pairs are in {where}")
         if created:
             output.rmdir()
         return 0
