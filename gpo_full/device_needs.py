@@ -24,6 +24,8 @@ from gpo_full.pairs import Pair
 from gpo_theory.errors import InputError
 
 MIB = 2**20
+# The optimizers that keep two numbers in float32 for each trained parameter, fused or not.
+ADAMW = ("adamw_torch", "adamw_torch_fused")
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,17 @@ def dry_run(model: str, args: GPOConfig, pairs: Sequence[Pair]) -> DryRun:
 
     The model of the configuration takes one forward and backward pass over the largest pairs on tensors that have
     shapes and no data; what autograd saves is counted (with activation checkpointing, without the one layer at a time
-    that is computed once more). The moments are AdamW's two. Under FSDP2 what lies in pieces is divided by WORLD_SIZE.
+    that is computed once more). The moments are AdamW's two; another optimizer is an InputError. Under FSDP2 what lies
+    in pieces is divided by WORLD_SIZE.
     The reference is scored one batch at a time before anything is trained, and needs less.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
 
+    optimizer = getattr(args.optim, "value", args.optim)
+    if optimizer not in ADAMW:
+        raise InputError(f"what optim={optimizer!r} keeps of each parameter is not known here; of "
+                         f"{' and '.join(ADAMW)} it is")  # fmt: skip
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with torch.device("meta"):
         policy = prepared(_without_weights(model), args)

@@ -15,6 +15,7 @@ from gpo_full.bench import SHAPES, SIZES
 from gpo_full.device_needs import dry_run
 from gpo_full.model_preparation import prepared
 from gpo_full.pairs import Pair
+from gpo_theory import InputError
 
 PAIRS = [Pair((1, 2, 3), (4, 5), (6,), 3), Pair((1, 2), (7, 8, 9), (4, 4), 2), Pair((3,), (5,), (6,), 1)]
 
@@ -47,6 +48,17 @@ def test_the_largest_batch_is_of_different_prompts(tmp_path: Path) -> None:
         found[count] = dry_run(str(tmp_path), args, pairs).tokens
     # 23 tokens of a long pair, 7, 6 and 3 of the others; two more long ones add one and two responses of 2 tokens.
     assert found == {1: 23, 2: 30, 4: 39, 6: 45}
+
+
+def test_what_another_optimizer_keeps_is_not_guessed(tmp_path: Path) -> None:
+    tiny_model().config.save_pretrained(tmp_path)
+    for optimizer, known in (("adamw_torch", True), ("adamw_torch_fused", True), ("adamw_torch_4bit", False), ("sgd", False)):
+        args = GPOConfig(output_dir=str(tmp_path), use_cpu=True, optim=optimizer)
+        if known:
+            assert dry_run(str(tmp_path), args, PAIRS).memory_mib["moments"] > 0
+        else:
+            with pytest.raises(InputError, match=f"what optim='{optimizer}' keeps"):
+                dry_run(str(tmp_path), args, PAIRS)
 
 
 def test_it_is_told_without_weights_and_nothing_is_written(
