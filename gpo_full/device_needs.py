@@ -30,7 +30,10 @@ ADAMW = ("adamw_torch", "adamw_torch_fused")
 
 @dataclass(frozen=True)
 class DryRun:
-    """Per device: MiB by what needs them, FLOP and tokens of the largest micro-batch, optimizer steps of the run."""
+    """Per device: MiB by what needs them, FLOP and tokens of the largest micro-batch, optimizer steps of the run.
+
+    `run_flops` is what the run computes at most: as if every micro-batch of every step were the largest.
+    """
 
     parameters: int
     trained: int
@@ -39,6 +42,7 @@ class DryRun:
     tokens: int
     memory_mib: dict[str, float]
     flops: float
+    run_flops: float
 
     @property
     def total_mib(self) -> float:
@@ -85,14 +89,17 @@ def dry_run(model: str, args: GPOConfig, pairs: Sequence[Pair]) -> DryRun:
             response_log_probabilities(policy, fake).sum().backward()  # type: ignore[no-untyped-call]
     every = [parameter.numel() for parameter in policy.parameters()]
     trained = sum(parameter.numel() for parameter in policy.parameters() if parameter.requires_grad)
-    pieces = int(os.environ.get("WORLD_SIZE", "1")) if args.fsdp else 1
+    sharded = args.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    pieces = int(os.environ.get("WORLD_SIZE", "1")) if sharded else 1
     text: Any = policy.config.get_text_config()  # type: ignore[operator, union-attr]
     memory = {"weights": 4 * sum(every) / pieces, "gradients": 4 * trained / pieces, "moments": 8 * trained / pieces,
               "activations": float(saved.bytes),
               "logits": 8.0 * min(CHUNK, len(batch.target)) * text.vocab_size}  # fmt: skip
     seen = attention_flops(batch.sizes, text.num_hidden_layers, text.hidden_size)
-    return DryRun(sum(every), trained, _steps(args, len(pairs)), len(largest), int((batch.block > 0).sum()),
-                  {name: size / MIB for name, size in memory.items()}, counter.get_total_flops() + seen)  # fmt: skip
+    steps, flops = _steps(args, len(pairs)), counter.get_total_flops() + seen
+    return DryRun(sum(every), trained, steps, len(largest), int((batch.block > 0).sum()),
+                  {name: size / MIB for name, size in memory.items()}, flops,
+                  steps * args.gradient_accumulation_steps * flops)  # fmt: skip
 
 
 def attention_flops(blocks: Sequence[BlockSizes], layers: int, width: int) -> float:

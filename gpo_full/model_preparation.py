@@ -28,7 +28,7 @@ def loaded(name: str) -> nn.Module:
 
 
 def prepared(model: nn.Module, args: GPOConfig) -> nn.Module:
-    """Switch dropout off, and leave trainable only what the configuration says."""
+    """Switch dropout off, and leave trainable only what the configuration says; InputError for weights too coarse."""
     for module in model.modules():
         for name, value in vars(module).items():
             if "dropout" in name and isinstance(value, float):
@@ -39,6 +39,7 @@ def prepared(model: nn.Module, args: GPOConfig) -> nn.Module:
         model = _with_adapter(model, args.lora_rank, args.seed)
     elif args.train_last_layers is not None:
         _freeze_lower(model, args.train_last_layers)
+    _check_precision(model)
     if args.compile_mlp:
         compile_mlps(model)
     return model
@@ -55,6 +56,15 @@ def check_sizes(model: Any, sets: Sequence[Sequence[Pair]]) -> int:
     if largest >= known:
         raise InputError(f"the data holds token id {largest}, the model knows {known}: is this its tokenizer?")
     return longest
+
+
+def _check_precision(model: nn.Module) -> None:
+    """Refuse trained weights of half precision: a step smaller than 1/256 of a weight would leave it as it was."""
+    coarse = {str(each.dtype).removeprefix("torch.") for each in model.parameters()
+              if each.requires_grad and each.dtype in (torch.bfloat16, torch.float16)}  # fmt: skip
+    if coarse:
+        raise InputError(f"the weights to be trained are {' and '.join(sorted(coarse))}, in which small steps are "
+                         "lost: load the model with dtype=torch.float32 (bf16=True then computes in bfloat16)")  # fmt: skip
 
 
 def _with_adapter(model: nn.Module, rank: int, seed: int) -> nn.Module:

@@ -1,6 +1,6 @@
 """Pairs that stay on disk: tokenised once, memory-mapped, and read row by row like a list of pairs."""
 
-__all__ = ["PairTable", "pair_table", "digests_of", "prompts_of", "sizes_of", "lengths_of", "references_of", "extent"]
+__all__ = ["PairTable", "pair_table", "digests_of", "prompts_of", "sizes_of", "lengths_of", "numbers_of", "extent"]
 
 import hashlib
 import json
@@ -31,15 +31,15 @@ ROWS = 4096
 class PairTable(Sequence[Pair]):
     """The pairs of a file that `pair_table` wrote; only what a row holds is read, when it is asked for.
 
-    `digests` [N, 32], `prompts` [N] (`Pair.prompt_key`), `sizes` [N] (tokens, a shared prefix once), `longest` (tokens
-    of the longest sequence) and `largest_id` are known without reading a pair; `summary` says what became of the rows
-    of the source. ValueError if the file is damaged.
+    `digests` [N, 32], `prompts` [N] (`Pair.prompt_key`), `numbers` [N, 4], `lengths` [N, 2], `sizes` [N] (tokens, a
+    shared prefix once), `longest` (tokens of the longest sequence) and `largest_id` are known without reading a pair;
+    `summary` says what became of the rows of the source. ValueError if the file is damaged.
     """
 
     def __init__(self, path: Path) -> None:
         tensors, metadata = mapped(path)
         self.path, self.digests, self.prompts = path, tensors["digests"], tensors["prompts"]
-        self._ids, self._rows, self._numbers = tensors["ids"], tensors["rows"], tensors["numbers"]
+        self._ids, self._rows, self.numbers = tensors["ids"], tensors["rows"], tensors["numbers"]
         about = json.loads(metadata["table"])
         self.summary = PairSummary(**about["summary"])
         self.longest, self.largest_id = about["longest"], about["largest_id"]
@@ -63,12 +63,6 @@ class PairTable(Sequence[Pair]):
         lengths: Array = (self._rows[:, 2] - self._rows[:, 1])[:, None] + self._rows[:, 3:]
         return lengths
 
-    @property
-    def references(self) -> Array:
-        """`PairNumbers.reference` of each pair, [N, 2]; NaN where it is not given."""
-        references: Array = self._numbers[:, 2:]
-        return references
-
     @overload
     def __getitem__(self, index: int) -> Pair: ...
     @overload
@@ -79,7 +73,7 @@ class PairTable(Sequence[Pair]):
         start, prompt_length, prefix, chosen, rejected = self._rows[index].tolist()
         ids = self._ids[start : start + prefix + chosen + rejected].tolist()
         ends = prefix, prefix + chosen
-        weight, p, *reference = self._numbers[index].tolist()
+        weight, p, *reference = self.numbers[index].tolist()
         numbers = PairNumbers(weight, p, None if math.isnan(reference[0]) else (reference[0], reference[1]))
         return Pair(tuple(ids[: ends[0]]), tuple(ids[ends[0] : ends[1]]), tuple(ids[ends[1] :]), prompt_length, numbers)
 
@@ -108,11 +102,14 @@ def lengths_of(pairs: Sequence[Pair]) -> Array:
     return np.array([[len(response) for response in pair.responses] for pair in pairs])
 
 
-def references_of(pairs: Sequence[Pair]) -> Array:
-    """Return `PairNumbers.reference` of each pair, [N, 2]; NaN where it is not given."""
-    if isinstance(pairs, PairTable):
-        return pairs.references
-    return np.array([pair.numbers.reference or (math.nan, math.nan) for pair in pairs])
+def numbers_of(pairs: Sequence[Pair]) -> Array:
+    """Return weight, p and log pi_ref of chosen and rejected response of each pair, [N, 4]; NaN where not given."""
+    return pairs.numbers if isinstance(pairs, PairTable) else np.array([_numbers(pair) for pair in pairs], "<f8")
+
+
+def _numbers(pair: Pair) -> tuple[float, ...]:
+    weight, p, reference = pair.numbers
+    return weight, p, *(reference or (math.nan, math.nan))
 
 
 def extent(pairs: Sequence[Pair]) -> tuple[int, int]:
@@ -179,8 +176,7 @@ def _write(reader: PairReader, path: Path) -> None:
             rows.append([start, pair.prompt_length, len(pair.prefix), len(pair.chosen), len(pair.rejected)])
             digests.append(pair.digest)
             prompts.append(pair.prompt_key)
-            weight, p, reference = pair.numbers
-            numbers.append((weight, p, *(reference or (math.nan, math.nan))))
+            numbers.append(_numbers(pair))
             start += len(ids)
             longest, largest = max(longest, pair.length), max(largest, _largest_id(pair))
             if len(rows) == ROWS:

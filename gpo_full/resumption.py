@@ -1,6 +1,6 @@
 """Going on where a run was saved: what must be the same, what a checkpoint keeps of it, and putting that back."""
 
-__all__ = ["settings", "record", "changes", "saved_parts", "restore"]
+__all__ = ["settings", "data_hash", "record", "changes", "saved_parts", "restore"]
 
 import hashlib
 import json
@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from gpo_full.checkpoint import Checkpoint, DamagedCheckpoint
 from gpo_full.config import GPOConfig
+from gpo_full.pair_tables import digests_of, numbers_of
 from gpo_full.pairs import Pair
 from gpo_full.sharded import SavedPieces
 from gpo_full.training_state import decode, encode
@@ -34,13 +35,14 @@ def settings(args: GPOConfig) -> dict[str, Any]:
     return json.loads(json.dumps(values, default=str))  # type: ignore[no-any-return]
 
 
-def record(args: GPOConfig, pairs: Sequence[Pair], reference_weights: str) -> dict[str, Any]:
-    """Return what a resumed run must agree with, as JSON."""
-    digest = hashlib.sha256()
-    for pair in pairs:
-        digest.update(repr(pair).encode())
-    return {**settings(args), "data": digest.hexdigest(), "reference_weights": reference_weights,
-            "world_size": args.world_size}  # fmt: skip
+def data_hash(pairs: Sequence[Pair]) -> str:
+    """Return a sha256 of the pairs in their order: token ids and numbers."""
+    return hashlib.sha256(digests_of(pairs).tobytes() + numbers_of(pairs).tobytes()).hexdigest()
+
+
+def record(args: GPOConfig, data: str, reference_weights: str) -> dict[str, Any]:
+    """Return what a resumed run must agree with, as JSON; `data` is `data_hash`."""
+    return {**settings(args), "data": data, "reference_weights": reference_weights, "world_size": args.world_size}
 
 
 def changes(found: Checkpoint, now: Mapping[str, Any], allowed: Collection[str]) -> dict[str, Any]:

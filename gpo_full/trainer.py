@@ -7,8 +7,9 @@ import logging
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,17 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import TrainOutput
 
 from gpo_full import checkpoint, resumption
+from gpo_full.autocast import autocast_dtype
 from gpo_full.checkpoint import Checkpoint, DamagedCheckpoint
 from gpo_full.config import GPOConfig
 from gpo_full.distribution import check_asked, check_distribution
-from gpo_full.given_reference import distance_from, given_reference
+from gpo_full.given_references import distance_from, given_reference
 from gpo_full.interruption import Interrupted, Interruption
 from gpo_full.length_bias import length_metrics, length_sums
 from gpo_full.live_evaluation import LiveEvaluation
 from gpo_full.log_probabilities import response_log_probabilities
 from gpo_full.metrics import Meter, pair_metrics
-from gpo_full.model_plan import plan
+from gpo_full.model_plan import evaluating, plan
 from gpo_full.model_preparation import check_sizes, loaded, prepared
 from gpo_full.packing import Batch
 from gpo_full.pair_tables import prompts_of
@@ -41,6 +43,7 @@ from gpo_full.resumption import settings
 from gpo_full.run_folder import RunFolder
 from gpo_full.run_log import METER
 from gpo_full.saving import save_together
+from gpo_full.segments import HALF
 from gpo_full.sharded import is_sharded, load_model, whole_state
 from gpo_full.step_guard import Evaluated, StepGuard, skip_where
 from gpo_full.trackers import follow
@@ -51,6 +54,8 @@ from gpo_theory import InputError, taylor, to_torch
 _log = logging.getLogger(__name__)
 # Nats per token: further apart than one model's log-probabilities in two precisions.
 ANOTHER = 0.1
+# What the collator's dictionary holds of a Batch.
+BATCH = [each.name for each in fields(Batch) if each.name != "layout"]
 
 
 class GPOTrainer(Trainer):  # type: ignore[misc]
@@ -109,6 +114,8 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
             _log.warning("%s: %s", type(self.model).__name__, reason)
         self.data_collator = Collator(self.plan.layout)
         self._refer([*rows.values()], reference, longest)
+        if reference is None and self.accelerator.is_main_process:
+            self._say_noise()
         self._checkpoint: Checkpoint | None = None
         self._changes: dict[str, Any] = {}
         self.facts: dict[str, Any] = {}  # what else run.json is to record
@@ -147,6 +154,23 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
                     _say_if_another(distance_from(store(some), some))
                     rows.reference = given.to(torch.promote_types(self.model.dtype, torch.float32))
 
+    def _say_noise(self) -> None:
+        """Tell how far from 0 rho is before training, where policy and reference are computed in half precision.
+
+        They are one model then, but the reference pass packs other pairs together than a step does.
+        """
+        first_ones = range(min(len(self.train_dataset), self.args.per_device_train_batch_size))
+        rows = [self.train_dataset[i] for i in first_ones]
+        with evaluating(self.model), self.accelerator.autocast():
+            if autocast_dtype(next(self.model.parameters())) not in HALF or rows[0][1].numbers.reference:
+                return
+            inputs = {name: value.to(self.args.device) if isinstance(value, Tensor) else value
+                      for name, value in self.data_collator(rows).items()}  # fmt: skip
+            log_ratios = self._log_ratios(self.model, self._batch(inputs), inputs["reference"])
+        rho = log_ratios[:, 0] - log_ratios[:, 1]
+        _log.warning("half precision: rho is 0 before training, and is computed as up to %.2g nats (root mean square "
+                     "%.2g) for the first %d pairs", rho.abs().max(), rho.square().mean().sqrt(), len(rho))  # fmt: skip
+
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int] | None:
         if not self.args.group_by_prompt:
             drawn: torch.utils.data.Sampler[int] | None = super()._get_train_sampler(train_dataset)
@@ -181,13 +205,10 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         return (loss, {}) if return_outputs else loss
 
     def _evaluate_pairs(self, model: nn.Module, inputs: dict[str, Any]) -> Evaluated:
-        inputs = dict(inputs)
-        reference, rows = inputs.pop("reference"), inputs.pop("row")
-        real: Any = inputs.pop("real", len(rows))
-        weight, p = (inputs.pop(name)[:real] if name in inputs else None for name in ("weight", "p"))
-        batch = Batch(**inputs, layout=self.plan.layout)
-        policy = response_log_probabilities(model, batch, self.args.margin, fused_head=self.plan.fused_head)
-        log_ratios = (policy - reference)[:real]
+        rows, batch = inputs["row"], self._batch(inputs)
+        real: Any = inputs.get("real", len(rows))
+        weight, p = (inputs[name][:real] if name in inputs else None for name in ("weight", "p"))
+        log_ratios = self._log_ratios(model, batch, inputs["reference"])[:real]
         with torch.enable_grad():
             x = self.args.beta * (log_ratios[:, 0] - log_ratios[:, 1])
             x = x if x.requires_grad else x.requires_grad_()
@@ -199,6 +220,12 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
                             at_zero if at_zero is None or weight is None else weight * at_zero)  # fmt: skip
         tokens = ((batch.pair > 0) & (batch.pair <= real)).sum()
         return Evaluated(rows[:real], values, sums, tokens, length_sums(log_ratios.detach(), batch.lengths[:real]))
+
+    def _batch(self, inputs: dict[str, Any]) -> Batch:
+        return Batch(**{name: inputs[name] for name in BATCH}, layout=self.plan.layout)
+
+    def _log_ratios(self, model: nn.Module, batch: Batch, reference: Tensor) -> Tensor:
+        return response_log_probabilities(model, batch, self.args.margin, fused_head=self.plan.fused_head) - reference
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Return the gradient norm; count the step's pairs, or make nothing of a step that is not finite."""
@@ -355,7 +382,11 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         return largest(self.accelerator, int(value) if self.is_world_process_zero() else -1)
 
     def _record(self) -> dict[str, Any]:
-        return resumption.record(self.args, self.train_dataset.pairs, self.reference_weights)
+        return resumption.record(self.args, self._data, self.reference_weights)
+
+    @cached_property
+    def _data(self) -> str:
+        return resumption.data_hash(self.train_dataset.pairs)
 
     def _finished(self) -> TrainOutput | None:
         """If the checkpoint is that of the last step, load it: the Trainer's loop would take one step more."""

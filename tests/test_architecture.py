@@ -19,6 +19,8 @@ BANNED_ATTRIBUTES = {
     ("torch", "load"), ("torch", "save"), ("yaml", "load"), ("yaml", "unsafe_load"), ("yaml", "full_load"), ("os", "system"),
     ("os", "popen"), ("sympy", "sympify"), ("sympy", "parse_expr"), ("sympy", "lambdify"), ("sympy", "simplify"),
 }  # fmt: skip
+# Lines of a function that can be read at a glance.
+SCREEN = 50
 BANNED_METHODS = {"is_convex", "equals", "sympify", "parse_expr"}
 
 
@@ -140,6 +142,20 @@ def _top_level_imports(module: ast.Module) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: path.name)
+def test_no_function_is_longer_than_a_screen(path: Path) -> None:
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < SCREEN, node.name
+
+
+def test_the_engine_s_core_loads_no_trainer() -> None:
+    core = ", ".join(f"gpo_full.{name}" for name in ("pairs", "packing", "pair_mask", "log_probabilities", "reference_store"))
+    listing = f"import sys, {core}; print(*{{'transformers.trainer', 'accelerate', 'gpo_full.trainer'}} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 @pytest.mark.parametrize("path", sources("gpo_theory"), ids=lambda path: path.name)

@@ -50,6 +50,23 @@ def test_the_largest_batch_is_of_different_prompts(tmp_path: Path) -> None:
     assert found == {1: 23, 2: 30, 4: 39, 6: 45}
 
 
+def test_sharding_divides_what_lies_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the launcher's variables say, on a machine without the devices."""
+    tiny_model().config.save_pretrained(tmp_path)
+    args = GPOConfig(output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=1, num_train_epochs=2,
+                     gradient_accumulation_steps=2)  # fmt: skip
+    whole = dry_run(str(tmp_path), args, PAIRS)
+    assert whole.run_flops == 4 * 2 * whole.flops  # 2 epochs of ceil(3 / 2) steps of two micro-batches
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    replicated = dry_run(str(tmp_path), args, PAIRS)
+    assert replicated.memory_mib == whole.memory_mib
+    assert replicated.run_flops == 2 * 2 * whole.flops  # 3 pairs are one batch a device
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    pieces = dry_run(str(tmp_path), args, PAIRS).memory_mib
+    for name, size in whole.memory_mib.items():
+        assert pieces[name] == (size / 4 if name in ("weights", "gradients", "moments") else size)
+
+
 def test_what_another_optimizer_keeps_is_not_guessed(tmp_path: Path) -> None:
     tiny_model().config.save_pretrained(tmp_path)
     for optimizer, known in (("adamw_torch", True), ("adamw_torch_fused", True), ("adamw_torch_4bit", False), ("sgd", False)):

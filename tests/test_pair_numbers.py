@@ -22,8 +22,9 @@ from tiny_models import tiny_model, tiny_tokenizer
 from two_sequences import response_sums
 
 from gpo_full.pair_numbers import PairNumbers
-from gpo_full.pair_tables import lengths_of, pair_table, references_of
+from gpo_full.pair_tables import lengths_of, numbers_of, pair_table
 from gpo_full.pairs import Pair, read_pairs
+from gpo_full.resumption import data_hash
 from gpo_theory import InputError
 
 TOKENIZER = tiny_tokenizer()
@@ -62,8 +63,10 @@ def test_every_kind_of_file_tells_the_same(suffix: str, write: Callable[[Path], 
     assert on_disk.summary == summary
     for each in (on_disk, found):
         assert lengths_of(each).tolist() == [[len(response) for response in pair.responses] for pair in found]
-        assert [tuple(pair) for pair in references_of(each).tolist()][3] == (-3.5, -1e-3)
-        assert all(math.isnan(value) for value in references_of(each)[:3].flatten())
+        assert numbers_of(each)[:, :2].tolist() == [[1, 1], [2, 1], [0.5, 0.75], [1, 1]]
+        assert numbers_of(each)[3, 2:].tolist() == [-3.5, -1e-3]
+        assert all(math.isnan(value) for value in numbers_of(each)[:3, 2:].flatten())
+    assert data_hash(on_disk) == data_hash(found) != data_hash(found[::-1])
 
 
 @pytest.mark.parametrize(("numbers", "said"), [

@@ -47,6 +47,14 @@ def test_files_named_in_the_texts_exist() -> None:
             assert (ROOT / name).exists() or (ROOT / "tests" / name).exists(), f"{text}: {name}"
 
 
+def test_whatever_lies_in_a_package_is_installed_with_it() -> None:
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    for package, globs in data.items():
+        covered = {path for each in globs for path in (ROOT / package).glob(each)}
+        there = {path for path in (ROOT / package).rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+        assert {path for path in there if path.suffix != ".py"} == covered, package
+
+
 def test_constraints_cover_every_dependency() -> None:
     fixed = {re.split("==", line)[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
     wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"], *PROJECT["optional-dependencies"]["book"],

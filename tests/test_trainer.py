@@ -4,7 +4,9 @@ import copy
 import json
 import math
 import random
+import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,8 +23,11 @@ from two_sequences import response_sums
 
 from gpo_full import GPOConfig, GPOTrainer
 from gpo_full.checkpoint import DamagedCheckpoint, FolderInUse, NoGoodCheckpoint
+from gpo_full.live_evaluation import LiveEvaluation
+from gpo_full.log_probabilities import response_log_probabilities
 from gpo_full.metrics import NonFiniteLoss
 from gpo_full.model_plan import Plan
+from gpo_full.packing import pack
 from gpo_full.pairs import Pair
 from gpo_full.run_log import read_run
 from gpo_full.training_rows import Collator
@@ -620,6 +625,55 @@ def test_bfloat16_training_keeps_float32_weights(tmp_path: Path) -> None:
     first, last = objects(tmp_path)[0], objects(tmp_path)[-1]
     assert first["loss"] == pytest.approx(math.log(2), abs=0.02)  # policy and reference may lie in other rows
     assert last["loss"] < first["loss"]
+
+
+def test_half_precision_tells_its_noise(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trainer(tmp_path, tiny_model(), run="exact")
+    assert "half precision" not in caplog.text
+    made = trainer(tmp_path, tiny_model(), bf16=True)
+    said = re.search(r"up to (\S+) nats \(root mean square (\S+)\) for the first 4 pairs", caplog.text)
+    assert said
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        policy = response_log_probabilities(made.model, pack(PAIRS[:4], "line"))
+    ratios = policy - made.train_dataset.reference[:4]
+    rho = ratios[:, 0] - ratios[:, 1]
+    assert [float(each) for each in said.groups()] == pytest.approx(
+        [float(rho.abs().max()), float(rho.square().mean().sqrt())], rel=0.06)  # fmt: skip
+    assert 0 < float(said[1]) < 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_in_which_small_steps_are_lost_are_refused(dtype: torch.dtype, tmp_path: Path) -> None:
+    name = str(dtype).removeprefix("torch.")
+    with pytest.raises(InputError, match=f"the weights to be trained are {name}, in which small steps are lost: load the"):
+        trainer(tmp_path, tiny_model().to(dtype))
+
+
+@PEFT
+def test_a_frozen_base_may_be_of_half_precision(tmp_path: Path) -> None:
+    made = trainer(tmp_path, tiny_model().to(torch.bfloat16), lora_rank=2)
+    made.train()
+    assert {each.dtype for each in made.model.parameters() if each.requires_grad} == {torch.float32}
+
+
+def test_workers_that_pack_ahead_change_nothing(tmp_path: Path) -> None:
+    found = []
+    for workers in (0, 2):
+        made = trainer(tmp_path, tiny_model(), run=str(workers), max_steps=4, dataloader_num_workers=workers)
+        made.train()
+        found.append(weights(made.model))
+    assert torch.equal(found[0], found[1])
+
+
+def test_several_devices_without_a_launcher_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GPOConfig, "n_gpu", property(lambda self: 2))
+    with pytest.raises(InputError, match=r"2 devices are visible without a launcher, which would run nn\.DataParallel"):
+        GPOConfig(output_dir=str(tmp_path), use_cpu=True)
+
+
+def test_samples_of_a_sharded_policy_are_refused() -> None:
+    with pytest.raises(InputError, match="sample_every needs a whole policy on each device, and FSDP shards it"):
+        LiveEvaluation(SimpleNamespace(args=None, is_fsdp_enabled=True))
 
 
 def test_gradient_checkpointing_trains_the_same(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def _dry_run(args: argparse.Namespace, config: "GPOConfig", data: Mapping[str, A
     for name, size in {**found.memory_mib, "in all": found.total_mib}.items():
         print(f"  {name:<12}{size:14,.1f}")
     print(f"arithmetic of the largest micro-batch ({_count(found.pairs, 'pair')}, {found.tokens:,} tokens): "
-          f"{found.flops / 1e12:.3g} TFLOP")  # fmt: skip
+          f"{found.flops / 1e12:.3g} TFLOP; of the run at most {found.run_flops / 1e12:.3g}")  # fmt: skip
     return 0
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gpo_full.log_probabilities import margin_of_tokens
-from gpo_full.pair_tables import lengths_of, references_of
+from gpo_full.pair_tables import lengths_of, numbers_of
 from gpo_full.pairs import Pair
 from gpo_full.reference_store import ReferenceStore
 from gpo_theory.errors import InputError
@@ -20,7 +20,7 @@ def given_reference(pairs: Sequence[Pair], margin: str) -> Tensor | None:
 
     All pairs must have it, or none: InputError.
     """
-    sums = references_of(pairs)
+    sums = numbers_of(pairs)[:, 2:]
     there = ~np.isnan(sums[:, 0])
     if not there.any():
         return None
