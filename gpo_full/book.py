@@ -33,6 +33,15 @@ _FETCHED_LINKS = {"stylesheet", "icon", "apple-touch-icon", "preload", "prefetch
                   "modulepreload", "manifest"}  # fmt: skip
 _OUTSIDE = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*:)?//", re.IGNORECASE)
 _CSS_ADDRESS = re.compile(r"""(?:url\(|@import)\s*["']?((?:[a-z][a-z0-9+.-]*:)?//[^"')\s;]+)""", re.IGNORECASE)
+# In a script any address may be fetched: each is reported but names of namespaces, addresses in the comments of the
+# scripts that come with theme, search and MathJax, and what MathJax would load if a reader switched its speech on.
+_SCRIPT_ADDRESS = re.compile(r"""(?:https?:|(?<=["'`]))//[a-z0-9-]+\.[^\s"'`<>)\\]+""", re.IGNORECASE)
+_NO_FETCH = re.compile(
+    r"http://www\.(w3\.org/(1998/Math/MathML|1999/xhtml|1999/xlink|2000/svg|2001/10/synthesis)|apache\.org/licenses/)"
+    r"|https://(snowballstem\.org|github\.com/mhchem|www\.mathjax\.org|developer\.mozilla\.org"
+    r"|pydata-sphinx-theme\.readthedocs\.io)"
+    r"|https://cdn\.jsdelivr\.net/npm/(speech-rule-engine|sre-mathmaps-ie|wicked-good-xpath)@"
+)
 
 
 class BookError(RuntimeError):
@@ -117,7 +126,7 @@ class _Addresses(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.found: list[str] = []
-        self._style = False
+        self._within = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = {key: value or "" for key, value in attrs}
@@ -127,14 +136,20 @@ class _Addresses(HTMLParser):
         candidates = [part for name in names for part in _parts(name, values.get(name, ""))]
         self.found += [address.strip() for address in candidates if _OUTSIDE.match(address)]
         self.found += _CSS_ADDRESS.findall(values.get("style", ""))
-        self._style = tag == "style"
+        self._within = tag
 
     def handle_data(self, data: str) -> None:
-        if self._style:
+        if self._within == "style":
             self.found += _CSS_ADDRESS.findall(data)
+        if self._within == "script":
+            self.found += _in_script(data)
 
     def handle_endtag(self, tag: str) -> None:
-        self._style = False
+        self._within = ""
+
+
+def _in_script(text: str) -> list[str]:
+    return [address for address in _SCRIPT_ADDRESS.findall(text) if not _NO_FETCH.match(address)]
 
 
 def _parts(attribute: str, value: str) -> list[str]:
@@ -145,8 +160,9 @@ def _parts(attribute: str, value: str) -> list[str]:
 def outside_addresses(folder: Path) -> list[str]:
     """Return `page: address` for every address outside `folder`'s files that a browser would fetch by itself.
 
-    Markup (`script`, `img`, `link rel=stylesheet`, ...) and style sheets are read; a hyperlink is not a fetch.
-    Requests made by running scripts are outside its reach: those are counted in a real browser by the tests.
+    Markup (`script`, `img`, `link rel=stylesheet`, ...), style sheets and scripts are read; a hyperlink is not a fetch.
+    An address that a running script puts together is outside its reach: requests are counted in a real browser by the
+    tests.
     """
     return sorted(set(_search(folder)))
 
@@ -159,3 +175,6 @@ def _search(folder: Path) -> Iterator[str]:
     for sheet in folder.rglob("*.css"):
         text = sheet.read_text(encoding="utf-8")
         yield from (f"{sheet.relative_to(folder)}: {address}" for address in _CSS_ADDRESS.findall(text))
+    for script in folder.rglob("*.js"):
+        text = script.read_text(encoding="utf-8", errors="replace")
+        yield from (f"{script.relative_to(folder)}: {address}" for address in _in_script(text))

@@ -5,6 +5,7 @@ __all__ = ["main"]
 import argparse
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -130,7 +131,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
             print(script(*words[1:2] or [""]), end="")
             sys.exit(0)
-        sys.exit(_run(words[0], words[1:]))
+        code = _run(words[0], words[1:])
+        sys.stdout.flush()
+        sys.exit(code)
+    except BrokenPipeError:  # whoever read the output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except InputError as error:
         message = " ".join(str(error).split())
     except ModuleNotFoundError as error:

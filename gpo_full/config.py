@@ -225,6 +225,7 @@ def _check_values(config: GPOConfig) -> None:
         if value not in allowed:
             raise InputError(f"{name}={value!r}; allowed: {', '.join(allowed)}{nearest(str(value), allowed)}")
     _check_counts(config)
+    _check_inherited(config)
     if not isinstance(config.loss, str) or not isinstance(config.parameters or {}, Mapping):
         raise InputError("loss must be a name or a formula, parameters a mapping from names to numbers")
 
@@ -243,6 +244,26 @@ def _check_counts(config: GPOConfig) -> None:
                          "together; sample_reward needs both")  # fmt: skip
     if config.train_last_layers is not None and config.lora_rank is not None:
         raise InputError("train_last_layers and lora_rank exclude each other")
+
+
+# Inherited numbers that end a run in its middle where they are out of range, and their range.
+INHERITED = {
+    "per_device_train_batch_size": (1, math.inf), "per_device_eval_batch_size": (1, math.inf),
+    "gradient_accumulation_steps": (1, math.inf), "seed": (0, 2**32 - 1), "data_seed": (0, 2**32 - 1),
+    "learning_rate": (0, math.inf), "weight_decay": (0, math.inf), "max_grad_norm": (0, math.inf),
+}  # fmt: skip
+
+
+def _check_inherited(config: GPOConfig) -> None:
+    for name, (least, most) in INHERITED.items():
+        value = getattr(config, name)
+        if value is not None and not (_is_number(value) and least <= value <= most and value < math.inf):
+            bounds = f"of at least {least}" + (f" and at most {most}" if most < math.inf else "")
+            raise InputError(f"{name}={value!r} must be a finite number {bounds}")
+    if config.max_steps != -1 and config.max_steps < 1:
+        raise InputError(f"max_steps={config.max_steps!r} must be at least 1, or -1 for num_train_epochs")
+    if not _is_number(config.num_train_epochs) or not 0 < config.num_train_epochs < math.inf:
+        raise InputError(f"num_train_epochs={config.num_train_epochs!r} must be a finite number above 0")
 
 
 def _is_number(value: object) -> bool:

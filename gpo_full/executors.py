@@ -27,7 +27,8 @@ def on_this_machine(jobs: Sequence[Job], workers: int, devices: Sequence[str] = 
     free: SimpleQueue[str] = SimpleQueue()
     for worker in range(workers):
         free.put(devices[worker % len(devices)] if devices else "")
-    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers))}
+    share = str(max(1, (os.cpu_count() or 1) // workers))
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", share)}
 
     def started(process: "subprocess.Popen[str]") -> None:
         running.append(process)

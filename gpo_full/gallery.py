@@ -13,8 +13,8 @@ html_theme.sidebar_secondary.remove: true
 
 # Gallery
 
-Every figure of the book, as it was drawn when the pages were executed. Each leads to the page that makes it, code
-included.
+The figures of the lessons and pages, as they were drawn when these were executed. Each leads to the page that makes it,
+code included. Lesson 7 has one more, which moves, and each loss of the [catalogue](catalogue.md) has its own.
 
 ::::{container} gallery
 

@@ -5,6 +5,7 @@ __all__ = ["REWARD_NAME", "GoldenReward", "load_reward", "write_reward"]
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,4 +99,17 @@ def load_reward(text: str | None) -> Reward:
         raise InputError(f"reward {text!r} cannot be imported as module:function: {error}") from None
     if not callable(found):
         raise InputError(f"reward {text!r} is not a function (samples, targets) -> one number each")
-    return found  # type: ignore[no-any-return]
+    return partial(_one_number_each, found, text)
+
+
+def _one_number_each(
+    reward: Callable[..., Any], name: str, samples: Sequence[str], targets: Sequence[str]
+) -> list[float]:
+    found = reward(samples, targets)
+    try:
+        numbers = [float(each) for each in found]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) != len(samples):
+        raise InputError(f"reward {name!r} returned {found!r:.60} for {len(samples)} samples, not one number each")
+    return numbers

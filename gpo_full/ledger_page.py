@@ -16,8 +16,9 @@ html_theme.sidebar_secondary.remove: true
 # The claims and their evidence
 
 Every sentence of the lessons and of the README that claims something about $\\beta$, KL, tails, convexity or
-consistency, beside what shows it. The book is built from lessons that were executed: had one of these checks failed, or
-had a claim no evidence, there would be no book.
+consistency, beside what shows it. The book is built from lessons that were executed: had one of their checks failed,
+or had a claim no evidence, there would be no book. The README's claims (R) are tests of the package's own suite, which
+runs before a change is published.
 
 - *proved*: the cell asserts that the toolkit proves it, or refutes its negation, for all real numbers;
 - *tested*: it is compared with an independent route, at the numbers that stand there;

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpo_full.length_bias import against_length
 from gpo_full.run_folder import METRICS_FILE, SAMPLES_FILE
+from gpo_full.run_log import changes_of
 
 if TYPE_CHECKING:
     from gpo_full.pairs import PairSummary
@@ -50,6 +51,7 @@ class CardFacts:
     held_out: Mapping[str, float] | None = None
     held_out_name: str | None = None
     samples: Mapping[str, Any] | None = None
+    changes: Sequence[str] = ()
 
 
 def card_files(
@@ -72,7 +74,7 @@ def card_files(
         model if on_hub else Path(model).resolve().name, on_hub, _licence(model), record, shlex.join(named),
         named[named.index("--data") + 1], str(record["data"]), trainer.summaries.get("train"),
         trainer.reference_weights, _versions(record), metrics[0], metrics[-1], held_out, _held_out(named, record),
-        samples[-1] if samples else None,
+        samples[-1] if samples else None, changes_of(output),
     )  # fmt: skip
     certificate = json.dumps(certificate_document(analysis), indent=1, allow_nan=False) + "\n"
     return {"README.md": model_card(facts, analysis), "certificate.json": certificate}
@@ -239,4 +241,5 @@ def _results(facts: CardFacts) -> str:
 
 def _made(facts: CardFacts) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
-    return f"## How it was made\n\n```\n{facts.command}\n```\n\nWith {versions}."
+    changed = f" The run was resumed with changes: {'; '.join(facts.changes)}." if facts.changes else ""
+    return f"## How it was made\n\n```\n{facts.command}\n```\n\nWith {versions}.{changed}"

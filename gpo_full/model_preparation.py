@@ -64,7 +64,7 @@ def _check_precision(model: nn.Module) -> None:
               if each.requires_grad and each.dtype in (torch.bfloat16, torch.float16)}  # fmt: skip
     if coarse:
         raise InputError(f"the weights to be trained are {' and '.join(sorted(coarse))}, in which small steps are "
-                         "lost: load the model with dtype=torch.float32 (bf16=True then computes in bfloat16)")  # fmt: skip
+                         "lost: load the model with dtype=torch.float32 (bf16=True then computes in bfloat16)")
 
 
 def _with_adapter(model: nn.Module, rank: int, seed: int) -> nn.Module:

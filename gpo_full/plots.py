@@ -21,7 +21,7 @@ from gpo_theory.plots import colour, draw_line
 
 _Z = 1.96  # standard errors on each side of a 95% interval
 _GROUP = 1.26  # from the first to the last of the losses that share beta R, else one hides the other
-_MORE = ("#882255", "#222222", "#999933", "#AA4499", "#661100")  # for losses beyond gpo_theory's palette
+_MORE = ("#661100", "#117733", "#332288")  # for losses beyond gpo_theory's palette
 _KL = r"KL$(\pi\,\|\,\pi_{\mathrm{ref}})$ on samples (nats per response)"
 _REGULARIZER = r"offline regulariser $E_\mu[\rho^2/2]$ on held-out pairs (nats$^2$)"
 _WIN_RATE = "golden win rate against the SFT start"

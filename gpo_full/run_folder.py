@@ -10,10 +10,9 @@ from typing import Any
 
 from gpo_full import checkpoint
 from gpo_full.files import atomic_file
-from gpo_full.run_log import RUN_FILE
+from gpo_full.run_log import EVENTS, RUN_FILE
 
 METRICS_FILE = "metrics.jsonl"
-EVENTS_FILE = "events.jsonl"
 SAMPLES_FILE = "samples.jsonl"
 NON_FINITE_FILE = "non_finite_batch.json"
 
@@ -37,7 +36,7 @@ class RunFolder:
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Add an object to `events.jsonl`; it holds the step."""
-        self._append(EVENTS_FILE, event)
+        self._append(EVENTS, event)
 
     def samples(self, record: Mapping[str, Any]) -> None:
         """Add an object to `samples.jsonl`; it holds the step."""
@@ -55,7 +54,7 @@ class RunFolder:
         """Drop the metrics, events and samples after `step`: a resumed run writes them again."""
         if not self.writes:
             return
-        for path in (self.path / METRICS_FILE, self.path / EVENTS_FILE, self.path / SAMPLES_FILE):
+        for path in (self.path / METRICS_FILE, self.path / EVENTS, self.path / SAMPLES_FILE):
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
             if kept or path.name == METRICS_FILE:
@@ -67,7 +66,7 @@ class RunFolder:
     def sync(self) -> None:
         """Wait until the lines are on the disk."""
         try:
-            for name in (METRICS_FILE, EVENTS_FILE, SAMPLES_FILE):
+            for name in (METRICS_FILE, EVENTS, SAMPLES_FILE):
                 if (self.path / name).exists():
                     checkpoint.sync(self.path / name)
         except OSError as error:

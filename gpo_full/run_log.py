@@ -1,6 +1,6 @@
 """What a training run wrote about itself: our `metrics.jsonl`, or the `trainer_state.json` of TRL's DPOTrainer."""
 
-__all__ = ["RunLog", "read_run"]
+__all__ = ["RunLog", "changes_of", "read_run"]
 
 import json
 import math
@@ -12,6 +12,7 @@ from typing import Any
 from gpo_theory.errors import InputError
 
 METRICS, STATE, RUN_FILE, SAMPLES = "metrics.jsonl", "trainer_state.json", "run.json", "samples.jsonl"
+EVENTS, RESUMED = "events.jsonl", "resumed with changes"
 # Where a checkpoint of ours keeps the state of its metrics, and by which one is known.
 METER = "GPOMeter"
 # TRL's names for ours; its rewards are beta times the summed log-ratio.
@@ -65,6 +66,15 @@ def read_run(path: Path | str) -> RunLog:
         raise InputError(f"{str(file)!r} holds no training log")
     columns, broken = _columns(logs, OF_TRL if source == "trl" else None)
     return RunLog(str(path), source, columns, broken, settings, samples)
+
+
+def changes_of(folder: Path) -> list[str]:
+    """Return what a run that was resumed with other settings changed, and after which step."""
+    path = folder / EVENTS
+    events = _lines(path) if path.is_file() else []
+    return [f"after step {event['step']}, {name}: {old} -> {new}" for event in events
+            if isinstance(event, dict) and event.get("event") == RESUMED
+            for name, (old, new) in event["changes"].items()]  # fmt: skip
 
 
 def _find(path: Path) -> Path:

@@ -41,7 +41,7 @@ from gpo_full.ranks import first, largest, stacked, summed, together
 from gpo_full.reference_store import ReferenceStore, open_store, weights_hash
 from gpo_full.resumption import settings
 from gpo_full.run_folder import RunFolder
-from gpo_full.run_log import METER
+from gpo_full.run_log import METER, RESUMED
 from gpo_full.saving import save_together
 from gpo_full.segments import HALF
 from gpo_full.sharded import is_sharded, load_model, whole_state
@@ -476,7 +476,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         found = self._whole(checkpoint)
         resumption.restore(found, self.optimizer, self.lr_scheduler, keep_settings=bool(self._changes))
         if self._changes:
-            self._folder.event({"step": found.step, "event": "resumed with changes", "changes": self._changes})
+            self._folder.event({"step": found.step, "event": RESUMED, "changes": self._changes})
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is None:

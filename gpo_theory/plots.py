@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-# Okabe and Ito's colour-blind safe palette, one colour per loss across the whole book.
+# One colour per loss across the whole book: for the paper's six Okabe and Ito's colour-blind safe palette, for those
+# that stand beside them in an experiment some of Tol's.
 _PALETTE = {"logistic": "#0072B2", "hinge": "#D55E00", "squared": "#009E73", "exponential": "#CC79A7",
-            "truncated_squared": "#E69F00", "savage": "#56B4E9"}  # fmt: skip
+            "truncated_squared": "#E69F00", "savage": "#56B4E9", "cdpo": "#999933", "robust_dpo": "#AA4499",
+            "canonical_boosting": "#882255", "probit": "#222222"}  # fmt: skip
 # Colour is never the only difference: losses that coincide on a stretch stay visible under one another.
 _DASHES = {"hinge": (4, 2), "exponential": (6, 1.5, 1.5, 1.5), "truncated_squared": (2, 1.5), "savage": (7, 2)}
 _PAPER = ("logistic", "hinge", "squared", "exponential", "truncated_squared", "savage")

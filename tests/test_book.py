@@ -24,6 +24,7 @@ UNDRAWN = ("catalogue", "ledger", "students", "api", "search")  # pages without 
     ['<script src="https://cdn.example/x.js"></script>', '<img src="http://example.org/x.png" alt="x">',
      '<link rel="stylesheet" href="//fonts.example/x.css">', '<link rel="preload" href="https://fonts.example/x.woff2">',
      '<iframe src="https://example.org"></iframe>', '<img srcset="a.png 1x, https://example.org/b.png 2x" alt="x">',
+     '<script>fetch("https://example.org/x")</script>', "<script>import('//example.org/x.js')</script>",
      "<style>@import url(https://example.org/x.css);</style>", '<p style="background:url(//example.org/x.png)">x</p>'],
 )  # fmt: skip
 def test_a_planted_outside_address_is_found(tmp_path: Path, markup: str) -> None:
@@ -45,6 +46,13 @@ def test_links_and_inner_addresses_are_no_fetch(tmp_path: Path) -> None:
 def test_a_style_sheet_that_fetches_is_found(tmp_path: Path) -> None:
     (tmp_path / "x.css").write_text('@import "https://example.org/y.css";', encoding="utf-8")
     assert outside_addresses(tmp_path) == ["x.css: https://example.org/y.css"]
+
+
+def test_a_script_that_fetches_is_found(tmp_path: Path) -> None:
+    (tmp_path / "x.js").write_text(
+        'fetch("https://example.org/y"); // see https://developer.mozilla.org/en-US/\n'
+        'document.createElementNS("http://www.w3.org/2000/svg", "svg")', encoding="utf-8")  # fmt: skip
+    assert outside_addresses(tmp_path) == ["x.js: https://example.org/y"]
 
 
 def test_pages_with_faults_leave_the_old_book_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
 from tiny_models import tiny_model, tiny_tokenizer
+from transformers import AutoModelForCausalLM
 
 REWARD = "def shorter(samples, targets):\n    return [-float(len(s)) for s in samples]\n"
 
@@ -56,6 +59,33 @@ def test_text_says_the_same_in_words(place: Path) -> None:
     assert "win rate by my_reward:shorter 0." in done.stdout  # the golden reward is called so, and no other
     assert "of 3)" in done.stdout
     assert "nats per response" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_an_adapter_is_evaluated_on_its_base(place: Path) -> None:
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(place / "reference"),
+                             LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))  # fmt: skip
+    adapted.save_pretrained(place / "idle")
+    done = evaluate(place, "--json", "--limit", "2", "--max-new-tokens", "4", policy="idle")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["kl"] == pytest.approx(0, abs=1e-6)  # a new adapter adds nothing
+    with torch.no_grad():
+        for name, each in adapted.named_parameters():
+            if "lora_B" in name:
+                each.add_(0.5)
+    adapted.save_pretrained(place / "moved")
+    moved = evaluate(place, "--json", "--limit", "2", "--max-new-tokens", "4", policy="moved")
+    assert json.loads(moved.stdout)["kl"] > 0.01
+
+
+def test_a_reward_that_does_not_answer_for_each_sample_is_one_line(place: Path) -> None:
+    (place / "bad_reward.py").write_text("one = lambda samples, targets: [1.0]\nscalar = lambda samples, targets: 1.0\n")
+    for name, said in (("one", "returned [1.0] for"), ("scalar", "returned 1.0 for")):
+        done = evaluate(place, "--limit", "3", "--max-new-tokens", "2", reward=f"bad_reward:{name}")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert said in done.stderr
+        assert "samples, not one number each" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -178,6 +179,15 @@ def test_resume_without_a_checkpoint_starts_over_and_says_so(
     ({"set": "beta=2"}, "beta has an option of its own, or is given twice"),
     ({"set": "use_liger_kernel=true"}, "use_liger_kernel=True is refused"),
     ({"threads": 0}, "--threads 0"),
+    ({"steps": 0}, "--steps 0 must be at least 1"),
+    ({"steps": -1}, "--steps -1 must be at least 1"),
+    ({"steps": None, "epochs": 0}, "num_train_epochs=0.0 must be a finite number above 0"),
+    ({"batch_pairs": 0}, "per_device_train_batch_size=0 must be a finite number of at least 1"),
+    ({"learning_rate": -1}, "learning_rate=-1.0 must be a finite number of at least 0"),
+    ({"learning_rate": "nan"}, "learning_rate=nan must be a finite number of at least 0"),
+    ({"seed": -1}, "seed=-1 must be a finite number of at least 0 and at most 4294967295"),
+    ({"set": "gradient_accumulation_steps=0"}, "gradient_accumulation_steps=0 must be a finite number of at least 1"),
+    ({"set": "max_steps=-3"}, "max_steps"),
     ({"epochs": 1}, "not allowed with argument --steps"),
 ])  # fmt: skip
 def test_bad_input_is_one_line_and_leaves_nothing(
@@ -186,6 +196,23 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     options = {"model": model, "data": data, **changes}
     assert reason in refused(capsys, *arguments(options.pop("model"), options.pop("data"), tmp_path / "run", **options))
     assert not (tmp_path / "run").exists()
+
+
+def test_an_output_that_cannot_be_made_is_one_line(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = data.read_bytes()
+    line = refused(capsys, *arguments(model, data, data / "run"))
+    assert f"cannot be made: {str(data)!r} is no folder that can be written" in line
+    assert data.read_bytes() == before
+
+
+def test_a_reader_that_goes_away_gets_no_traceback() -> None:
+    """As `gpo losses | head -1`; the output is larger than what a pipe holds."""
+    command = f"{shlex.quote(sys.executable)} -m gpo_full.cli losses | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert "Traceback" not in done.stderr
+    assert done.stdout.splitlines()[-1] in ("0", "141")
 
 
 def test_a_hub_without_a_network_is_asked_once(
@@ -387,6 +414,13 @@ def test_spec_08_an_allowed_change_is_made_and_recorded(
     assert event == {"step": 2, "event": "resumed with changes",
                      "changes": {"learning_rate": [0.001, 0.005], "loss": ["dpo", "hinge"]}}  # fmt: skip
     assert json.loads((output / "run.json").read_text())["learning_rate"] == 5e-3
+    assert "was resumed with changes: after step 2, learning_rate: 0.001 -> 0.005; after step 2, loss: dpo -> hinge." in (
+        output / "README.md").read_text()  # fmt: skip
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(["diagnose", str(output)])
+    assert ended.value.code == 0
+    assert "resumed with a change after step 2, loss: dpo -> hinge; what is said below takes" in capsys.readouterr().out
     capsys.readouterr()
     new = [*arguments(model, data, tmp_path / "new"), "--allow-change", "loss"]
     assert "--allow-change loss is for --resume" in refused(capsys, *new)

@@ -79,6 +79,7 @@ def test_so_many_at_a_time_and_each_sees_its_share(tmp_path: Path, monkeypatch: 
         for i in $(seq 500); do [ $(ls here-* | wc -l) -ge 2 ] || [ $4 = c ] && exit 0; sleep 0.01; done
         exit 7""")
     monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     jobs = [job(tmp_path, name) for name in "abc"]
     found = ran(jobs, 2, ("4", "6"))  # a and b wait for each other: one at a time would never end
     printed = [found[name].printed.split() for name in "abc"]
@@ -86,6 +87,8 @@ def test_so_many_at_a_time_and_each_sees_its_share(tmp_path: Path, monkeypatch: 
     assert printed[2] in (["4", "3"], ["6", "3"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "what the user said")
     assert ran(jobs[2:])["c"].printed == "what the user said 7\n"
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert ran(jobs[2:])["c"].printed == "what the user said 1\n"
     assert [found[name].code for name in "abc"] == [0, 0, 0]
 
 

@@ -44,7 +44,8 @@ def test_axes_carry_units_and_names() -> None:
 
 
 def test_one_colour_per_loss_and_grey_beyond() -> None:
-    assert len({plots.colour(name) for name in PAPER}) == len(PAPER)
+    named = [*PAPER, "cdpo", "robust_dpo", "canonical_boosting", "probit"]
+    assert len({plots.colour(name) for name in [*named, "mine"]}) == len(named) + 1
     assert plots.colour("mine") == "#555555"
     assert plots.shapes([parse("exp(-x)", name="mine")]).axes[0].lines[0].get_color() == "#555555"
 

@@ -3,6 +3,7 @@
 __all__ = ["EXAMPLE", "add_arguments", "run"]
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpo_theory.errors import InputError
@@ -76,6 +77,7 @@ def _plot(found: "Diagnosis", path: str) -> None:
 def _print(found: "Diagnosis", given: str) -> None:
     from rich.text import Text
 
+    from gpo_full.run_log import changes_of
     from gpo_full.terminal import show
     from gpo_theory.matching import convention
 
@@ -85,6 +87,8 @@ def _print(found: "Diagnosis", given: str) -> None:
     note = convention(given, found.log.settings.get("margin"))
     if note:
         show(f"convention: {note}")
+    for change in changes_of(Path(found.log.run)):
+        show(f"resumed with a change {change}; what is said below takes the settings of the end for all of the run")
     if found.log.samples:
         last = found.log.samples[-1]
         show(f"samples for {last['n']} prompts after step {last['step']}: KL {last['kl']:.4g} nats (standard error "

@@ -17,6 +17,10 @@ EXAMPLE = "gpo evaluate --policy out/dpo --reference out/sft --data test.jsonl"
 NUMBERS = ("kl", "kl_se", "win_rate", "win_low", "win_high", "ties", "length_ratio", "n", "seed")
 
 
+# What peft calls the settings of an adapter.
+ADAPTER = "adapter_config.json"
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `gpo evaluate`."""
     parser.add_argument("--policy", required=True, help="folder of the trained model")
@@ -48,8 +52,9 @@ def run(args: argparse.Namespace) -> int:
 
     tasks = read_tasks(args.data, args.limit)
     for name in (args.policy, args.reference):
-        if not (Path(name) / "config.json").is_file():
-            raise InputError(f"{name!r} is not the folder of a model: it has no config.json")
+        if not any((Path(name) / each).is_file() for each in ("config.json", ADAPTER)):
+            raise InputError(f"{name!r} is not the folder of a model or an adapter: it has no config.json and no "
+                             f"{ADAPTER}")  # fmt: skip
     other = None if args.against is None else read_scores(args.against)
     from gpo_full.evaluation import summarize
     from gpo_full.golden_reward import REWARD_NAME
@@ -118,8 +123,14 @@ def _score(args: argparse.Namespace, tasks: "list[Task]") -> "list[PromptScore]"
             raise InputError(f"{folder!r} cannot be loaded: {str(error).splitlines()[0]}") from None
 
     tokenizer = load(AutoTokenizer, args.reference)
-    policy, reference = (load(AutoModelForCausalLM, folder, dtype=torch.float32).to(device).eval()
-                         for folder in (args.policy, args.reference))  # fmt: skip
+    def model(folder: str) -> Any:
+        if not (Path(folder) / ADAPTER).is_file():
+            return load(AutoModelForCausalLM, folder, dtype=torch.float32)
+        from peft import AutoPeftModelForCausalLM
+
+        return load(AutoPeftModelForCausalLM, folder, dtype=torch.float32).merge_and_unload()
+
+    policy, reference = (model(folder).to(device).eval() for folder in (args.policy, args.reference))
     if policy.config.vocab_size != reference.config.vocab_size:
         raise InputError(f"{args.policy!r} and {args.reference!r} have different vocabularies: "
                          f"{policy.config.vocab_size} and {reference.config.vocab_size} tokens")  # fmt: skip

@@ -48,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, help="order of the pairs (default: 42)")
     add("--resume", action="store_true", help="continue the run in FOLDER from its newest whole checkpoint")
     add("--allow-change", action="append", default=[], metavar="NAME",
-        help="with --resume: a setting that may differ from the run begun (also: data, eval_data, model)")  # fmt: skip
+        help="with --resume: a setting that may differ from the run begun (also: data, eval_data, model); "
+             "repeatable")  # fmt: skip
     add("--reference-only", action="store_true",
         help="compute the reference log-probabilities, which many runs can share, and train nothing")  # fmt: skip
     add("--dry-run", action="store_true",
@@ -243,6 +244,9 @@ def _check_output(output: Path, resume: bool) -> None:
             raise InputError(f"{str(output)!r} holds no run to resume ({RUN_FILE} is missing)")
     elif output.exists() and (not output.is_dir() or any(not _is_of_a_dead_start(path) for path in output.iterdir())):
         raise InputError(f"output {str(output)!r} is not an empty folder; choose another, or --resume")
+    above = next(path for path in (output, *output.resolve().parents) if path.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise InputError(f"output {str(output)!r} cannot be made: {str(above)!r} is no folder that can be written")
 
 
 def _is_of_a_dead_start(path: Path) -> bool:
@@ -339,6 +343,8 @@ def _config(args: argparse.Namespace) -> "GPOConfig":
     from gpo_full.config import GPOConfig
 
     values = {name: getattr(args, flag) for flag, name in FIELDS.items() if getattr(args, flag) is not None}
+    if args.steps is not None and args.steps < 1:
+        raise InputError(f"--steps {args.steps} must be at least 1")
     if args.steps is None and args.epochs is None:
         values["num_train_epochs"] = 1.0
     values["parameters"] = dict(_named(text, "--param") for text in args.param)

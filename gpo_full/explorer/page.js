@@ -9,7 +9,7 @@ import { mixturePath, simplexPath } from "./toys.js";
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const CATALOGUE = new Map(DATA.losses.map((each) => [each.name, each]));
-const OTHERS = ["#AA4499", "#44AA99", "#999933", "#CC6677", "#7788DD", "#228833", "#AA8866"];
+const OTHERS = ["#44AA99", "#CC6677", "#7788DD", "#228833", "#AA8866", "#661100", "#999999"];
 const DASHES = [null, "8 3", "3 3", "10 3 2 3", "1 3", "12 5", "5 2 1 2"];
 const DEFAULTS = {
   losses: ["logistic", "squared", "hinge"], beta: 0.1, match: true, convention: "beta", length: 150, axis: "x", span: 6,
