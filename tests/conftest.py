@@ -19,11 +19,14 @@ os.environ["MPLCONFIGDIR"] = str(Path(__file__).parents[1] / "build" / "matplotl
 _QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
 
+# As distributions call it, and as it is called where CI machines come with it.
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
 
 def _missing() -> dict[str, str]:
     """Marker -> why tests with it cannot run here."""
     causes = {}
-    if shutil.which("chromium") is None:
+    if CHROMIUM is None:
         causes["browser"] = "chromium is not on the path"
     if shutil.which("coqc") is None:
         causes["coq"] = "coqc is not on the path"
@@ -103,7 +106,7 @@ def browser() -> Iterator[Any]:
 
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as profile:
         context = playwright.chromium.launch_persistent_context(
-            profile, executable_path=shutil.which("chromium"), args=_QUIET, viewport={"width": 1300, "height": 900}
+            profile, executable_path=CHROMIUM, args=_QUIET, viewport={"width": 1300, "height": 900}
         )
         yield context
         context.close()
