@@ -1,6 +1,6 @@
 """Data sets that are no single file: folders that `datasets` saved, folders of Parquet files, and sets on the hub."""
 
-__all__ = ["open_data", "fingerprint", "numbered_rows"]
+__all__ = ["open_data", "fingerprint", "is_on_disk", "numbered_rows"]
 
 import hashlib
 import importlib
@@ -37,12 +37,17 @@ def open_data(option: str, text: str) -> Any:
 
 def fingerprint(data: Any) -> str:
     """Return what identifies the data: the hash of a file or of a folder's files, or datasets' own fingerprint."""
-    if isinstance(data, str):
+    if isinstance(data, str | Path):
         with open(data, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     if isinstance(data, _ParquetFolder):
         return hashlib.sha256("".join(fingerprint(str(path)) for path in data.files).encode()).hexdigest()
     return f"datasets:{data._fingerprint}"
+
+
+def is_on_disk(data: Any) -> bool:
+    """Return whether rows are read from files as they are asked for, and `fingerprint` knows what is in them."""
+    return isinstance(data, str | Path | _ParquetFolder) or bool(getattr(data, "cache_files", None))
 
 
 def numbered_rows(data: Any, also: Collection[str] = ()) -> Iterator[tuple[int, Any]]:

@@ -14,7 +14,7 @@ from torch import Tensor
 FLAT = 0.01
 # One column per pair; `pairs` counts them.
 COLUMNS = ("pairs", "loss", "margin", "regularizer", "log_ratio_chosen", "log_ratio_rejected", "accuracy", "weight",
-           "saturated_left", "saturated_right", "flat_right")  # fmt: skip
+           "saturated_left", "saturated_right", "flat_right", "regularizer_share")  # fmt: skip
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -28,18 +28,21 @@ def pair_metrics(
     log_ratios: Tensor,
     knees: tuple[float | None, float | None] = (None, None),
     slope_at_zero: Any = None,
+    curvature_at_zero: Any = None,
 ) -> Tensor:
-    """Return the sums of COLUMNS over P pairs, [11] in float64; nothing leaves the device.
+    """Return the sums of COLUMNS over P pairs, [12] in float64; nothing leaves the device.
 
     `loss` is f(x), `slope` f'(x), `x` = beta rho, each [P], a pair's own weight and `p` included; `log_ratios` is
     log(pi/pi_ref) of the two responses, [P, 2] in nats, rho their difference. `flat_right` counts x > 0 with
-    -f'(x) < |f'(0)| / 100; `slope_at_zero` is f'(0), a number or [P].
+    -f'(x) < |f'(0)| / 100. `regularizer_share` is what the squared loss has of the gradient to second order,
+    f'(0) + f''(0) x: |f''(0) x| / (|f'(0)| + |f''(0) x|). `slope_at_zero` is f'(0), `curvature_at_zero` f''(0), each
+    a number or [P].
 
     >>> import torch
     >>> ratios = torch.tensor([[2.0, 1.0], [0.0, 0.0]])
     >>> x = ratios[:, 0] - ratios[:, 1]
-    >>> pair_metrics((1 - x) ** 2, -2 * (1 - x), x, ratios, slope_at_zero=-2.0).tolist()
-    [2.0, 1.0, 1.0, 0.5, 2.0, 1.0, 1.5, 2.0, 0.0, 0.0, 1.0]
+    >>> pair_metrics((1 - x) ** 2, -2 * (1 - x), x, ratios, slope_at_zero=-2.0, curvature_at_zero=2.0).tolist()
+    [2.0, 1.0, 1.0, 0.5, 2.0, 1.0, 1.5, 2.0, 0.0, 0.0, 1.0, 0.5]
     """
     rho = log_ratios[:, 0] - log_ratios[:, 1]
     left, right = knees
@@ -49,8 +52,14 @@ def pair_metrics(
         (rho > 0) + (rho == 0) * 0.5, -slope,
         none if left is None else x < left, none if right is None else x > right,
         none if slope_at_zero is None else (x > 0) & (-slope < FLAT * abs(slope_at_zero)),
+        none if None in (slope_at_zero, curvature_at_zero) else _share(curvature_at_zero * x, slope_at_zero + none),
     )  # fmt: skip
     return torch.stack([column.detach().double() for column in columns]).sum(1)
+
+
+def _share(pull: Tensor, push: Tensor) -> Tensor:
+    """|pull| / (|pull| + |push|), and 0 where both are 0."""
+    return pull.abs() / (pull.abs() + push.abs()).clamp(min=torch.finfo(pull.dtype).tiny)
 
 
 class Meter:

@@ -14,8 +14,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from gpo_full.download import sha256_of
 from gpo_full.files import cache_root
+from gpo_full.hub_data import fingerprint
 from gpo_full.output import progress
 from gpo_full.pair_numbers import PairNumbers
 from gpo_full.pairs import Pair, PairReader, PairSummary
@@ -124,7 +124,7 @@ def _largest_id(pair: Pair) -> int:
 
 
 def pair_table(
-    source: str | Path,
+    source: Any,
     tokenizer: Any,
     *,
     max_length: int = 1024,
@@ -132,24 +132,23 @@ def pair_table(
     bad_rows: str = "fail",
     folder: Path | None = None,
 ) -> PairTable:
-    """Return the pairs of a file as `read_pairs` reads them, in a table in `folder` (default: in the cache).
+    """Return the pairs of data on disk as `read_pairs` reads them, in a table in `folder` (default: in the cache).
 
-    The table's name is a hash of the file's contents, the tokenizer, the truncation and `bad_rows`: it is written by
-    the first run that needs it, whole or not at all, and never holds more than a few rows in memory. One that is
-    damaged is said to be, and written again. InputError as from `read_pairs`.
+    `source` is a file, or what else `is_on_disk` knows. The table's name is a hash of its contents, the tokenizer, the
+    truncation and `bad_rows`: it is written by the first run that needs it, whole or not at all, and never holds more
+    than a few rows in memory. One that is damaged is said to be, and written again. InputError as from `read_pairs`.
     """
     reader = PairReader(source, tokenizer, max_length=max_length, max_prompt_length=max_prompt_length,
                         bad_rows=bad_rows)  # fmt: skip
     folder = cache_root() / "pairs" if folder is None else folder
-    made_from = [FORMAT, _contents(Path(source)), Path(source).suffixes[-2:], _tokenizer_hash(tokenizer), max_length,
-                 max_prompt_length, bad_rows]  # fmt: skip
+    made_from = [FORMAT, *_contents(source), _tokenizer_hash(tokenizer), max_length, max_prompt_length, bad_rows]
     key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
     path = folder / f"pairs-{key[:32]}.safetensors"
     if path.exists():
         try:
             return PairTable(path)
         except (ValueError, KeyError, TypeError) as error:
-            print(f"{path.name} is damaged ({error}); tokenising {source} again", file=sys.stderr)
+            print(f"{path.name} is damaged ({error}); tokenising the data again", file=sys.stderr)
     _write(reader, path)
     return PairTable(path)
 
@@ -186,9 +185,11 @@ def _write(reader: PairReader, path: Path) -> None:
         stream.metadata["table"] = json.dumps(about)
 
 
-def _contents(source: Path) -> str:
+def _contents(source: Any) -> list[Any]:
+    """A hash of what is in the data, and of a file the suffixes by which it is read."""
     try:
-        return sha256_of(source)
+        suffixes = Path(source).suffixes[-2:] if isinstance(source, str | Path) else []
+        return [fingerprint(source), suffixes]
     except OSError as error:
         raise InputError(f"{str(source)!r} cannot be read: {error.strerror or error}") from None
 

@@ -98,7 +98,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         self.meter = Meter(args.device)
         self.loss = args.objective()
         self.f = to_torch(self.loss)
-        self.slope_at_zero = _slope_at_zero(self.loss)
+        self.slope_at_zero, self.curvature_at_zero = _at_zero(self.loss)
         self.scale = _gradient_scale(args, self.slope_at_zero)
         given = {"train": train_dataset} if eval_dataset is None else {"train": train_dataset, "eval": eval_dataset}
         sets = {name: pairs_of(name, data, processing_class, args) for name, data in given.items()}
@@ -215,9 +215,11 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
             values = self.f(x) if p is None else p * self.f(x) + (1 - p) * self.f(-x)
             values = values if weight is None else weight * values
             (slope,) = torch.autograd.grad(values.sum(), x, retain_graph=True)
-        at_zero = self.slope_at_zero
-        sums = pair_metrics(values, slope, x, log_ratios, self.f.knees,
-                            at_zero if at_zero is None or weight is None else weight * at_zero)  # fmt: skip
+        # Of w (p f(x) + (1-p) f(-x)), whose slope at 0 is w (2p-1) f'(0), and whose curvature w f''(0).
+        w = 1 if weight is None else weight
+        at_zero = self.slope_at_zero and self.slope_at_zero * w * (1 if p is None else 2 * p - 1)
+        sums = pair_metrics(values, slope, x, log_ratios, self.f.knees, at_zero,
+                            self.curvature_at_zero and self.curvature_at_zero * w)  # fmt: skip
         tokens = ((batch.pair > 0) & (batch.pair <= real)).sum()
         return Evaluated(rows[:real], values, sums, tokens, length_sums(log_ratios.detach(), batch.lengths[:real]))
 
@@ -523,9 +525,10 @@ def _say_if_another(distance: float) -> None:
                      "token apart in three pairs; the first loss is then not f(0)", distance)  # fmt: skip
 
 
-def _slope_at_zero(loss: Any) -> float | None:
-    coefficients = taylor(loss, 1)
-    return None if coefficients[1] is None else coefficients[1].value
+def _at_zero(loss: Any) -> tuple[float | None, float | None]:
+    """f'(0) and f''(0), where they exist."""
+    _, slope, half = taylor(loss, 2)
+    return None if slope is None else slope.value, None if half is None else 2 * half.value
 
 
 def _gradient_scale(args: GPOConfig, slope_at_zero: float | None) -> float:

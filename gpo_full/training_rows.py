@@ -5,13 +5,13 @@ __all__ = ["Rows", "Collator", "pairs_of", "real_rows"]
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gpo_full.config import GPOConfig
+from gpo_full.hub_data import is_on_disk
 from gpo_full.packing import pack
 from gpo_full.pair_tables import PairTable, pair_table
 from gpo_full.pairs import Pair, PairSummary, read_pairs
@@ -56,7 +56,8 @@ def _numbers(pairs: Sequence[Pair], dtype: torch.dtype) -> dict[str, Tensor]:
 def pairs_of(name: str, data: Any, tokenizer: Any, args: GPOConfig) -> tuple[Sequence[Pair], PairSummary | None]:
     """Return the pairs of `data` (pairs already, or what `read_pairs` takes) and what was left out of them.
 
-    Those of a file come in a table on disk, which the first process writes.
+    Those of a file, of a folder of files or of a data set that `datasets` keeps on disk come in a table on disk, which
+    the first process writes.
     """
     if isinstance(data, PairTable):
         return data, data.summary
@@ -69,7 +70,7 @@ def pairs_of(name: str, data: Any, tokenizer: Any, args: GPOConfig) -> tuple[Seq
     rules: Any = {"max_length": args.max_length, "max_prompt_length": args.max_prompt_length or 1,
                   "bad_rows": args.bad_rows}  # fmt: skip
     pairs: Sequence[Pair]
-    if isinstance(data, str | Path):
+    if is_on_disk(data):
         with first(args.distributed_state, f"{name} data cannot be read"):
             pairs = table = pair_table(data, tokenizer, **rules)
         summary = table.summary

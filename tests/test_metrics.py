@@ -60,13 +60,26 @@ def test_without_knees_or_slope_nothing_is_saturated_or_flat() -> None:
     ratios = torch.tensor([[500.0, -500.0], [-500.0, 500.0]])
     x = ratios[:, 0] - ratios[:, 1]
     found = pair_metrics(x, 0 * x, x, ratios)
-    assert found[-3:].tolist() == [0.0, 0.0, 0.0]
+    assert found[-4:].tolist() == [0.0, 0.0, 0.0, 0.0]
 
 
 def test_a_flat_left_tail_is_not_flat_right() -> None:
     ratios = torch.tensor([[0.0, 9.0], [9.0, 0.0]])
     x = ratios[:, 0] - ratios[:, 1]
-    assert pair_metrics(x, 0 * x, x, ratios, slope_at_zero=-1.0)[-1] == 1
+    assert pair_metrics(x, 0 * x, x, ratios, slope_at_zero=-1.0)[-2] == 1
+
+
+@pytest.mark.parametrize(("slope", "curvature", "expected"), [
+    (-2.0, 2.0, (3 / 4 + 1 / 2 + 0) / 3),  # x = 3, -1, 0: |x| / (1 + |x|), the squared loss
+    (-0.5, 0.25, (3 / 5 + 1 / 3 + 0) / 3),  # logistic: R = 1/2
+    (-1.0, 0.0, 0.0),  # hinge: nothing of second order
+    (0.0, 2.0, 2 / 3),  # nothing of first order: all of it, but where there is nothing at all
+])  # fmt: skip
+def test_the_share_of_the_squared_loss_by_hand(slope: float, curvature: float, expected: float) -> None:
+    ratios = torch.tensor([[3.0, 0.0], [0.0, 1.0], [2.0, 2.0]], dtype=torch.float64)
+    x = ratios[:, 0] - ratios[:, 1]
+    found = pair_metrics(x, x, x, ratios, slope_at_zero=slope, curvature_at_zero=curvature)[-1] / 3
+    assert float(found) == pytest.approx(expected, rel=1e-12)
 
 
 def test_each_object_starts_at_zero_but_tokens_and_time_go_on() -> None:
@@ -114,5 +127,5 @@ def test_a_value_that_is_not_finite_is_never_averaged_in(value: float, place: st
 def test_ranks_are_added_up() -> None:
     meter = Meter()
     meter.add(sums([(1.0, 0.0)], 1.0, (None, None)), 5)
-    found = meter.drain(lambda mine: mine + torch.tensor([1.0, 0, 3.0, *[0.0] * 8, 4, 0, 0], dtype=torch.float64))
+    found = meter.drain(lambda mine: mine + torch.tensor([1.0, 0, 3.0, *[0.0] * 9, 4, 0, 0], dtype=torch.float64))
     assert (found["margin"], found["tokens"]) == (2.0, 9)

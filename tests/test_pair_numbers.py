@@ -134,12 +134,26 @@ def test_metrics_are_of_the_weighted_loss_and_flatness_is_not(tmp_path: Path) ->
     rho = ratios[:, 0] - ratios[:, 1]
     x, w = 0.2 * rho, torch.tensor([each.weight for each in numbers], dtype=torch.float64)
     (found,) = objects(tmp_path)
+    assert found["regularizer_share"] == 0
     expected = {"loss": (w * (1 - x).clamp(min=0)).mean(), "weight": (w * (x < 1)).mean(), "margin": rho.mean(),
                 "accuracy": (rho > 0).double().mean(), "flat_right": (x > 1).double().mean()}  # fmt: skip
     for name, value in expected.items():
         assert found[name] == pytest.approx(float(value), rel=1e-7), name
     assert 0 < found["flat_right"] < 1
     assert bool(((x > 0) & (x < 1) & (w < 0.01)).any())  # moved little, and not because f is flat there
+
+
+def test_the_share_of_the_regulariser_is_that_of_the_pair_s_own_loss(tmp_path: Path) -> None:
+    """Slope and curvature at 0 of w (p (1-x)^2 + (1-p) (1+x)^2) are -2 w (2p-1) and 2 w."""
+    reference, policy = tiny_model(seed=1, dtype=torch.float64), tiny_model(seed=2, dtype=torch.float64)
+    numbers = [PairNumbers(1.0 + i, (0.5, 0.75, 1.0)[i % 3]) for i in range(len(PAIRS))]
+    trainer(tmp_path, policy, certain(PAIRS, numbers), reference=reference, loss="squared", beta=0.2, max_steps=3,
+            learning_rate=0.0, logging_steps=3).train()  # fmt: skip
+    ratios = (response_sums(policy, PAIRS) - response_sums(reference, PAIRS)).detach()
+    x = 0.2 * (ratios[:, 0] - ratios[:, 1])
+    p = torch.tensor([each.p for each in numbers], dtype=torch.float64)
+    expected = (x.abs() / ((2 * p - 1).abs() + x.abs())).mean()
+    assert objects(tmp_path)[0]["regularizer_share"] == pytest.approx(float(expected), rel=1e-7)
 
 
 def test_a_label_turned_round_is_the_pair_turned_round(tmp_path: Path) -> None:

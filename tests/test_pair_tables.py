@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from test_trainer import objects
 from tiny_models import tiny_model, tiny_tokenizer
 
 from gpo_full.config import GPOConfig
+from gpo_full.hub_data import open_data
 from gpo_full.pair_tables import PairTable, digests_of, extent, pair_table, prompts_of, sizes_of
 from gpo_full.pairs import Pair, read_pairs
 from gpo_full.trainer import GPOTrainer
+from gpo_full.training_rows import pairs_of
 from gpo_theory import InputError
 
 TOKENIZER = tiny_tokenizer()
@@ -112,6 +115,28 @@ def test_a_damaged_table_is_named_and_written_again(
     assert list(table(data)) == expected
     assert f"{path.name} is damaged" in capsys.readouterr().err
     assert files(data) == [path]
+
+
+def test_folders_and_saved_sets_are_tables_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPO_CACHE", str(tmp_path / "cache"))
+    expected, _ = read_pairs(ROWS, TOKENIZER)
+    (tmp_path / "parquet").mkdir()
+    half = len(ROWS) // 2
+    for name, rows in (("a", ROWS[:half]), ("b", ROWS[half:])):
+        Dataset.from_list(rows).to_parquet(tmp_path / "parquet" / f"{name}.parquet")
+    Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved")
+    args = GPOConfig(output_dir=str(tmp_path / "run"), use_cpu=True)
+    for number, name in enumerate(("parquet", "saved"), 1):
+        data = open_data("--data", str(tmp_path / name))
+        pairs, summary = pairs_of("train", data, TOKENIZER, args)
+        assert isinstance(pairs, PairTable)
+        assert list(pairs) == expected
+        assert summary is not None
+        assert summary.kept == len(ROWS)
+        pairs_of("train", open_data("--data", str(tmp_path / name)), TOKENIZER, args)
+        assert len([*(tmp_path / "cache" / "pairs").iterdir()]) == number
+    in_memory, _ = pairs_of("train", Dataset.from_list(ROWS), TOKENIZER, args)
+    assert in_memory == expected
 
 
 def test_a_bad_row_leaves_nothing(data: Path) -> None:

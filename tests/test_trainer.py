@@ -37,7 +37,7 @@ PAIRS = some_pairs(11)
 # peft 0.21 still asks for the old name of activation checkpointing.
 PEFT = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 KEYS = {"step", "epoch", "loss", "margin", "margin_std", "log_ratio_chosen", "log_ratio_rejected", "accuracy",
-        "regularizer", "weight", "saturated_left", "saturated_right", "flat_right", "grad_norm", "tokens",
+        "regularizer", "regularizer_share", "weight", "saturated_left", "saturated_right", "flat_right", "grad_norm", "tokens",
         "cpu_seconds"}  # fmt: skip
 
 
@@ -186,6 +186,7 @@ def test_metrics_have_the_stated_keys_and_are_exact_over_uneven_batches(tmp_path
         "accuracy": (rho > 0).double().mean(), "regularizer": (rho**2 / 2).mean(), "weight": (x < 1).double().mean(),
         "flat_right": (x > 1).double().mean(),
     }  # fmt: skip
+    assert found["regularizer_share"] == 0  # the hinge has no curvature at 0
     for name, value in expected.items():
         assert found[name] == pytest.approx(float(value), rel=1e-7), name
     assert found["tokens"] == sum(pair.size for pair in PAIRS)
