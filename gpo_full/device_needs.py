@@ -19,6 +19,7 @@ from gpo_full.log_probabilities import CHUNK, response_log_probabilities
 from gpo_full.model_plan import sharing_obstacle
 from gpo_full.model_preparation import check_sizes, prepared
 from gpo_full.packing import pack
+from gpo_full.pair_mask import kept_by_attention
 from gpo_full.pair_tables import sizes_of
 from gpo_full.pairs import Pair
 from gpo_theory.errors import InputError
@@ -93,7 +94,7 @@ def dry_run(model: str, args: GPOConfig, pairs: Sequence[Pair]) -> DryRun:
     pieces = int(os.environ.get("WORLD_SIZE", "1")) if sharded else 1
     text: Any = policy.config.get_text_config()  # type: ignore[operator, union-attr]
     memory = {"weights": 4 * sum(every) / pieces, "gradients": 4 * trained / pieces, "moments": 8 * trained / pieces,
-              "activations": float(saved.bytes),
+              "activations": float(saved.bytes + (0 if apart else _kept_scores(args, batch.sizes, text))),
               "logits": 8.0 * min(CHUNK, len(batch.target)) * text.vocab_size}  # fmt: skip
     seen = attention_flops(batch.sizes, text.num_hidden_layers, text.hidden_size)
     steps, flops = _steps(args, len(pairs)), counter.get_total_flops() + seen
@@ -113,6 +114,12 @@ def attention_flops(blocks: Sequence[BlockSizes], layers: int, width: int) -> fl
         seen += block.prefix * (block.prefix + 1) // 2
         seen += sum(tail * block.prefix + tail * (tail + 1) // 2 for tail in block.tails)
     return 12.0 * seen * width * layers
+
+
+def _kept_scores(args: GPOConfig, blocks: Sequence[BlockSizes], text: Any) -> int:
+    """Bytes of the probabilities that attention keeps, which the pass on no data does not see."""
+    kept = args.device.type == "cpu" and not args.bf16 and not args.activation_checkpointing
+    return 4 * text.num_attention_heads * text.num_hidden_layers * kept_by_attention(blocks) if kept else 0
 
 
 def _largest(pairs: Sequence[Pair], count: int) -> list[Pair]:

@@ -3,10 +3,10 @@
 __all__ = ["token_log_probabilities", "response_log_probabilities", "margin_of_tokens"]
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
@@ -15,6 +15,7 @@ from gpo_full.autocast import autocast_dtype
 from gpo_full.last_layer import forward_replaced, only_where_read
 from gpo_full.norms import fused_norms
 from gpo_full.packing import Batch
+from gpo_full.products import fast_products, product
 from gpo_theory.errors import InputError, nearest
 
 MARGINS = ("sum", "mean")
@@ -37,7 +38,10 @@ def token_log_probabilities(model: nn.Module, batch: Batch, *, fused_head: bool 
     inner = _unwrapped(model)
     head = inner.get_output_embeddings()
     answer = _answer(head, batch, chunk) if fused_head else _select(head.forward, batch)
-    with forward_replaced(head, answer), only_where_read(inner, batch), fused_norms(inner):
+    with ExitStack() as stack:
+        for each in (forward_replaced(head, answer), fast_products(inner), only_where_read(inner, batch),
+                     fused_norms(inner)):  # fmt: skip
+            stack.enter_context(each)
         output = model(input_ids=batch.input_ids, use_cache=False, **_attention_inputs(inner, batch)).logits
     if fused_head:
         return output.view(-1)  # type: ignore[no-any-return]
@@ -129,7 +133,7 @@ class _LinearLogProbabilities(torch.autograd.Function):
             value, of_part = _in_logits(hidden[part], weight, bias, target[part], sloped=wanted)
             values.append(value)
             if slope is not None:
-                torch.mm(of_part, weight, out=slope[part])
+                slope[part] = product(of_part, weight.T)
             kept -= of_part.numel()
             if trained and kept >= 0:
                 in_logits.append(of_part)
@@ -167,7 +171,7 @@ def _in_logits(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, *, sloped: bool
 ) -> tuple[Tensor, Tensor]:
     """log p of each target, [T], and, where `sloped`, its slope in the logits: onehot - p, [T, vocabulary]."""
-    logits, target = _accumulation(F.linear(hidden, weight, bias)), target[:, None]
+    logits, target = _accumulation(product(hidden, weight, bias)), target[:, None]
     logits -= logits.amax(1, keepdim=True)
     picked = logits.gather(1, target)
     total = logits.exp_().sum(1, keepdim=True)

@@ -1,6 +1,6 @@
 """The mask of a row of many pairs, as a tensor that knows its blocks: attention is computed block by block."""
 
-__all__ = ["PairMask"]
+__all__ = ["PairMask", "kept_by_attention"]
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gpo_full.autocast import autocast_dtype
+from gpo_full.batched_attention import attend, is_faster, kept_scores
 from gpo_full.blocks import BlockSizes
 from gpo_full.segments import Segments, one_call
 
@@ -76,6 +77,19 @@ class PairMask(Tensor):
             return func(*plain, **{k: v.dense() if isinstance(v, PairMask) else v for k, v in kwargs.items()})
 
 
+def kept_by_attention(sizes: Sequence[BlockSizes]) -> int:
+    """Return how many numbers per head a layer keeps for backward beside queries, keys and values, on a CPU.
+
+    >>> kept_by_attention([BlockSizes(prompt=1, prefix=1, tails=(1, 2))])  # 2 * 2 scores, and 2 of each of 1 + 1 + 2
+    12
+    """
+    kept = 0
+    for each in sizes:
+        for part in _parts(each, torch.device("meta"), read=False):
+            kept += kept_scores(part.size, part.keys or each.prefix + part.size, causal=part.visible is None)
+    return kept
+
+
 class _Part(NamedTuple):
     """Queries of a block that one call answers: how many go before them unanswered, how many they are, their keys."""
 
@@ -138,6 +152,9 @@ def _attention(
             if part.skipped:
                 answers.append(torch.zeros_like(skipped[..., : v.shape[-1]]))
             keys, values = part.among(k, in_k), part.among(v, in_v)
+            if not dropout_p and is_faster(queries, keys):
+                answers.append(attend(queries, keys, values, part.visible, options.get("scale")))
+                continue
             answers.append(F.scaled_dot_product_attention(queries, keys, values, part.visible, dropout_p,
                                                           part.visible is None, **options))  # fmt: skip
     return torch.cat(answers, 2)
