@@ -1,6 +1,6 @@
 """The few things that the processes of a run tell each other; with one process, each is the value itself."""
 
-__all__ = ["summed", "concatenated", "stacked", "largest", "first", "together"]
+__all__ = ["ALONE", "summed", "concatenated", "stacked", "largest", "first", "together"]
 
 import functools
 from collections.abc import Iterator
@@ -13,6 +13,15 @@ from torch import Tensor, distributed
 
 # Long enough for any pass over data, or any save, that one rank makes while the others wait.
 PATIENCE = timedelta(days=7)
+
+
+class _Alone:
+    """What the functions here ask of an accelerator, of one process."""
+
+    num_processes, process_index, is_main_process = 1, 0, True
+
+
+ALONE = _Alone()
 
 
 class OtherRankFailed(RuntimeError):

@@ -4,29 +4,27 @@ __all__ = ["ReferenceStore", "open_store", "weights_hash"]
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gpo_full.log_probabilities import margin_of_tokens, token_log_probabilities
-from gpo_full.model_plan import Plan, evaluating
-from gpo_full.output import progress
-from gpo_full.packing import pack
-from gpo_full.pair_tables import digests_of, prompts_of, sizes_of
+from gpo_full.log_probabilities import margin_of_tokens
+from gpo_full.model_plan import Plan
+from gpo_full.pair_tables import digests_of
 from gpo_full.pairs import Pair
+from gpo_full.ranks import ALONE, first, largest, together
+from gpo_full.reference_pass import Computed, ReferencePass, computed_parts, discard_parts, write_part
 from gpo_full.tensor_stream import Array, mapped, streamed
 from gpo_theory.errors import InputError
 
 # Part of every key: a change of meaning of what is stored changes it.
 FORMAT = 2
-# Tokens in a forward pass of the reference.
-BATCH_TOKENS = 4096
 # Pairs whose values are added up at a time.
 ROWS = 4096
 # How far, in nats per token, a recomputed row may be from the stored one.
@@ -81,27 +79,56 @@ def open_store(
     plan: Plan | None = None,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     weights: str | None = None,
+    accelerator: Any = ALONE,
 ) -> ReferenceStore:
     """Return the store of `pairs` under `model` (its adapter, if any, switched off), from `folder` if it is there.
 
     The file's name is a hash of the weights and configuration, the token ids of the pairs (as they are after
     truncation), the precision, the attention kernel and the layout of rows, and of nothing else: a sweep over losses
     and betas pays for one pass. It is written whole or not at all. What is read is checked: its checksum, and three
-    rows that are computed again; InputError if they differ.
+    rows that are computed again; InputError if they differ. The processes of `accelerator`, all of which must call
+    this, with a folder that all of them see, share the pass.
     """
-    compute = _Pass(model, plan or Plan(), autocast)
+    compute = ReferencePass(model, plan or Plan(), autocast)
     keys, rows = np.unique(digests_of(pairs).view("S32")[:, 0], return_index=True)
     description = {"format": FORMAT, "weights": weights or weights_hash(model),
                    "rows": hashlib.sha256(keys.tobytes()).hexdigest(), **compute.numerics()}  # fmt: skip
     key = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
     path = folder / f"reference-{key[:32]}.safetensors"
-    if not path.exists():
-        _write(path, key, keys, compute(pairs, rows))
-        return _read(path, key)
-    store = _read(path, key)
-    sample = {0, len(rows) // 2, len(rows) - 1}
-    _verify(store, path, compute(pairs, rows[sorted(sample)]), TOLERANCE[compute.dtype()])
+    # The first process alone looks: a network's file system may remember for a while that a file was not there.
+    is_new = largest(accelerator, int(accelerator.is_main_process and not path.exists())) > 0
+    if is_new:
+        _make(path, key, keys, lambda *part: compute(pairs, rows, *part), accelerator)
+    with first(accelerator, "the reference cannot be read"):
+        store = _read(path, key)
+        if not is_new:
+            sample = rows[sorted({0, len(rows) // 2, len(rows) - 1})]
+            _verify(store, path, [pairs[row] for row in sample], compute(pairs, sample), TOLERANCE[compute.dtype()])
     return store
+
+
+def _make(path: Path, key: str, keys: Array, compute: Callable[..., Iterator[Computed]], accelerator: Any) -> None:
+    """Write the store: as it is computed, or from the parts of several processes."""
+    parts = accelerator.num_processes
+    if parts == 1:
+        _write(path, key, keys, compute())
+        return
+    begun = path.with_suffix(".begun")
+    with first(accelerator, "the reference store cannot be written"):
+        if accelerator.is_main_process:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            begun.touch()
+    with together(accelerator, "the reference cannot be computed"):
+        if not begun.exists():  # said before hours of work
+            raise InputError(f"reference store {str(path.parent)!r}: all processes must see one folder, with one model "
+                             "and the same data")  # fmt: skip
+        part = accelerator.process_index
+        write_part(path, part, parts, compute(part, parts))
+    with first(accelerator, "the parts of the reference cannot be joined"):
+        if accelerator.is_main_process:
+            _write(path, key, keys, computed_parts(path, parts))
+            discard_parts(path)
+            begun.unlink()
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -120,92 +147,26 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-class _Pass:
-    """A forward pass over pairs with the reference's weights."""
-
-    def __init__(self, model: nn.Module, plan: Plan, autocast: Callable[[], AbstractContextManager[Any]]) -> None:
-        self.model, self.plan, self.autocast = model, plan, autocast
-        self.device = next(model.parameters()).device
-
-    def numerics(self) -> dict[str, Any]:
-        config: Any = self.model.config
-        return {"dtype": str(self.dtype()), "device": self.device.type, "layout": self.plan.layout,
-                "attention": config.get_text_config()._attn_implementation}  # fmt: skip
-
-    def dtype(self) -> torch.dtype:
-        with self.autocast():
-            if torch.is_autocast_enabled(self.device.type):
-                return torch.get_autocast_dtype(self.device.type)
-        return next(parameter.dtype for parameter in self.model.parameters())
-
-    def __call__(self, pairs: Sequence[Pair], rows: Array) -> Iterator["_Computed"]:
-        """Compute some rows of `pairs`, prompt by prompt, that of the largest pair first."""
-        order = _by_prompt(prompts_of(pairs)[rows], sizes_of(pairs)[rows])
-        adapter_off = self.model.disable_adapter if hasattr(self.model, "disable_adapter") else nullcontext
-        with evaluating(self.model), adapter_off(), self.autocast():  # type: ignore[operator]
-            drawn = ((which, pairs[rows[which]]) for which in progress(order.tolist(), "reference pass", len(order)))
-            for which, together in _batches(drawn):
-                batch = pack(together, self.plan.layout).to(self.device)
-                values = token_log_probabilities(self.model, batch, fused_head=self.plan.fused_head)
-                # Entries are in the order of a response's tokens; a stable sort by owner lines responses up.
-                in_order = values[batch.entry[batch.owner.argsort(stable=True)]]
-                yield _Computed(which, together, batch.lengths.cpu(), in_order.cpu())
-
-
-class _Computed(NamedTuple):
-    """A batch: which of the rows that were asked for, the pairs they are, tokens [P, 2], and their values in nats."""
-
-    which: list[int]
-    pairs: list[Pair]
-    lengths: Tensor
-    per_token: Tensor
-
-
-def _by_prompt(prompts: Array, sizes: Array) -> Array:
-    """An order in which the rows of a prompt follow one another, the prompt of the largest row first."""
-    _, which = np.unique(prompts, return_inverse=True)
-    largest = np.zeros(which.max() + 1, sizes.dtype)
-    np.maximum.at(largest, which, sizes)
-    order: Array = np.lexsort((-sizes, which, -largest[which]))
-    return order
-
-
-def _batches(drawn: Iterable[tuple[int, Pair]]) -> Iterator[tuple[list[int], list[Pair]]]:
-    """Cut before BATCH_TOKENS are exceeded, a prompt and a response that several pairs have counted once."""
-    which: list[int] = []
-    pairs: list[Pair] = []
-    laid: dict[tuple[int, ...], int] = {}
-    for row, pair in drawn:
-        parts = {pair.prompt: len(pair.prompt)} | {pair.prompt + each: len(each) for each in pair.responses}
-        if pairs and sum((laid | parts).values()) > BATCH_TOKENS:
-            yield which, pairs
-            which, pairs, laid = [], [], {}
-        which.append(row)
-        pairs.append(pair)
-        laid |= parts
-    yield which, pairs
-
-
-def _verify(store: ReferenceStore, path: Path, again: Iterator[_Computed], most: float) -> None:
+def _verify(store: ReferenceStore, path: Path, some: Sequence[Pair], again: Iterator[Computed], most: float) -> None:
     for batch in again:
-        found = _responses(batch.per_token, batch.lengths, "mean")
-        stored = store.response_log_probabilities(batch.pairs, "mean")
+        found = _responses(torch.from_numpy(batch.per_token), torch.from_numpy(batch.lengths), "mean")
+        stored = store.response_log_probabilities([some[which] for which in batch.which], "mean")
         worst = float((stored - found).abs().max())
         if not worst <= most:
             raise InputError(f"reference store {str(path)!r} is off by {worst:.2g} nats per token; "
                              "delete it to compute it again")  # fmt: skip
 
 
-def _write(path: Path, key: str, keys: Array, computed: Iterator[_Computed]) -> None:
+def _write(path: Path, key: str, keys: Array, computed: Iterator[Computed]) -> None:
     starts, lengths = np.zeros(len(keys), "<i8"), np.zeros((len(keys), 2), "<i8")
     end = 0
     with streamed(path) as stream:
         for batch in computed:
-            sizes = batch.lengths.numpy()
-            lengths[batch.which] = sizes
-            starts[batch.which] = end + sizes.sum(1).cumsum() - sizes.sum(1)
+            sizes = batch.lengths.sum(1)
+            lengths[batch.which] = batch.lengths
+            starts[batch.which] = end + sizes.cumsum() - sizes
             end += len(batch.per_token)
-            stream.append("per_token", batch.per_token.numpy())
+            stream.append("per_token", batch.per_token)
         stream.append("keys", keys.view(np.uint8).reshape(-1, 32))
         stream.append("starts", starts)
         stream.append("lengths", lengths)

@@ -37,7 +37,7 @@ from gpo_full.pair_tables import prompts_of
 from gpo_full.pairs import Pair, PairSummary
 from gpo_full.progress_lines import ProgressLines
 from gpo_full.prompt_sampler import PromptSampler
-from gpo_full.ranks import first, largest, stacked, summed, together
+from gpo_full.ranks import largest, stacked, summed, together
 from gpo_full.reference_store import ReferenceStore, open_store, weights_hash
 from gpo_full.resumption import settings
 from gpo_full.run_folder import RunFolder
@@ -131,28 +131,27 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
             self.add_callback(LiveEvaluation(self, reference))
 
     def _refer(self, sets: list[Rows], reference: nn.Module | None, longest: int) -> None:
-        """Attach the reference's log-probabilities to every pair; other ranks read what the first has written."""
+        """Attach the reference's log-probabilities to every pair; the ranks share the pass."""
         # Before it is sharded, the Trainer leaves a model where it was loaded.
         model = (self.model if reference is None else reference).to(self.args.device)
         layout = self.plan if reference is None else plan(model, longest, self.accelerator.autocast)
-        with first(self.accelerator, "the reference cannot be read"):
-            self.reference_weights = weights_hash(model)
+        self.reference_weights = weights_hash(model)
 
-            def store(pairs: Sequence[Pair]) -> ReferenceStore:
-                return open_store(model, pairs, self.args.store_folder(), plan=layout, weights=self.reference_weights,
-                                  autocast=self.accelerator.autocast)  # fmt: skip
+        def store(pairs: Sequence[Pair]) -> ReferenceStore:
+            return open_store(model, pairs, self.args.store_folder(), plan=layout, weights=self.reference_weights,
+                              autocast=self.accelerator.autocast, accelerator=self.accelerator)  # fmt: skip
 
-            for rows in sets:
-                given = given_reference(rows.pairs, self.args.margin)
-                if given is None:
-                    rows.reference = store(rows.pairs).response_log_probabilities(rows.pairs, self.args.margin)
-                elif reference is not None:
-                    raise InputError("the data brings the reference's log-probabilities, and reference is given: "
-                                     "choose one")  # fmt: skip
-                else:
-                    some = [rows.pairs[at] for at in sorted({0, len(rows) // 2, len(rows) - 1})]
-                    _say_if_another(distance_from(store(some), some))
-                    rows.reference = given.to(torch.promote_types(self.model.dtype, torch.float32))
+        for rows in sets:
+            given = given_reference(rows.pairs, self.args.margin)
+            if given is None:
+                rows.reference = store(rows.pairs).response_log_probabilities(rows.pairs, self.args.margin)
+            elif reference is not None:
+                raise InputError("the data brings the reference's log-probabilities, and reference is given: "
+                                 "choose one")  # fmt: skip
+            else:
+                some = [rows.pairs[at] for at in sorted({0, len(rows) // 2, len(rows) - 1})]
+                _say_if_another(distance_from(store(some), some))
+                rows.reference = given.to(torch.promote_types(self.model.dtype, torch.float32))
 
     def _say_noise(self) -> None:
         """Tell how far from 0 rho is before training, where policy and reference are computed in half precision.

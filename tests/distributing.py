@@ -33,7 +33,7 @@ from torch import distributed
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from gpo_full import GPOConfig, GPOTrainer, checkpoint, distribution, saving
+from gpo_full import GPOConfig, GPOTrainer, checkpoint, distribution, log_probabilities, saving
 from gpo_full import sharded as sharded_model
 from gpo_full.checkpoint import CheckpointNotSaved
 from gpo_full.interruption import Interrupted
@@ -202,6 +202,7 @@ def everything(ranks: Ranks) -> None:
         run("bad", spoil=bad_row, per_device_train_batch_size=4 // world)
     sizes(ranks)
     failures(ranks)
+    passes(ranks)
     ranks.run("core", 2, lambda rank: core(ranks.folder, rank))
     sharded(ranks)
 
@@ -316,6 +317,43 @@ def core(folder: Path, rank: int) -> dict[str, Any]:
                        "all": sum(each.numel() for each in model.parameters()), **compare(*sides)}  # fmt: skip
         found[name] |= {"pieces": pieces(folder / name, model, sides[1][1], rank)}
     return found
+
+
+def passes(ranks: Ranks) -> None:
+    """The reference pass alone: by one process, by two, by four for three pairs, and by two of which something is wrong."""
+    for name, world, count in (("one", 1, 11), ("two", 2, 11), ("few", 4, 3)):
+        ranks.run(f"pass-{name}", world, lambda rank: reference_pass(ranks.folder / f"pass-{name}", PAIRS[:count]))  # noqa: B023
+    # What was made by two is read by two, and by one.
+    ranks.run("pass-again", 2, lambda rank: reference_pass(ranks.folder / "pass-two", PAIRS))
+    ranks.run("pass-alone", 1, lambda rank: reference_pass(ranks.folder / "pass-two", PAIRS))
+    ranks.run("pass-apart", 2, lambda rank: reference_pass(ranks.folder / f"pass-apart-{rank}", PAIRS))
+    full = ranks.folder / "pass-full"
+    ranks.run("pass-full", 2, lambda rank: reference_pass(full, PAIRS, fails=rank == 1))
+    damaged = shutil.copytree(full, ranks.folder / "pass-damaged")
+    (part,) = damaged.glob("*-of-*")
+    part.write_bytes(part.read_bytes()[:-1] + b"?")
+    ranks.run("pass-damaged", 2, lambda rank: reference_pass(damaged, PAIRS))
+    ranks.run("pass-resumed", 2, lambda rank: reference_pass(full, PAIRS))
+
+
+def reference_pass(folder: Path, pairs: list[Any], *, fails: bool = False) -> dict[str, Any]:
+    """What a rank of the pass found, the tokens that it read itself, and what is in the folder then."""
+    tokens: list[int] = []
+
+    def counted(model: Any, batch: Any, **options: Any) -> torch.Tensor:
+        if fails:
+            raise OSError(28, "No space left on device")
+        tokens.append(int((batch.block > 0).sum()))
+        return log_probabilities.token_log_probabilities(model, batch, **options)
+
+    module = sys.modules["gpo_full.reference_pass"]
+    module.token_log_probabilities, module.BATCH_TOKENS = counted, 30  # type: ignore[attr-defined]
+    accelerator = accelerate.Accelerator(cpu=True)
+    store = open_store(tiny_model(dtype=torch.float64), pairs, folder, plan=Plan("line"), accelerator=accelerator)
+    if accelerator.num_processes > 1:
+        accelerator.wait_for_everyone()
+    return {"values": store.response_log_probabilities(pairs).tolist(), "tokens": sum(tokens),
+            "files": sorted(path.name for path in folder.iterdir())}  # fmt: skip
 
 
 def step(model: Any, optimizer: Any, reference: torch.Tensor, pairs: Any, world: int, number: int) -> float:

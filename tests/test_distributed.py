@@ -112,6 +112,45 @@ def test_spec_11_a_row_of_one_rank_that_is_not_finite_stops_the_step_on_both(ran
         assert [line["step"] for line in of(ran[1], run)[0]["metrics"]] == [1, 3, 4, 6]
 
 
+def test_ranks_share_the_reference_pass(ran: tuple[Path, dict[str, Any]]) -> None:
+    """Eleven pairs by two ranks, three pairs by four, of which one has nothing to do."""
+    (one,), two, few = (of(ran[1], f"pass-{name}") for name in ("one", "two", "few"))
+    with torch.no_grad():
+        expected = response_sums(tiny_model(dtype=torch.float64), PAIRS).tolist()
+    for found in (one, *two):
+        assert found["values"] == [pytest.approx(row, rel=1e-9) for row in expected]
+        assert found["files"] == one["files"]  # one store, and nothing of its parts
+    assert len(one["files"]) == 1
+    assert sum(found["tokens"] for found in two) == one["tokens"] == sum(pair.size for pair in PAIRS)
+    assert max(found["tokens"] for found in two) < 0.6 * one["tokens"]
+    for found in few:
+        assert found["values"] == [pytest.approx(row, rel=1e-9) for row in expected[:3]]
+    assert sorted(found["tokens"] for found in few) == sorted([0, *(pair.size for pair in PAIRS[:3])])
+    for run in ("pass-again", "pass-alone"):
+        for found in of(ran[1], run):
+            assert found["values"] == two[0]["values"]
+            assert found["tokens"] < one["tokens"] / 2  # the few rows that are computed again
+
+
+def test_folders_that_ranks_do_not_share_are_refused_before_the_pass(ran: tuple[Path, dict[str, Any]]) -> None:
+    folder, results = ran
+    assert results["pass-apart"]["codes"] == [12, 13]
+    assert "all processes must see one folder" in (folder / "pass-apart-1.error").read_text()
+
+
+def test_a_pass_that_fails_on_one_rank_raises_on_every_rank_at_once(ran: tuple[Path, dict[str, Any]]) -> None:
+    folder, results = ran
+    assert results["pass-full"]["codes"] == [12, 99]
+    assert max(results["pass-full"]["seconds"]) < 10
+    assert "No space left" in (folder / "pass-full-1.error").read_text()
+    mine, other = of(results, "pass-resumed")
+    assert mine["tokens"] == 0 < other["tokens"]  # what the first rank had done is there
+    assert mine["values"] == other["values"] == of(results, "pass-two")[0]["values"]
+    assert mine["files"] == other["files"] == of(results, "pass-two")[0]["files"]
+    assert results["pass-damaged"]["codes"] == [13, 12]
+    assert "1-of-2.safetensors' is damaged; delete it" in (folder / "pass-damaged-0.error").read_text()
+
+
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_spec_09_another_number_of_processes_goes_on_if_allowed(
     before: int, after: int, ran: tuple[Path, dict[str, Any]]

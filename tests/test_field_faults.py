@@ -39,7 +39,7 @@ def margins(policy: Any, reference: Any, pairs: list[Pair] = PAIRS) -> torch.Ten
 def test_trl_the_reference_is_not_computed_again_when_only_beta_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpo_full.reference_store.BATCH_TOKENS", 1)  # a forward pass for each pair
+    monkeypatch.setattr("gpo_full.reference_pass.BATCH_TOKENS", 1)  # a forward pass for each pair
     counts = []
     for run, (loss, beta, rate) in enumerate(
         [("logistic", 0.1, 1e-3), ("logistic", 1.0, 1e-3), ("x**2 - x", 5.0, 1.0)]

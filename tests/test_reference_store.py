@@ -53,7 +53,7 @@ def test_tokens_are_kept_in_the_order_of_the_response(tmp_path: Path) -> None:
 
 
 def test_a_second_run_reads_and_recomputes_a_few_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpo_full.reference_store.BATCH_TOKENS", 30)
+    monkeypatch.setattr("gpo_full.reference_pass.BATCH_TOKENS", 30)
     model = tiny_model()
     passes = Passes(model)
     first = open_store(model, PAIRS, tmp_path)
@@ -75,7 +75,7 @@ def test_a_prompt_and_a_response_of_many_pairs_are_read_once(
     parts = {pair.prompt: len(pair.prompt) for pair in pairs} | {
         pair.prompt + response: len(response) for pair in pairs for response in pair.responses}  # fmt: skip
     whole = sum(parts.values())
-    monkeypatch.setattr("gpo_full.reference_store.BATCH_TOKENS", whole // 3)
+    monkeypatch.setattr("gpo_full.reference_pass.BATCH_TOKENS", whole // 3)
     read: list[int] = []
 
     def count(_: Any, __: Any, inputs: dict[str, Any]) -> None:
@@ -97,7 +97,7 @@ def test_a_prompt_and_a_response_of_many_pairs_are_read_once(
 
 
 def test_a_pair_larger_than_a_batch_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpo_full.reference_store.BATCH_TOKENS", 3)
+    monkeypatch.setattr("gpo_full.reference_pass.BATCH_TOKENS", 3)
     model = tiny_model(dtype=torch.float64)
     store = open_store(model, PAIRS, tmp_path)
     torch.testing.assert_close(store.response_log_probabilities(PAIRS), response_sums(model, PAIRS).detach(),
