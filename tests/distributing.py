@@ -28,7 +28,7 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 from crashing import Dying, die, disk_full
 from safetensors.torch import save_file
 from test_log_probabilities import ranked_pairs, some_pairs
-from tiny_models import tiny_model
+from tiny_models import tiny_model, tiny_tokenizer
 from torch import distributed
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -123,11 +123,11 @@ class Ranks:
     def trainer(self, run: str, pairs: list[Any] = PAIRS, **options: Any) -> GPOTrainer:
         settings = {"learning_rate": 1e-2, "num_train_epochs": 2, "save_strategy": "no", "logging_steps": 1,
                     "report_to": [], "lr_scheduler_type": "cosine", **options}  # fmt: skip
-        held_out = settings.pop("held_out", None)
+        held_out, tokenizer = settings.pop("held_out", None), settings.pop("tokenizer", None)
         model = settings.pop("model", None) or tiny_model(dtype=torch.float64)
         args = GPOConfig(output_dir=str(self.folder / run), use_cpu=True, disable_tqdm=True,
                          reference_store=str(self.folder / "references"), **settings)  # fmt: skip
-        made = GPOTrainer(model, args, pairs, held_out)
+        made = GPOTrainer(model, args, pairs, held_out, tokenizer)
         made.remove_callback(transformers.PrinterCallback)
         return made
 
@@ -202,6 +202,8 @@ def everything(ranks: Ranks) -> None:
         run("bad", spoil=bad_row, per_device_train_batch_size=4 // world)
     sizes(ranks)
     failures(ranks)
+    resumed(ranks)
+    sampled(ranks)
     passes(ranks)
     ranks.run("core", 2, lambda rank: core(ranks.folder, rank))
     sharded(ranks)
@@ -317,6 +319,28 @@ def core(folder: Path, rank: int) -> dict[str, Any]:
                        "all": sum(each.numel() for each in model.parameters()), **compare(*sides)}  # fmt: skip
         found[name] |= {"pieces": pieces(folder / name, model, sides[1][1], rank)}
     return found
+
+
+def resumed(ranks: Ranks) -> None:
+    """Two ranks under DDP, saving every second step: to the end, and killed before the last micro-batch and gone on."""
+    saving = {"save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 2}
+    ranks.run("saved", 2, lambda rank: ranks.train("saved", rank, **saving))
+    for which in (0, 1):
+        name = f"saved-{which}"
+        ranks.run(f"{name}-killed", 2, lambda rank: ranks.train(name, rank, spoil=at_micro_batch(6, which, die), **saving))  # noqa: B023
+        ranks.run(name, 2, lambda rank: ranks.train(name, rank, resume=True, **saving))  # noqa: B023
+
+
+def sampled(ranks: Ranks) -> None:
+    """Samples during training, which every rank draws alike."""
+    prompts = ranks.folder / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": text, "target": "the mat"}) + "\n" for text in ("the cat", "a dog on")))
+    options = {"sample_every": 3, "sample_prompts": str(prompts), "sample_length": 4, "tokenizer": tiny_tokenizer(),
+               "sample_reward": "test_live_evaluation:shorter"}  # fmt: skip
+    for world in (1, 2):
+        ranks.run(f"sampled-{world}", world, lambda rank: {
+            **ranks.train(f"sampled-{world}", rank, per_device_train_batch_size=4 // world, **options),  # noqa: B023
+            "samples": ranks.lines(f"sampled-{world}", "samples")})  # noqa: B023  # fmt: skip
 
 
 def passes(ranks: Ranks) -> None:

@@ -88,6 +88,30 @@ def test_it_trains_saves_and_reports(
     assert (tmp_path / "cache" / "references").is_dir()
 
 
+@pytest.mark.slow
+def test_under_a_launcher_two_processes_train_as_one(model: Path, data: Path, tmp_path: Path) -> None:
+    """The same command for each: torchrun starts two, of half the pairs each."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "gpo_full.cli"]
+    found = []
+    for name, begin, pairs in (("one", [sys.executable, "-m", "gpo_full.cli"], 4), ("two", launcher, 2)):
+        words = arguments(model, data, tmp_path / name, batch_pairs=pairs, set="use_cpu=true")
+        done = subprocess.run([*begin, "train", *words, "--json"], capture_output=True, text=True, timeout=300,
+                              env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}, check=False)  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+        (line,) = done.stdout.splitlines()  # the first process alone speaks
+        told = json.loads(line)
+        weights = load_file(tmp_path / name / "model.safetensors")
+        found.append((told["steps"], told["last"], torch.cat([each.flatten() for each in weights.values()])))
+    (steps, last, weights), (other_steps, other_last, other_weights) = found
+    assert steps == other_steps == 4
+    for measure in ("loss", "margin", "grad_norm"):
+        assert other_last[measure] == pytest.approx(last[measure], rel=1e-3)
+    # Adam divides by the root of squares, which turns the rounding of a small gradient into a part of a step of 1e-3.
+    assert float((weights - other_weights).norm() / weights.norm()) < 1e-4
+    event = json.loads((tmp_path / "two" / "events.jsonl").read_text().splitlines()[0])
+    assert (event["event"], event["processes"], event["model"]) == ("distributed", 2, "DistributedDataParallel")
+
+
 def test_the_report_for_people(model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = arguments(model, data, tmp_path / "run", steps=None, last_layers=1, set="weight_decay=0.1")
     assert gpo(*options) == 0

@@ -169,6 +169,30 @@ def test_spec_09_another_number_of_processes_goes_on_if_allowed(
     assert event["changes"]["world_size"] == [before, after]
 
 
+@pytest.mark.parametrize("killed", [0, 1])
+def test_spec_01_a_killed_rank_under_ddp_resumes_bitwise(killed: int, ran: tuple[Path, dict[str, Any]]) -> None:
+    folder, results = ran
+    assert results[f"saved-{killed}-killed"]["codes"][killed] == -9
+    straight, found = of(results, "saved"), of(results, f"saved-{killed}")
+    assert [event["event"] for event in found[0]["events"]].count("distributed") == 2  # it was begun twice
+    assert compared(found[0]["metrics"]) == compared(straight[0]["metrics"])
+    for rank in (0, 1):
+        mine, theirs = (load_file(folder / f"{run}-{rank}.safetensors") for run in (f"saved-{killed}", "saved"))
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(value, theirs[name]) for name, value in mine.items())
+
+
+def test_ranks_sample_the_same_and_training_stays_as_it_is(ran: tuple[Path, dict[str, Any]]) -> None:
+    folder, results = ran
+    (one,), two = of(results, "sampled-1"), of(results, "sampled-2")
+    assert [row["step"] for row in two[0]["samples"]] == [3, 6]  # written once, by the first rank
+    for mine, theirs in zip(two[0]["samples"], one["samples"], strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-6, abs=1e-9)
+    assert one["samples"][-1]["kl"] > 0
+    plain, sampling = (load_file(folder / f"{run}-0.safetensors") for run in ("uneven-2", "sampled-2"))
+    assert all(torch.equal(value, sampling[name]) for name, value in plain.items())
+
+
 def test_spec_17_a_killed_rank_ends_the_others_within_ten_seconds(ran: tuple[Path, dict[str, Any]]) -> None:
     for run, killed in (("killed", 1), ("sharded-second-killed", 1), ("sharded-first-killed", 0)):
         found, other = ran[1][run], 1 - killed
