@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.distributed.fsdp import FSDPModule
 
 from gpo_full.last_layer import checkpointed, forward_replaced
 
@@ -37,6 +38,8 @@ def fused_norms(model: nn.Module) -> Iterator[None]:
 
 def _is_root_mean_square(module: Any) -> bool:
     if not type(module).__name__.endswith("RMSNorm") or "forward" in module.__dict__ or _epsilon(module) is None:
+        return False
+    if isinstance(module, FSDPModule):  # its weight, left whole by the last pass, will be in pieces again
         return False
     weight = getattr(module, "weight", None)
     # A sharded weight is whole only during the model's own forward pass.

@@ -17,6 +17,7 @@ from gpo_full.output import progress
 from gpo_full.packing import pack
 from gpo_full.pair_tables import prompts_of, sizes_of
 from gpo_full.pairs import Pair
+from gpo_full.sharded import is_sharded
 from gpo_full.tensor_stream import Array, mapped, streamed
 from gpo_theory.errors import InputError
 
@@ -35,10 +36,19 @@ class Computed(NamedTuple):
 
 
 class ReferencePass:
-    """A forward pass of `model`, its adapter off, in the layout of `plan` and under `autocast`."""
+    """A forward pass of `model`, its adapter off, in the layout of `plan` and under `autocast`.
 
-    def __init__(self, model: nn.Module, plan: Plan, autocast: Callable[[], AbstractContextManager[Any]]) -> None:
-        self.model, self.plan, self.autocast = model, plan, autocast
+    Of a sharded model every process must make as many calls as the others: `most(n)` is the largest of their numbers.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        plan: Plan,
+        autocast: Callable[[], AbstractContextManager[Any]],
+        most: Callable[[int], int] = int,
+    ) -> None:
+        self.model, self.plan, self.autocast, self.most = model, plan, autocast, most
         self.device = next(model.parameters()).device
 
     def numerics(self) -> dict[str, Any]:
@@ -58,15 +68,28 @@ class ReferencePass:
         """Compute one of `parts` of some rows of `pairs`, prompt by prompt, that of the largest pair first."""
         sizes = sizes_of(pairs)[rows]
         order = _part(_by_prompt(prompts_of(pairs)[rows], sizes), sizes, part, parts).tolist()
+        more = self._more(pairs, rows, order)
         shown = order if part else progress(order, "reference pass", len(order))
         adapter_off = self.model.disable_adapter if hasattr(self.model, "disable_adapter") else nullcontext
         with evaluating(self.model), adapter_off(), self.autocast():  # type: ignore[operator]
             for which, together in _batches((which, pairs[rows[which]]) for which in shown):
-                batch = pack(together, self.plan.layout).to(self.device)
-                values = token_log_probabilities(self.model, batch, fused_head=self.plan.fused_head)
-                # Entries are in the order of a response's tokens; a stable sort by owner lines responses up.
-                in_order = values[batch.entry[batch.owner.argsort(stable=True)]]
-                yield Computed(np.array(which), batch.lengths.cpu().numpy(), in_order.cpu().numpy())
+                yield Computed(np.array(which), *self._of_batch(together))
+            for _ in range(more):
+                self._of_batch([pairs[rows[0]]])
+
+    def _more(self, pairs: Sequence[Pair], rows: Array, order: Sequence[int]) -> int:
+        """How many calls more than its own batches need this process must make."""
+        if not is_sharded(self.model):
+            return 0
+        mine = sum(1 for _ in _batches((which, pairs[rows[which]]) for which in order))
+        return self.most(mine) - mine
+
+    def _of_batch(self, pairs: Sequence[Pair]) -> tuple[Array, Array]:
+        batch = pack(pairs, self.plan.layout).to(self.device)
+        values = token_log_probabilities(self.model, batch, fused_head=self.plan.fused_head)
+        # Entries are in the order of a response's tokens; a stable sort by owner lines responses up.
+        in_order = values[batch.entry[batch.owner.argsort(stable=True)]]
+        return batch.lengths.cpu().numpy(), in_order.cpu().numpy()
 
 
 def write_part(path: Path, part: int, parts: int, computed: Iterable[Computed]) -> None:

@@ -89,7 +89,7 @@ def open_store(
     rows that are computed again; InputError if they differ. The processes of `accelerator`, all of which must call
     this, with a folder that all of them see, share the pass.
     """
-    compute = ReferencePass(model, plan or Plan(), autocast)
+    compute = ReferencePass(model, plan or Plan(), autocast, lambda calls: largest(accelerator, calls))
     keys, rows = np.unique(digests_of(pairs).view("S32")[:, 0], return_index=True)
     description = {"format": FORMAT, "weights": weights or weights_hash(model),
                    "rows": hashlib.sha256(keys.tobytes()).hexdigest(), **compute.numerics()}  # fmt: skip
@@ -101,8 +101,9 @@ def open_store(
         _make(path, key, keys, lambda *part: compute(pairs, rows, *part), accelerator)
     with first(accelerator, "the reference cannot be read"):
         store = _read(path, key)
-        if not is_new:
-            sample = rows[sorted({0, len(rows) // 2, len(rows) - 1})]
+    if not is_new:
+        sample = rows[sorted({0, len(rows) // 2, len(rows) - 1})]
+        with together(accelerator, "the reference cannot be checked"):
             _verify(store, path, [pairs[row] for row in sample], compute(pairs, sample), TOLERANCE[compute.dtype()])
     return store
 

@@ -3,8 +3,9 @@
 Pieces are safetensors, and JSON that says where they lie: torch's own format for this keeps its index in a pickle.
 """
 
-__all__ = ["write_pieces", "SavedPieces", "whole_state", "load_model", "is_sharded"]
+__all__ = ["write_pieces", "SavedPieces", "whole_state", "load_model", "is_sharded", "sharded_copy"]
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,14 @@ def write_pieces(folder: Path, name: str, state: Mapping[str, Tensor], rank: int
 def is_sharded(model: nn.Module) -> bool:
     """Whether any parameter lies in pieces on several ranks."""
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+def sharded_copy(model: nn.Module, accelerator: Any) -> nn.Module:
+    """Return a copy of a model that lies in pieces on the devices, as `accelerator` (FSDP2) shards what it trains."""
+    from accelerate.utils import fsdp2_prepare_model
+
+    shards: nn.Module = fsdp2_prepare_model(accelerator, copy.deepcopy(model))
+    return shards
 
 
 def whole_state(model: nn.Module, *, keep: bool) -> dict[str, Tensor]:

@@ -44,7 +44,7 @@ from gpo_full.run_folder import RunFolder
 from gpo_full.run_log import METER, RESUMED
 from gpo_full.saving import save_together
 from gpo_full.segments import HALF
-from gpo_full.sharded import is_sharded, load_model, whole_state
+from gpo_full.sharded import is_sharded, load_model, sharded_copy, whole_state
 from gpo_full.step_guard import Evaluated, StepGuard, skip_where
 from gpo_full.trackers import follow
 from gpo_full.training_rows import Collator, Rows, pairs_of, real_rows
@@ -114,7 +114,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
             _log.warning("%s: %s", type(self.model).__name__, reason)
         self.data_collator = Collator(self.plan.layout)
         self._refer([*rows.values()], reference, longest)
-        if reference is None and self.accelerator.is_main_process:
+        if reference is None and self.accelerator.is_main_process and not self.is_fsdp_enabled:
             self._say_noise()
         self._checkpoint: Checkpoint | None = None
         self._changes: dict[str, Any] = {}
@@ -132,10 +132,14 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
 
     def _refer(self, sets: list[Rows], reference: nn.Module | None, longest: int) -> None:
         """Attach the reference's log-probabilities to every pair; the ranks share the pass."""
-        # Before it is sharded, the Trainer leaves a model where it was loaded.
-        model = (self.model if reference is None else reference).to(self.args.device)
+        model = self.model if reference is None else reference
         layout = self.plan if reference is None else plan(model, longest, self.accelerator.autocast)
         self.reference_weights = weights_hash(model)
+        if self.is_fsdp_enabled and reference is None:
+            # The Trainer shards its own only when training begins; whole, it may be too large for a device.
+            model = sharded_copy(model, self.accelerator)
+        else:
+            model = model.to(self.args.device)
 
         def store(pairs: Sequence[Pair]) -> ReferenceStore:
             return open_store(model, pairs, self.args.store_folder(), plan=layout, weights=self.reference_weights,

@@ -39,10 +39,11 @@ from gpo_full.checkpoint import CheckpointNotSaved
 from gpo_full.interruption import Interrupted
 from gpo_full.log_probabilities import response_log_probabilities
 from gpo_full.model_plan import Plan
+from gpo_full.model_preparation import prepared
 from gpo_full.packing import pack
 from gpo_full.ranks import OtherRankFailed
 from gpo_full.reference_store import open_store
-from gpo_full.sharded import SavedPieces, write_pieces
+from gpo_full.sharded import SavedPieces, sharded_copy, write_pieces
 from gpo_full.training_state import encode
 from gpo_theory import InputError
 
@@ -272,17 +273,21 @@ def sharded(ranks: Ranks) -> None:
         made.train(resume_from_checkpoint=options.get("resume"))
         parameters = {type(each).__name__ for each in made.model_wrapped.parameters()}
         made.save_model(str(ranks.folder / f"{run}-model"))
-        return {"kind": [each.__name__ for each in type(made.model_wrapped).__mro__], "parameters": sorted(parameters), "there": there,
+        held_out = made.evaluate() if made.eval_dataset is not None else {}
+        return {"held_out": held_out, "kind": [each.__name__ for each in type(made.model_wrapped).__mro__], "parameters": sorted(parameters), "there": there,
                 "metrics": ranks.lines(run, "metrics"), "events": ranks.lines(run, "events")}  # fmt: skip
 
-    ranks.run("sharded", 2, lambda rank: train(rank, "sharded"), **fsdp)
+    for name, pairs, adapter in (("whole", PAIRS, False), ("few", PAIRS[:1], False), ("again", PAIRS, False), ("adapter", PAIRS, True)):
+        folder = ranks.folder / f"sharded-pass-{name.replace('again', 'whole')}"
+        ranks.run(f"sharded-pass-{name}", 2, lambda rank: sharded_pass(folder, pairs, adapter=adapter), **fsdp)  # noqa: B023
+    ranks.run("sharded", 2, lambda rank: train(rank, "sharded", held_out=PAIRS[:5], per_device_eval_batch_size=1), **fsdp)
     for which, spoil in (("second", dies_writing_its_pieces), ("first", dies_before_the_rename)):
         ranks.run(f"sharded-{which}-killed", 2, lambda rank: train(rank, f"sharded-{which}", spoil=spoil), **fsdp)  # noqa: B023
         ranks.run(f"sharded-{which}-resumed", 2, lambda rank: train(rank, f"sharded-{which}", resume=True), **fsdp)  # noqa: B023
     ranks.run("sharded-full", 2, lambda rank: train(rank, "sharded-full", spoil=fails_to_save), **fsdp)
     ranks.run("sharded-bad", 2, lambda rank: train(rank, "sharded-bad", spoil=bad_row), **fsdp)
     shutil.copytree(ranks.folder / "sharded", ranks.folder / "gathered", ignore=shutil.ignore_patterns("checkpoint-[46]"))
-    ranks.run("gathered", 1, lambda rank: ranks.train("gathered", rank, per_device_train_batch_size=4, **saving, resume=True,
+    ranks.run("gathered", 1, lambda rank: ranks.train("gathered", rank, per_device_train_batch_size=4, per_device_eval_batch_size=1, **saving, resume=True,
               allow_changes=["world_size", "per_device_train_batch_size"]))  # fmt: skip
     # What was asked for is FSDP2, and what runs is DDP; and what the launcher says is not what the run says.
     ranks.run("precision", 1, lambda rank: ranks.train("precision", rank), ACCELERATE_MIXED_PRECISION="bf16")
@@ -360,7 +365,20 @@ def passes(ranks: Ranks) -> None:
     ranks.run("pass-resumed", 2, lambda rank: reference_pass(full, PAIRS))
 
 
-def reference_pass(folder: Path, pairs: list[Any], *, fails: bool = False) -> dict[str, Any]:
+def sharded_pass(folder: Path, pairs: list[Any], *, adapter: bool = False) -> dict[str, Any]:
+    """A pass of a model in pieces, or of one with an adapter that is not 0; of two ranks one has more batches than the other."""
+    forge_sharding()
+    model = tiny_model(dtype=torch.float64)
+    if adapter:
+        model = prepared(model, GPOConfig(output_dir=str(folder), use_cpu=True, lora_rank=2))
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.add_(1)
+    return reference_pass(folder, pairs, model=lambda accelerator: sharded_copy(model, accelerator))
+
+
+def reference_pass(folder: Path, pairs: list[Any], *, fails: bool = False, model: Any = None) -> dict[str, Any]:
     """What a rank of the pass found, the tokens that it read itself, and what is in the folder then."""
     tokens: list[int] = []
 
@@ -373,11 +391,14 @@ def reference_pass(folder: Path, pairs: list[Any], *, fails: bool = False) -> di
     module = sys.modules["gpo_full.reference_pass"]
     module.token_log_probabilities, module.BATCH_TOKENS = counted, 30  # type: ignore[attr-defined]
     accelerator = accelerate.Accelerator(cpu=True)
-    store = open_store(tiny_model(dtype=torch.float64), pairs, folder, plan=Plan("line"), accelerator=accelerator)
+    reference = tiny_model(dtype=torch.float64) if model is None else model(accelerator)
+    # Before the pass: what it needs last, it leaves whole.
+    parameters = sorted({type(each).__name__ for each in reference.parameters()})
+    store = open_store(reference, pairs, folder, plan=Plan("line"), weights="theirs", accelerator=accelerator)
     if accelerator.num_processes > 1:
         accelerator.wait_for_everyone()
-    return {"values": store.response_log_probabilities(pairs).tolist(), "tokens": sum(tokens),
-            "files": sorted(path.name for path in folder.iterdir())}  # fmt: skip
+    return {"values": store.response_log_probabilities(pairs).tolist(), "tokens": sum(tokens), "calls": len(tokens),
+            "parameters": parameters, "files": sorted(path.name for path in folder.iterdir())}  # fmt: skip
 
 
 def step(model: Any, optimizer: Any, reference: torch.Tensor, pairs: Any, world: int, number: int) -> float:

@@ -132,6 +132,22 @@ def test_ranks_share_the_reference_pass(ran: tuple[Path, dict[str, Any]]) -> Non
             assert found["tokens"] < one["tokens"] / 2  # the few rows that are computed again
 
 
+@pytest.mark.parametrize(("run", "count"), [("whole", 11), ("few", 1), ("again", 11), ("adapter", 11)])
+def test_the_reference_pass_of_a_sharded_model_is_that_of_the_whole_one(
+    run: str, count: int, ran: tuple[Path, dict[str, Any]]
+) -> None:
+    """Of one pair, one rank has nothing to do; the second time, only three pairs are computed; an adapter is off."""
+    found = of(ran[1], f"sharded-pass-{run}")
+    with torch.no_grad():
+        expected = response_sums(tiny_model(dtype=torch.float64), PAIRS[:count]).tolist()
+    for each in found:
+        assert each["parameters"] == ["DTensor"]
+        assert each["values"] == [pytest.approx(row, rel=1e-9) for row in expected]
+    assert found[0]["calls"] == found[1]["calls"] > 0  # else one would wait for the other for ever
+    if run == "whole":
+        assert found[0]["calls"] < of(ran[1], "pass-one")[0]["calls"]
+
+
 def test_folders_that_ranks_do_not_share_are_refused_before_the_pass(ran: tuple[Path, dict[str, Any]]) -> None:
     folder, results = ran
     assert results["pass-apart"]["codes"] == [12, 13]
@@ -270,6 +286,7 @@ def test_the_trainer_under_fsdp2_is_one_process(ran: tuple[Path, dict[str, Any]]
     for found in of(results, "sharded"):
         assert "FSDPModule" in found["kind"]
         assert found["parameters"] == ["DTensor"]
+        assert found["held_out"]["eval_loss"] == pytest.approx(of(results, "uneven-1")[0]["held_out"]["eval_loss"], rel=1e-6)
     check_same_metrics(of(results, "sharded")[0]["metrics"], of(results, "uneven-1")[0]["metrics"])
     one, two = load_file(folder / "uneven-1-0.safetensors"), load_file(folder / "sharded-model" / "model.safetensors")
     for name, value in two.items():
