@@ -254,12 +254,17 @@ INHERITED = {
 }  # fmt: skip
 
 
+FRACTIONS = ("learning_rate", "weight_decay", "max_grad_norm")
+
+
 def _check_inherited(config: GPOConfig) -> None:
     for name, (least, most) in INHERITED.items():
         value = getattr(config, name)
-        if value is not None and not (_is_number(value) and least <= value <= most and value < math.inf):
+        whole = name not in FRACTIONS
+        fits = _is_number(value) and least <= value <= most and value < math.inf and not (whole and value % 1)
+        if value is not None and not fits:
             bounds = f"of at least {least}" + (f" and at most {most}" if most < math.inf else "")
-            raise InputError(f"{name}={value!r} must be a finite number {bounds}")
+            raise InputError(f"{name}={value!r} must be a {'whole' if whole else 'finite'} number {bounds}")
     if config.max_steps != -1 and config.max_steps < 1:
         raise InputError(f"max_steps={config.max_steps!r} must be at least 1, or -1 for num_train_epochs")
     if not _is_number(config.num_train_epochs) or not 0 < config.num_train_epochs < math.inf:

@@ -81,8 +81,9 @@ def dry_run(model: str, args: GPOConfig, pairs: Sequence[Pair]) -> DryRun:
     batch = pack(largest, "apart" if apart else "line")
     counter = FlopCounterMode(display=False)
     with mode:
-        saved = _Saved()
-        # Called "apart", so that no mask is laid out: pair by pair the engine keeps none, and layers save the same.
+        # Called "apart", which needs no mask of pairs. The model lays out one, and keeps it, as it cannot see without
+        # data that nothing is hidden; the engine does neither.
+        saved = _Saved(mask=batch.block.shape[-1])
         there: dict[str, Any] = {name: mode.from_tensor(each) for name, each in batch.tensors().items()}
         fake = replace(batch, **there, layout="apart")
         autocast = torch.autocast(args.device.type, torch.bfloat16) if args.bf16 else nullcontext()
@@ -134,14 +135,15 @@ def _largest(pairs: Sequence[Pair], count: int) -> list[Pair]:
 
 
 class _Saved:
-    """Counts the storages that autograd keeps, each once, parameters left out."""
+    """Counts the storages that autograd keeps, each once, parameters and masks of `mask` queries and keys left out."""
 
-    def __init__(self) -> None:
+    def __init__(self, mask: int) -> None:
+        self._mask = (mask, mask)
         self._sizes: dict[int, int] = {}
         self._kept: list[Tensor] = []  # an address is given away again once its tensor is gone
 
     def __call__(self, tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, nn.Parameter):
+        if not isinstance(tensor, nn.Parameter) and tuple(tensor.shape[-2:]) != self._mask:
             storage = tensor.untyped_storage()
             self._sizes[storage._cdata] = storage.nbytes()
             self._kept.append(tensor)

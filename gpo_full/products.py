@@ -30,11 +30,11 @@ def fast_products(model: nn.Module) -> Iterator[None]:
     With checkpointed activations nothing changes: the layers are computed once more when this is over. Nor does it
     inside a part that a compiler has taken over.
     """
+    layers: list[Any] = [module for module in _open_modules(model) if _is_linear(module)]
     with ExitStack() as stack:
-        if _kernel() is not None and not any(map(checkpointed, model.modules())):
-            for module in _open_modules(model):
-                if _is_linear(module):
-                    stack.enter_context(forward_replaced(module, _fast(module, module.forward)))
+        if layers and not any(map(checkpointed, model.modules())) and _kernel() is not None:
+            for layer in layers:
+                stack.enter_context(forward_replaced(layer, _fast(layer, layer.forward)))
         yield
 
 
@@ -50,7 +50,9 @@ def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _pays(rows: Tensor, weight: Tensor) -> bool:
     kinds = {(each.dtype, each.device.type) for each in (rows, weight)}
-    return kinds == {(torch.float32, "cpu")} and rows.shape[:-1].numel() * weight.numel() >= LEAST
+    # Tensors without data, on which the need for memory is counted, are of a type of their own.
+    plain = all(type(each) in (Tensor, nn.Parameter) for each in (rows, weight))
+    return plain and kinds == {(torch.float32, "cpu")} and rows.shape[:-1].numel() * weight.numel() >= LEAST
 
 
 @cache
@@ -71,13 +73,14 @@ def _kernel() -> Callable[[Tensor, Tensor, Tensor | None], Tensor] | None:
 
 def _agrees(kernel: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> bool:
     # The operator is not promised to stay what it is. Both ways that a weight lies in memory are tried.
-    rows, weight, bias = (torch.linspace(-1, 2, n) for n in (3 * 5, 7 * 5, 7))
+    rows, weight, bias = (torch.linspace(-1, 2, n, device="cpu") for n in (3 * 5, 7 * 5, 7))
     rows, weight = rows.view(3, 5), weight.view(7, 5)
-    try:
-        found = kernel(rows, weight, bias), kernel(rows, weight.T.contiguous().T, None)
-    except (RuntimeError, TypeError):
-        return False
-    expected = F.linear(rows, weight, bias), F.linear(rows, weight)
+    with torch.autocast("cpu", enabled=False):
+        try:
+            found = kernel(rows, weight, bias), kernel(rows, weight.T.contiguous().T, None)
+        except (RuntimeError, TypeError):
+            return False
+        expected = F.linear(rows, weight, bias), F.linear(rows, weight)
     pairs = zip(expected, found, strict=True)
     return all(a.shape == b.shape and bool((a - b).abs().max() <= SAME * a.abs().max()) for a, b in pairs)
 

@@ -105,6 +105,15 @@ def test_a_dry_run_is_not_a_reference_pass(
     assert not (tmp_path / "run").exists()
 
 
+def test_memory_grows_with_the_row_and_not_with_its_square(tmp_path: Path) -> None:
+    """Twice as many prompts, each of 800 tokens, whose scores no kernel keeps."""
+    tiny_model(max_position_embeddings=4096).config.save_pretrained(tmp_path)
+    prompts = [Pair((i, *[5] * 800), (6,), (7,), 801) for i in range(10, 14)]
+    kept = [dry_run(str(tmp_path), GPOConfig(output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=count),
+                    prompts).memory_mib["activations"] for count in (2, 4)]  # fmt: skip
+    assert kept[1] / kept[0] == pytest.approx(2, rel=0.01)
+
+
 def test_checkpointing_and_bfloat16_need_less(tmp_path: Path) -> None:
     tiny_model().config.save_pretrained(tmp_path)
     found = [
@@ -115,12 +124,13 @@ def test_checkpointing_and_bfloat16_need_less(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_sum_is_the_measured_peak(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shape", ["summarisation", "long"])
+def test_the_sum_is_the_measured_peak(shape: str, tmp_path: Path) -> None:
     """Within a fifth of what a process of its own needs for two steps, above what it needs to have imported."""
-    measure = "from gpo_full.bench import _alone, _warm; _warm('ours'); print(_alone('ours', 'summarisation', '10m').peak)"
+    measure = f"from gpo_full.bench import _alone, _warm; _warm('ours'); print(_alone('ours', '{shape}', '10m').peak)"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", measure], capture_output=True, text=True, check=True)
     size = SIZES["10m"]
     size.model().config.save_pretrained(tmp_path)  # type: ignore[operator, union-attr]
     args = GPOConfig(output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=size.pairs)
-    found = dry_run(str(tmp_path), args, SHAPES["summarisation"].pairs(size.pairs, size.vocabulary))
+    found = dry_run(str(tmp_path), args, SHAPES[shape].pairs(size.pairs, size.vocabulary))
     assert found.total_mib == pytest.approx(float(done.stdout.split()[-1]), rel=0.2)

@@ -1,5 +1,6 @@
 """Products by oneDNN: those of double precision, only where they are faster, and the same training."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,9 @@ from test_log_probabilities import distance, some_pairs
 from tiny_models import tiny_model
 from torch import nn
 
+from gpo_full import GPOConfig
 from gpo_full import products as module
+from gpo_full.device_needs import dry_run
 from gpo_full.log_probabilities import token_log_probabilities
 from gpo_full.packing import pack
 from gpo_full.products import _agrees, _kernel, _Linear, fast_products, product
@@ -159,6 +162,25 @@ def test_without_a_kernel_nothing_changes(absent: str, monkeypatch: pytest.Monke
     assert replaced(tiny_model("llama")) == []
     rows, weight = some_tensors(ROWS, WIDTH), some_tensors(WIDTH, WIDTH)
     assert torch.equal(product(rows, weight), nn.functional.linear(rows, weight))
+
+
+@needs_kernel
+def test_it_is_found_whatever_surrounds_the_first_call() -> None:
+    with torch.autocast("cpu", torch.bfloat16), torch.device("meta"), torch.inference_mode():
+        assert _kernel.__wrapped__() is not None
+
+
+def test_a_dry_run_counts_every_product_and_asks_for_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: list[tuple[int, ...]]
+) -> None:
+    """On tensors without data the kernel can neither be tried nor counted."""
+    monkeypatch.setattr(module, "LEAST", 1)
+    tiny_model().config.save_pretrained(tmp_path)
+    args = GPOConfig(output_dir=str(tmp_path), use_cpu=True)
+    found = dry_run(str(tmp_path), args, some_pairs())
+    assert calls == []
+    monkeypatch.setattr(module, "_kernel", lambda: pytest.fail("asked for"))
+    assert dry_run(str(tmp_path), args, some_pairs()) == found
 
 
 @needs_kernel
