@@ -266,6 +266,14 @@ def sharded(ranks: Ranks) -> None:
 
     def train(rank: int, run: str, **options: Any) -> dict[str, Any]:
         forge_sharding()
+        referred: list[bool] = []
+        log_ratios = sys.modules["gpo_full.reference_pass"].token_log_probabilities
+
+        def noted(model: Any, *arguments: Any, **named: Any) -> Any:
+            referred.append(sharded_model.is_sharded(model))
+            return log_ratios(model, *arguments, **named)
+
+        sys.modules["gpo_full.reference_pass"].token_log_probabilities = noted  # type: ignore[attr-defined]
         made = ranks.trainer(run, per_device_train_batch_size=2, **saving, **{k: v for k, v in options.items() if k != "spoil"
                              and k != "resume"})  # fmt: skip
         options.get("spoil", lambda _: None)(made)
@@ -274,7 +282,7 @@ def sharded(ranks: Ranks) -> None:
         parameters = {type(each).__name__ for each in made.model_wrapped.parameters()}
         made.save_model(str(ranks.folder / f"{run}-model"))
         held_out = made.evaluate() if made.eval_dataset is not None else {}
-        return {"held_out": held_out, "kind": [each.__name__ for each in type(made.model_wrapped).__mro__], "parameters": sorted(parameters), "there": there,
+        return {"held_out": held_out, "referred": referred, "kind": [each.__name__ for each in type(made.model_wrapped).__mro__], "parameters": sorted(parameters), "there": there,
                 "metrics": ranks.lines(run, "metrics"), "events": ranks.lines(run, "events")}  # fmt: skip
 
     for name, pairs, adapter in (("whole", PAIRS, False), ("few", PAIRS[:1], False), ("again", PAIRS, False), ("adapter", PAIRS, True)):

@@ -1,6 +1,9 @@
 """The reference store: one pass per weights and tokens, never per loss; what is read back is checked."""
 
+import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,10 @@ from tiny_models import tiny_model
 from two_sequences import response_sums, response_tokens
 
 from gpo_full.model_plan import Plan
-from gpo_full.reference_store import open_store, weights_hash
+from gpo_full.pair_tables import digests_of
+from gpo_full.pairs import Pair
+from gpo_full.reference_pass import Computed
+from gpo_full.reference_store import _write, open_store, weights_hash
 from gpo_theory import InputError
 
 PAIRS = some_pairs(7)
@@ -175,3 +181,44 @@ def test_the_file_holds_tensors_only(tmp_path: Path) -> None:
     assert {name: tensor.dtype for name, tensor in tensors.items()} == {
         "keys": torch.uint8, "starts": torch.int64, "lengths": torch.int64, "per_token": torch.float32}  # fmt: skip
     assert int(tensors["lengths"].sum()) == len(tensors["per_token"])
+
+
+# The child may take 4 MiB of memory of its own; the values are 16 MiB on disk. Mapped files do not count.
+CHILD = """
+import resource, sys
+from pathlib import Path
+import torch
+from gpo_full import reference_store
+from gpo_full.pairs import Pair
+
+def own():
+    return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmData:"))) * 1024
+
+reference_store.ROWS = 1
+torch.set_num_threads(1)  # each would want memory for its stack
+limit = own() + 4 * 2**20
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+store = reference_store._read(Path(sys.argv[1]), "large")
+if sys.argv[2] == "rows":
+    pairs = [Pair((row + 1,), (2,) * 32_768, (3,) * 32_768, 1) for row in (0, 63)]
+    print(store.response_log_probabilities(pairs, "mean").tolist())
+else:
+    kept = store.per_token.copy()
+"""
+
+
+def test_a_store_several_times_larger_than_the_memory_that_is_allowed(tmp_path: Path) -> None:
+    """64 pairs of two responses of 32,768 tokens, log-probability minus their row and minus twice it."""
+    pairs = [Pair((row + 1,), (2,) * 32_768, (3,) * 32_768, 1) for row in range(64)]
+    keys = digests_of(pairs).view("S32")[:, 0]
+    order = keys.argsort()
+    computed = (Computed(np.array([at]), np.full((1, 2), 32_768), np.repeat(np.float32([-row, -2 * row]), 32_768))
+                for at, row in enumerate(order.tolist()))  # fmt: skip
+    path = tmp_path / "large.safetensors"
+    _write(path, "large", keys[order], computed)
+    assert path.stat().st_size > 4 * 4 * 2**20
+    found, whole = (subprocess.run([sys.executable, "-c", CHILD, str(path), mode], capture_output=True, text=True, timeout=100)
+                    for mode in ("rows", "memory"))  # fmt: skip
+    assert (found.returncode, found.stderr) == (0, "")
+    assert json.loads(found.stdout) == [[0, 0], [-63, -126]]
+    assert "MemoryError" in whole.stderr  # the limit is one
