@@ -79,7 +79,7 @@ def test_two_ranks_under_ddp_are_one_process(run: str, ran: tuple[Path, dict[str
 
 def test_liger_under_ddp_the_gradients_of_the_head_are_synced(ran: tuple[Path, dict[str, Any]]) -> None:
     """A fused head that reads its weight behind DDP's back trains each rank's own: ours meets it inside the forward pass."""
-    before = tiny_model(dtype=torch.float64).lm_head.weight
+    before = tiny_model(dtype=torch.float64).lm_head.weight.detach()
     one, mine, theirs = (load_file(ran[0] / f"uneven-{which}.safetensors")["lm_head.weight"] for which in ("1-0", "2-0", "2-1"))
     assert float((mine - before).abs().max()) > 1e-3
     assert torch.equal(mine, theirs)
@@ -110,7 +110,6 @@ def test_held_out_metrics_of_uneven_ranks_are_exact(ran: tuple[Path, dict[str, A
     rho = ratios[:, 0] - ratios[:, 1]
     for found in of(results, "uneven-2"):
         assert found["held_out"]["eval_margin"] == pytest.approx(float(rho.mean()), rel=1e-6)
-        assert found["referred"] == [True, True]  # rows of the stores of both sets of pairs, computed again in pieces
         assert found["held_out"]["eval_loss"] == pytest.approx(float(torch.log1p(torch.exp(-0.1 * rho)).mean()), rel=1e-6)
 
 
