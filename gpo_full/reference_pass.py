@@ -92,9 +92,9 @@ class ReferencePass:
         return batch.lengths.cpu().numpy(), in_order.cpu().numpy()
 
 
-def write_part(path: Path, part: int, parts: int, computed: Iterable[Computed]) -> None:
-    """Write one of `parts` of a pass into a file beside `path`, for `computed_parts`; one that is there counts."""
-    if _of_part(path, part, parts).exists():
+def write_part(path: Path, part: int, parts: int, computed: Iterable[Computed], *, keep: bool) -> None:
+    """Write one of `parts` of a pass beside `path`, for `computed_parts`; with `keep`, only if it is not there yet."""
+    if keep and _of_part(path, part, parts).exists():
         return
     with streamed(_of_part(path, part, parts)) as stream:
         for batch in computed:

@@ -20,6 +20,7 @@ from gpo_full.pair_tables import digests_of
 from gpo_full.pairs import Pair
 from gpo_full.ranks import ALONE, first, largest, together
 from gpo_full.reference_pass import Computed, ReferencePass, computed_parts, discard_parts, write_part
+from gpo_full.sharded import is_sharded
 from gpo_full.tensor_stream import Array, mapped, streamed
 from gpo_theory.errors import InputError
 
@@ -98,7 +99,8 @@ def open_store(
     # The first process alone looks: a network's file system may remember for a while that a file was not there.
     is_new = largest(accelerator, int(accelerator.is_main_process and not path.exists())) > 0
     if is_new:
-        _make(path, key, keys, lambda *part: compute(pairs, rows, *part), accelerator)
+        # Of a sharded model a process cannot leave the others alone, although its own part may be there.
+        _make(path, key, keys, lambda *part: compute(pairs, rows, *part), accelerator, keep=not is_sharded(model))
     with first(accelerator, "the reference cannot be read"):
         store = _read(path, key)
     if not is_new:
@@ -108,7 +110,9 @@ def open_store(
     return store
 
 
-def _make(path: Path, key: str, keys: Array, compute: Callable[..., Iterator[Computed]], accelerator: Any) -> None:
+def _make(
+    path: Path, key: str, keys: Array, compute: Callable[..., Iterator[Computed]], accelerator: Any, *, keep: bool
+) -> None:
     """Write the store: as it is computed, or from the parts of several processes."""
     parts = accelerator.num_processes
     if parts == 1:
@@ -124,7 +128,7 @@ def _make(path: Path, key: str, keys: Array, compute: Callable[..., Iterator[Com
             raise InputError(f"reference store {str(path.parent)!r}: all processes must see one folder, with one model "
                              "and the same data")  # fmt: skip
         part = accelerator.process_index
-        write_part(path, part, parts, compute(part, parts))
+        write_part(path, part, parts, compute(part, parts), keep=keep)
     with first(accelerator, "the parts of the reference cannot be joined"):
         if accelerator.is_main_process:
             _write(path, key, keys, computed_parts(path, parts))

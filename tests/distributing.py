@@ -285,7 +285,8 @@ def sharded(ranks: Ranks) -> None:
         return {"held_out": held_out, "referred": referred, "kind": [each.__name__ for each in type(made.model_wrapped).__mro__], "parameters": sorted(parameters), "there": there,
                 "metrics": ranks.lines(run, "metrics"), "events": ranks.lines(run, "events")}  # fmt: skip
 
-    for name, pairs, adapter in (("whole", PAIRS, False), ("few", PAIRS[:1], False), ("again", PAIRS, False), ("adapter", PAIRS, True)):
+    for name, pairs, adapter in (("whole", PAIRS, False), ("few", PAIRS[:1], False), ("again", PAIRS, False), ("adapter", PAIRS, True),
+                                 ("left", PAIRS, False)):  # fmt: skip
         folder = ranks.folder / f"sharded-pass-{name.replace('again', 'whole')}"
         ranks.run(f"sharded-pass-{name}", 2, lambda rank: sharded_pass(folder, pairs, adapter=adapter), **fsdp)  # noqa: B023
     ranks.run("sharded", 2, lambda rank: train(rank, "sharded", held_out=PAIRS[:5], per_device_eval_batch_size=1), **fsdp)
@@ -366,6 +367,7 @@ def passes(ranks: Ranks) -> None:
     ranks.run("pass-apart", 2, lambda rank: reference_pass(ranks.folder / f"pass-apart-{rank}", PAIRS))
     full = ranks.folder / "pass-full"
     ranks.run("pass-full", 2, lambda rank: reference_pass(full, PAIRS, fails=rank == 1))
+    shutil.copytree(full, ranks.folder / "sharded-pass-left")
     damaged = shutil.copytree(full, ranks.folder / "pass-damaged")
     (part,) = damaged.glob("*-of-*")
     part.write_bytes(part.read_bytes()[:-1] + b"?")

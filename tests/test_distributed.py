@@ -141,11 +141,12 @@ def test_ranks_share_the_reference_pass(ran: tuple[Path, dict[str, Any]]) -> Non
             assert found["tokens"] < one["tokens"] / 2  # the few rows that are computed again
 
 
-@pytest.mark.parametrize(("run", "count"), [("whole", 11), ("few", 1), ("again", 11), ("adapter", 11)])
+@pytest.mark.parametrize(("run", "count"), [("whole", 11), ("few", 1), ("again", 11), ("adapter", 11), ("left", 11)])
 def test_the_reference_pass_of_a_sharded_model_is_that_of_the_whole_one(
     run: str, count: int, ran: tuple[Path, dict[str, Any]]
 ) -> None:
-    """Of one pair, one rank has nothing to do; the second time, only three pairs are computed; an adapter is off."""
+    """Of one pair, one rank has nothing to do; the second time, only three pairs are computed; an adapter is off; of a
+    pass that was cut, one rank's part is there."""
     found = of(ran[1], f"sharded-pass-{run}")
     with torch.no_grad():
         expected = response_sums(tiny_model(dtype=torch.float64), PAIRS[:count]).tolist()
