@@ -160,7 +160,8 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
     def _say_noise(self) -> None:
         """Tell how far from 0 rho is before training, where policy and reference are computed in half precision.
 
-        They are one model then, but the reference pass packs other pairs together than a step does.
+        They are one model then, but the reference pass packs other pairs together than a step does. Not under FSDP: no
+        device has the whole model yet.
         """
         first_ones = range(min(len(self.train_dataset), self.args.per_device_train_batch_size))
         rows = [self.train_dataset[i] for i in first_ones]

@@ -58,20 +58,25 @@ def test_the_experiment_s_result_and_figures_are_left(published: Path) -> None:
 
 
 @pytest.mark.slow
-def test_with_a_policy_of_one_s_own_the_experiment_stands_alone(tmp_path: Path) -> None:
+def test_with_a_policy_and_a_reward_of_one_s_own_the_experiment_stands_alone(tmp_path: Path) -> None:
+    """The reward is a function in a file: the longer answer, so that no reward of the project's is below 1."""
     from gpo_full.materials import material
     from gpo_full.scales import SCALES
 
     made = material(SCALES["smoke"])
     made.model.save_pretrained(tmp_path / "policy")
     made.tokenizer.save_pretrained(tmp_path / "policy")
+    (tmp_path / "judges.py").write_text("def longer(samples, targets):\n    return [10.0 + len(text) for text in samples]\n")
     output = tmp_path / "out"
-    done = gpo("--scale", "smoke", "--policy", str(tmp_path / "policy"), "--output", str(output), "--json",
-               GPO_CACHE=str(tmp_path / "cache"))  # fmt: skip
+    done = gpo("--scale", "smoke", "--policy", str(tmp_path / "policy"), "--reward", "judges:longer", "--output", str(output),
+               "--json", GPO_CACHE=str(tmp_path / "cache"), PYTHONPATH=f"{ROOT}:{tmp_path}")  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["schema"], found["runs"], len(found["checks"])) == (1, 12, 5)
     assert {value["lesson"] for value in results(output)["values"]} == {"experiment"}
+    rewards = [run["reward"] for run in json.loads((output / "experiment" / "result.json").read_text())["runs"]]
+    assert len(rewards) == 12
+    assert min(rewards) >= 10
     assert not (output / "book").exists()
     assert [path.name for path in (tmp_path / "cache" / "experiment").iterdir()] != ["smoke"]
 
