@@ -18,7 +18,7 @@ from gpo_full.config import GPOConfig
 from gpo_full.log_probabilities import CHUNK, response_log_probabilities
 from gpo_full.model_plan import sharing_obstacle
 from gpo_full.model_preparation import check_sizes, prepared
-from gpo_full.packing import pack
+from gpo_full.packing import Batch, pack
 from gpo_full.pair_mask import kept_by_attention
 from gpo_full.pair_tables import sizes_of
 from gpo_full.pairs import Pair
@@ -61,44 +61,28 @@ def dry_run(model: str, args: GPOConfig, pairs: Sequence[Pair]) -> DryRun:
     The reference is scored one batch at a time before anything is trained, and needs less.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.utils.flop_counter import FlopCounterMode
 
     optimizer = getattr(args.optim, "value", args.optim)
     if optimizer not in ADAMW:
         raise InputError(f"what optim={optimizer!r} keeps of each parameter is not known here; of "
                          f"{' and '.join(ADAMW)} it is")  # fmt: skip
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    with torch.device("meta"):
-        policy = prepared(_without_weights(model), args)
-    if args.activation_checkpointing:
-        policy.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-    policy.train()
-    with mode:
-        _place(policy)
+    policy = _without_data(model, args, mode)
     longest = check_sizes(policy, [pairs])
     largest = _largest(pairs, args.per_device_train_batch_size)
-    apart = sharing_obstacle(policy.config.get_text_config(), longest) is not None  # type: ignore[operator, union-attr]
+    apart = sharing_obstacle(policy.config.get_text_config(), longest) is not None
     batch = pack(largest, "apart" if apart else "line")
-    counter = FlopCounterMode(display=False)
-    with mode:
-        # Called "apart", which needs no mask of pairs. The model lays out one, and keeps it, as it cannot see without
-        # data that nothing is hidden; the engine does neither.
-        saved = _Saved(mask=batch.block.shape[-1])
-        there: dict[str, Any] = {name: mode.from_tensor(each) for name, each in batch.tensors().items()}
-        fake = replace(batch, **there, layout="apart")
-        autocast = torch.autocast(args.device.type, torch.bfloat16) if args.bf16 else nullcontext()
-        with torch.autograd.graph.saved_tensors_hooks(saved, lambda each: each), counter, autocast:
-            response_log_probabilities(policy, fake).sum().backward()  # type: ignore[no-untyped-call]
+    saved, computed = _one_pass(policy, batch, args, mode)
     every = [parameter.numel() for parameter in policy.parameters()]
     trained = sum(parameter.numel() for parameter in policy.parameters() if parameter.requires_grad)
     sharded = args.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     pieces = int(os.environ.get("WORLD_SIZE", "1")) if sharded else 1
-    text: Any = policy.config.get_text_config()  # type: ignore[operator, union-attr]
+    text: Any = policy.config.get_text_config()
     memory = {"weights": 4 * sum(every) / pieces, "gradients": 4 * trained / pieces, "moments": 8 * trained / pieces,
-              "activations": float(saved.bytes + (0 if apart else _kept_scores(args, batch.sizes, text))),
+              "activations": float(saved + (0 if apart else _kept_scores(args, batch.sizes, text))),
               "logits": 8.0 * min(CHUNK, len(batch.target)) * text.vocab_size}  # fmt: skip
     seen = attention_flops(batch.sizes, text.num_hidden_layers, text.hidden_size)
-    steps, flops = _steps(args, len(pairs)), counter.get_total_flops() + seen
+    steps, flops = _steps(args, len(pairs)), computed + seen
     return DryRun(sum(every), trained, steps, len(largest), int((batch.block > 0).sum()),
                   {name: size / MIB for name, size in memory.items()}, flops,
                   steps * args.gradient_accumulation_steps * flops)  # fmt: skip
@@ -115,6 +99,35 @@ def attention_flops(blocks: Sequence[BlockSizes], layers: int, width: int) -> fl
         seen += block.prefix * (block.prefix + 1) // 2
         seen += sum(tail * block.prefix + tail * (tail + 1) // 2 for tail in block.tails)
     return 12.0 * seen * width * layers
+
+
+def _without_data(model: str, args: GPOConfig, mode: Any) -> Any:
+    """The model as it is trained, its parameters and buffers shapes on the CPU."""
+    with torch.device("meta"):
+        policy: Any = prepared(_without_weights(model), args)
+    if args.activation_checkpointing:
+        policy.activation_checkpointing_enable({"use_reentrant": False})
+    policy.train()
+    with mode:
+        _place(policy)
+    return policy
+
+
+def _one_pass(policy: Any, batch: Batch, args: GPOConfig, mode: Any) -> tuple[int, int]:
+    """Bytes that autograd saves and FLOP of a forward and a backward pass, attention's left out."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False)
+    with mode:
+        # Called "apart", which needs no mask of pairs. The model lays out one, and keeps it, as it cannot see without
+        # data that nothing is hidden; the engine does neither.
+        saved = _Saved(mask=batch.block.shape[-1])
+        there: dict[str, Any] = {name: mode.from_tensor(each) for name, each in batch.tensors().items()}
+        fake = replace(batch, **there, layout="apart")
+        autocast = torch.autocast(args.device.type, torch.bfloat16) if args.bf16 else nullcontext()
+        with torch.autograd.graph.saved_tensors_hooks(saved, lambda each: each), counter, autocast:
+            response_log_probabilities(policy, fake).sum().backward()  # type: ignore[no-untyped-call]
+    return saved.bytes, counter.get_total_flops()
 
 
 def _kept_scores(args: GPOConfig, blocks: Sequence[BlockSizes], text: Any) -> int:
