@@ -1,12 +1,14 @@
 """What a run of several processes really is, against what was asked: the kind of its model and of its parameters."""
 
-__all__ = ["check_asked", "check_distribution"]
+__all__ = ["check_asked", "check_distribution", "half_precision_in_layers_alone"]
 
 import os
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
-from torch.distributed.fsdp import FSDPModule
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -30,6 +32,17 @@ def check_asked(accelerator: Any, args: GPOConfig) -> None:
         raise InputError(f"sharding (FSDP) was asked for, but {accelerator.num_processes} "
                          f"process(es) on {accelerator.device.type} would run {running}; it needs accelerators and "
                          "a launcher: `accelerate launch` or torchrun")  # fmt: skip
+
+
+def half_precision_in_layers_alone(accelerator: Any) -> None:
+    """Let FSDP2 gather weights in half precision, but add gradients up in float32 and leave the model's output alone.
+
+    Else accelerate has the log-probabilities rounded to bfloat16 where they leave the model: -7.66 to -7.65625.
+    """
+    plugin: Any = getattr(accelerator.state, "fsdp_plugin", None)
+    policy = getattr(plugin, "mixed_precision_policy", None)
+    if isinstance(policy, MixedPrecisionPolicy):
+        plugin.mixed_precision_policy = replace(policy, reduce_dtype=torch.float32, output_dtype=None)
 
 
 def check_distribution(model: nn.Module, accelerator: Any) -> dict[str, Any]:

@@ -93,8 +93,11 @@ def _open_modules(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _is_linear(module: nn.Module) -> bool:
+    if type(module) is not nn.Linear or "forward" in module.__dict__:
+        return False
+    weight = module.weight.data
     # A sharded weight is whole only during the model's own forward pass.
-    return type(module) is nn.Linear and "forward" not in module.__dict__ and type(module.weight.data) is Tensor
+    return type(weight) is Tensor and weight.dtype == torch.float32 and weight.device.type == "cpu"
 
 
 def _fast(module: Any, original: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

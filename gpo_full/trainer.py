@@ -23,7 +23,7 @@ from gpo_full import checkpoint, resumption
 from gpo_full.autocast import autocast_dtype
 from gpo_full.checkpoint import Checkpoint, DamagedCheckpoint
 from gpo_full.config import GPOConfig
-from gpo_full.distribution import check_asked, check_distribution
+from gpo_full.distribution import check_asked, check_distribution, half_precision_in_layers_alone
 from gpo_full.given_references import distance_from, given_reference
 from gpo_full.interruption import Interrupted, Interruption
 from gpo_full.length_bias import length_metrics, length_sums
@@ -108,6 +108,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         super().__init__(model=model, args=args, data_collator=Collator("rows"), train_dataset=rows["train"],
                          eval_dataset=rows.get("eval"), processing_class=processing_class, **others)  # fmt: skip
         check_asked(self.accelerator, args)
+        half_precision_in_layers_alone(self.accelerator)
         longest = check_sizes(self.model, [each.pairs for each in rows.values()])
         self.plan = plan(self.model, longest, self.accelerator.autocast)
         for reason in self.plan.reasons:

@@ -217,6 +217,8 @@ def forge_sharding() -> None:
     def init(self: Any, *arguments: Any, fsdp_plugin: Any = None, **named: Any) -> None:
         original(self, *arguments, fsdp_plugin=fsdp_plugin, **named)
         if fsdp_plugin is not None:
+            if self._mixed_precision != "no":  # as it does on a device
+                fsdp_plugin.set_mixed_precision(self._mixed_precision)
             forged = {"distributed_type": DistributedType.FSDP}
             accelerate.PartialState._shared_state |= forged
             accelerate.state.AcceleratorState._shared_state |= {**forged, "fsdp_plugin": fsdp_plugin}
@@ -267,11 +269,14 @@ def sharded(ranks: Ranks) -> None:
     def train(rank: int, run: str, **options: Any) -> dict[str, Any]:
         forge_sharding()
         referred: list[bool] = []
+        types: set[str] = set()
         log_ratios = sys.modules["gpo_full.reference_pass"].token_log_probabilities
 
         def noted(model: Any, *arguments: Any, **named: Any) -> Any:
             referred.append(sharded_model.is_sharded(model))
-            return log_ratios(model, *arguments, **named)
+            found = log_ratios(model, *arguments, **named)
+            types.add(str(found.dtype))
+            return found
 
         sys.modules["gpo_full.reference_pass"].token_log_probabilities = noted  # type: ignore[attr-defined]
         made = ranks.trainer(run, per_device_train_batch_size=2, **saving, **{k: v for k, v in options.items() if k != "spoil"
@@ -282,7 +287,8 @@ def sharded(ranks: Ranks) -> None:
         parameters = {type(each).__name__ for each in made.model_wrapped.parameters()}
         made.save_model(str(ranks.folder / f"{run}-model"))
         held_out = made.evaluate() if made.eval_dataset is not None else {}
-        return {"held_out": held_out, "referred": referred, "kind": [each.__name__ for each in type(made.model_wrapped).__mro__], "parameters": sorted(parameters), "there": there,
+        moments = next(iter(made.optimizer.state.values()))["exp_avg"].dtype
+        return {"held_out": held_out, "referred": referred, "types": [*types], "moments": str(moments), "kind": [each.__name__ for each in type(made.model_wrapped).__mro__], "parameters": sorted(parameters), "there": there,
                 "metrics": ranks.lines(run, "metrics"), "events": ranks.lines(run, "events")}  # fmt: skip
 
     for name, pairs, adapter in (("whole", PAIRS, False), ("few", PAIRS[:1], False), ("again", PAIRS, False), ("adapter", PAIRS, True),
@@ -290,6 +296,9 @@ def sharded(ranks: Ranks) -> None:
         folder = ranks.folder / f"sharded-pass-{name.replace('again', 'whole')}"
         ranks.run(f"sharded-pass-{name}", 2, lambda rank: sharded_pass(folder, pairs, adapter=adapter), **fsdp)  # noqa: B023
     ranks.run("sharded", 2, lambda rank: train(rank, "sharded", held_out=PAIRS[:5], per_device_eval_batch_size=1), **fsdp)
+    ranks.run("sharded-half", 2, lambda rank: train(rank, "sharded-half", bf16=True, model=tiny_model()), **fsdp)
+    ranks.run("replicated-half", 2, lambda rank: ranks.train("replicated-half", rank, bf16=True, model=tiny_model(),
+                                                             per_device_train_batch_size=2))  # fmt: skip
     for which, spoil in (("second", dies_writing_its_pieces), ("first", dies_before_the_rename)):
         ranks.run(f"sharded-{which}-killed", 2, lambda rank: train(rank, f"sharded-{which}", spoil=spoil), **fsdp)  # noqa: B023
         ranks.run(f"sharded-{which}-resumed", 2, lambda rank: train(rank, f"sharded-{which}", resume=True), **fsdp)  # noqa: B023

@@ -304,6 +304,17 @@ def test_the_trainer_under_fsdp2_is_one_process(ran: tuple[Path, dict[str, Any]]
         torch.testing.assert_close(value, one[name], rtol=1e-6, atol=1e-9)
 
 
+def test_under_fsdp2_half_precision_ends_within_the_layers(ran: tuple[Path, dict[str, Any]]) -> None:
+    """Log-probabilities leave the model in float32, which accelerate would round; the run is as far from DDP's as rounding."""
+    found, other = of(ran[1], "sharded-half"), of(ran[1], "replicated-half")
+    for each in found:
+        assert each["types"] == ["torch.float32"]
+        assert each["moments"] == "torch.float32"
+    for mine, theirs in zip(found[0]["metrics"], other[0]["metrics"], strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], abs=0.02)
+    assert found[0]["metrics"][-1]["loss"] < 0.5
+
+
 @pytest.mark.parametrize("killed", ["first", "second"])
 def test_spec_01_a_rank_killed_in_a_sharded_save_resumes_bitwise(
     killed: str, ran: tuple[Path, dict[str, Any]]

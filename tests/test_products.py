@@ -104,7 +104,8 @@ def test_only_plain_linear_layers_are_replaced(calls: list[tuple[int, ...]]) -> 
 
     inside = nn.Sequential(nn.Linear(2, 2))
     inside.compile(backend="eager")
-    model = nn.ModuleDict({"a": nn.Linear(2, 2), "b": Other(2, 2), "c": nn.Sequential(nn.Linear(2, 2)), "d": inside})
+    model = nn.ModuleDict({"a": nn.Linear(2, 2), "b": Other(2, 2), "c": nn.Sequential(nn.Linear(2, 2)), "d": inside,
+                           "e": nn.Linear(2, 2).double(), "f": nn.Linear(2, 2, device="meta")})  # fmt: skip
     assert replaced(model) == ["a", "c.0"]
 
 
