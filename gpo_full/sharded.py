@@ -65,8 +65,15 @@ def whole_state(model: nn.Module, *, keep: bool) -> dict[str, Tensor]:
 
 
 def load_model(found: Checkpoint, model: nn.Module) -> None:
-    """Put the model of a checkpoint into `model`, sharded or not; DamagedCheckpoint if it is another model's."""
+    """Put the model of a checkpoint into `model`, sharded or not; DamagedCheckpoint if it is another model's.
+
+    Of a model with an adapter a checkpoint has the adapter alone.
+    """
     saved, state = SavedPieces(found, "model"), model.state_dict()
+    if hasattr(model, "peft_config"):
+        adapter = f".{model.active_adapter}."
+        saved = SavedPieces(found, "adapter_model")
+        state = {name.replace(adapter, "."): value for name, value in state.items() if adapter in name}
     tied = {*(getattr(model, "all_tied_weights_keys", None) or ())}
     strange = sorted(saved.keys() ^ ({*state} - tied) - (tied & saved.keys()))
     if strange:

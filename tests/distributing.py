@@ -279,8 +279,8 @@ def sharded(ranks: Ranks) -> None:
             return found
 
         sys.modules["gpo_full.reference_pass"].token_log_probabilities = noted  # type: ignore[attr-defined]
-        made = ranks.trainer(run, per_device_train_batch_size=2, **saving, **{k: v for k, v in options.items() if k != "spoil"
-                             and k != "resume"})  # fmt: skip
+        settings = {name: value for name, value in options.items() if name not in ("spoil", "resume")}
+        made = ranks.trainer(run, **{"per_device_train_batch_size": 2, **saving, **settings})
         options.get("spoil", lambda _: None)(made)
         there = sorted(path.name for path in (ranks.folder / run).glob("checkpoint-*"))
         made.train(resume_from_checkpoint=options.get("resume"))
@@ -296,6 +296,12 @@ def sharded(ranks: Ranks) -> None:
         folder = ranks.folder / f"sharded-pass-{name.replace('again', 'whole')}"
         ranks.run(f"sharded-pass-{name}", 2, lambda rank: sharded_pass(folder, pairs, adapter=adapter), **fsdp)  # noqa: B023
     ranks.run("sharded", 2, lambda rank: train(rank, "sharded", held_out=PAIRS[:5], per_device_eval_batch_size=1), **fsdp)
+    # Adapters of rank 2 on four processes, of which two hold nothing of some matrices.
+    adapter = {"lora_rank": 2, "per_device_train_batch_size": 1}
+    ranks.run("sharded-adapter", 4, lambda rank: train(rank, "sharded-adapter", **adapter), **fsdp)
+    shutil.copytree(ranks.folder / "sharded-adapter", ranks.folder / "sharded-adapter-resumed",
+                    ignore=shutil.ignore_patterns("checkpoint-[46]"))  # fmt: skip
+    ranks.run("sharded-adapter-resumed", 4, lambda rank: train(rank, "sharded-adapter-resumed", resume=True, **adapter), **fsdp)
     ranks.run("sharded-half", 2, lambda rank: train(rank, "sharded-half", bf16=True, model=tiny_model()), **fsdp)
     ranks.run("replicated-half", 2, lambda rank: ranks.train("replicated-half", rank, bf16=True, model=tiny_model(),
                                                              per_device_train_batch_size=2))  # fmt: skip

@@ -304,6 +304,18 @@ def test_the_trainer_under_fsdp2_is_one_process(ran: tuple[Path, dict[str, Any]]
         torch.testing.assert_close(value, one[name], rtol=1e-6, atol=1e-9)
 
 
+def test_a_sharded_adapter_is_that_of_ddp_and_resumes_bitwise(ran: tuple[Path, dict[str, Any]]) -> None:
+    folder, results = ran
+    found, resumed = (of(results, f"sharded-adapter{more}") for more in ("", "-resumed"))
+    check_same_metrics(found[0]["metrics"], of(results, "adapter-2")[0]["metrics"])
+    assert [event["event"] for event in resumed[0]["events"]].count("distributed") == 2
+    assert compared(resumed[0]["metrics"]) == compared(found[0]["metrics"])
+    once, twice = (load_file(folder / f"sharded-adapter{more}-model" / "adapter_model.safetensors") for more in ("", "-resumed"))
+    assert once.keys() == twice.keys()
+    assert all(torch.equal(value, twice[name]) for name, value in once.items())
+    assert any("lora_B" in name and float(value.abs().max()) > 0 for name, value in once.items())
+
+
 def test_under_fsdp2_half_precision_ends_within_the_layers(ran: tuple[Path, dict[str, Any]]) -> None:
     """Log-probabilities leave the model in float32, which accelerate would round; the run is as far from DDP's as rounding."""
     found, other = of(ran[1], "sharded-half"), of(ran[1], "replicated-half")
