@@ -261,6 +261,17 @@ def dies_before_the_rename(made: GPOTrainer) -> None:
         checkpoint.FILES = replace(checkpoint.FILES, rename=dying)
 
 
+class Rounded(transformers.TrainerCallback):  # type: ignore[misc]
+    """Whether every gradient, before each step, is a bfloat16 number."""
+
+    def __init__(self) -> None:
+        self.found: list[bool] = []
+
+    def on_pre_optimizer_step(self, *_: Any, model: Any, **named: Any) -> None:
+        local = [each.grad.to_local() for each in model.parameters() if each.grad is not None]
+        self.found.append(all(torch.equal(each, each.bfloat16().to(each.dtype)) for each in local))
+
+
 def sharded(ranks: Ranks) -> None:
     """The Trainer under FSDP2: a run, two killed in a save and resumed, and one that goes on unsharded."""
     fsdp = launched("fsdp2.yaml")
@@ -281,6 +292,7 @@ def sharded(ranks: Ranks) -> None:
         sys.modules["gpo_full.reference_pass"].token_log_probabilities = noted  # type: ignore[attr-defined]
         settings = {name: value for name, value in options.items() if name not in ("spoil", "resume")}
         made = ranks.trainer(run, **{"per_device_train_batch_size": 2, **saving, **settings})
+        made.add_callback(rounded := Rounded())
         options.get("spoil", lambda _: None)(made)
         there = sorted(path.name for path in (ranks.folder / run).glob("checkpoint-*"))
         made.train(resume_from_checkpoint=options.get("resume"))
@@ -288,7 +300,7 @@ def sharded(ranks: Ranks) -> None:
         made.save_model(str(ranks.folder / f"{run}-model"))
         held_out = made.evaluate() if made.eval_dataset is not None else {}
         moments = next(iter(made.optimizer.state.values()))["exp_avg"].dtype
-        return {"held_out": held_out, "referred": referred, "types": [*types], "moments": str(moments), "kind": [each.__name__ for each in type(made.model_wrapped).__mro__], "parameters": sorted(parameters), "there": there,
+        return {"held_out": held_out, "referred": referred, "types": [*types], "rounded": rounded.found, "moments": str(moments), "kind": [each.__name__ for each in type(made.model_wrapped).__mro__], "parameters": sorted(parameters), "there": there,
                 "metrics": ranks.lines(run, "metrics"), "events": ranks.lines(run, "events")}  # fmt: skip
 
     for name, pairs, adapter in (("whole", PAIRS, False), ("few", PAIRS[:1], False), ("again", PAIRS, False), ("adapter", PAIRS, True),
@@ -302,9 +314,10 @@ def sharded(ranks: Ranks) -> None:
     shutil.copytree(ranks.folder / "sharded-adapter", ranks.folder / "sharded-adapter-resumed",
                     ignore=shutil.ignore_patterns("checkpoint-[46]"))  # fmt: skip
     ranks.run("sharded-adapter-resumed", 4, lambda rank: train(rank, "sharded-adapter-resumed", resume=True, **adapter), **fsdp)
-    ranks.run("sharded-half", 2, lambda rank: train(rank, "sharded-half", bf16=True, model=tiny_model()), **fsdp)
-    ranks.run("replicated-half", 2, lambda rank: ranks.train("replicated-half", rank, bf16=True, model=tiny_model(),
-                                                             per_device_train_batch_size=2))  # fmt: skip
+    # Without clipping, which would scale gradients after they are added up.
+    half = {"bf16": True, "max_grad_norm": 0.0, "model": tiny_model()}
+    ranks.run("sharded-half", 2, lambda rank: train(rank, "sharded-half", **half), **fsdp)
+    ranks.run("replicated-half", 2, lambda rank: ranks.train("replicated-half", rank, per_device_train_batch_size=2, **half))
     for which, spoil in (("second", dies_writing_its_pieces), ("first", dies_before_the_rename)):
         ranks.run(f"sharded-{which}-killed", 2, lambda rank: train(rank, f"sharded-{which}", spoil=spoil), **fsdp)  # noqa: B023
         ranks.run(f"sharded-{which}-resumed", 2, lambda rank: train(rank, f"sharded-{which}", resume=True), **fsdp)  # noqa: B023

@@ -322,6 +322,8 @@ def test_under_fsdp2_half_precision_ends_within_the_layers(ran: tuple[Path, dict
     for each in found:
         assert each["types"] == ["torch.float32"]
         assert each["moments"] == "torch.float32"
+        assert len(each["rounded"]) == 6
+        assert not any(each["rounded"])  # gradients are added up in float32
     for mine, theirs in zip(found[0]["metrics"], other[0]["metrics"], strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], abs=0.02)
     assert found[0]["metrics"][-1]["loss"] < 0.5
