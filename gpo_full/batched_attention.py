@@ -13,7 +13,8 @@ from gpo_full.autocast import autocast_dtype
 
 # Queries of a block: fewer make small products, more compute scores of keys that a causal query does not see.
 QUERIES = 64
-# Keys beyond which the probabilities, which are kept for backward, would need more memory than the rest of a layer.
+# Keys beyond which the probabilities, which are kept for backward, would be more than about a quarter of what a layer
+# keeps (heads of 64).
 LONGEST = 768
 DTYPES = (torch.float32, torch.float64)
 

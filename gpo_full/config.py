@@ -252,8 +252,7 @@ INHERITED = {
     "gradient_accumulation_steps": (1, math.inf), "seed": (0, 2**32 - 1), "data_seed": (0, 2**32 - 1),
     "learning_rate": (0, math.inf), "weight_decay": (0, math.inf), "max_grad_norm": (0, math.inf),
 }  # fmt: skip
-
-
+# Those of them that need not be whole.
 FRACTIONS = ("learning_rate", "weight_decay", "max_grad_norm")
 
 
@@ -261,7 +260,8 @@ def _check_inherited(config: GPOConfig) -> None:
     for name, (least, most) in INHERITED.items():
         value = getattr(config, name)
         whole = name not in FRACTIONS
-        fits = _is_number(value) and least <= value <= most and value < math.inf and not (whole and value % 1)
+        fits = _is_number(value) and least <= value <= most and value < math.inf
+        fits = fits and (isinstance(value, int) or not whole)
         if value is not None and not fits:
             bounds = f"of at least {least}" + (f" and at most {most}" if most < math.inf else "")
             raise InputError(f"{name}={value!r} must be a {'whole' if whole else 'finite'} number {bounds}")

@@ -3,7 +3,6 @@
 __all__ = ["token_log_probabilities", "response_log_probabilities", "margin_of_tokens"]
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -38,10 +37,9 @@ def token_log_probabilities(model: nn.Module, batch: Batch, *, fused_head: bool 
     inner = _unwrapped(model)
     head = inner.get_output_embeddings()
     answer = _answer(head, batch, chunk) if fused_head else _select(head.forward, batch)
-    with ExitStack() as stack:
-        for each in (forward_replaced(head, answer), fast_products(inner), only_where_read(inner, batch),
-                     fused_norms(inner)):  # fmt: skip
-            stack.enter_context(each)
+    with (
+        forward_replaced(head, answer), fast_products(inner), only_where_read(inner, batch), fused_norms(inner)
+    ):  # fmt: skip
         output = model(input_ids=batch.input_ids, use_cache=False, **_attention_inputs(inner, batch)).logits
     if fused_head:
         return output.view(-1)  # type: ignore[no-any-return]

@@ -153,8 +153,9 @@ def _attention(
                 answers.append(torch.zeros_like(skipped[..., : v.shape[-1]]))
             keys, values = part.among(k, in_k), part.among(v, in_v)
             if not dropout_p and is_faster(queries, keys):
-                answers.append(attend(queries, keys, values, part.visible, options.get("scale")))
-                continue
-            answers.append(F.scaled_dot_product_attention(queries, keys, values, part.visible, dropout_p,
-                                                          part.visible is None, **options))  # fmt: skip
+                answer = attend(queries, keys, values, part.visible, options.get("scale"))
+            else:
+                answer = F.scaled_dot_product_attention(queries, keys, values, part.visible, dropout_p,
+                                                        part.visible is None, **options)  # fmt: skip
+            answers.append(answer)
     return torch.cat(answers, 2)

@@ -115,7 +115,9 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(states, weight)
+        of_states, of_weight, _ = ctx.needs_input_grad
+        # Of a frozen layer the input is not kept.
+        ctx.save_for_backward(states if of_weight else None, weight if of_states else None)
         return product(states, weight, bias)
 
     @staticmethod

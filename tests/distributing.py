@@ -300,7 +300,9 @@ def sharded(ranks: Ranks) -> None:
         made.save_model(str(ranks.folder / f"{run}-model"))
         held_out = made.evaluate() if made.eval_dataset is not None else {}
         moments = next(iter(made.optimizer.state.values()))["exp_avg"].dtype
-        return {"held_out": held_out, "referred": referred, "types": [*types], "rounded": rounded.found, "moments": str(moments), "kind": [each.__name__ for each in type(made.model_wrapped).__mro__], "parameters": sorted(parameters), "there": there,
+        return {"kind": [each.__name__ for each in type(made.model_wrapped).__mro__], "parameters": sorted(parameters),
+                "there": there, "held_out": held_out, "referred": referred, "types": [*types],
+                "rounded": rounded.found, "moments": str(moments),
                 "metrics": ranks.lines(run, "metrics"), "events": ranks.lines(run, "events")}  # fmt: skip
 
     for name, pairs, adapter in (("whole", PAIRS, False), ("few", PAIRS[:1], False), ("again", PAIRS, False), ("adapter", PAIRS, True),

@@ -62,6 +62,7 @@ def test_a_loss_that_rises_at_0_is_said(loss: str, slope: str | None, tmp_path: 
     ({"max_length": 1}, "leaves no token"),
     ({"max_length": 100, "max_prompt_length": 100}, "leaves no token"),
     ({"max_length": 10.5}, "max_length=10.5 must be a whole number"),
+    ({"seed": 2.0}, "seed=2.0 must be a whole number of at least 0"),
     ({"per_device_train_batch_size": 2.5}, "per_device_train_batch_size=2.5 must be a whole number of at least 1"),
     ({"train_last_layers": 0}, "train_last_layers=0"),
     ({"lora_rank": -1}, "lora_rank=-1"),

@@ -69,6 +69,20 @@ def test_gradients_that_nobody_wants_are_not_made(calls: list[tuple[int, ...]]) 
     assert weight.grad is None
 
 
+def test_the_input_of_a_frozen_layer_is_not_kept(calls: list[tuple[int, ...]]) -> None:
+    rows, weight, kept = some_tensors(ROWS, WIDTH), some_tensors(WIDTH, WIDTH), []
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.shape)
+        return tensor
+
+    for frozen, shapes in ((True, [weight.shape]), (False, [rows.shape, weight.shape])):
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda each: each):
+            _Linear.apply(rows.clone().requires_grad_(), weight.clone().requires_grad_(not frozen), None)
+        assert kept == shapes
+
+
 def test_small_half_and_double_products_are_torchs(calls: list[tuple[int, ...]]) -> None:
     weight = some_tensors(WIDTH, WIDTH)
     product(some_tensors(ROWS - 1, WIDTH), weight)

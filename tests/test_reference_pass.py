@@ -23,7 +23,7 @@ def test_each_row_is_in_one_part_and_parts_weigh_the_same(sizes: list[int], part
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 100])
 def test_parts_are_read_in_pieces_as_they_were_written(rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five rows by two processes, the second of which writes two batches; the third has nothing to do."""
+    """Five rows by three processes, of which the second writes two batches and the third has nothing to do."""
     monkeypatch.setattr(reference_pass, "ROWS", rows)
     path = tmp_path / "store.safetensors"
     lengths = np.array([[1, 2], [2, 2], [1, 1], [3, 1], [2, 1]])

@@ -59,7 +59,7 @@ def test_the_experiment_s_result_and_figures_are_left(published: Path) -> None:
 
 @pytest.mark.slow
 def test_with_a_policy_and_a_reward_of_one_s_own_the_experiment_stands_alone(tmp_path: Path) -> None:
-    """The reward is a function in a file: the longer answer, so that no reward of the project's is below 1."""
+    """The reward is a function in a file, which gives at least 10; the project's own gives at most 1."""
     from gpo_full.materials import material
     from gpo_full.scales import SCALES
 
