@@ -1,70 +1,145 @@
-"""Exact attention on a CPU as large products, a block of queries with the keys that they see."""
+"""Exact attention of a row of pairs on a CPU as large products, a block of queries with the keys that they see."""
 
-__all__ = ["attend", "is_faster", "kept_scores"]
+__all__ = ["RowAttention", "copies"]
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gpo_full.autocast import autocast_dtype
+from gpo_full.blocks import BlockSizes
 
 # Queries of a block: fewer make small products, more compute scores of keys that a causal query does not see.
 QUERIES = 64
-# Keys beyond which the probabilities, which are kept for backward, would be more than about a quarter of what a layer
-# keeps (heads of 64).
+# Keys beyond which the probabilities are made again in backward: kept, they would be more than about a quarter of what
+# a layer keeps (heads of 64).
 LONGEST = 768
-DTYPES = (torch.float32, torch.float64)
+# Keys and values hidden from a tail are computed and masked, or the others copied together: one copied costs as much as
+# this many masked ones.
+COPIED = 20
 
 
-def is_faster(query: Tensor, key: Tensor) -> bool:
-    """Return whether `attend` is to be used, and not torch's kernel: in full precision, on a CPU, for few keys.
+class RowAttention:
+    """How a row of blocks `[prefix | tail | tail ...]` is answered, made once for all layers and heads."""
 
-    torch's kernel for the CPU computes the scores of up to 512 keys at once, hidden ones too.
+    def __init__(self, sizes: Sequence[BlockSizes], device: torch.device, *, read: bool) -> None:
+        """`sizes` are those of the blocks, in order; with `read`, what predictions read is answered alone."""
+        self.parts: list[_Part] = []
+        place = 0
+        for each in sizes:
+            self.parts += _parts(each, place, each.prompt - 1 if read else 0, device)
+            place += each.size
+        self.complete = place == sum(block.size for part in self.parts for block in part.blocks)
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
+        """Return softmax(scale q k') v over the keys that each query sees, [1, heads, L, width] like the arguments.
+
+        Other queries get 0. `scale` is 1 / sqrt(width of a query) unless given.
+
+        >>> row = RowAttention([BlockSizes(prompt=1, prefix=1, tails=(1, 1))], torch.device("cpu"), read=False)
+        >>> same = torch.zeros(1, 1, 3, 1)  # the second tail does not see the first
+        >>> row(same, same, torch.tensor([2.0, 4.0, 8.0]).view_as(same)).flatten()
+        tensor([2., 3., 5.])
+        """
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        # Not `[0]`: its backward fills a tensor with zeros first.
+        tensors = [each.squeeze(0) for each in (query, key, value)]
+        values: Tensor = _Attention.apply(*tensors, self, scale)  # type: ignore[no-untyped-call]
+        return values[None]
+
+    @property
+    def kept(self) -> int:
+        """Numbers per head that are kept for backward, beside queries, keys and values.
+
+        >>> RowAttention([BlockSizes(prompt=1, prefix=80, tails=(20, 0))], torch.device("cpu"), read=False).kept
+        7500
+        """
+        return sum(block.size * block.keys for part in self.parts for block in part.blocks if block.is_kept)
+
+
+def copies(prefix: int, start: int, size: int) -> bool:
+    """Return whether a tail's keys are better copied to its prefix, than those before `start` masked.
+
+    >>> copies(300, 335, 35), copies(150, 300, 150)
+    (False, True)
     """
-    few = key.shape[-2] <= LONGEST and query.shape[1] == key.shape[1]
-    return few and query.device.type == "cpu" and query.dtype in DTYPES and autocast_dtype(query) == query.dtype
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None, scale: float | None = None) -> Tensor:
-    """Return softmax(scale q k') v over the keys that each query sees, [1, heads, Q, width] like the query.
-
-    `visible` is boolean, [Q, K], each row with at least one key; None is causal, with as many keys as queries.
-    `scale` is 1 / sqrt(width of a query) unless given.
-
-    >>> one = torch.zeros(1, 1, 2, 1)
-    >>> attend(one, one, torch.tensor([2.0, 4.0]).view_as(one), None).flatten().tolist()
-    [2.0, 3.0]
-    """
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    values: Tensor = _Attention.apply(query[0], key[0], value[0], visible, scale)  # type: ignore[no-untyped-call]
-    return values[None]
-
-
-def kept_scores(queries: int, keys: int, *, causal: bool) -> int:
-    """Return how many numbers per head are kept for backward; 0 where `attend` is not used.
-
-    >>> kept_scores(2, 3, causal=False), kept_scores(100, 100, causal=True)  # 2 * 3; 64 * 64 + 36 * 100
-    (6, 7696)
-    """
-    return sum((each.end - each.start) * each.keys for each in _blocks(queries, keys, causal)) if keys <= LONGEST else 0
+    return size * (start - prefix) > COPIED * (prefix + size)
 
 
 class _Block(NamedTuple):
-    """Queries from `start` to `end`, the first `keys` keys, of which those from `masked` on may be hidden."""
+    """Queries of a row from `start` to `end`, and the first `keys` of their part's keys."""
 
     start: int
     end: int
     keys: int
-    masked: int
+    masked: int  # keys from here on may be hidden
+    hidden: Tensor  # [end - start, keys - masked]
+
+    @property
+    def size(self) -> int:
+        return self.end - self.start
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether its probabilities are kept for backward."""
+        return self.keys <= LONGEST
 
 
-def _blocks(queries: int, keys: int, causal: bool) -> Iterator[_Block]:
-    for start in range(0, queries, QUERIES):
-        end = min(start + QUERIES, queries)
-        yield _Block(start, end, end, start) if causal else _Block(start, end, keys, 0)
+class _Part(NamedTuple):
+    """Blocks of queries and the keys that they choose from, which lie between these places of a row."""
+
+    spans: tuple[tuple[int, int], ...]
+    blocks: tuple[_Block, ...]
+
+    def gathered(self, rows: Tensor) -> Tensor:
+        """The keys' rows of [heads, L, width]."""
+        found = [rows[:, start:end] for start, end in self.spans]
+        return found[0] if len(found) == 1 else torch.cat(found, 1)
+
+    @contextmanager
+    def adding(self, rows: Tensor) -> Iterator[Tensor]:
+        """Room like `gathered(rows)`: what is added to it is added to the keys' rows."""
+        if len(self.spans) == 1:
+            yield self.gathered(rows)
+            return
+        sizes = [end - start for start, end in self.spans]
+        room = _rows_first(rows[:, : sum(sizes)], rows.shape[-1]).zero_()
+        yield room
+        for (start, end), piece in zip(self.spans, room.split(sizes, 1), strict=True):
+            rows[:, start:end] += piece
+
+
+def _parts(sizes: BlockSizes, place: int, first: int, device: torch.device) -> Iterator[_Part]:
+    prefix, end = sizes.prefix, sizes.prefix + sizes.tails[0]
+    masked: list[tuple[int, int]] = []
+    copied: list[tuple[int, int]] = []
+    for tail in filter(None, sizes.tails[1:]):
+        apart = copied or copies(prefix, end, tail)
+        (copied if apart else masked).append((end, end + tail))
+        end += tail
+    last = copied[0][0] if copied else end
+    yield _Part(((place, place + last),), tuple(_blocks(place, first, last, prefix, masked, device)))
+    for start, end in copied:
+        spans = (place, place + prefix), (place + start, place + end)
+        yield _Part(spans, tuple(_blocks(place + start - prefix, prefix, prefix + end - start, prefix, [], device)))
+
+
+def _blocks(
+    place: int, first: int, last: int, prefix: int, tails: Sequence[tuple[int, int]], device: torch.device
+) -> Iterator[_Block]:
+    """Blocks of about one size of the queries at keys `first` to `last`; each of `tails` does not see those before."""
+    count = -(-(last - first) // QUERIES)
+    for i in range(count):
+        start, end = (first + (last - first) * j // count for j in (i, i + 1))
+        within = [tail for tail in tails if tail[0] < end and start < tail[1]]
+        masked = min(start, prefix) if within else start
+        hidden = torch.ones(end - start, end - masked, dtype=torch.bool, device=device).triu_(1 + start - masked)
+        for begin, over in within:
+            hidden[max(begin - start, 0) : over - start, prefix - masked : begin - masked] = True
+        yield _Block(place + start, place + end, end, masked, hidden)
 
 
 class _Attention(torch.autograd.Function):
@@ -74,17 +149,16 @@ class _Attention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None, scale: float) -> Tensor:
-        ctx.scale, ctx.blocks = scale, [*_blocks(query.shape[1], key.shape[1], visible is None)]
-        hidden = _above(query) if visible is None else ~visible
-        answer, kept, room = _rows_first(query, value.shape[-1]), [], _Room(query, key)
-        for start, end, keys, masked in ctx.blocks:
-            scores = room.of(end - start, keys)
-            torch.baddbmm(scores, query[:, start:end], key[:, :keys].mT, beta=0, alpha=scale, out=scores)
-            unseen = hidden[: end - start, : end - start] if visible is None else hidden[start:end]
-            scores[:, :, masked:].masked_fill_(unseen, -torch.inf)
-            kept.append(scores.softmax(-1))
-            answer[:, start:end] = torch.bmm(kept[-1], value[:, :keys])
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, row: RowAttention, scale: float) -> Tensor:
+        answer, room, kept = _answers(query, value.shape[-1], row), _Room(query, row), []
+        for part in row.parts:
+            keys, values = part.gathered(key), part.gathered(value)
+            for block in part.blocks:
+                p = _probabilities(query, keys, block, scale, room)
+                answer[:, block.start : block.end] = torch.bmm(p, values[:, : block.keys])
+                if block.is_kept:
+                    kept.append(p)
+        ctx.row, ctx.scale = row, scale
         ctx.save_for_backward(query, key, value, *kept)
         return answer
 
@@ -92,35 +166,48 @@ class _Attention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, *kept = ctx.saved_tensors
-        to_query = _rows_first(query, query.shape[-1])
+        to_query = _answers(query, query.shape[-1], ctx.row)
         to_key, to_value = (_rows_first(each, each.shape[-1]).zero_() for each in (key, value))
-        room = _Room(query, key)
-        for (start, end, keys, _), p in zip(ctx.blocks, kept, strict=True):
-            asked, pulled = query[:, start:end], incoming[:, start:end]
-            to_value[:, :keys].baddbmm_(p.mT, pulled)
-            slope = torch.bmm(pulled, value[:, :keys].mT, out=room.of(end - start, keys))
-            slope = torch._softmax_backward_data(slope, p, -1, p.dtype)
-            to_query[:, start:end] = torch.bmm(slope, key[:, :keys])
-            to_key[:, :keys].baddbmm_(slope.mT, asked, alpha=ctx.scale)
+        room, known = _Room(query, ctx.row), iter(kept)
+        for part in ctx.row.parts:
+            keys, values = part.gathered(key), part.gathered(value)
+            with part.adding(to_key) as to_keys, part.adding(to_value) as to_values:
+                for block in part.blocks:
+                    p = next(known) if block.is_kept else _probabilities(query, keys, block, ctx.scale, room)
+                    asked, pulled = query[:, block.start : block.end], incoming[:, block.start : block.end]
+                    to_values[:, : block.keys].baddbmm_(p.mT, pulled)
+                    slope = torch.bmm(pulled, values[:, : block.keys].mT, out=room.of(block))
+                    slope = torch._softmax_backward_data(slope, p, -1, p.dtype)
+                    to_query[:, block.start : block.end] = torch.bmm(slope, keys[:, : block.keys])
+                    to_keys[:, : block.keys].baddbmm_(slope.mT, asked, alpha=ctx.scale)
         return to_query.mul_(ctx.scale), to_key, to_value, None, None
+
+
+def _probabilities(query: Tensor, keys: Tensor, block: _Block, scale: float, room: "_Room") -> Tensor:
+    scores, asked = room.of(block), query[:, block.start : block.end]
+    torch.baddbmm(scores, asked, keys[:, : block.keys].mT, beta=0, alpha=scale, out=scores)
+    scores[:, :, block.masked :].masked_fill_(block.hidden, -torch.inf)
+    return scores.softmax(-1)
 
 
 class _Room:
     """Memory for the scores of one block, used again for the next."""
 
-    def __init__(self, query: Tensor, key: Tensor) -> None:
+    def __init__(self, query: Tensor, row: RowAttention) -> None:
         self.heads = len(query)
-        self.numbers = query.new_empty(self.heads * min(QUERIES, query.shape[1]) * key.shape[1])
+        most = max(block.size * block.keys for part in row.parts for block in part.blocks)
+        self.numbers = query.new_empty(self.heads * most)
 
-    def of(self, queries: int, keys: int) -> Tensor:
-        return self.numbers[: self.heads * queries * keys].view(self.heads, queries, keys)
+    def of(self, block: _Block) -> Tensor:
+        return self.numbers[: self.heads * block.size * block.keys].view(self.heads, block.size, block.keys)
+
+
+def _answers(like: Tensor, width: int, row: RowAttention) -> Tensor:
+    """Room for the answer to each query, 0 where none is asked for."""
+    answer = _rows_first(like, width)
+    return answer if row.complete else answer.zero_()
 
 
 def _rows_first(like: Tensor, width: int) -> Tensor:
     """Room for [heads, rows, width] as the layers around attention have it: the heads of a row beside one another."""
     return like.new_empty(like.shape[1], len(like), width).transpose(0, 1)
-
-
-def _above(query: Tensor) -> Tensor:
-    """What queries of a block do not see of the block's own keys."""
-    return torch.ones(QUERIES, QUERIES, dtype=torch.bool, device=query.device).triu_(1)

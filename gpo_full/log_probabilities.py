@@ -11,10 +11,12 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from gpo_full.autocast import autocast_dtype
+from gpo_full.gated_mlp import fused_gates
 from gpo_full.last_layer import forward_replaced, only_where_read
 from gpo_full.norms import fused_norms
 from gpo_full.packing import Batch
 from gpo_full.products import fast_products, product
+from gpo_full.rotary import fused_rotary
 from gpo_theory.errors import InputError, nearest
 
 MARGINS = ("sum", "mean")
@@ -38,7 +40,8 @@ def token_log_probabilities(model: nn.Module, batch: Batch, *, fused_head: bool 
     head = inner.get_output_embeddings()
     answer = _answer(head, batch, chunk) if fused_head else _select(head.forward, batch)
     with (
-        forward_replaced(head, answer), fast_products(inner), only_where_read(inner, batch), fused_norms(inner)
+        forward_replaced(head, answer), fast_products(inner), fused_gates(inner), only_where_read(inner, batch),
+        fused_norms(inner), fused_rotary(inner)
     ):  # fmt: skip
         output = model(input_ids=batch.input_ids, use_cache=False, **_attention_inputs(inner, batch)).logits
     if fused_head:

@@ -10,13 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gpo_full.autocast import autocast_dtype
-from gpo_full.batched_attention import attend, is_faster, kept_scores
+from gpo_full.batched_attention import RowAttention, copies
 from gpo_full.blocks import BlockSizes
 from gpo_full.segments import Segments, one_call
 
-# Keys and values hidden from a tail are computed and masked, or the others copied together: one copied costs as much as
-# this many masked ones.
-COPIED = 20
+# What is multiplied block by block on a CPU.
+FULL = (torch.float32, torch.float64)
 
 
 class PairMask(Tensor):
@@ -34,6 +33,7 @@ class PairMask(Tensor):
     place: torch.device
     _blocks: list[list["_Part"]] | None
     _segments: Segments | None
+    _row: RowAttention | None
 
     @staticmethod
     def __new__(
@@ -44,7 +44,7 @@ class PairMask(Tensor):
         blank = torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=device).expand(1, 1, length, length)
         mask: PairMask = torch.Tensor._make_subclass(cls, blank)
         mask.sizes, mask.read, mask.dense, mask.place = sizes, read, dense, device
-        mask._blocks = mask._segments = None
+        mask._blocks = mask._segments = mask._row = None
         return mask
 
     @property
@@ -60,6 +60,13 @@ class PairMask(Tensor):
         if self._segments is None:
             self._segments = Segments.of(self.sizes, self.place, read=self.read)
         return self._segments
+
+    @property
+    def row(self) -> RowAttention:
+        """What attention as large products needs, made once."""
+        if self._row is None:
+            self._row = RowAttention(self.sizes, self.place, read=self.read)
+        return self._row
 
     @classmethod
     def __torch_function__(
@@ -80,14 +87,10 @@ class PairMask(Tensor):
 def kept_by_attention(sizes: Sequence[BlockSizes]) -> int:
     """Return how many numbers per head a layer keeps for backward beside queries, keys and values, on a CPU.
 
-    >>> kept_by_attention([BlockSizes(prompt=1, prefix=1, tails=(1, 2))])  # 2 * 2 scores, and 2 of each of 1 + 1 + 2
-    12
+    >>> kept_by_attention([BlockSizes(prompt=1, prefix=1, tails=(1, 2))])  # four queries, four keys
+    16
     """
-    kept = 0
-    for each in sizes:
-        for part in _parts(each, torch.device("meta"), read=False):
-            kept += kept_scores(part.size, part.keys or each.prefix + part.size, causal=part.visible is None)
-    return kept
+    return RowAttention(sizes, torch.device("meta"), read=False).kept
 
 
 class _Part(NamedTuple):
@@ -117,7 +120,7 @@ def _parts(sizes: BlockSizes, device: torch.device, *, read: bool) -> list[_Part
 
 def _of_tail(prefix: int, start: int, size: int, which: int, device: torch.device) -> _Part:
     """The part of a later tail, `size` tokens from `start` on."""
-    if size * (start - prefix) > COPIED * (prefix + size):
+    if copies(prefix, start, size):
         return _Part(0, size, 0, which, _lower(prefix + size, prefix, device))
     visible = _lower(start + size, start, device)
     visible[:, prefix:start] = False
@@ -141,6 +144,8 @@ def _attention(
     """Attend block by block, or in one call; each of query, key and value is [1, heads, L, width]."""
     if not dropout_p and one_call(query.device, autocast_dtype(query), value.shape[-1]):
         return attn_mask.segments.attention(query, key, value, **options)
+    if not dropout_p and query.shape[1] == key.shape[1] and _is_multiplied(query):
+        return attn_mask.row(query, key, value, options.get("scale"))
     sizes, whole = attn_mask.sizes, [each.size for each in attn_mask.sizes]
     # One split each: its backward is one concatenation, where slices would each cost a tensor of the full length.
     tensors = zip(*(torch.split(tensor, whole, 2) for tensor in (query, key, value)), strict=True)
@@ -152,10 +157,11 @@ def _attention(
             if part.skipped:
                 answers.append(torch.zeros_like(skipped[..., : v.shape[-1]]))
             keys, values = part.among(k, in_k), part.among(v, in_v)
-            if not dropout_p and is_faster(queries, keys):
-                answer = attend(queries, keys, values, part.visible, options.get("scale"))
-            else:
-                answer = F.scaled_dot_product_attention(queries, keys, values, part.visible, dropout_p,
-                                                        part.visible is None, **options)  # fmt: skip
-            answers.append(answer)
+            answers.append(F.scaled_dot_product_attention(queries, keys, values, part.visible, dropout_p,
+                                                          part.visible is None, **options))  # fmt: skip
     return torch.cat(answers, 2)
+
+
+def _is_multiplied(query: Tensor) -> bool:
+    """Whether attention is a sequence of large products: torch's kernel for a CPU computes hidden scores too."""
+    return query.device.type == "cpu" and query.dtype in FULL and autocast_dtype(query) == query.dtype

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_packing import SOME as ANY_PAIRS
 
-from gpo_full import pair_mask
+from gpo_full import batched_attention, pair_mask
 from gpo_full.packing import pack
 from gpo_full.pair_mask import PairMask
 from gpo_full.pairs import Pair
@@ -22,24 +22,39 @@ def dense(some: list[Pair]) -> torch.Tensor:
     return (same & own).tril()[None, None]
 
 
+@pytest.mark.parametrize("multiplied", [False, True])
 @pytest.mark.parametrize("read", [False, True])
 @settings(deadline=None, max_examples=60)
-@given(ANY_PAIRS, st.sampled_from([0, 1, pair_mask.COPIED]))
-def test_attention_equals_that_of_the_dense_mask(read: bool, some: list[Pair], copied: int) -> None:
-    """With keys masked and with keys copied, where it is read or everywhere."""
+@given(
+    ANY_PAIRS,
+    st.sampled_from([0, 1, batched_attention.COPIED]),
+    st.sampled_from([1, 2, 64]),
+    st.sampled_from([0, 4, 768]),
+)
+def test_attention_equals_that_of_the_dense_mask(
+    multiplied: bool, read: bool, some: list[Pair], copied: int, queries: int, longest: int
+) -> None:
+    """By torch's kernel and as products, with keys masked and with keys copied, where it is read or everywhere.
+
+    As products: in blocks of one query, two, all; with no probabilities kept, some, all.
+    """
     batch = pack(some, "line")
     mask = batch.mask_where_read if read else batch.mask
     assert isinstance(mask, PairMask)
     torch.manual_seed(0)
     inputs = [torch.randn(1, 2, mask.shape[-1], 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pair_mask, "COPIED", copied)
+        for name, value in (("COPIED", copied), ("QUERIES", queries), ("LONGEST", longest)):
+            patch.setattr(batched_attention, name, value)
+        patch.setattr(pair_mask, "_is_multiplied", lambda _: multiplied)
         found = F.scaled_dot_product_attention(*inputs, attn_mask=mask)
     expected = F.scaled_dot_product_attention(*inputs, attn_mask=dense(some))
     outputs = [each[:, :, batch.read] if read else each for each in (found, expected)]
     torch.testing.assert_close(outputs[0], outputs[1])
     weight = torch.randn_like(outputs[0])
-    gradients = [torch.autograd.grad((output * weight).sum(), inputs) for output in outputs]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batched_attention, "LONGEST", longest)
+        gradients = [torch.autograd.grad((output * weight).sum(), inputs) for output in outputs]
     torch.testing.assert_close(gradients[0], gradients[1])
 
 

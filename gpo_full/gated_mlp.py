@@ -1,0 +1,90 @@
+"""Gated MLPs that keep less for backward: the activation is made again from the gate, in memory that is at hand."""
+
+__all__ = ["fused_gates"]
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.utils._python_dispatch import _disable_current_modes
+
+from gpo_full.autocast import autocast_dtype
+from gpo_full.last_layer import checkpointed, forward_replaced
+
+# What models call the three products.
+PRODUCTS = ("gate_proj", "up_proj", "down_proj")
+# Whether a module computes down(silu(gate(x)) up(x)), as was found by trying.
+_tried: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+@contextmanager
+def fused_gates(model: nn.Module) -> Iterator[None]:
+    """Let the MLPs of `model` that compute down(silu(gate(x)) up(x)) in full precision keep gate and up alone.
+
+    Each is tried on small numbers first, for its names do not say what it computes. With checkpointed activations
+    nothing changes: the layers are computed once more when this is over.
+    """
+    with ExitStack() as stack:
+        if not any(map(checkpointed, model.modules())):
+            for module in filter(_is_gated, model.modules()):
+                stack.enter_context(forward_replaced(module, _fused(module, module.forward)))
+        yield
+
+
+def _is_gated(module: Any) -> bool:
+    if not all(name in module._modules for name in PRODUCTS) or "forward" in module.__dict__:
+        return False
+    if module._compiled_call_impl is not None:  # a compiler has taken it over
+        return False
+    return _tried[module] if module in _tried else _tried.setdefault(module, _agrees(module))
+
+
+@torch.no_grad()
+def _agrees(module: Any) -> bool:
+    # The module itself, with small products of known weights in the place of its own. It may be one without data.
+    tried = copy.copy(module)
+    with _disable_current_modes(), torch.autocast("cpu", enabled=False):
+        small = [nn.Linear(a, b, device="cpu", dtype=torch.float32) for a, b in ((2, 3), (2, 3), (3, 2))]
+        for i, layer in enumerate(small):
+            layer.weight.copy_(torch.linspace(-1 - i, 2, 6, device="cpu").view_as(layer.weight))
+        gate, up, down = small
+        tried._modules = module._modules | dict(zip(PRODUCTS, small, strict=True))
+        states = torch.linspace(-2, 3, 4, device="cpu").view(1, 2, 2)
+        try:
+            found = tried.forward(states)
+        except Exception:  # anyone's code, on numbers that it was not made for
+            return False
+        return isinstance(found, Tensor) and torch.equal(down(F.silu(gate(states)) * up(states)), found)
+
+
+def _fused(module: Any, original: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def mlp(states: Tensor) -> Tensor:
+        if states.dtype != torch.float32 or autocast_dtype(states) != torch.float32:
+            return original(states)
+        values: Tensor = module.down_proj(_Gated.apply(module.gate_proj(states), module.up_proj(states)))  # type: ignore[no-untyped-call]
+        return values
+
+    return mlp
+
+
+class _Gated(torch.autograd.Function):
+    """h = silu(a) b. With g the incoming gradient: da = silu'(a) g b and db = silu(a) g."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        to_gate = incoming * up
+        torch.ops.aten.silu_backward.grad_input(to_gate, gate, grad_input=to_gate)
+        return to_gate, F.silu(gate).mul_(incoming)
