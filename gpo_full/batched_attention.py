@@ -108,17 +108,19 @@ class _Part(NamedTuple):
         sizes = [end - start for start, end in self.spans]
         room = _rows_first(rows[:, : sum(sizes)], rows.shape[-1]).zero_()
         yield room
-        for (start, end), piece in zip(self.spans, room.split(sizes, 1), strict=True):
+        for (start, end), piece in zip(self.spans, torch.split(room, sizes, 1), strict=True):
             rows[:, start:end] += piece
 
 
 def _parts(sizes: BlockSizes, place: int, first: int, device: torch.device) -> Iterator[_Part]:
     prefix, end = sizes.prefix, sizes.prefix + sizes.tails[0]
-    masked: list[tuple[int, int]] = []
+    masked: list[int] = []
     copied: list[tuple[int, int]] = []
-    for tail in filter(None, sizes.tails[1:]):
-        apart = copied or copies(prefix, end, tail)
-        (copied if apart else masked).append((end, end + tail))
+    for tail in sizes.tails[1:]:
+        if copied or copies(prefix, end, tail):
+            copied.append((end, end + tail))
+        else:
+            masked.append(end)
         end += tail
     last = copied[0][0] if copied else end
     yield _Part(((place, place + last),), tuple(_blocks(place, first, last, prefix, masked, device)))
@@ -128,17 +130,17 @@ def _parts(sizes: BlockSizes, place: int, first: int, device: torch.device) -> I
 
 
 def _blocks(
-    place: int, first: int, last: int, prefix: int, tails: Sequence[tuple[int, int]], device: torch.device
+    place: int, first: int, last: int, prefix: int, tails: Sequence[int], device: torch.device
 ) -> Iterator[_Block]:
-    """Blocks of about one size of the queries at keys `first` to `last`; each of `tails` does not see those before."""
+    """Blocks of about one size of the queries `first` to `last`; those from each of `tails` on see no earlier tail."""
     count = -(-(last - first) // QUERIES)
     for i in range(count):
         start, end = (first + (last - first) * j // count for j in (i, i + 1))
-        within = [tail for tail in tails if tail[0] < end and start < tail[1]]
-        masked = min(start, prefix) if within else start
+        later = [tail for tail in tails if tail < end]
+        masked = min(start, prefix) if later else start
         hidden = torch.ones(end - start, end - masked, dtype=torch.bool, device=device).triu_(1 + start - masked)
-        for begin, over in within:
-            hidden[max(begin - start, 0) : over - start, prefix - masked : begin - masked] = True
+        for tail in later:
+            hidden[max(tail - start, 0) :, prefix - masked : tail - masked] = True
         yield _Block(place + start, place + end, end, masked, hidden)
 
 

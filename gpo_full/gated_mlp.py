@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import _disable_current_modes
 
-from gpo_full.autocast import autocast_dtype
 from gpo_full.last_layer import checkpointed, forward_replaced
 
 # What models call the three products.
@@ -25,7 +24,7 @@ _tried: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 @contextmanager
 def fused_gates(model: nn.Module) -> Iterator[None]:
-    """Let the MLPs of `model` that compute down(silu(gate(x)) up(x)) in full precision keep gate and up alone.
+    """Let the MLPs of `model` that compute down(silu(gate(x)) up(x)) keep gate(x) and up(x) alone, the same bit by bit.
 
     Each is tried on small numbers first, for its names do not say what it computes. With checkpointed activations
     nothing changes: the layers are computed once more when this is over.
@@ -33,7 +32,7 @@ def fused_gates(model: nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
         if not any(map(checkpointed, model.modules())):
             for module in filter(_is_gated, model.modules()):
-                stack.enter_context(forward_replaced(module, _fused(module, module.forward)))
+                stack.enter_context(forward_replaced(module, _fused(module)))
         yield
 
 
@@ -63,12 +62,11 @@ def _agrees(module: Any) -> bool:
         return isinstance(found, Tensor) and torch.equal(down(F.silu(gate(states)) * up(states)), found)
 
 
-def _fused(module: Any, original: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def _fused(module: Any) -> Callable[[Tensor], Tensor]:
     def mlp(states: Tensor) -> Tensor:
-        if states.dtype != torch.float32 or autocast_dtype(states) != torch.float32:
-            return original(states)
-        values: Tensor = module.down_proj(_Gated.apply(module.gate_proj(states), module.up_proj(states)))  # type: ignore[no-untyped-call]
-        return values
+        gate, up = module.gate_proj(states), module.up_proj(states)
+        same = gate.dtype == up.dtype
+        return module.down_proj(_Gated.apply(gate, up) if same else F.silu(gate) * up)  # type: ignore[no-any-return, no-untyped-call]
 
     return mlp
 

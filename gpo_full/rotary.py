@@ -80,7 +80,7 @@ def _fused(original: Turn) -> Turn:
 def _fits(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> bool:
     full = all(each.dtype == torch.float32 for each in (query, key, cos, sin))
     whole = {each.shape[-1] for each in (query, key, cos, sin)} == {query.shape[-1]} and query.shape[-1] % 2 == 0
-    return full and whole and cos.ndim == sin.ndim == 3 and not cos.requires_grad and not sin.requires_grad
+    return full and whole and not cos.requires_grad and not sin.requires_grad
 
 
 class _Turn(torch.autograd.Function):

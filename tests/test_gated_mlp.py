@@ -1,5 +1,7 @@
 """Gated MLPs: bit by bit what the model's own compute, of less memory, and only where that is what they compute."""
 
+import gc
+from contextlib import nullcontext
 from typing import Any
 
 import mpmath
@@ -109,17 +111,34 @@ def test_two_of_one_class_are_told_apart() -> None:
     assert replaced(nn.Sequential(Gated(4), Gated(4, factor=2.0), Gated(4))) == ["0", "2"]
 
 
-def test_other_precisions_keep_the_models_own_rounding() -> None:
-    own = Gated(4).bfloat16()
-    states = torch.randn(3, 4).bfloat16()
-    expected = own(states)
-    with fused_gates(own):
-        assert torch.equal(own(states), expected)
-    single = Gated(4)
-    with torch.autocast("cpu", torch.bfloat16):
-        expected = single(states.float())
-        with fused_gates(single):
-            assert torch.equal(single(states.float()), expected)
+@pytest.mark.parametrize("way", ["half", "autocast", "double", "mixed"])
+def test_other_precisions_are_the_same_bit_by_bit(way: str) -> None:
+    """Mixed: a float64 gate beside a float32 product."""
+    dtype = {"half": torch.bfloat16, "double": torch.float64}.get(way, torch.float32)
+    own = Gated(4).to(dtype)
+    if way == "mixed":
+        own.gate_proj = nn.Sequential(own.gate_proj.double())
+        own.gate_proj.register_forward_pre_hook(lambda _, given: (given[0].double(),))
+        own.down_proj.double()
+    states, found = torch.randn(3, 4).to(dtype), []
+    for each in (nullcontext, fused_gates):
+        own.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=way == "autocast"), each(own):
+            assert ("forward" in own.__dict__) == (each is fused_gates)
+            values = own(states)
+        values.sum().backward()
+        found.append([values.detach(), *(one.grad.clone() for one in own.parameters())])
+    assert all(torch.equal(*each) for each in zip(*found, strict=True))
+
+
+def test_modules_that_are_gone_are_forgotten() -> None:
+    gc.collect()
+    before, other = len(module._tried), Gated(4)
+    replaced(other)
+    assert len(module._tried) == before + 1
+    del other
+    gc.collect()
+    assert len(module._tried) == before
 
 
 def test_compiled_and_checkpointed_parts_are_left_alone() -> None:
