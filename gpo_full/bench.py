@@ -1,4 +1,4 @@
-"""The benchmark of the language-model engine: CPU time and peak memory of one training step, against TRL and an ideal.
+"""The benchmark of the language-model engine: time and peak memory of one training step, against TRL and an ideal.
 
 `python -m gpo_full.bench` prints the table and writes `build/bench.json` and `build/bench.png`.
 """
@@ -8,13 +8,10 @@ __all__ = ["Shape", "Size", "ideal_flops"]
 import argparse
 import json
 import multiprocessing
-import os
 import platform
 import random
-import resource
 import statistics
 import tempfile
-import time
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -28,6 +25,7 @@ import torch
 from torch import nn
 
 from gpo_full.bench_contenders import CONTENDERS, Step, missing
+from gpo_full.bench_place import Place
 from gpo_full.blocks import blocks_of
 from gpo_full.device_needs import attention_flops
 from gpo_full.files import atomic_file
@@ -36,10 +34,9 @@ from gpo_full.pairs import Pair
 
 # The spread of lengths: the standard deviation of their logarithm.
 SPREAD = 0.5
-# How far the contenders' losses may lie apart, in nats: they take the same steps.
-SAME = 1e-3
-# The kernel counts resident memory in KiB, macOS in bytes.
-MIB, MAXRSS = 2**20, 1 if platform.system() == "Darwin" else 2**10
+# How far the contenders' losses may lie apart, in nats, by whether products are in bfloat16: they take the same steps.
+SAME = {False: 1e-3, True: 3e-2}
+MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -124,17 +121,19 @@ def ideal_flops(size: Size, pairs: Sequence[Pair]) -> float:
 
 @dataclass(frozen=True)
 class Turns:
-    """The losses and CPU-seconds of one contender's steps, and the GEMM rates measured beside them."""
+    """The losses and seconds of one contender's steps, the operating system's part, and the GEMM rates beside them."""
 
     losses: list[float]
     seconds: list[float]
+    kernel: list[float]
     rates: list[float]
 
-    def take(self, step: Step) -> None:
+    def take(self, step: Step, place: Place) -> None:
         """Take one step and note it."""
-        start = time.process_time()
+        start, kernel = place.seconds(), place.kernel_seconds()
         self.losses.append(step())
-        self.seconds.append(time.process_time() - start)
+        self.seconds.append(place.seconds() - start)
+        self.kernel.append(place.kernel_seconds() - kernel)
 
 
 @dataclass(frozen=True)
@@ -145,40 +144,36 @@ class Alone:
     turns: Turns
 
 
-def _in_turn(shape: str, size: str, repeats: int, names: Iterable[str]) -> dict[str, Turns]:
+def _in_turn(shape: str, size: str, repeats: int, names: Iterable[str], place: Place) -> dict[str, Turns]:
     """Let the contenders take turns in this process."""
     architecture = SIZES[size]
     pairs = SHAPES[shape].pairs(architecture.pairs, architecture.vocabulary)
-    turns = {name: Turns([], [], []) for name in names}
+    turns = {name: Turns([], [], [], []) for name in names}
     with tempfile.TemporaryDirectory() as folder:
-        steps = {name: CONTENDERS[name](architecture.model(), pairs, Path(folder)) for name in turns}
+        steps = {name: CONTENDERS[name](architecture.model(), pairs, Path(folder), place) for name in turns}
         for _ in progress(range(repeats), f"{shape}, {size}", repeats):
             for name, step in steps.items():
-                turns[name].rates.append(_gemm_rate(architecture))
-                turns[name].take(step)
+                turns[name].rates.append(_gemm_rate(architecture, place))
+                turns[name].take(step, place)
     return turns
 
 
-def _memory() -> float:
-    """MiB of this machine."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / MIB
-
-
-def _needed(size: Size, alone: dict[str, Alone]) -> float:
+def _needed(size: Size, alone: dict[str, Alone], place: Place) -> float:
     """MiB to take turns in one process: the dearest step, beside the float32 weights and two moments of the others."""
-    imported = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS
-    return imported / MIB + max(each.peak for each in alone.values()) + (len(alone) - 1) * 3 * 4 * size.weights / MIB
+    return place.peak() + max(each.peak for each in alone.values()) + (len(alone) - 1) * 3 * 4 * size.weights / MIB
 
 
-def _cell(shape: str, size: str, repeats: int, alone: dict[str, Alone]) -> dict[str, Any]:
+def _cell(shape: str, size: str, repeats: int, alone: dict[str, Alone], place: Place) -> dict[str, Any]:
     """Compare the contenders' steps: taking turns, or the two that each took alone if memory does not hold them all."""
     architecture = SIZES[size]
     pairs = SHAPES[shape].pairs(architecture.pairs, architecture.vocabulary)
-    together = _needed(architecture, alone) <= _memory()
-    turns = _in_turn(shape, size, repeats, alone) if together else {name: each.turns for name, each in alone.items()}
+    together = _needed(architecture, alone, place) <= place.memory()
+    turns = {name: each.turns for name, each in alone.items()}
+    if together:
+        turns = _in_turn(shape, size, repeats, alone, place)
     losses = {name: each.losses for name, each in turns.items()}
     apart = max(max(each) - min(each) for each in zip(*losses.values(), strict=True))
-    if not apart <= SAME:
+    if not apart <= SAME[place.bf16]:
         raise ArithmeticError(f"{shape}, {size}: the contenders' losses are {apart:.2g} nats apart: {losses}")
     rate = statistics.median([rate for each in turns.values() for rate in each.rates])
     return {
@@ -186,28 +181,31 @@ def _cell(shape: str, size: str, repeats: int, alone: dict[str, Alone]) -> dict[
         "padded_tokens": 2 * len(pairs) * max(len(pair.prefix) + len(r) for pair in pairs for r in pair.responses),
         "gemm_gflops": rate / 1e9, "ideal_seconds": ideal_flops(architecture, pairs) / rate, "losses_apart": apart,
         "taking_turns": together,
-        "contenders": {name: {"cpu_seconds": statistics.median(each.seconds), "runs": each.seconds,
+        "contenders": {name: {"seconds": statistics.median(each.seconds), "runs": each.seconds,
+                              "kernel_seconds": statistics.median(each.kernel),
                               "peak_mib": alone[name].peak} for name, each in turns.items()},
     }  # fmt: skip
 
 
-def _gemm_rate(size: Size, rows: int = 1024, limit: float = 0.15) -> float:
-    """FLOP per CPU-second of the multiplication that a backbone of this size mostly consists of."""
-    a, b = torch.randn(rows, size.width), torch.randn(size.intermediate, size.width)
+def _gemm_rate(size: Size, place: Place, rows: int = 1024, limit: float = 0.15) -> float:
+    """FLOP per second of the multiplication that a backbone of this size mostly consists of."""
+    a, b = (torch.randn(n, size.width, device=place.device) for n in (rows, size.intermediate))
+    if place.bf16:
+        a, b = a.bfloat16(), b.bfloat16()
     torch.mm(a, b.T)
-    done, start = 0, time.process_time()
-    while done < 3 or time.process_time() - start < limit:
+    done, start = 0, place.seconds()
+    while done < 3 or place.seconds() - start < limit:
         torch.mm(a, b.T)
         done += 1
-    return 2.0 * done * a.numel() * len(b) / (time.process_time() - start)
+    return 2.0 * done * a.numel() * len(b) / (place.seconds() - start)
 
 
-def _alone(name: str, shape: str, size: str) -> Alone:
+def _alone(name: str, shape: str, size: str, place: Place) -> Alone:
     """Take two steps of a contender in a process of its own, which has only imported it before."""
     # Autograd refuses the fork of a process that has run backward, so all peaks come before all timings.
-    context = multiprocessing.get_context("fork")
+    context: Any = multiprocessing.get_context(place.start_method)
     there, here = context.Pipe(duplex=False)
-    child = context.Process(target=_measure, args=(name, shape, size, here))
+    child = context.Process(target=_measure, args=(name, shape, size, place, here))
     child.start()
     here.close()
     try:
@@ -219,32 +217,35 @@ def _alone(name: str, shape: str, size: str) -> Alone:
         child.join()
 
 
-def _measure(name: str, shape: str, size: str, answer: Connection) -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def _measure(name: str, shape: str, size: str, place: Place, answer: Connection) -> None:
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    _warm(name)
+    before = place.peak()
     architecture = SIZES[size]
     pairs = SHAPES[shape].pairs(architecture.pairs, architecture.vocabulary)
     with tempfile.TemporaryDirectory() as folder:
-        step = CONTENDERS[name](architecture.model(), pairs, Path(folder))
-        turns = Turns([], [], [])
-        turns.take(step)
-        turns.take(step)
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    turns.rates.append(_gemm_rate(architecture))
-    answer.send(Alone(used * MAXRSS / MIB, turns))
+        step = CONTENDERS[name](architecture.model(), pairs, Path(folder), place)
+        turns = Turns([], [], [], [])
+        turns.take(step, place)
+        turns.take(step, place)
+    used = place.peak() - before
+    turns.rates.append(_gemm_rate(architecture, place))
+    answer.send(Alone(used, turns))
 
 
-def _table(cell: dict[str, Any]) -> str:
+def _table(cell: dict[str, Any], unit: str) -> str:
     made, ideal = cell["contenders"], cell["ideal_seconds"]
     ours = made["ours"]
     lines = [f"{cell['shape']}, {cell['size']}: {cell['pairs']} pairs, {cell['unique_tokens']} unique tokens, "
              f"{cell['padded_tokens']} padded; {cell['gemm_gflops']:.0f} GFLOP/s",
              *([] if cell["taking_turns"] else ["  each alone, two steps: memory does not hold them all"]),
-             f"  {'':16}{'CPU-s':>8}{'x ours':>8}{'% ideal':>9}{'MiB':>8}{'x ours':>8}"]  # fmt: skip
+             f"  {'':16}{unit:>8}{'x ours':>8}{'% ideal':>9}{'kernel':>8}{'MiB':>8}{'x ours':>8}"]  # fmt: skip
     for name, each in made.items():
-        seconds, peak = each["cpu_seconds"], each["peak_mib"]
-        lines.append(f"  {name:16}{seconds:8.2f}{seconds / ours['cpu_seconds']:8.2f}{100 * ideal / seconds:9.0f}"
-                     f"{peak:8.0f}{peak / ours['peak_mib']:8.2f}")  # fmt: skip
-    return "\n".join([*lines, f"  {'ideal':16}{ideal:8.2f}{ideal / ours['cpu_seconds']:8.2f}{100:9}"])
+        seconds, peak = each["seconds"], each["peak_mib"]
+        lines.append(f"  {name:16}{seconds:8.2f}{seconds / ours['seconds']:8.2f}{100 * ideal / seconds:9.0f}"
+                     f"{each['kernel_seconds']:8.2f}{peak:8.0f}{peak / ours['peak_mib']:8.2f}")  # fmt: skip
+    return "\n".join([*lines, f"  {'ideal':16}{ideal:8.2f}{ideal / ours['seconds']:8.2f}{100:9}"])
 
 
 def _versions() -> dict[str, str]:
@@ -264,16 +265,21 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--contender", nargs="+", choices=CONTENDERS, default=[*CONTENDERS], help="default: all")
     parser.add_argument("--repeats", type=int, default=3, help="steps of each contender, taking turns (two, each "
                         "alone, where memory does not hold them all); their median counts")  # fmt: skip
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--bf16", action="store_true", help="products in bfloat16, over float32 weights")
     parser.add_argument("--output", type=Path, default=Path("build"), help="folder of bench.json and bench.png")
     given = parser.parse_args(words)
     if given.repeats < 1:
         parser.error("--repeats must be at least 1")
+    if given.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch finds no CUDA device here")
     given.contender = ["ours", *(name for name in given.contender if name != "ours")]
     return given
 
 
 def _main(words: Sequence[str] | None = None) -> None:
     given = _arguments(words)
+    place = Place(given.device, given.bf16)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     absent = {name: why for name in given.contender if (why := missing(name))}
@@ -281,12 +287,13 @@ def _main(words: Sequence[str] | None = None) -> None:
     cells = [(shape, size) for size in given.size for shape in given.shape]
     for name in names:  # import once, before the forks
         _warm(name)
-    alone = {cell: {name: _alone(name, *cell) for name in names} for cell in progress(cells, "peak memory")}
+    alone = {cell: {name: _alone(name, *cell, place) for name in names} for cell in progress(cells, "peak memory")}
     measured = []
     for cell in cells:
-        measured.append(_cell(*cell, given.repeats, alone[cell]))
-        print(_table(measured[-1]), flush=True)
-        _write(given.output, {"schema": 1, "versions": _versions(), "missing": absent, "cells": measured})
+        measured.append(_cell(*cell, given.repeats, alone[cell], place))
+        print(_table(measured[-1], place.unit), flush=True)
+        _write(given.output, {"schema": 2, "device": place.device, "bf16": place.bf16, "unit": place.unit,
+                              "versions": _versions(), "missing": absent, "cells": measured})  # fmt: skip
     for name, why in absent.items():
         print(f"missing: {name}: {why}")
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from gpo_full.bench_place import Place
 from gpo_full.compiled import has_compiler
 from gpo_full.pairs import Pair
 
@@ -42,18 +43,20 @@ def missing(name: str) -> str | None:
     return None if found.startswith(f"{TRL}.") else f"trl {found} is installed, not {TRL}"
 
 
-def _ours(model: nn.Module, pairs: Sequence[Pair], folder: Path, compile_mlp: bool = False) -> Step:
+def _ours(model: nn.Module, pairs: Sequence[Pair], folder: Path, place: Place, compile_mlp: bool = False) -> Step:
     from gpo_full.config import GPOConfig
     from gpo_full.trainer import GPOTrainer
 
-    args = GPOConfig(output_dir=str(folder / "gpo"), reference_store=str(folder), beta=BETA, loss="dpo", use_cpu=True,
-                     report_to="none", compile_mlp=compile_mlp)  # fmt: skip
+    args = GPOConfig(output_dir=str(folder / "gpo"), reference_store=str(folder), beta=BETA, loss="dpo",
+                     use_cpu=place.device == "cpu", bf16=place.bf16, report_to="none",
+                     compile_mlp=compile_mlp)  # fmt: skip
     trainer = GPOTrainer(model, args, list(pairs))
     rows = [trainer.train_dataset[i] for i in range(len(pairs))]
-    return _step(model, lambda: trainer.compute_loss(model, trainer.data_collator(rows)))
+    prepared = trainer._prepare_inputs
+    return _step(model, place, lambda: trainer.compute_loss(model, prepared(trainer.data_collator(rows))))
 
 
-def _lean(model: nn.Module, pairs: Sequence[Pair], folder: Path) -> Step:
+def _lean(model: nn.Module, pairs: Sequence[Pair], folder: Path, place: Place) -> Step:
     """Two padded rows per pair in one batch, the head on response positions only, and a stored reference."""
 
     def log_probabilities() -> Tensor:
@@ -64,8 +67,9 @@ def _lean(model: nn.Module, pairs: Sequence[Pair], folder: Path) -> Step:
                 starts.append(pair.prompt_length)
         ids = pad_sequence(sequences, batch_first=True)
         end = torch.tensor([len(each) for each in sequences])[:, None]
-        place = torch.arange(ids.shape[1])
-        predicted = (place >= torch.tensor(starts)[:, None]) & (place < end)
+        token = torch.arange(ids.shape[1])
+        predicted = (token >= torch.tensor(starts)[:, None]) & (token < end)
+        ids, predicted = ids.to(place.device), predicted.to(place.device)
         inner: Any = model
         # Padding is on the right, where no causal row looks: a mask would only cost it the fast kernel.
         hidden = inner.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)[0]
@@ -74,17 +78,17 @@ def _lean(model: nn.Module, pairs: Sequence[Pair], folder: Path) -> Step:
         row = predicted.nonzero()[:, 0]
         return per_token.new_zeros(len(ids)).index_add(0, row, per_token).view(2, -1)
 
-    with torch.no_grad():
+    with torch.no_grad(), place.precision():
         reference = log_probabilities()
 
     def loss() -> Tensor:
         chosen, rejected = log_probabilities() - reference
         return -F.logsigmoid(BETA * (chosen - rejected)).mean()
 
-    return _step(model, loss)
+    return _step(model, place, loss)
 
 
-def _trl(model: nn.Module, pairs: Sequence[Pair], folder: Path, live: bool) -> Step:
+def _trl(model: nn.Module, pairs: Sequence[Pair], folder: Path, place: Place, live: bool) -> Step:
     from copy import deepcopy
 
     import datasets
@@ -93,8 +97,8 @@ def _trl(model: nn.Module, pairs: Sequence[Pair], folder: Path, live: bool) -> S
 
     datasets.disable_progress_bars()
     # Checkpointing, which it switches on by itself, would cost it a second forward pass.
-    args = DPOConfig(output_dir=str(folder / "trl"), beta=BETA, use_cpu=True, bf16=False, report_to="none",
-                     gradient_checkpointing=False, max_length=None, disable_tqdm=True,
+    args = DPOConfig(output_dir=str(folder / "trl"), beta=BETA, use_cpu=place.device == "cpu", bf16=place.bf16,
+                     report_to="none", gradient_checkpointing=False, max_length=None, disable_tqdm=True,
                      remove_unused_columns=False)  # fmt: skip
     # It wants text; the batches below are made by its own collator from the benchmark's token ids.
     text = datasets.Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}])
@@ -102,12 +106,14 @@ def _trl(model: nn.Module, pairs: Sequence[Pair], folder: Path, live: bool) -> S
                          processing_class=_tokenizer())  # fmt: skip
     rows = [{"prompt_ids": list(pair.prefix[: pair.prompt_length]), "chosen_ids": list(pair.responses[0]),
              "rejected_ids": list(pair.responses[1])} for pair in pairs]  # fmt: skip
+    prepared = trainer._prepare_inputs
     if not live:
-        chosen, rejected = trainer.compute_ref_log_probs(trainer.ref_model, trainer.data_collator(rows))
+        with place.precision():
+            chosen, rejected = trainer.compute_ref_log_probs(trainer.ref_model, prepared(trainer.data_collator(rows)))
         for row, a, b in zip(rows, chosen.tolist(), rejected.tolist(), strict=True):
             row |= {"ref_chosen_logps": a, "ref_rejected_logps": b}
         trainer.precompute_ref_logps, trainer.ref_model = True, None
-    return _step(model, lambda: trainer.compute_loss(model, trainer.data_collator(rows)))
+    return _step(model, place, lambda: trainer.compute_loss(model, prepared(trainer.data_collator(rows))))
 
 
 def _tokenizer() -> Any:
@@ -118,12 +124,13 @@ def _tokenizer() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>", pad_token="</s>")
 
 
-def _step(model: nn.Module, loss: Callable[[], Tensor]) -> Step:
+def _step(model: nn.Module, place: Place, loss: Callable[[], Tensor]) -> Step:
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True)
     model.train()
 
     def step() -> float:
-        value = loss()
+        with place.precision():
+            value = loss()
         value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
@@ -133,15 +140,15 @@ def _step(model: nn.Module, loss: Callable[[], Tensor]) -> Step:
     return step
 
 
-def _trl_live(model: nn.Module, pairs: Sequence[Pair], folder: Path) -> Step:
-    return _trl(model, pairs, folder, live=True)
+def _trl_live(model: nn.Module, pairs: Sequence[Pair], folder: Path, place: Place) -> Step:
+    return _trl(model, pairs, folder, place, live=True)
 
 
-def _trl_precomputed(model: nn.Module, pairs: Sequence[Pair], folder: Path) -> Step:
-    return _trl(model, pairs, folder, live=False)
+def _trl_precomputed(model: nn.Module, pairs: Sequence[Pair], folder: Path, place: Place) -> Step:
+    return _trl(model, pairs, folder, place, live=False)
 
 
-# Each makes a step from a model in float32, pairs and a folder that it may write into.
-CONTENDERS: dict[str, Callable[[nn.Module, Sequence[Pair], Path], Step]] = {
+# Each makes a step from a model in float32, pairs, a folder that it may write into, and where it runs.
+CONTENDERS: dict[str, Callable[[nn.Module, Sequence[Pair], Path, Place], Step]] = {
     "ours": _ours, COMPILED: partial(_ours, compile_mlp=True), "lean": _lean, "trl live": _trl_live,
     "trl precomputed": _trl_precomputed}  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 import math
+import resource
 import statistics
 import warnings
 from collections.abc import Callable
@@ -17,18 +18,21 @@ from torch import Tensor, nn
 from gpo_full import bench, bench_contenders
 from gpo_full.bench import Alone, Shape, Size, Turns, ideal_flops
 from gpo_full.bench_contenders import CONTENDERS, missing
+from gpo_full.bench_place import Place
 from gpo_full.pairs import Pair
 
+CPU = Place()
 TINY = Size(layers=2, width=16, heads=4, kv_heads=2, intermediate=24, vocabulary=64, pairs=5)
 SHORT = Shape(9, 6)
-ALONE = {"ours": Alone(2.0, Turns([0.7, 0.5], [1.0, 3.0], [4e9])), "lean": Alone(5.0, Turns([0.7, 0.5], [6.0, 10.0], [2e9]))}
+ALONE = {"ours": Alone(2.0, Turns([0.7, 0.5], [1.0, 3.0], [0.0, 0.5], [4e9])),
+         "lean": Alone(5.0, Turns([0.7, 0.5], [6.0, 10.0], [1.0, 2.0], [2e9]))}  # fmt: skip
 
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(bench.SIZES, "tiny", TINY)
     monkeypatch.setitem(bench.SHAPES, "short", SHORT)
-    monkeypatch.setattr(bench, "_alone", lambda name, *cell: ALONE.get(name, Alone(9.0, Turns([0.5], [3.0], [1e9]))))
+    monkeypatch.setattr(bench, "_alone", lambda name, *cell: ALONE.get(name, Alone(9.0, Turns([0.5], [3.0], [0.0], [1e9]))))
 
 
 def test_lengths_are_quantiles_around_the_median() -> None:
@@ -73,10 +77,10 @@ def test_the_backbone_is_that_of_the_model(size: Size) -> None:
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
 
-def steps(names: list[str], folder: Path, count: int = 3) -> tuple[dict[str, list[float]], dict[str, nn.Module]]:
+def steps(names: list[str], folder: Path, count: int = 3, place: Place = CPU) -> tuple[dict[str, list[float]], dict[str, nn.Module]]:
     pairs = SHORT.pairs(TINY.pairs, TINY.vocabulary)
     models = {name: TINY.model() for name in names}
-    made = {name: CONTENDERS[name](models[name], pairs, folder / name) for name in names}
+    made = {name: CONTENDERS[name](models[name], pairs, folder / name, place) for name in names}
     return {name: [step() for _ in range(count)] for name, step in made.items()}, models
 
 
@@ -97,6 +101,15 @@ def test_ours_and_lean_take_the_same_steps(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(bench_contenders, "LEARNING_RATE", 1e-3)
     losses, models = steps(["ours", "lean"], tmp_path)
     check_same_steps(losses, models)
+
+
+def test_bfloat16_is_what_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_contenders, "LEARNING_RATE", 1e-3)
+    half, _ = steps(["ours", "lean"], tmp_path / "half", place=Place(bf16=True))
+    full, _ = steps(["ours", "lean"], tmp_path / "full")
+    for name, found in half.items():
+        assert found == pytest.approx(full[name], abs=bench.SAME[True])
+        assert found[-1] != full[name][-1]
 
 
 @pytest.mark.slow
@@ -145,6 +158,7 @@ def test_what_it_writes_and_prints(
     bench._main([*words, "--output", str(tmp_path / "new")])
     out = capsys.readouterr().out
     report = json.loads((tmp_path / "new" / "bench.json").read_text(), parse_constant=no_constant)
+    assert (report["schema"], report["device"], report["bf16"], report["unit"]) == (2, "cpu", False, "CPU-s")
     assert report["missing"] == {"trl live": "trl is away"}
     assert "missing: trl live: trl is away" in out
     (cell,) = report["cells"]
@@ -160,7 +174,7 @@ def test_what_it_writes_and_prints(
     for name, peak in (("ours", 2.0), ("lean", 5.0)):
         made = cell["contenders"][name]
         assert len(made["runs"]) == 3
-        assert made["cpu_seconds"] == statistics.median(made["runs"]) > 0
+        assert made["seconds"] == statistics.median(made["runs"]) > 0
         assert made["peak_mib"] == peak
     (line,) = [line.split() for line in out.splitlines() if line.split()[:1] == ["lean"]]
     assert line[-2:] == ["5", "2.50"]
@@ -174,7 +188,7 @@ def test_contenders_that_do_not_do_the_same_are_no_comparison(monkeypatch: pytes
 
     monkeypatch.setitem(bench.CONTENDERS, "lean", other(CONTENDERS["lean"]))
     with pytest.raises(ArithmeticError, match=r"short, tiny: the contenders' losses are 0\.01 nats apart"):
-        bench._cell("short", "tiny", 1, ALONE)
+        bench._cell("short", "tiny", 1, ALONE, CPU)
 
 
 @pytest.mark.usefixtures("tiny")
@@ -182,11 +196,11 @@ def test_what_memory_does_not_hold_together_is_compared_by_two_steps_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Medians of (1, 3) and (6, 10) CPU-seconds are 2 and 8; the rate is the median of 4 and 2 GFLOP/s."""
-    monkeypatch.setattr(bench, "_memory", lambda: 1.0)
+    monkeypatch.setattr(Place, "memory", lambda _: 1.0)
     bench._main(["--shape", "short", "--size", "tiny", "--contender", "lean", "--output", str(tmp_path)])
     assert "each alone, two steps" in capsys.readouterr().out
     (cell,) = json.loads((tmp_path / "bench.json").read_text())["cells"]
-    assert {name: each["cpu_seconds"] for name, each in cell["contenders"].items()} == {"ours": 2.0, "lean": 8.0}
+    assert {name: each["seconds"] for name, each in cell["contenders"].items()} == {"ours": 2.0, "lean": 8.0}
     assert cell["contenders"]["lean"]["runs"] == [6.0, 10.0]
     assert cell["gemm_gflops"] == 3.0
     assert cell["losses_apart"] == 0.0
@@ -199,10 +213,9 @@ def test_the_memory_that_turns_need() -> None:
     size = bench.SIZES["135m"]
     model: Any = TINY.model()
     assert TINY.weights == sum(each.numel() for each in model.parameters() if each.dim() == 2)
-    needed = bench._needed(size, {name: Alone(peak, Turns([], [], [])) for name, peak in peaks.items()})
-    imported = bench.resource.getrusage(bench.resource.RUSAGE_SELF).ru_maxrss / 1024
-    assert needed - imported == pytest.approx(17923 + 6156, abs=1)
-    assert 4096 < bench._memory() * 2**20 < 2**50
+    needed = bench._needed(size, {name: Alone(peak, Turns([], [], [], [])) for name, peak in peaks.items()}, CPU)
+    assert needed - CPU.peak() == pytest.approx(17923 + 6156, abs=1)
+    assert 4096 < CPU.memory() * 2**20 < 2**50
 
 
 @pytest.mark.usefixtures("tiny")
@@ -224,17 +237,60 @@ def test_the_peak_is_what_two_steps_add(monkeypatch: pytest.MonkeyPatch) -> None
 
     held = torch.ones(1 << 20)  # what was there before does not count
     monkeypatch.setitem(bench.CONTENDERS, "heavy", heavy)
-    before = bench.resource.getrusage(bench.resource.RUSAGE_SELF).ru_maxrss
-    bench._measure("heavy", "short", "tiny", Answer())  # type: ignore[arg-type]
-    after = bench.resource.getrusage(bench.resource.RUSAGE_SELF).ru_maxrss
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    bench._measure("heavy", "short", "tiny", CPU, Answer())  # type: ignore[arg-type]
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert [each.peak for each in sent] == [pytest.approx((after - before) / 1024, abs=1)]
     assert sent[0].turns.losses == [0.0, 0.0]
     assert len(kept) == 2
     assert held.numel() == 1 << 20
 
 
+def test_a_devices_clock_is_read_when_its_work_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are asked for, and run on: without waiting they would seem to cost nothing."""
+    heard: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: heard.append("waited"))
+    monkeypatch.setattr("gpo_full.bench_place.time.perf_counter", lambda: float(len(heard)))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 * 2**20)
+    place = Place("cuda")
+    turns = Turns([], [], [], [])
+    turns.take(lambda: heard.append("asked") or 0.5, place)  # type: ignore[func-returns-value]
+    assert heard == ["waited", "asked", "waited"]
+    assert turns.seconds == [2.0]
+    assert (place.peak(), place.unit, place.start_method) == (3.0, "s", "spawn")
+    assert (CPU.unit, CPU.start_method) == ("CPU-s", "fork")
+
+
+def test_time_of_the_operating_system_is_told_apart() -> None:
+    """New pages are its work."""
+    turns = Turns([], [], [], [])
+    turns.take(lambda: float(torch.zeros(2**27).sum()), CPU)
+    assert 0 < turns.kernel[0] <= turns.seconds[0] + 0.011  # it is counted by ticks of 10 ms
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("more", [[], ["--bf16"]])
+def test_it_runs_on_a_device(more: list[str], tmp_path: Path) -> None:
+    words = ["--shape", "short", "--size", "tiny", "--device", "cuda", "--output", str(tmp_path), *more]
+    bench._main(words)
+    report = json.loads((tmp_path / "bench.json").read_text())
+    assert (report["device"], report["unit"], report["bf16"]) == ("cuda", "s", bool(more))
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_may_be_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Place, "start_method", "spawn")
+    found = bench._alone("ours", "dialogue", "10m", CPU)
+    assert len(found.turns.seconds) == len(found.turns.losses) == 2
+    assert 300 < found.peak < 6000
+
+
 def test_bad_arguments(capsys: pytest.CaptureFixture[str]) -> None:
-    for words, reason in ((["--repeats", "0"], "--repeats must be at least 1"), (["--size", "1b"], "invalid choice")):
+    for words, reason in ((["--repeats", "0"], "--repeats must be at least 1"), (["--size", "1b"], "invalid choice"),
+                          (["--device", "cuda"], "--device cuda: torch finds no CUDA device here")):
+        if words[-1] == "cuda" and torch.cuda.is_available():
+            continue
         with pytest.raises(SystemExit):
             bench._arguments(words)
         assert reason in capsys.readouterr().err

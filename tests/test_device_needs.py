@@ -127,7 +127,8 @@ def test_checkpointing_and_bfloat16_need_less(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", ["summarisation", "long"])
 def test_the_sum_is_the_measured_peak(shape: str, tmp_path: Path) -> None:
     """Within a fifth of what a process of its own needs for two steps, above what it needs to have imported."""
-    measure = f"from gpo_full.bench import _alone, _warm; _warm('ours'); print(_alone('ours', '{shape}', '10m').peak)"
+    measure = (f"from gpo_full.bench import _alone, _warm; from gpo_full.bench_place import Place; _warm('ours'); "
+               f"print(_alone('ours', '{shape}', '10m', Place()).peak)")  # fmt: skip
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", measure], capture_output=True, text=True, check=True)
     size = SIZES["10m"]
     size.model().config.save_pretrained(tmp_path)  # type: ignore[operator, union-attr]
