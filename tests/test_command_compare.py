@@ -39,7 +39,8 @@ def test_the_table_sets_losses_side_by_side() -> None:
     assert "\x1b" not in result.stdout
 
 
-def test_more_losses_than_fit_go_below() -> None:
+def test_more_losses_than_fit_go_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     shown = gpo("compare", "dpo", "slic", "ipo", "savage", "exponential").stdout
     assert shown.count("\nR ") == 2
     assert all(name in shown for name in ("logistic", "hinge", "squared", "savage", "exponential"))

@@ -325,6 +325,31 @@ def test_resume_refuses_another_sweep_and_names_what_changed(
     assert "sweep.json' is damaged; the sweep cannot be resumed" in capsys.readouterr().err
 
 
+def test_resume_knows_the_parameters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, words = tmp_path / "sweep", ("--loss", "exp(-a*x)", *ONE[2:], "--resume", "--output")
+    monkeypatch.setattr(sys, "executable", script(tmp_path, f'echo "$@" >> {tmp_path}/asked; {TRAINED}'))
+    assert gpo_sweep(*words[:-2], "--param", "a=2", "--output", output) == 0
+    assert (tmp_path / "asked").read_text().count("--loss=exp(-a*x) --param=a=2 --beta=0.1") == 2  # reference and run
+    assert gpo_sweep(*words, output, "--param", "a=2") == 0
+    assert gpo_sweep(*words, output, "--param", "a=3") == 2
+    assert "was begun as another sweep: parameters: {'a': '2'} -> {'a': '3'}" in capsys.readouterr().err
+
+
+def test_a_sweep_of_an_older_version_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its plan says nothing of parameters."""
+    output = tmp_path / "sweep"
+    monkeypatch.setattr(sys, "executable", script(tmp_path, TRAINED))
+    assert gpo_sweep(*ONE, "--output", output) == 0
+    plan = json.loads((output / "sweep.json").read_text())
+    del plan["parameters"]
+    (output / "sweep.json").write_text(json.dumps(plan))
+    assert gpo_sweep(*ONE, "--output", output, "--resume") == 0
+
+
 def test_a_run_killed_before_it_could_be_resumed_is_begun_anew(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -35,6 +35,30 @@ def test_betas_of_gives_each_loss_the_beta_of_the_same_strength(
     assert run.name.endswith(f"-beta{beta:g}-seed0")  # called by what was asked for
 
 
+# By hand: exp(-a x) has f' = -a, f'' = a^2, so R = a; dpo's R is 1/2.
+@pytest.mark.parametrize(("of", "betas"), [(None, [0.1, 0.1]), ("dpo", [0.025, 0.1]), ("exp(-a*x)", [0.1, 0.4])])
+def test_a_parameter_goes_to_the_losses_that_have_it(of: str | None, betas: list[float]) -> None:
+    one, other = grid(["exp(-a*x)", "dpo"], [0.1], [0], of, {"a": "2"})
+    assert [one.beta, other.beta] == pytest.approx(betas, rel=1e-12)
+    assert (one.parameters, other.parameters) == ((("a", "2"),), ())
+    assert one.words([], Path("s"))[:3] == ["--loss=exp(-a*x)", "--param=a=2", f"--beta={one.beta!r}"]
+    assert other.words([], Path("s"))[:2] == ["--loss=dpo", f"--beta={other.beta!r}"]
+
+
+def test_a_parameter_of_no_loss_is_refused() -> None:
+    with pytest.raises(InputError, match="--param b: none of the losses has such a parameter"):
+        grid(["exp(-a*x)", "dpo"], [0.1], [0], None, {"a": "2", "b": "3"})
+    with pytest.raises(InputError, match="a"):
+        grid(["exp(-a*x)"], [0.1], [0])  # no value
+
+
+def test_the_table_names_parameters_and_knows_the_strength_at_their_values(tmp_path: Path) -> None:
+    write_results(grid(["exp(-a*x)", "dpo"], [0.1], [0], None, {"a": "1/4"}), {}, tmp_path / "results.parquet")
+    rows = parquet.read_table(tmp_path / "results.parquet").to_pylist()
+    assert [(row["formula"], row["parameters"], row["strength"]) for row in rows] == [
+        ("exp(-a*x)", "a=1/4", 0.25), ("log(1 + exp(-x))", "", 0.5)]  # fmt: skip
+
+
 @pytest.mark.parametrize(("losses", "betas", "seeds", "of", "reason"), [
     (["dpo", "dpo"], [0.1], [0], None, "--loss dpo is given twice"),
     (["dpo"], [0.1, 0.2, 0.1], [0], None, "--beta 0.1 is given twice"),

@@ -1,13 +1,12 @@
 """`gpo analyze`: everything derived and proved about one loss."""
 
-__all__ = ["EXAMPLE", "add_arguments", "read_parameters", "run"]
+__all__ = ["EXAMPLE", "add_arguments", "run"]
 
 import argparse
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from gpo_full.export import add_table_options, write_file, write_tables
-from gpo_theory.errors import InputError
+from gpo_full.loss_parameters import read_parameters
 
 if TYPE_CHECKING:
     from gpo_theory.analysis import Analysis
@@ -23,23 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--certificate", metavar="FILE", help="write the proofs, for `gpo verify FILE`")
     add_table_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
-
-
-def read_parameters(pairs: Iterable[str]) -> dict[str, str]:
-    """Return {"tau": "0.1"} for ["tau=0.1"]; raises InputError for anything else, and for a name given twice.
-
-    >>> read_parameters(["tau=0.1"])
-    {'tau': '0.1'}
-    """
-    values: dict[str, str] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name or not value:
-            raise InputError(f"--param {pair!r} is not of the form NAME=VALUE, as in tau=0.1")
-        if name in values:
-            raise InputError(f"--param {name} is given twice")
-        values[name] = value
-    return values
 
 
 def run(args: argparse.Namespace) -> int:

@@ -3,19 +3,16 @@
 __all__ = ["EXAMPLE", "add_arguments", "run"]
 
 import argparse
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gpo_full.commands.analyze import read_parameters
 from gpo_full.export import add_table_options, write_tables
-from gpo_theory.errors import InputError, nearest
+from gpo_full.loss_parameters import find_losses, read_parameters
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from gpo_theory.loss import Loss
     from gpo_theory.tables import Table as Facts
 
 EXAMPLE = 'gpo compare dpo slic "log(1+exp(-2*x))"'
@@ -37,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from gpo_theory import analyze
     from gpo_theory.tables import of_analyses
 
-    losses = _find(args.losses, read_parameters(args.param))
+    losses = [loss for loss, _ in find_losses(args.losses, read_parameters(args.param))]
     analyses = [analyze(loss) for loss in progress(losses, "losses analysed", len(losses))]
     table = of_analyses(analyses)
     write_tables(args, table)
@@ -70,22 +67,3 @@ def _side_by_side(facts: "Facts") -> Iterator["Table | str"]:
         yield shown
         if start + at_once < len(facts.rows):
             yield ""
-
-
-def _find(texts: list[str], values: Mapping[str, str]) -> list["Loss"]:
-    """Return the losses, each with those of the given values that it has a parameter for."""
-    from gpo_theory import LOSSES, find_loss
-    from gpo_theory.catalogue import ALIASES
-
-    losses, used = [], set[str]()
-    for text in texts:
-        name = ALIASES.get(text, text)
-        words = LOSSES[name].parameters if name in LOSSES else re.findall(r"\b[A-Za-z]\w*", text)
-        own = {word: values[word] for word in words if word in values}
-        losses.append(find_loss(text, own))
-        used |= set(own)
-    for parameter in values:
-        if parameter not in used:
-            known = {name for loss in losses for name in loss.parameters}
-            raise InputError(f"--param {parameter}: none of the losses has such a parameter{nearest(parameter, known)}")
-    return losses

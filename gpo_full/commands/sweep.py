@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpo_full.commands import train
 from gpo_full.files import atomic_file
+from gpo_full.loss_parameters import read_parameters
 from gpo_theory.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options: those of the grid, and those of `gpo train` that all runs share."""
     add = parser.add_argument
     add("--loss", required=True, action="append", help="name, alias or formula in x = beta * rho; repeatable")
+    add("--param", action="append", default=[], metavar="NAME=VALUE",
+        help="value of a parameter, in every loss that has it; repeatable")  # fmt: skip
     add("--beta", required=True, action="append", type=float, help="scale of the margin, above 0; repeatable")
     add("--betas-of", metavar="LOSS", help="the betas are those of LOSS: each loss gets the one of the same strength")
     add("--seed", action="append", type=int, help="order of the pairs (default: 42); repeatable")
@@ -52,11 +55,12 @@ def run(args: argparse.Namespace) -> int:
     if args.workers is not None and args.workers < 1:
         raise InputError(f"--workers {args.workers} must be at least 1")
     shared = train.shared_words(args)
-    runs = grid(args.loss, args.beta, args.seed or [42], args.betas_of)
+    parameters = read_parameters(args.param)
+    runs = grid(args.loss, args.beta, args.seed or [42], args.betas_of, parameters)
     output = Path(args.output)
     created = not output.exists()
     _begin(output, {"schema": 1, "runs": [run.name for run in runs], "betas": [run.beta for run in runs],
-                    "shared": shared}, args.resume)  # fmt: skip
+                    "shared": shared, "parameters": parameters or None}, args.resume)  # fmt: skip
     jobs = {run.name: _job(run, shared, output) for run in runs}
     outcomes = {name: found for name, job in jobs.items() if (found := job.outcome()) and found.code == 0}
     left = [job for name, job in jobs.items() if name not in outcomes]
