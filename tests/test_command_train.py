@@ -120,8 +120,6 @@ def test_the_report_for_people(model: Path, data: Path, tmp_path: Path, capsys: 
     assert f"model and metrics.jsonl in {tmp_path / 'run'}" in out
 
 
-# peft 0.21 still asks for the old name of activation checkpointing.
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_the_folder_of_an_adapter_loads(
     model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

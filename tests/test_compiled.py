@@ -34,7 +34,6 @@ def trainer(folder: Path, family: str = "llama", **options: Any) -> GPOTrainer:
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning",
     "ignore:The .grad attribute of a Tensor that is not a leaf",
-    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
 )
 @pytest.mark.parametrize(("family", "options"), [
     ("llama", {}), ("llama", {"train_last_layers": 2}), ("llama", {"lora_rank": 2}), ("gpt2", {}), ("gemma2", {}),

@@ -20,8 +20,6 @@ from gpo_theory import InputError
 PAIRS = [Pair((1, 2, 3), (4, 5), (6,), 3), Pair((1, 2), (7, 8, 9), (4, 4), 2), Pair((3,), (5,), (6,), 1)]
 
 
-# peft 0.21 still asks for the old name of activation checkpointing.
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 @pytest.mark.parametrize("options", [{}, {"train_last_layers": 1}, {"lora_rank": 2}])
 def test_it_counts_what_the_model_has(options: dict[str, Any], tmp_path: Path) -> None:
     real = tiny_model()

@@ -34,8 +34,6 @@ from gpo_full.training_rows import Collator
 from gpo_theory import LOSSES, InputError
 
 PAIRS = some_pairs(11)
-# peft 0.21 still asks for the old name of activation checkpointing.
-PEFT = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 KEYS = {"step", "epoch", "loss", "margin", "margin_std", "log_ratio_chosen", "log_ratio_rejected", "accuracy",
         "regularizer", "regularizer_share", "weight", "saturated_left", "saturated_right", "flat_right", "grad_norm", "tokens",
         "cpu_seconds"}  # fmt: skip
@@ -72,7 +70,6 @@ def test_step_0_loss_is_f_of_0_in_float64(name: str, tmp_path: Path) -> None:
     assert step0(made) == pytest.approx(float(truth), abs=1e-6)
 
 
-@PEFT
 @pytest.mark.parametrize("reference", ["stored", "live", "adapter", "modified in memory"])
 @pytest.mark.parametrize("name", ["logistic", "squared", "exponential"])
 def test_step_0_loss_is_f_of_0_with_every_kind_of_reference(name: str, reference: str, tmp_path: Path) -> None:
@@ -264,7 +261,6 @@ def test_last_layers_of_other_families(family: str, tmp_path: Path) -> None:
     assert any("final" in name or "ln_f" in name or name == "model.norm.weight" for name in trained)
 
 
-@PEFT
 def test_an_adapter_trains_alone_and_its_base_is_the_reference(tmp_path: Path) -> None:
     base = tiny_model()
     before = copy.deepcopy(base.state_dict())
@@ -281,7 +277,6 @@ def test_an_adapter_trains_alone_and_its_base_is_the_reference(tmp_path: Path) -
     assert len(list((tmp_path / "references").iterdir())) == 1
 
 
-@PEFT
 @pytest.mark.parametrize("options", [{}, {"gradient_accumulation_steps": 2}, {"lora_rank": 2}])
 def test_a_clean_resume_is_bitwise_equal(options: dict[str, Any], tmp_path: Path) -> None:
     settings = {"max_steps": 6, "per_device_train_batch_size": 2, "logging_steps": 2, **options}
@@ -650,7 +645,6 @@ def test_weights_in_which_small_steps_are_lost_are_refused(dtype: torch.dtype, t
         trainer(tmp_path, tiny_model().to(dtype))
 
 
-@PEFT
 def test_a_frozen_base_may_be_of_half_precision(tmp_path: Path) -> None:
     made = trainer(tmp_path, tiny_model().to(torch.bfloat16), lora_rank=2)
     made.train()

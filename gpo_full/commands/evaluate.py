@@ -3,6 +3,7 @@
 __all__ = ["EXAMPLE", "add_arguments", "run"]
 
 import argparse
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,7 +129,10 @@ def _score(args: argparse.Namespace, tasks: "list[Task]") -> "list[PromptScore]"
             return load(AutoModelForCausalLM, folder, dtype=torch.float32)
         from peft import AutoPeftModelForCausalLM
 
-        return load(AutoPeftModelForCausalLM, folder, dtype=torch.float32).merge_and_unload()
+        with warnings.catch_warnings():
+            # peft 0.21 still asks for the old name of activation checkpointing.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            return load(AutoPeftModelForCausalLM, folder, dtype=torch.float32).merge_and_unload()
 
     policy, reference = (model(folder).to(device).eval() for folder in (args.policy, args.reference))
     if policy.config.vocab_size != reference.config.vocab_size:
