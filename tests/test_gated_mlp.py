@@ -150,11 +150,12 @@ def test_compiled_and_checkpointed_parts_are_left_alone() -> None:
     assert replaced(model) == []
 
 
-def test_the_trial_leaves_the_module_as_it_was() -> None:
-    tried = Gated(4)
+def test_the_trial_leaves_the_module_and_the_generator_as_they_were() -> None:
+    tried, drawn = Gated(4), torch.get_rng_state()
     before = {name: each.clone() for name, each in tried.state_dict().items()}
     children = dict(tried.named_modules())
     assert replaced(tried) == [""]
+    assert torch.equal(torch.get_rng_state(), drawn)
     assert dict(tried.named_modules()) == children
     assert all(torch.equal(each, before[name]) for name, each in tried.state_dict().items())
     assert "forward" not in tried.__dict__
