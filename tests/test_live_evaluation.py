@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_trainer import PEFT, objects, trainer, weights
+from test_trainer import objects, trainer, weights
 from tiny_models import tiny_model, tiny_tokenizer
 from transformers import TrainerCallback
 
@@ -94,7 +94,6 @@ def test_the_numbers_are_those_of_an_evaluation_afterwards(tmp_path: Path, promp
         assert last[name] == pytest.approx(getattr(found, name), rel=1e-4, abs=1e-6), name
 
 
-@PEFT
 @pytest.mark.parametrize("kind", ["given", "adapter"])
 def test_the_reference_is_the_one_of_the_training(kind: str, tmp_path: Path, prompts: Path) -> None:
     """With a learning rate of 0 the policy stays where it began: at its reference, or as far from it as it was."""
