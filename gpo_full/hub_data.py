@@ -36,18 +36,16 @@ def open_data(option: str, text: str) -> Any:
 
 
 def fingerprint(data: Any) -> str:
-    """Return what identifies the data: the hash of a file or of a folder's files, or datasets' own fingerprint."""
+    """Return what identifies the data: the hash of a file, what the data's `contents_hash` says, or datasets' own."""
     if isinstance(data, str | Path):
         with open(data, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    if isinstance(data, _ParquetFolder):
-        return hashlib.sha256("".join(fingerprint(str(path)) for path in data.files).encode()).hexdigest()
-    return f"datasets:{data._fingerprint}"
+    return data.contents_hash() if hasattr(data, "contents_hash") else f"datasets:{data._fingerprint}"
 
 
 def is_on_disk(data: Any) -> bool:
     """Return whether rows are read from files as they are asked for, and `fingerprint` knows what is in them."""
-    return isinstance(data, str | Path | _ParquetFolder) or bool(getattr(data, "cache_files", None))
+    return isinstance(data, str | Path) or bool(getattr(data, "is_on_disk", getattr(data, "cache_files", None)))
 
 
 def numbered_rows(data: Any, also: Collection[str] = ()) -> Iterator[tuple[int, Any]]:
@@ -62,8 +60,13 @@ def numbered_rows(data: Any, also: Collection[str] = ()) -> Iterator[tuple[int, 
 class _ParquetFolder:
     """The rows of several Parquet files, one behind the other, as often as they are asked for."""
 
+    is_on_disk = True
+
     def __init__(self, files: list[Path]) -> None:
         self.files = files
+
+    def contents_hash(self) -> str:
+        return hashlib.sha256("".join(fingerprint(str(path)) for path in self.files).encode()).hexdigest()
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         return self.rows()

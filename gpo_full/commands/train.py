@@ -6,7 +6,6 @@ import argparse
 import json
 import logging
 import os
-import re
 import sys
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
@@ -279,15 +278,12 @@ def _sides(args: argparse.Namespace, config: "GPOConfig", data: dict[str, Any]) 
     """Return what is trained on and what is held out."""
     if args.test_by is None:
         return data
-    from gpo_full.hub_data import numbered_rows
     from gpo_full.pair_split import split_pairs
 
     template = None if args.prompt_from is None else args.prompt_from.replace("\\n", "\n")
-    columns = {args.test_by, *re.findall(r"\{(\w+)\}", template or "")}
     share = 0.3 if args.test_share is None else args.test_share
     try:
-        split = split_pairs(numbered_rows(data["data"], columns), args.test_by, share, prompt=template,
-                            skip=config.bad_rows == "skip")  # fmt: skip
+        split = split_pairs(data["data"], args.test_by, share, prompt=template, skip=config.bad_rows == "skip")
     except InputError as error:
         raise InputError(f"--data {args.data!r}: {error}") from None
     print(f"gpo train: {split}", file=sys.stderr)
