@@ -153,12 +153,13 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, row: RowAttention, scale: float) -> Tensor:
         answer, room, kept = _answers(query, value.shape[-1], row), _Room(query, row), []
+        trained = any(ctx.needs_input_grad)
         for part in row.parts:
             keys, values = part.gathered(key), part.gathered(value)
             for block in part.blocks:
                 p = _probabilities(query, keys, block, scale, room)
                 answer[:, block.start : block.end] = torch.bmm(p, values[:, : block.keys])
-                if block.is_kept:
+                if block.is_kept and trained:
                     kept.append(p)
         ctx.row, ctx.scale = row, scale
         ctx.save_for_backward(query, key, value, *kept)

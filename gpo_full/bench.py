@@ -158,16 +158,18 @@ def _in_turn(shape: str, size: str, repeats: int, names: Iterable[str], place: P
     return turns
 
 
-def _needed(size: Size, alone: dict[str, Alone], place: Place) -> float:
+def _needed(size: Size, alone: dict[str, Alone]) -> float:
     """MiB to take turns in one process: the dearest step, beside the float32 weights and two moments of the others."""
-    return place.peak() + max(each.peak for each in alone.values()) + (len(alone) - 1) * 3 * 4 * size.weights / MIB
+    return max(each.peak for each in alone.values()) + (len(alone) - 1) * 3 * 4 * size.weights / MIB
 
 
-def _cell(shape: str, size: str, repeats: int, alone: dict[str, Alone], place: Place) -> dict[str, Any]:
-    """Compare the contenders' steps: taking turns, or the two that each took alone if memory does not hold them all."""
+def _cell(
+    shape: str, size: str, repeats: int, alone: dict[str, Alone], place: Place, free: float
+) -> dict[str, Any]:
+    """Compare the contenders' steps: taking turns, or the two each took alone if `free` MiB do not hold them all."""
     architecture = SIZES[size]
     pairs = SHAPES[shape].pairs(architecture.pairs, architecture.vocabulary)
-    together = _needed(architecture, alone, place) <= place.memory()
+    together = _needed(architecture, alone) <= free
     turns = {name: each.turns for name, each in alone.items()}
     if together:
         turns = _in_turn(shape, size, repeats, alone, place)
@@ -187,17 +189,21 @@ def _cell(shape: str, size: str, repeats: int, alone: dict[str, Alone], place: P
     }  # fmt: skip
 
 
-def _gemm_rate(size: Size, place: Place, rows: int = 1024, limit: float = 0.15) -> float:
+def _gemm_rate(size: Size, place: Place, limit: float = 0.15) -> float:
     """FLOP per second of the multiplication that a backbone of this size mostly consists of."""
-    a, b = (torch.randn(n, size.width, device=place.device) for n in (rows, size.intermediate))
+    a, b = (torch.randn(n, size.width, device=place.device) for n in (place.rows, size.intermediate))
     if place.bf16:
         a, b = a.bfloat16(), b.bfloat16()
     torch.mm(a, b.T)
-    done, start = 0, place.seconds()
-    while done < 3 or place.seconds() - start < limit:
-        torch.mm(a, b.T)
-        done += 1
-    return 2.0 * done * a.numel() * len(b) / (place.seconds() - start)
+    count = 2
+    while True:
+        start = place.seconds()
+        for _ in range(count):
+            torch.mm(a, b.T)
+        taken = place.seconds() - start
+        if taken >= limit:
+            return 2.0 * count * a.numel() * len(b) / taken
+        count *= 2
 
 
 def _alone(name: str, shape: str, size: str, place: Place) -> Alone:
@@ -212,7 +218,8 @@ def _alone(name: str, shape: str, size: str, place: Place) -> Alone:
         found: Alone = there.recv()
         return found
     except EOFError:
-        raise MemoryError(f"{name}, {shape}, {size}: the step was killed; is there memory for it?") from None
+        raise MemoryError(f"{name}, {shape}, {size}: the step gave no answer; unless an error is told of above, it was "
+                          "killed: is there memory for it?") from None  # fmt: skip
     finally:
         child.join()
 
@@ -288,9 +295,9 @@ def _main(words: Sequence[str] | None = None) -> None:
     for name in names:  # import once, before the forks
         _warm(name)
     alone = {cell: {name: _alone(name, *cell, place) for name in names} for cell in progress(cells, "peak memory")}
-    measured = []
+    measured, free = [], place.memory() - place.peak()
     for cell in cells:
-        measured.append(_cell(*cell, given.repeats, alone[cell], place))
+        measured.append(_cell(*cell, given.repeats, alone[cell], place, free))
         print(_table(measured[-1], place.unit), flush=True)
         _write(given.output, {"schema": 2, "device": place.device, "bf16": place.bf16, "unit": place.unit,
                               "versions": _versions(), "missing": absent, "cells": measured})  # fmt: skip

@@ -58,6 +58,7 @@ def _ours(model: nn.Module, pairs: Sequence[Pair], folder: Path, place: Place, c
 
 def _lean(model: nn.Module, pairs: Sequence[Pair], folder: Path, place: Place) -> Step:
     """Two padded rows per pair in one batch, the head on response positions only, and a stored reference."""
+    model.to(place.device)
 
     def log_probabilities() -> Tensor:
         sequences, starts = [], []

@@ -36,6 +36,11 @@ class Place:
         """How a process of its own is started: a CUDA device cannot be used on both sides of a fork."""
         return "fork" if self.device == "cpu" else "spawn"
 
+    @property
+    def rows(self) -> int:
+        """Rows of a product large enough to show its full rate."""
+        return 1024 if self.device == "cpu" else 16384
+
     def seconds(self) -> float:
         """The time, from any beginning."""
         if self.device == "cpu":

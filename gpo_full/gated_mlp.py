@@ -12,12 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.distributed.fsdp import FSDPModule
 from torch.utils._python_dispatch import _disable_current_modes
 
 from gpo_full.last_layer import checkpointed, forward_replaced
 
 # What models call the three products.
 PRODUCTS = ("gate_proj", "up_proj", "down_proj")
+# Times the numbers that a module is tried on: beyond any bound that an activation is given.
+LARGE = 1e4
 # Whether a module computes down(silu(gate(x)) up(x)), as was found by trying.
 _tried: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
@@ -39,25 +42,29 @@ def fused_gates(model: nn.Module) -> Iterator[None]:
 def _is_gated(module: Any) -> bool:
     if not all(name in module._modules for name in PRODUCTS) or "forward" in module.__dict__:
         return False
-    if module._compiled_call_impl is not None:  # a compiler has taken it over
+    if module._compiled_call_impl is not None or isinstance(module, FSDPModule):  # a compiler, or FSDP, has it
+        return False
+    if any(isinstance(part, nn.Dropout) for part in module.modules()):
         return False
     return _tried[module] if module in _tried else _tried.setdefault(module, _agrees(module))
 
 
 @torch.no_grad()
 def _agrees(module: Any) -> bool:
-    # The module itself, with small products of known weights in the place of its own. It may be one without data.
-    tried = copy.copy(module)
-    with _disable_current_modes(), torch.autocast("cpu", enabled=False):
-        small = [_known(*shape) for shape in ((2, 3, -1), (2, 3, -2), (3, 2, -3))]
-        gate, up, down = small
-        tried._modules = module._modules | dict(zip(PRODUCTS, small, strict=True))
+    """Try the module itself, with small products of known weights in the place of its own; it may be without data.
+
+    On large numbers too, which some clamp, and as in training, where some draw at random.
+    """
+    with _disable_current_modes(), torch.autocast("cpu", enabled=False), torch.random.fork_rng(devices=[]):
+        gate, up, down = small = [_known(*shape) for shape in ((2, 3, -1), (2, 3, -2), (3, 2, -3))]
         states = torch.linspace(-2, 3, 4, device="cpu").view(1, 2, 2)
         try:
-            found = tried.forward(states)
+            tried = copy.copy(module)
+            tried._modules = module._modules | dict(zip(PRODUCTS, small, strict=True))
+            tried.training = True
+            return all(torch.equal(down(F.silu(gate(x)) * up(x)), tried.forward(x)) for x in (states, LARGE * states))
         except Exception:  # anyone's code, on numbers that it was not made for
             return False
-        return isinstance(found, Tensor) and torch.equal(down(F.silu(gate(states)) * up(states)), found)
 
 
 def _known(into: int, out: int, least: int) -> nn.Linear:

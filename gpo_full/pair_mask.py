@@ -22,9 +22,10 @@ class PairMask(Tensor):
     """A [1, 1, L, L] boolean attention mask of blocks `[prefix | tail | tail ...]`, never laid out as a whole.
 
     `scaled_dot_product_attention` with this mask costs one causal call per prefix and first tail and one per other
-    tail, or one call in all where a kernel takes the segments; nothing is spent on other blocks or on padding. With
-    `read`, what no prediction reads is left 0: the prefix costs nothing but its end. Any other operation
-    sees the ordinary tensor. torch's own `torch.nn.attention.bias.CausalBias` is built the same way.
+    tail; one call in all where a kernel takes the segments; or, on a CPU, the products of `RowAttention`. Nothing is
+    spent on other blocks or on padding. With `read`, what no prediction reads is left 0: the prefix costs nothing but
+    its end. Any other operation sees the ordinary tensor. torch's own `torch.nn.attention.bias.CausalBias` is built the
+    same way.
     """
 
     sizes: tuple[BlockSizes, ...]

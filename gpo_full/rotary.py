@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache, wraps
+from threading import Lock
 from typing import Any
 
 import torch
@@ -21,6 +22,9 @@ NAME = "apply_rotary_pos_emb"
 SAME = 1e-5
 
 Turn = Callable[..., tuple[Tensor, Tensor]]
+# The modules that call the fused turn now: by how many contexts, and their own.
+_open: dict[Any, tuple[int, Any]] = {}
+_lock = Lock()
 
 
 @contextmanager
@@ -40,16 +44,26 @@ def fused_rotary(model: Any) -> Iterator[None]:
 
 @contextmanager
 def _replaced(home: Any) -> Iterator[None]:
-    """Let the functions of the module `home` call the fused turn; those of other models get what they got."""
-    own = getattr(home, NAME, None)
-    if not callable(own) or not _agrees(own):
-        yield
-        return
-    setattr(home, NAME, _fused(own))
+    """Let the functions of the module `home` call the fused turn; those of other models get what they got.
+
+    The last of several contexts that are open at a time, in threads, say, puts the module's own back.
+    """
+    with _lock:
+        count, own = _open.get(home, (0, getattr(home, NAME, None)))
+        replaces = callable(own) and _agrees(own)
+        if replaces:
+            _open[home] = count + 1, own
+            setattr(home, NAME, _fused(own))
     try:
         yield
     finally:
-        setattr(home, NAME, own)
+        if replaces:
+            with _lock:
+                count, own = _open.pop(home)
+                if count > 1:
+                    _open[home] = count - 1, own
+                else:
+                    setattr(home, NAME, own)
 
 
 @cache

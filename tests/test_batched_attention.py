@@ -1,5 +1,6 @@
 """Attention as products of blocks: the softmax of high precision, gradients of finite differences, and where it is used."""
 
+import weakref
 from contextlib import nullcontext
 from typing import Any
 
@@ -148,6 +149,24 @@ def test_a_row_of_pairs_goes_one_way_or_the_other(way: str, here: bool, monkeypa
     F.scaled_dot_product_attention(query, key, key, attn_mask=mask, dropout_p=0.5 * (way == "dropout"),
                                    enable_gqa=key.shape[1] == 1)  # fmt: skip
     assert calls == [way] * here
+
+
+def test_without_gradients_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, made, alive = module._probabilities, [], []
+
+    def noted(*args: Any) -> torch.Tensor:
+        alive.append(sum(each() is not None for each in made))
+        found = own(*args)
+        made.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(module, "_probabilities", noted)
+    tensors = some_tensors(500, *[(1, 4)] * 3)
+    row = RowAttention([BlockSizes(400, 400, (50, 50))], CPU, read=False)
+    with torch.no_grad():
+        row(*[each.detach() for each in tensors])
+    assert len(alive) == 8
+    assert max(alive) == 1  # the one that is being used
 
 
 def test_it_is_planned_once() -> None:

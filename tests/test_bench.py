@@ -188,7 +188,7 @@ def test_contenders_that_do_not_do_the_same_are_no_comparison(monkeypatch: pytes
 
     monkeypatch.setitem(bench.CONTENDERS, "lean", other(CONTENDERS["lean"]))
     with pytest.raises(ArithmeticError, match=r"short, tiny: the contenders' losses are 0\.01 nats apart"):
-        bench._cell("short", "tiny", 1, ALONE, CPU)
+        bench._cell("short", "tiny", 1, ALONE, CPU, 1e6)
 
 
 @pytest.mark.usefixtures("tiny")
@@ -213,8 +213,8 @@ def test_the_memory_that_turns_need() -> None:
     size = bench.SIZES["135m"]
     model: Any = TINY.model()
     assert TINY.weights == sum(each.numel() for each in model.parameters() if each.dim() == 2)
-    needed = bench._needed(size, {name: Alone(peak, Turns([], [], [], [])) for name, peak in peaks.items()}, CPU)
-    assert needed - CPU.peak() == pytest.approx(17923 + 6156, abs=1)
+    needed = bench._needed(size, {name: Alone(peak, Turns([], [], [], [])) for name, peak in peaks.items()})
+    assert needed == pytest.approx(17923 + 6156, abs=1)
     assert 4096 < CPU.memory() * 2**20 < 2**50
 
 
@@ -261,11 +261,24 @@ def test_a_devices_clock_is_read_when_its_work_is_done(monkeypatch: pytest.Monke
     assert (CPU.unit, CPU.start_method) == ("CPU-s", "fork")
 
 
+def test_models_move_to_the_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    moved: list[str] = []
+    own = nn.Module.to
+    monkeypatch.setattr(nn.Module, "to", lambda self, *to, **more: (moved.append(str(to[0])), own(self, *to, **more))[1])
+    CONTENDERS["lean"](TINY.model(), SHORT.pairs(2, 64), tmp_path, CPU)
+    assert moved == ["cpu"]
+
+
 def test_time_of_the_operating_system_is_told_apart() -> None:
     """New pages are its work."""
     turns = Turns([], [], [], [])
     turns.take(lambda: float(torch.zeros(2**27).sum()), CPU)
     assert 0 < turns.kernel[0] <= turns.seconds[0] + 0.011  # it is counted by ticks of 10 ms
+
+
+@pytest.mark.gpu
+def test_a_peak_is_measured_on_a_device() -> None:
+    assert bench._alone("lean", "dialogue", "10m", Place("cuda")).peak > 100
 
 
 @pytest.mark.gpu

@@ -93,9 +93,37 @@ def test_adapters_stay_in_place() -> None:
     assert all(each is not None and each.abs().sum() > 0 for each in gradients)
 
 
+class Clamped(Gated):
+    """What DeepSeek's and others compute: the products are bounded."""
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        gate, up = self.gate_proj(states).clamp(max=10), self.up_proj(states).clamp(-10, 10)
+        return self.down_proj(nn.functional.silu(gate) * up)
+
+
+class Dropping(Gated):
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return nn.functional.dropout(super().forward(states), 0.5, self.training)
+
+
+class DroppingBelow(Gated):
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return self.dropout(super().forward(states))
+
+
+class Uncopied(Gated):
+    def __copy__(self) -> "Uncopied":
+        raise TypeError("not to be copied")
+
+
 @pytest.mark.parametrize(
     "other",
-    [Gated(4, factor=2.0), Gated(4, activation=nn.functional.gelu), Gated(4, activation=lambda x: x[0, 0, 0, 0]),
+    [Clamped(4), Dropping(4).eval(), Dropping(4), DroppingBelow(4).eval(), DroppingBelow(4), Uncopied(4),
+     Gated(4, factor=2.0), Gated(4, activation=nn.functional.gelu), Gated(4, activation=lambda x: x[0, 0, 0, 0]),
      nn.Sequential(nn.Linear(4, 4))],
 )  # fmt: skip
 def test_what_computes_something_else_is_left_alone(other: nn.Module) -> None:
@@ -141,7 +169,13 @@ def test_modules_that_are_gone_are_forgotten() -> None:
     assert len(module._tried) == before
 
 
-def test_compiled_and_checkpointed_parts_are_left_alone() -> None:
+def test_compiled_sharded_and_checkpointed_parts_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sharded(Gated):
+        pass
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "FSDPModule", Sharded)
+        assert replaced(Sharded(4)) == []
     compiled = Gated(4)
     compiled.compile(backend="eager")
     assert replaced(compiled) == []
@@ -151,7 +185,10 @@ def test_compiled_and_checkpointed_parts_are_left_alone() -> None:
 
 
 def test_the_trial_leaves_the_module_and_the_generator_as_they_were() -> None:
-    tried, drawn = Gated(4), torch.get_rng_state()
+    tried, other = Gated(4), Dropping(4)
+    drawn = torch.get_rng_state()
+    assert replaced(other) == []
+    assert other.training
     before = {name: each.clone() for name, each in tried.state_dict().items()}
     children = dict(tried.named_modules())
     assert replaced(tried) == [""]

@@ -101,6 +101,18 @@ def test_it_is_there_for_the_call_alone() -> None:
     assert home.apply_rotary_pos_emb is own
 
 
+def test_the_last_of_overlapping_contexts_puts_the_own_back() -> None:
+    home = sys.modules["transformers.models.llama.modeling_llama"]
+    own, contexts = home.apply_rotary_pos_emb, [fused_rotary(tiny_model("llama")) for _ in range(2)]
+    for each in contexts:
+        each.__enter__()
+    for each in contexts:
+        assert home.apply_rotary_pos_emb is not own
+        each.__exit__(None, None, None)
+    assert home.apply_rotary_pos_emb is own
+    assert not module._open
+
+
 def test_models_without_one_and_checkpointed_ones_are_left_alone() -> None:
     home = sys.modules["transformers.models.llama.modeling_llama"]
     own = home.apply_rotary_pos_emb

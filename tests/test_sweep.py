@@ -45,6 +45,13 @@ def test_a_parameter_goes_to_the_losses_that_have_it(of: str | None, betas: list
     assert other.words([], Path("s"))[:2] == ["--loss=dpo", f"--beta={other.beta!r}"]
 
 
+def test_a_formula_too_long_to_be_matched_is_refused_at_once() -> None:
+    """At alpha = 1/100 the alpha loss is a polynomial of degree 99, whose matching would take longer than a sweep."""
+    with pytest.raises(InputError, match="exponent '99' is above 32"):
+        grid(["alpha_loss"], [0.1], [0], "dpo", {"alpha": "1e-2"})
+    assert grid(["alpha_loss"], [0.1], [0], None, {"alpha": "1e-2"})[0].beta == 0.1
+
+
 def test_a_parameter_of_no_loss_is_refused() -> None:
     with pytest.raises(InputError, match="--param b: none of the losses has such a parameter"):
         grid(["exp(-a*x)", "dpo"], [0.1], [0], None, {"a": "2", "b": "3"})
