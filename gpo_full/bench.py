@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from gpo_full.bench_contenders import CONTENDERS, Step, missing
-from gpo_full.bench_place import Place
+from gpo_full.bench_place import MIB, Place
 from gpo_full.blocks import blocks_of
 from gpo_full.device_needs import attention_flops
 from gpo_full.files import atomic_file
@@ -36,7 +36,6 @@ from gpo_full.pairs import Pair
 SPREAD = 0.5
 # How far the contenders' losses may lie apart, in nats, by whether products are in bfloat16: they take the same steps.
 SAME = {False: 1e-3, True: 3e-2}
-MIB = 2**20
 
 
 @dataclass(frozen=True)

@@ -65,5 +65,5 @@ class Place:
         return torch.cuda.get_device_properties(0).total_memory / MIB
 
     def precision(self) -> AbstractContextManager[object]:
-        """The context that steps and the rate of products are measured in."""
+        """The context that a loss is computed in."""
         return torch.autocast(self.device, torch.bfloat16, enabled=self.bf16)

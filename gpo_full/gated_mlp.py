@@ -29,7 +29,7 @@ _tried: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 def fused_gates(model: nn.Module) -> Iterator[None]:
     """Let the MLPs of `model` that compute down(silu(gate(x)) up(x)) keep gate(x) and up(x) alone, the same bit by bit.
 
-    Each is tried on small numbers first, for its names do not say what it computes. With checkpointed activations
+    Each is tried first, for its names do not say what it computes. With checkpointed activations
     nothing changes: the layers are computed once more when this is over.
     """
     with ExitStack() as stack:

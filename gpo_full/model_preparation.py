@@ -2,7 +2,6 @@
 
 __all__ = ["loaded", "prepared", "check_sizes"]
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from gpo_full.adapters import quietly
 from gpo_full.compiled import compile_mlps
 from gpo_full.config import GPOConfig
 from gpo_full.pair_tables import extent
@@ -75,9 +75,7 @@ def _with_adapter(model: nn.Module, rank: int, seed: int) -> nn.Module:
         raise InputError("lora_rank is for a model without an adapter; this one has its own")
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
     # The Trainer seeds only later, and an adapter begins at random.
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        # peft 0.21 still asks for the old name of activation checkpointing.
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+    with torch.random.fork_rng(), quietly():
         torch.manual_seed(seed)
         adapted: nn.Module = get_peft_model(model, config)
     return adapted

@@ -236,6 +236,7 @@ def test_the_peak_is_what_two_steps_add(monkeypatch: pytest.MonkeyPatch) -> None
         return step
 
     held = torch.ones(1 << 20)  # what was there before does not count
+    bench._warm("heavy")  # nor does what is imported
     monkeypatch.setitem(bench.CONTENDERS, "heavy", heavy)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     bench._measure("heavy", "short", "tiny", CPU, Answer())  # type: ignore[arg-type]
@@ -267,6 +268,29 @@ def test_models_move_to_the_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setattr(nn.Module, "to", lambda self, *to, **more: (moved.append(str(to[0])), own(self, *to, **more))[1])
     CONTENDERS["lean"](TINY.model(), SHORT.pairs(2, 64), tmp_path, CPU)
     assert moved == ["cpu"]
+
+
+@pytest.mark.parametrize("each", [0.2, 0.04, 0.0003])
+def test_the_rate_is_that_of_a_clock_by_hand(each: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of 1024 x 16 by 16 x 24 that take `each` second: 2 * 1024 * 16 * 24 FLOP in it, however many are timed."""
+    clock, reads = [0.0], []
+    monkeypatch.setattr(torch, "mm", lambda *_: clock.__setitem__(0, clock[0] + each))
+    monkeypatch.setattr(Place, "seconds", lambda _: reads.append(clock[0]) or clock[0])  # type: ignore[func-returns-value]
+    assert bench._gemm_rate(TINY, CPU) == pytest.approx(786_432 / each)
+    assert len(reads) <= 2 * 9  # 2, 4, ... 512 products: a device is waited for before and after, not at each
+
+
+def test_every_cell_may_use_the_memory_that_was_free_at_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What a cell has needed is free again, though the peak stays."""
+    peaks, found = iter([100.0, 900.0, 950.0]), []
+    monkeypatch.setattr(Place, "memory", lambda _: 1000.0)
+    monkeypatch.setattr(Place, "peak", lambda _: next(peaks))
+    monkeypatch.setattr(bench, "_alone", lambda *_: ALONE["ours"])
+    monkeypatch.setattr(bench, "_cell", lambda *given: found.append(given[-1]) or {})  # type: ignore[func-returns-value]
+    monkeypatch.setattr(bench, "_table", lambda *_: "")
+    monkeypatch.setattr(bench, "_write", lambda *_: None)
+    bench._main(["--shape", "dialogue", "long", "--size", "10m", "--contender", "ours", "--output", str(tmp_path)])
+    assert found == [900.0, 900.0]
 
 
 def test_time_of_the_operating_system_is_told_apart() -> None:

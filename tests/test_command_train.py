@@ -220,6 +220,13 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_parameter_given_twice_is_refused(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = arguments(model, data, tmp_path / "run", loss="exp(-a*x)", param="a=1")
+    assert "--param a is given twice" in refused(capsys, *words, "--param", "a = 2")
+
+
 def test_an_output_that_cannot_be_made_is_one_line(
     model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

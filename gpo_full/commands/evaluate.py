@@ -3,11 +3,11 @@
 __all__ = ["EXAMPLE", "add_arguments", "run"]
 
 import argparse
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpo_full.adapters import quietly
 from gpo_theory.errors import InputError
 
 if TYPE_CHECKING:
@@ -129,9 +129,7 @@ def _score(args: argparse.Namespace, tasks: "list[Task]") -> "list[PromptScore]"
             return load(AutoModelForCausalLM, folder, dtype=torch.float32)
         from peft import AutoPeftModelForCausalLM
 
-        with warnings.catch_warnings():
-            # peft 0.21 still asks for the old name of activation checkpointing.
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        with quietly():
             return load(AutoPeftModelForCausalLM, folder, dtype=torch.float32).merge_and_unload()
 
     policy, reference = (model(folder).to(device).eval() for folder in (args.policy, args.reference))

@@ -13,6 +13,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpo_full.loss_parameters import read_parameters
 from gpo_full.output import print_json
 from gpo_full.run_log import RUN_FILE
 from gpo_theory.errors import InputError, nearest
@@ -343,7 +344,7 @@ def _config(args: argparse.Namespace) -> "GPOConfig":
         raise InputError(f"--steps {args.steps} must be at least 1")
     if args.steps is None and args.epochs is None:
         values["num_train_epochs"] = 1.0
-    values["parameters"] = dict(_named(text, "--param") for text in args.param)
+    values["parameters"] = read_parameters("=".join(_named(text, "--param")) for text in args.param)
     explicit = {name for flag, name in FIELDS.items() if getattr(args, flag) is not None}
     for text in args.set:
         name, value = _named(text, "--set")
