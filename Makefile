@@ -34,11 +34,11 @@ check: $(READY)
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not browser"
 
 soak: $(READY)
-	GPO_SOAK=1 $(BIN)/python -m pytest -q tests/test_checkpoint.py
+	GPO_SOAK=1 $(BIN)/python -m pytest -q tests/gpo_full/checkpoints/test_checkpoint.py
 
 bench: $(READY)
-	$(BIN)/python -m gpo_theory.scoring
-	$(BIN)/python -m gpo_full.bench
+	$(BIN)/python -m gpo_theory.lowering.accuracy
+	$(BIN)/python -m gpo_full.bench.run
 
 book: $(READY)
 	$(BIN)/gpo reproduce --scale smoke --output build/smoke

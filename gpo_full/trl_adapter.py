@@ -10,10 +10,10 @@ from typing import Any
 
 from gpo_theory.catalogue import find_loss
 from gpo_theory.certificate import Verdict
-from gpo_theory.domain import total
+from gpo_theory.claims.totality import total
 from gpo_theory.errors import DomainError, InputError
 from gpo_theory.loss import Loss
-from gpo_theory.lowering import to_torch
+from gpo_theory.lowering.lower import to_torch
 
 TRL = "1.16"
 # The loss types that are -logsigmoid(x), of the summed and of the length-averaged margin.

@@ -14,24 +14,24 @@ os.environ.setdefault("SYMPY_GROUND_TYPES", "python")
 
 if TYPE_CHECKING:
     from gpo_theory.analysis import Analysis, analyze
+    from gpo_theory.calculus.series import taylor
+    from gpo_theory.calculus.strengths import strength
     from gpo_theory.catalogue import LOSSES, find_loss
     from gpo_theory.certificate import Certificate, Verdict
+    from gpo_theory.choosing.matching import match_beta
     from gpo_theory.errors import DomainError, InputError, ParseError
     from gpo_theory.loss import Loss, parse
-    from gpo_theory.lowering import to_numpy, to_torch
-    from gpo_theory.matching import match_beta
-    from gpo_theory.series import taylor
-    from gpo_theory.strengths import strength
+    from gpo_theory.lowering.lower import to_numpy, to_torch
 
 _HOME = {"LOSSES": "catalogue", "find_loss": "catalogue", "Analysis": "analysis", "analyze": "analysis",
          "Certificate": "certificate", "Verdict": "certificate", "DomainError": "errors", "InputError": "errors",
-         "ParseError": "errors", "Loss": "loss", "parse": "loss", "to_numpy": "lowering", "to_torch": "lowering",
-         "match_beta": "matching", "strength": "strengths", "taylor": "series"}  # fmt: skip
+         "ParseError": "errors", "Loss": "loss", "parse": "loss", "to_numpy": "lowering.lower",
+         "to_torch": "lowering.lower", "match_beta": "choosing.matching", "strength": "calculus.strengths",
+         "taylor": "calculus.series"}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when asked for, so that `gpo --help` costs no computer algebra. `parse` is the function: the module of
-    # the grammar shares its name and must not shadow it.
+    # Imported when asked for, so that `gpo --help` costs no computer algebra.
     if name not in _HOME:
         raise AttributeError(f"module 'gpo_theory' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"gpo_theory.{_HOME[name]}"), name)

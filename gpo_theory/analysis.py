@@ -7,25 +7,25 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gpo_theory.bounds import bounded_below
-from gpo_theory.bradley_terry import bradley_terry_exact
 from gpo_theory.budget import OutOfTimeError, limited
-from gpo_theory.calibration import bayes_consistent
+from gpo_theory.calculus.series import Coefficient, taylor
+from gpo_theory.calculus.strengths import Strength, strength
+from gpo_theory.calculus.tails import UNKNOWN, Tail, tails
 from gpo_theory.certificate import CLAIMS, Certificate, Verdict, unknown
-from gpo_theory.convexity import convex, strictly_convex
-from gpo_theory.domain import total
+from gpo_theory.claims.bayes_consistency import bayes_consistent
+from gpo_theory.claims.bradley_terry import bradley_terry_exact
+from gpo_theory.claims.convexity import convex, strictly_convex
+from gpo_theory.claims.lower_bounds import bounded_below
+from gpo_theory.claims.monotonicity import differentiable_at_zero, monotone_decreasing
+from gpo_theory.claims.proving import accepted
+from gpo_theory.claims.smoothness import lipschitz, smooth, strongly_convex
+from gpo_theory.claims.totality import total
 from gpo_theory.errors import DomainError
-from gpo_theory.far import UNKNOWN, Tail, tails
-from gpo_theory.formula import Expr
+from gpo_theory.formula.expression import Expr
 from gpo_theory.kernel.expansion import cancelled
-from gpo_theory.links import Link, link
 from gpo_theory.loss import Loss
-from gpo_theory.moduli import lipschitz, smooth, strongly_convex
-from gpo_theory.proving import accepted
-from gpo_theory.psi import Psi, psi_transform
-from gpo_theory.series import Coefficient, taylor
-from gpo_theory.slopes import differentiable_at_zero, monotone_decreasing
-from gpo_theory.strengths import Strength, strength
+from gpo_theory.risk.links import Link, link
+from gpo_theory.risk.psi import Psi, psi_transform
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -52,7 +52,7 @@ class Analysis:
     @property
     def latex(self) -> str:
         """The formula in LaTeX."""
-        from gpo_theory.typeset import latex
+        from gpo_theory.formula.typeset import latex
 
         return latex(self.loss.body)
 
@@ -69,19 +69,19 @@ class Analysis:
         }
 
     def __rich__(self) -> "Group":
-        from gpo_theory.show import as_table
+        from gpo_theory.report.show import as_table
 
         return as_table(self)
 
     def _repr_html_(self) -> str:
-        from gpo_theory.show import as_html
+        from gpo_theory.report.show import as_html
 
         return as_html(self)
 
 
 def describe(loss: Loss) -> dict[str, Any]:
     """Return the JSON form of a loss; parameter values are exact text."""
-    from gpo_theory.typeset import latex
+    from gpo_theory.formula.typeset import latex
 
     return {"name": loss.name, "formula": loss.formula, "latex": latex(loss.body),
             "parameters": {name: str(value) for name, value in loss.parameters.items()},

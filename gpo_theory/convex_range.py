@@ -5,11 +5,11 @@ __all__ = ["range_of_convexity"]
 from fractions import Fraction
 
 from gpo_theory.analysis import analyze
-from gpo_theory.balls import sign_at
+from gpo_theory.calculus.balls import sign_at
+from gpo_theory.calculus.rational import as_rational
 from gpo_theory.certificate import Verdict
 from gpo_theory.errors import InputError, nearest
 from gpo_theory.loss import Loss
-from gpo_theory.rational import as_rational
 
 FAR = Fraction(64)
 

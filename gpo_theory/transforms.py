@@ -4,12 +4,12 @@ __all__ = ["continued", "robust", "scaled", "shifted", "smoothed", "soft_label"]
 
 from fractions import Fraction
 
-from gpo_theory.balls import enclose, exact_value
-from gpo_theory.breakpoints import joints
+from gpo_theory.calculus.balls import enclose, exact_value
+from gpo_theory.calculus.breakpoints import joints
+from gpo_theory.calculus.pieces import Piece, UnsplitError, split
 from gpo_theory.errors import InputError
-from gpo_theory.formula import Expr, call, rebuild, substitute
+from gpo_theory.formula.expression import Expr, call, rebuild, substitute
 from gpo_theory.loss import Loss
-from gpo_theory.pieces import Piece, UnsplitError, split
 
 X = Expr.x()
 Number = Fraction | int | str

@@ -3,7 +3,7 @@
 from importlib.metadata import version as _version
 from typing import Any
 
-from gpo_full.api_pages import as_restructured_text
+from gpo_full.book.api_pages import as_restructured_text
 
 project = "Generalized Preference Optimization"
 author = "The gpo-toolkit authors"

@@ -84,7 +84,7 @@ _DESELECTED = pytest.StashKey[list[str]]()
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of `gpo reproduce --scale smoke`, made once a session, with its cache beside: cache/."""
-    from gpo_full.reproduce import run
+    from gpo_full.book.reproduce import run
 
     output = tmp_path_factory.mktemp("build")
     kept = os.environ.get("GPO_CACHE")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpo_theory.plots import colour
+from gpo_theory.report.plots import colour
 
 # Okabe and Ito's colours in the order of the book's losses, for paths that belong to no loss.
 _CYCLE = [colour(name) for name in ("logistic", "hinge", "squared", "exponential", "truncated_squared", "savage")]

@@ -15,8 +15,8 @@ from typing import Any
 
 from gpo_theory.certificate import CLAIMS, Certificate, Verdict
 from gpo_theory.errors import InputError
-from gpo_theory.formula import Expr, substitute
-from gpo_theory.grammar import parse_formula
+from gpo_theory.formula.expression import Expr, substitute
+from gpo_theory.formula.grammar import parse_formula
 from gpo_theory.kernel.expansion import cancelled
 from gpo_theory.kernel.inequality import Fact, rational
 from gpo_theory.kernel.resolution import Hints, UnprovedError

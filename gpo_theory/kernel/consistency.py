@@ -8,7 +8,7 @@ from typing import Any
 
 from mpmath import iv
 
-from gpo_theory.formula import Expr, substitute
+from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.kernel.exactness import identity
 from gpo_theory.kernel.inequality import at, rational
 from gpo_theory.kernel.resolution import Hints, Part, parts, prove

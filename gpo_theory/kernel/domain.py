@@ -4,7 +4,7 @@ __all__ = ["asks", "total", "undefined"]
 
 from fractions import Fraction
 
-from gpo_theory.formula import Expr
+from gpo_theory.formula.expression import Expr
 from gpo_theory.kernel.inequality import at, rational
 from gpo_theory.kernel.resolution import Hints, Part, UnprovedError, branch_at, parts, resolve, true_at
 from gpo_theory.kernel.statement import Statement, need, place, sign_on

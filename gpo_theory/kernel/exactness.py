@@ -9,7 +9,7 @@ from operator import mul
 
 from mpmath import iv
 
-from gpo_theory.formula import Expr, substitute
+from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.kernel.inequality import at, rational, root_factors
 from gpo_theory.kernel.intervals import interval
 from gpo_theory.kernel.resolution import Hints, Part, parts, prove, same_at

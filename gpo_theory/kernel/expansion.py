@@ -13,7 +13,7 @@ from functools import lru_cache, reduce
 from itertools import zip_longest
 
 from gpo_theory.budget import spend
-from gpo_theory.formula import Expr, rebuild
+from gpo_theory.formula.expression import Expr, rebuild
 from gpo_theory.kernel.inequality import positive
 
 MOST, ROUNDS = 400, 4
@@ -67,7 +67,7 @@ def _sorted(powers: dict[Expr, Fraction]) -> Powers:
 def expanded(g: Expr) -> Expr | None:
     """Return a formula with the sign of g everywhere, multiplied out; None where it would be too long.
 
-    >>> from gpo_theory.grammar import parse_formula
+    >>> from gpo_theory.formula.grammar import parse_formula
     >>> f = parse_formula("log(exp(x) + exp(2*x+1))").primitive()
     >>> str(expanded(f.diff().diff()))
     '1'
@@ -268,7 +268,7 @@ def _positive(g: Expr) -> bool:
 def cancelled(f: Expr) -> Expr:
     """Return a formula that is defined on all of R with h/h and g - g taken away: nothing there is undefined.
 
-    >>> from gpo_theory.grammar import parse_formula
+    >>> from gpo_theory.formula.grammar import parse_formula
     >>> str(cancelled(parse_formula("x*(2+sin(x))/(2+sin(x)) + log(1+x**2) - log(1+x**2)").primitive()))
     'x'
     """

@@ -17,7 +17,7 @@ from typing import Any
 from mpmath import iv
 
 from gpo_theory.budget import spend
-from gpo_theory.formula import Expr, substitute
+from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.kernel.intervals import interval
 
 DEGREE, ORDER, KEPT = 4, 4, 12
@@ -59,7 +59,7 @@ def lead_beyond(f: Expr, side: int, start: Fraction, shift: Fraction = Fraction(
 
     In x - shift the coefficients of exp(k (x - shift)) are rational, so that what cancels is seen to cancel.
 
-    >>> from gpo_theory.grammar import parse_formula
+    >>> from gpo_theory.formula.grammar import parse_formula
     >>> lead_beyond(parse_formula("log(1+exp(-x)) - exp(-x)").primitive(), 1, Fraction(8)).sign
     -1
     """

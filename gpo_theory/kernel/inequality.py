@@ -14,7 +14,7 @@ from itertools import pairwise
 from operator import add, mul
 from typing import Any
 
-from gpo_theory.formula import Expr, rebuild, substitute
+from gpo_theory.formula.expression import Expr, rebuild, substitute
 from gpo_theory.kernel.horizon import UnresolvedError, lead_beyond
 from gpo_theory.kernel.intervals import Interval, interval, span
 from gpo_theory.kernel.sturm import Quotient, equals, keeps_sign
@@ -88,7 +88,7 @@ def _factors(term: Expr) -> dict[Expr, Fraction]:
 def holds(fact: Fact, hint: Mapping[str, Any] | None) -> bool:
     """Whether the inequality is shown: by its range alone, or as the hint says.
 
-    >>> from gpo_theory.grammar import parse_formula
+    >>> from gpo_theory.formula.grammar import parse_formula
     >>> g = parse_formula("x*(1-x)").primitive()
     >>> holds(Fact(g, Fraction(0), Fraction(1), True), {"by": "cover", "cuts": ["0", "1/2", "1"]})
     True

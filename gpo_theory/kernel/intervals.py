@@ -11,7 +11,7 @@ from typing import Any
 from mpmath import iv, libmp, mp
 
 from gpo_theory.budget import spend
-from gpo_theory.formula import Expr, steps
+from gpo_theory.formula.expression import Expr, steps
 
 Interval = Any  # mpmath's interval type is not typed
 
@@ -19,7 +19,7 @@ Interval = Any  # mpmath's interval type is not typed
 def interval(g: Expr, low: Fraction | None, high: Fraction | None, bits: int = 80) -> Interval:
     """Return an interval that holds g(x) for every x in [low, high] at which g is defined (None: no end).
 
-    >>> from gpo_theory.grammar import parse_formula
+    >>> from gpo_theory.formula.grammar import parse_formula
     >>> interval(parse_formula("1/(1+x**2)"), None, None)
     mpi('0.0', '1.0')
     """

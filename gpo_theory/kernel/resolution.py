@@ -8,7 +8,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any, Protocol
 
-from gpo_theory.formula import Expr, rebuild
+from gpo_theory.formula.expression import Expr, rebuild
 from gpo_theory.kernel.expansion import cancelled, expanded
 from gpo_theory.kernel.inequality import Fact, at, holds
 

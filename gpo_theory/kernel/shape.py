@@ -11,7 +11,7 @@ __all__ = [
 ]
 
 
-from gpo_theory.formula import Expr
+from gpo_theory.formula.expression import Expr
 from gpo_theory.kernel.inequality import at, rational
 from gpo_theory.kernel.resolution import Hints, Part, UnprovedError, parts, prove
 from gpo_theory.kernel.size import number_of, sharp

@@ -16,8 +16,8 @@ from fractions import Fraction
 
 from mpmath import iv
 
-from gpo_theory.formula import Expr
-from gpo_theory.grammar import parse_constant
+from gpo_theory.formula.expression import Expr
+from gpo_theory.formula.grammar import parse_constant
 from gpo_theory.kernel.inequality import at, rational
 from gpo_theory.kernel.intervals import interval
 from gpo_theory.kernel.resolution import Part, UnprovedError, parts, prove, same_at

@@ -23,8 +23,8 @@ from typing import Any
 from mpmath import iv
 
 from gpo_theory.certificate import Certificate
-from gpo_theory.formula import Expr
-from gpo_theory.grammar import parse_constant
+from gpo_theory.formula.expression import Expr
+from gpo_theory.formula.grammar import parse_constant
 from gpo_theory.kernel.horizon import Lead, UnresolvedError, lead_beyond
 from gpo_theory.kernel.inequality import at, rational
 from gpo_theory.kernel.intervals import interval

@@ -13,7 +13,7 @@ from itertools import count, pairwise
 from math import prod
 
 from gpo_theory.budget import spend
-from gpo_theory.formula import Expr
+from gpo_theory.formula.expression import Expr
 from gpo_theory.kernel.intervals import span
 
 Polynomial = list[Fraction]  # coefficients from the constant term up, without zeros at the end
@@ -37,7 +37,7 @@ class _NotAQuotientError(Exception):
 def equals(g: Expr, form: Quotient) -> bool:
     """Whether a formula is identically the quotient.
 
-    >>> from gpo_theory.grammar import parse_formula
+    >>> from gpo_theory.formula.grammar import parse_formula
     >>> equals(parse_formula("1/(1+exp(-x))").primitive(), Quotient((0, 1), (1, 1), Fraction(1)))
     True
     """

@@ -6,9 +6,9 @@ from fractions import Fraction
 
 from flint import arb, ctx
 
-from gpo_theory.balls import ball, enclose, sign_at
+from gpo_theory.calculus.balls import ball, enclose, sign_at
 from gpo_theory.errors import InputError
-from gpo_theory.formula import Expr, substitute
+from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.loss import Loss
 
 BITS = 512

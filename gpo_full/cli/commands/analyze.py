@@ -1,0 +1,57 @@
+"""`gpo analyze`: everything derived and proved about one loss."""
+
+__all__ = ["EXAMPLE", "add_arguments", "run"]
+
+import argparse
+from typing import TYPE_CHECKING
+
+from gpo_full.cli.export import add_table_options, write_file, write_tables
+from gpo_full.cli.parameters import read_parameters
+
+if TYPE_CHECKING:
+    from gpo_theory.analysis import Analysis
+
+EXAMPLE = 'gpo analyze "log(1+exp(-x))" --json'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `gpo analyze`."""
+    parser.add_argument("loss", metavar="LOSS", help="a catalogue name, an alias or a formula in x")
+    parser.add_argument("--param", action="append", default=[], metavar="NAME=VALUE",
+                        help="value of a named parameter, as in tau=0.1 or tau=1/10; repeatable")  # fmt: skip
+    parser.add_argument("--certificate", metavar="FILE", help="write the proofs, for `gpo verify FILE`")
+    add_table_options(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Analyse one loss and print it."""
+    from gpo_full.output import print_json
+    from gpo_theory import analyze, find_loss
+
+    loss = find_loss(args.loss, read_parameters(args.param))
+    analysis = analyze(loss)
+    _write(args, analysis)
+    if args.json:
+        print_json(analysis.as_dict())
+        return 0
+    from gpo_full.terminal import show
+    from gpo_theory.choosing.matching import convention
+
+    note = convention(args.loss)
+    show(analysis, *([f"convention: {note}"] if note else []))
+    return 0
+
+
+def _write(args: argparse.Namespace, analysis: "Analysis") -> None:
+    if args.certificate is not None:
+        import json
+
+        from gpo_theory.claims.proving import certificate_document
+
+        text = json.dumps(certificate_document(analysis), indent=1, allow_nan=False) + "\n"
+        write_file("--certificate", args.certificate, text)
+    if args.latex is not None or args.csv is not None:
+        from gpo_theory.report.tables import of_analyses
+
+        write_tables(args, of_analyses([analysis]))

@@ -1,0 +1,69 @@
+"""`gpo compare`: the analyses of several losses side by side."""
+
+__all__ = ["EXAMPLE", "add_arguments", "run"]
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gpo_full.cli.export import add_table_options, write_tables
+from gpo_full.cli.parameters import find_losses, read_parameters
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from gpo_theory.report.tables import Table as Facts
+
+EXAMPLE = 'gpo compare dpo slic "log(1+exp(-2*x))"'
+LABELS, COLUMN = 20, 20  # characters of a terminal's line: the facts' names, and at least so many for each loss
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `gpo compare`."""
+    parser.add_argument("losses", metavar="LOSS", nargs="+", help="catalogue names, aliases or formulas in x")
+    parser.add_argument("--param", action="append", default=[], metavar="NAME=VALUE",
+                        help="value of a named parameter, in every loss that has it; repeatable")  # fmt: skip
+    add_table_options(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Analyse the losses and print their facts, a column per loss."""
+    from gpo_full.output import print_json, progress
+    from gpo_theory import analyze
+    from gpo_theory.report.tables import of_analyses
+
+    losses = [loss for loss, _ in find_losses(args.losses, read_parameters(args.param))]
+    analyses = [analyze(loss) for loss in progress(losses, "losses analysed", len(losses))]
+    table = of_analyses(analyses)
+    write_tables(args, table)
+    if args.json:
+        print_json({"analyses": [analysis.as_dict() for analysis in analyses]})
+        return 0
+    from gpo_full.terminal import show
+    from gpo_theory.choosing.matching import convention
+
+    notes = dict.fromkeys(filter(None, map(convention, args.losses)))
+    show(*_side_by_side(table), *(f"convention: {note}" for note in notes))
+    return 0
+
+
+def _side_by_side(facts: "Facts") -> Iterator["Table | str"]:
+    """Yield tables of as many losses as the terminal has room for, an empty line between them."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from gpo_full.terminal import width
+
+    at_once = max(1, (width() - LABELS) // COLUMN)
+    for start in range(0, len(facts.rows), at_once):
+        head, *rows = replace(facts, rows=facts.rows[start : start + at_once]).flipped().texts()
+        shown = Table(box=None, pad_edge=False)
+        for cell in head:
+            shown.add_column(Text(cell))
+        for name, *cells in rows:
+            shown.add_row(Text(name, style="bold"), *map(Text, cells))
+        yield shown
+        if start + at_once < len(facts.rows):
+            yield ""

@@ -1,0 +1,104 @@
+"""`gpo diagnose`: what the theory says is happening in a training run, ours or TRL's, from its metrics."""
+
+__all__ = ["EXAMPLE", "add_arguments", "run"]
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpo_theory.errors import InputError
+
+if TYPE_CHECKING:
+    from gpo_full.diagnosis.log import RunLog
+    from gpo_full.diagnosis.rules import Diagnosis
+    from gpo_theory.loss import Loss
+
+EXAMPLE = "gpo diagnose checkpoint-500/trainer_state.json --loss dpo --beta 0.1"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `gpo diagnose`."""
+    add = parser.add_argument
+    add("run", metavar="RUN", help="folder of gpo train, or TRL's trainer_state.json or a folder that holds it")
+    add("--loss", metavar="LOSS", help="what a run minimised that does not record it (TRL's): name, alias or formula")
+    add("--param", action="append", default=[], metavar="NAME=VALUE", help="value of a parameter of --loss; repeatable")
+    add("--beta", type=float, help="beta of a run that does not record it, above 0")
+    add("--label-noise", type=float, metavar="RATE",
+        help="rate at which labels are believed to be flipped, in (0, 1/2): what margins does it support?")  # fmt: skip
+    add("--plot", metavar="FILE", help="also draw loss, margin, log-ratios and samples (.png, .svg or .pdf)")
+    add("--json", action="store_true", help="print JSON for machines")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read the run, apply the rules, print what was found."""
+    from gpo_full.diagnosis.log import read_run
+    from gpo_full.diagnosis.rules import diagnose
+    from gpo_full.output import print_json
+
+    log = read_run(args.run)
+    found = diagnose(log, _loss(args, log), args.beta, args.label_noise)
+    if args.plot is not None:
+        _plot(found, args.plot)
+    if args.json:
+        print_json(found.as_dict())
+    else:
+        _print(found, args.loss or str(log.settings.get("loss")))
+    return 0
+
+
+def _loss(args: argparse.Namespace, log: "RunLog") -> "Loss | None":
+    from gpo_full.cli.parameters import read_parameters
+    from gpo_theory import find_loss
+    from gpo_theory.catalogue import AVERAGED
+
+    if args.loss is None:
+        if args.param:
+            raise InputError("--param is for --loss, which is not given")
+        return None
+    if log.source == "trl" and args.loss in AVERAGED:
+        raise InputError(f"TRL logs the summed margin, and {args.loss} is a function of the length-averaged one: "
+                         "without --loss, the other rules apply")  # fmt: skip
+    return find_loss(args.loss, read_parameters(args.param))
+
+
+def _plot(found: "Diagnosis", path: str) -> None:
+    from gpo_full.diagnosis.plots import run_curves
+    from gpo_full.files import atomic_file
+    from gpo_theory.report.plots import save
+
+    figure = run_curves(found)
+    try:
+        with atomic_file(path) as temporary:
+            save(figure, temporary)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--plot {path!r} cannot be written: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _print(found: "Diagnosis", given: str) -> None:
+    from rich.text import Text
+
+    from gpo_full.diagnosis.log import changes_of
+    from gpo_full.terminal import show
+    from gpo_theory.choosing.matching import convention
+
+    loss = f"loss {found.loss.name}" if found.loss else "loss not known"
+    beta = f"beta {found.beta:g}" if found.beta else "beta not known"
+    show(f"{found.log.run} ({found.log.source}): {loss}, {beta}, {len(found.log)} logs")
+    note = convention(given, found.log.settings.get("margin"))
+    if note:
+        show(f"convention: {note}")
+    for change in changes_of(Path(found.log.run)):
+        show(f"resumed with a change {change}; what is said below takes the settings of the end for all of the run")
+    if found.log.samples:
+        last = found.log.samples[-1]
+        show(f"samples for {last['n']} prompts after step {last['step']}: KL {last['kl']:.4g} nats (standard error "
+             f"{last['kl_se']:.2g}), win rate {last['win_rate']:.3f} [{last['win_low']:.3f}, {last['win_high']:.3f}]")
+    for finding in found.findings:
+        show(Text.assemble((finding.id, "bold"), f" ({finding.number:.4g}): {finding.because}"))
+        show(Text(f"  limits: {finding.limits}", style="dim"))
+    if not found.findings:
+        show("nothing found")
+    show(f"looked at: {', '.join(found.looked_at)}")
+    for reason in dict.fromkeys(found.not_looked_at.values()):
+        names = [name for name, why in found.not_looked_at.items() if why == reason]
+        show(f"not looked at, for {reason}: {', '.join(names)}")

@@ -1,0 +1,38 @@
+"""`gpo prepare`: fetch and verify the policy, the golden reward and the data."""
+
+__all__ = ["EXAMPLE", "add_arguments", "run"]
+
+import argparse
+
+EXAMPLE = "gpo prepare"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `gpo prepare`."""
+    from gpo_full.experiment.inputs.preparation import PARTS
+
+    parser.add_argument("--part", action="append", choices=PARTS, help="only this part (may be repeated)")
+    parser.add_argument("--json", action="store_true", help="print the folders and manifests as one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prepare what is missing and print where each part is."""
+    import json
+
+    from gpo_full.experiment.inputs.preparation import PARTS, prepare
+    from gpo_full.output import print_json
+
+    parts = args.part or list(PARTS)
+    prepared = prepare(parts)
+    folders = {part: getattr(prepared, part) for part in parts}
+    manifests = {
+        part: json.loads((folder / "manifest.json").read_text(encoding="utf-8")) for part, folder in folders.items()
+    }
+    if args.json:
+        print_json({part: {"folder": str(folder), **manifests[part]} for part, folder in folders.items()})
+        return 0
+    for part, folder in folders.items():
+        source = manifests[part]["source"]
+        what = source if isinstance(source, str) else ", ".join(f"{n} {s}" for s, n in source["examples"].items())
+        print(f"{part:<7} {folder}  ({what})")
+    return 0

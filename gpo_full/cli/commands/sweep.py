@@ -1,0 +1,192 @@
+"""`gpo sweep`: train every loss at every beta with every seed, on one reference pass, into one table."""
+
+__all__ = ["EXAMPLE", "add_arguments", "run"]
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpo_full.cli.commands import train
+from gpo_full.cli.parameters import read_parameters
+from gpo_full.files import atomic_file
+from gpo_theory.errors import InputError
+
+if TYPE_CHECKING:
+    from gpo_full.sweeps.grid import Run
+    from gpo_full.sweeps.jobs import Job, Outcome
+
+    Execute = Callable[[Sequence[Job]], Iterator[tuple[Job, Outcome]]]
+
+EXAMPLE = "gpo sweep --model MODEL --data pairs.jsonl --loss dpo --loss ipo --beta 0.1 --betas-of dpo --output sweep"
+PLAN, RESULTS, REFERENCE = "sweep.json", "results.parquet", "reference"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options: those of the grid, and those of `gpo train` that all runs share."""
+    add = parser.add_argument
+    add("--loss", required=True, action="append", help="name, alias or formula in x = beta * rho; repeatable")
+    add("--param", action="append", default=[], metavar="NAME=VALUE",
+        help="value of a parameter, in every loss that has it; repeatable")  # fmt: skip
+    add("--beta", required=True, action="append", type=float, help="scale of the margin, above 0; repeatable")
+    add("--betas-of", metavar="LOSS", help="the betas are those of LOSS: each loss gets the one of the same strength")
+    add("--seed", action="append", type=int, help="order of the pairs (default: 42); repeatable")
+    add("--output", required=True, metavar="FOLDER", help=f"new or empty folder for the runs and {RESULTS}")
+    add("--workers", type=int, help="runs at a time on this machine (default: one, or one for each GPU)")
+    add("--ray", metavar="ADDRESS", help="run on a Ray cluster: its address, auto, or local")
+    add("--resume", action="store_true", help="do what is left of the sweep in FOLDER; failed runs are tried again")
+    add("--json", action="store_true", help="print the result as one JSON object")
+    train.add_shared_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run what is left of the grid and write the table; exit 1 if a run failed."""
+    from gpo_full.sweeps.grid import grid, write_results
+
+    if args.ray is not None and args.workers is not None:
+        raise InputError(f"--workers {args.workers} is for this machine; a Ray cluster has its own")
+    if args.workers is not None and args.workers < 1:
+        raise InputError(f"--workers {args.workers} must be at least 1")
+    shared = train.shared_words(args)
+    parameters = read_parameters(args.param)
+    runs = grid(args.loss, args.beta, args.seed or [42], args.betas_of, parameters)
+    output = Path(args.output)
+    created = not output.exists()
+    _begin(output, {"schema": 1, "runs": [run.name for run in runs], "betas": [run.beta for run in runs],
+                    "shared": shared, "parameters": parameters or None}, args.resume)  # fmt: skip
+    jobs = {run.name: _job(run, shared, output) for run in runs}
+    outcomes = {name: found for name, job in jobs.items() if (found := job.outcome()) and found.code == 0}
+    left = [job for name, job in jobs.items() if name not in outcomes]
+    execute = _executor(args)
+    with _stopping_as_by_ctrl_c():
+        try:
+            if left:
+                _refer(execute, runs[0], shared, output)
+        except (InputError, ModuleNotFoundError):
+            if not args.resume:
+                _undo(output, created)
+            raise
+        try:
+            for job, outcome in execute(left) if left else ():
+                outcomes[job.output.name] = outcome
+                _say(f"{len(outcomes)}/{len(runs)} {job.output.name}: " + _ended(outcome))
+        finally:
+            write_results(runs, outcomes, output / RESULTS)
+    return _report(runs, outcomes, output, args.json)
+
+
+def _begin(output: Path, plan: Mapping[str, Any], resume: bool) -> None:
+    if resume:
+        if not (output / PLAN).is_file():
+            raise InputError(f"{str(output)!r} holds no sweep to resume ({PLAN} is missing)")
+        try:
+            before = json.loads((output / PLAN).read_text(encoding="utf-8"))
+        except ValueError:
+            raise InputError(f"{str(output / PLAN)!r} is damaged; the sweep cannot be resumed") from None
+        changed = [f"{name}: {before.get(name)!r} -> {value!r}" for name, value in plan.items()
+                   if before.get(name) != value]  # fmt: skip
+        if changed:
+            raise InputError(f"{str(output)!r} was begun as another sweep: {'; '.join(changed)}")
+    elif output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(f"output {str(output)!r} is not an empty folder; choose another, or --resume")
+    else:
+        with atomic_file(output / PLAN) as temporary:
+            temporary.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
+
+
+def _job(run: "Run", shared: Sequence[str], output: Path) -> "Job":
+    from gpo_full.sweeps.jobs import Job
+
+    return Job(tuple(run.words(shared, output)), output / "runs" / run.name, output / "outcomes" / f"{run.name}.json")
+
+
+def _undo(output: Path, created: bool) -> None:
+    """Leave the folder as it was before a sweep that cannot be."""
+    shutil.rmtree(output / REFERENCE, ignore_errors=True)
+    (output / PLAN).unlink()
+    if created and not any(output.iterdir()):
+        output.rmdir()
+
+
+def _executor(args: argparse.Namespace) -> "Execute":
+    from gpo_full.sweeps.executors import on_ray, on_this_machine
+
+    if args.ray is not None:
+        return lambda jobs: on_ray(jobs, args.ray)
+    devices = _devices()
+    return lambda jobs: on_this_machine(jobs, args.workers or len(devices) or 1, devices)
+
+
+def _refer(execute: "Execute", first: "Run", shared: Sequence[str], output: Path) -> None:
+    """Make the reference pass, which all runs share."""
+    from gpo_full.sweeps.jobs import Job
+
+    folder = output / REFERENCE
+    job = Job((*first.words(shared, folder), "--reference-only"), folder, folder / "outcome.json")
+    _say("reference pass ...")
+    for _, outcome in execute([job]):
+        if outcome.code:
+            raise InputError(f"the reference pass ended with exit code {outcome.code}: {outcome.message}")
+
+
+@contextmanager
+def _stopping_as_by_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the sweep as Ctrl-C does: after its runs have saved and stopped."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, stop) or signal.SIG_DFL for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _devices() -> list[str]:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [device for device in visible.split(",") if device]
+    import torch
+
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def _say(text: str) -> None:
+    print(f"gpo sweep: [{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+
+
+def _ended(outcome: "Outcome") -> str:
+    again = f", begun {outcome.attempts} times" if outcome.attempts > 1 else ""
+    return ("done" if outcome.code == 0 else f"exit code {outcome.code}: {outcome.message}") + again
+
+
+def _report(runs: Sequence["Run"], outcomes: Mapping[str, "Outcome"], output: Path, as_json: bool) -> int:
+    from gpo_full.output import print_json
+
+    failed = [run.name for run in runs if outcomes[run.name].code]
+    if as_json:
+        print_json({"output": str(output), "results": str(output / RESULTS), "runs": len(runs), "failed": failed})
+    else:
+        _table(output / RESULTS)
+        print(f"{len(runs) - len(failed)} of {len(runs)} runs done; the table is {output / RESULTS}")
+    return 1 if failed else 0
+
+
+def _table(path: Path) -> None:
+    from pyarrow import parquet
+
+    rows = parquet.read_table(path).to_pylist()
+    width = max(len(row["run"]) for row in rows)
+    print(f"{'run':<{width}}  {'beta':>8} {'beta R':>8} {'loss':>8} {'margin':>8} {'accuracy':>8} {'held out':>8}")
+    for row in rows:
+        numbers = (row.get(name) for name in ("beta", "beta_R", "loss", "margin", "accuracy", "eval_accuracy"))
+        print(f"{row['run']:<{width}}  " + " ".join(f"{'-' if n is None else format(n, '.4g'):>8}" for n in numbers))

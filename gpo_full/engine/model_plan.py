@@ -1,0 +1,156 @@
+"""How a given model can be run: what its configuration shows, and what a probe of short pairs finds."""
+
+__all__ = ["Plan", "plan", "evaluating", "sharing_obstacle"]
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gpo_full.data.pairs import Pair
+from gpo_full.engine.log_probabilities import response_log_probabilities
+from gpo_full.kernels.autocast import autocast_dtype
+from gpo_full.kernels.cuda_attention import one_call
+from gpo_full.packing.rows import pack
+from gpo_theory.errors import InputError
+
+# Attention kernels that take an explicit mask.
+MASKABLE = ("eager", "sdpa")
+# Families with layers that carry a state from token to token.
+RECURRENT = ("mamba", "rwkv", "jamba", "zamba", "bamba", "recurrent_gemma", "xlstm", "falcon_h1", "lfm2")
+# How the names of a configuration end that say how far attention looks back; the probe is too short to see it.
+WINDOWS = ("window", "window_size", "window_len", "block_size")
+# (relative, absolute in nats) per response: well above rounding in a deep model, well below what a layer that reads
+# the wrong tokens does. Many a layer computes in float32 whatever the model. bfloat16 and float16 are looser.
+TOLERANCE = {torch.float64: (1e-6, 1e-5), torch.float32: (5e-5, 1e-4)}
+LOOSE = (0.02, 0.1)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a model allows: the layout of its rows (see `pack`), and `fused_head` or the model's own logits.
+
+    `reasons` says in words why it is not the fast way.
+    """
+
+    layout: str = "rows"
+    fused_head: bool = True
+    reasons: tuple[str, ...] = ()
+
+
+def plan(
+    model: nn.Module, longest: int, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+) -> Plan:
+    """Find out how `model` can be run on sequences of up to `longest` tokens, `autocast` being what training is under.
+
+    Its configuration shows sliding windows and recurrent layers, which a mask cannot split; whatever else would make
+    packed rows differ from two separate sequences (positions that are not read, a scale or a soft cap on the logits)
+    shows in a probe of three short pairs, in the precision of the weights. A model whose plain forward pass cannot be
+    reproduced raises InputError.
+    """
+    reasons = []
+    obstacle = sharing_obstacle(_config(model), longest)
+    pairs = [Pair((3, 5, 4), (6, 7, 8), (9,), 2), Pair((4, 5, 6, 7), (3, 9), (5, 5), 4), Pair((7,), (4,), (3,), 1)]
+    expected = _separately(model, pairs)
+    fused_head = _agrees(model, pairs, "apart", True, expected)
+    if not fused_head:
+        reasons.append("the model changes its logits after the head, which is therefore not computed in chunks")
+        if not _agrees(model, pairs, "apart", False, expected):
+            raise InputError(f"{type(model).__name__}: response log-probabilities cannot be computed")
+    layout = _preferred_layout(model, autocast)
+    if layout == "line" and _device(model).type != "cpu":
+        with autocast():  # what runs there is one call of another kernel
+            layout = "line" if _agrees(model, pairs, "line", fused_head, _separately(model, pairs)) else "rows"
+    if obstacle is None and not _agrees(model, pairs, layout, fused_head, expected):
+        obstacle = "a probe of packed rows differs from separate sequences"
+    if obstacle is not None:
+        layout = "apart"
+        reasons.append(f"prefixes are not shared: {obstacle}")
+    return Plan(layout, fused_head, tuple(reasons))
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch to evaluation mode without gradients, and back."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def sharing_obstacle(text: Any, longest: int) -> str | None:
+    """Return what in a text model's configuration forbids shared prefixes, or None."""
+    if text._attn_implementation not in MASKABLE:
+        return f"attention {text._attn_implementation!r} takes no explicit mask; {' and '.join(MASKABLE)} do"
+    kinds = getattr(text, "layer_types", None)
+    if set(kinds or ()) - {"full_attention", "sliding_attention"} or any(x in text.model_type for x in RECURRENT):
+        return f"layers of {text.model_type} are not all full or sliding attention"
+    # A configuration without layer types means the same for all its layers.
+    window = _window(text) if kinds is None or "sliding_attention" in kinds else None
+    if window is not None and window < longest:
+        return f"its attention looks back {window} tokens, sequences have up to {longest}"
+    return None
+
+
+def _window(text: Any) -> int | None:
+    """The least number of tokens that an attention of this configuration looks back, by whatever name it has."""
+    if not getattr(text, "use_sliding_window", True):
+        return None
+    sizes = [value for name, value in text.to_dict().items() if name.endswith(WINDOWS) and type(value) is int]
+    return min((size for size in sizes if size > 0), default=None)
+
+
+def _preferred_layout(model: nn.Module, autocast: Callable[[], AbstractContextManager[Any]]) -> str:
+    """One row where many small attention calls are cheap, or one call does for all pairs; a dense mask elsewhere."""
+    text = _config(model)
+    if text._attn_implementation != "sdpa":
+        return "rows"
+    if _device(model).type == "cpu":
+        return "line"
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    with autocast():
+        return "line" if one_call(_device(model), _dtype(model), width) else "rows"
+
+
+def _separately(model: nn.Module, pairs: list[Pair]) -> Tensor:
+    """The definition: each sequence on its own through the plain model, no mask, no packing."""
+    totals = []
+    with evaluating(model):
+        for pair in pairs:
+            for response in pair.responses:
+                ids = torch.tensor([pair.prefix[: pair.prompt_length] + response], device=_device(model))
+                logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0, :-1]
+                values = logits.log_softmax(-1, torch.promote_types(logits.dtype, torch.float32))
+                totals.append(values.gather(1, ids[0, 1:, None])[pair.prompt_length - 1 :].sum())
+    return torch.stack(totals).view(-1, 2)
+
+
+def _agrees(model: nn.Module, pairs: list[Pair], layout: str, fused_head: bool, expected: Tensor) -> bool:
+    with evaluating(model):
+        batch = pack(pairs, layout).to(_device(model))
+        try:
+            found = response_log_probabilities(model, batch, fused_head=fused_head)
+        except (RuntimeError, TypeError, ValueError, IndexError):
+            return False
+    relative, absolute = TOLERANCE.get(_dtype(model), LOOSE)
+    return bool(torch.isclose(found, expected, rtol=relative, atol=absolute).all())
+
+
+def _config(model: nn.Module) -> Any:
+    whole: Any = model
+    return whole.config.get_text_config()
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    return autocast_dtype(next(parameter for parameter in model.parameters() if parameter.is_floating_point()))
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device

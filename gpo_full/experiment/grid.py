@@ -1,0 +1,88 @@
+"""The runs of a scale: each loss at its matched beta and around it, with the seeds that each beta gets."""
+
+__all__ = ["Experiment", "base_of", "grid", "target_margin"]
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gpo_full.experiment.scales import Scale
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One loss at one beta with one seed; `factor` is beta over the matched one, and `matching` how that was chosen."""
+
+    loss: str
+    beta: float
+    factor: float
+    strength: float | None
+    matching: str
+    seed: int
+    first: bool
+
+    @property
+    def matched(self) -> bool:
+        """Whether beta is the matched one."""
+        return self.factor == 1
+
+    @property
+    def name(self) -> str:
+        """The run's name: `logistic-matched`, `logistic-x4`, and with a seed but the first `logistic-matched-seed1`."""
+        seed = "" if self.first else f"-seed{self.seed}"
+        return f"{self.loss}-{'matched' if self.matched else f'x{self.factor:g}'}{seed}"
+
+
+def grid(scale: Scale) -> list[Experiment]:
+    """Return every run: each loss at `scale.factors` times the beta matched to the logistic's, that one repeated.
+
+    Matched by strength, beta R = beta_logistic R_logistic (proposition P1'); a loss with R = 0 has no such beta and
+    shares the logistic's target margin x*(p) / beta at p = `scale.certainty` instead.
+
+    >>> from gpo_full.experiment.scales import SCALES
+    >>> len(grid(SCALES["cpu"])), len(grid(SCALES["full"]))  # 6 x 2, and 9 x 5 + 9 x 2 more seeds
+    (12, 63)
+    """
+    matched = {loss: _matched(loss, scale) for loss in scale.losses}
+    found = []
+    for repeat in range(scale.repeats):
+        for loss, (beta, r, how) in matched.items():
+            for factor in scale.factors if repeat == 0 else (1.0,):
+                matching = how if factor == 1 else f"{factor:g} times the matched beta"
+                found.append(Experiment(loss, beta * factor, factor, r, matching, scale.seed + repeat, repeat == 0))
+    return found
+
+
+def base_of(runs: Sequence[Experiment]) -> Experiment:
+    """Return the run whose loss and beta the pilot tries: the first matched one."""
+    return next(one for one in runs if one.matched)
+
+
+def _matched(loss: str, scale: Scale) -> tuple[float, float | None, str]:
+    from gpo_theory import LOSSES, match_beta, strength
+
+    found = match_beta("logistic", loss, scale.beta)
+    if found.beta_to is not None:
+        return found.beta_to, strength(LOSSES[loss]).value, "strength"
+    p = scale.certainty
+    ratio = target_margin(loss, p) / target_margin("logistic", p)
+    return scale.beta * ratio, None, f"target margin at p = {p:g}"
+
+
+def target_margin(loss: str, p: float) -> float:
+    """Return the smallest x >= 0 that minimises p f(x) + (1-p) f(-x), numerically, for p in (1/2, 1).
+
+    >>> round(target_margin("hinge", 0.9), 6)
+    1.0
+    """
+    import torch
+
+    from gpo_theory import find_loss, to_torch
+
+    f = to_torch(find_loss(loss))
+    low, high = 0.0, 50.0
+    for _ in range(12):
+        x = torch.linspace(low, high, 1001, dtype=torch.float64)
+        values = p * f(x) + (1 - p) * f(-x)
+        best = int(torch.nonzero(values <= values.min() * (1 + 1e-15) + 1e-300)[0])
+        low, high = float(x[max(0, best - 1)]), float(x[min(1000, best + 1)])
+    return (low + high) / 2

@@ -1,0 +1,147 @@
+"""What the experiment needs beside this package, prepared once: the policy, the golden reward, and real text."""
+
+__all__ = ["PARTS", "Prepared", "prepare"]
+
+import json
+import platform
+import shutil
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from gpo_full.download import sha256_of
+from gpo_full.evaluation.golden_reward import write_reward
+from gpo_full.experiment.inputs.docstrings import Example, harvest
+from gpo_full.experiment.inputs.policy import write_policy
+from gpo_full.experiment.stages import code_hash
+from gpo_full.files import atomic_file, atomic_folder, cache_root
+from gpo_full.output import progress
+
+PARTS = ("policy", "reward", "data")
+
+# (distribution, import name, licence): the permissive ones that the `book` extra installs.
+_PACKAGES = (
+    ("accelerate", "accelerate", "Apache-2.0"), ("click", "click", "BSD-3-Clause"),
+    ("debugpy", "debugpy", "MIT"), ("fonttools", "fontTools", "MIT"), ("fsspec", "fsspec", "BSD-3-Clause"),
+    ("huggingface_hub", "huggingface_hub", "Apache-2.0"), ("ipython", "IPython", "BSD-3-Clause"),
+    ("jedi", "jedi", "MIT"), ("Jinja2", "jinja2", "BSD-3-Clause"), ("jupyter_client", "jupyter_client", "BSD-3-Clause"),
+    ("matplotlib", "matplotlib", "PSF-based"), ("mpmath", "mpmath", "BSD-3-Clause"),
+    ("networkx", "networkx", "BSD-3-Clause"), ("numpy", "numpy", "BSD-3-Clause"),
+    ("packaging", "packaging", "Apache-2.0 OR BSD-2-Clause"), ("peft", "peft", "Apache-2.0"),
+    ("pexpect", "pexpect", "ISC"), ("pillow", "PIL", "MIT-CMU"), ("plotly", "plotly", "MIT"),
+    ("prompt_toolkit", "prompt_toolkit", "BSD-3-Clause"), ("Pygments", "pygments", "BSD-2-Clause"),
+    ("scipy", "scipy", "BSD-3-Clause"), ("setuptools", "setuptools", "MIT"), ("Sphinx", "sphinx", "BSD-2-Clause"),
+    ("SQLAlchemy", "sqlalchemy", "MIT"), ("sympy", "sympy", "BSD-3-Clause"), ("torch", "torch", "BSD-3-Clause"),
+    ("tornado", "tornado", "Apache-2.0"), ("traitlets", "traitlets", "BSD-3-Clause"),
+    ("transformers", "transformers", "Apache-2.0"),
+)  # fmt: skip
+# Whole packages are held out, so that no text of a test package was seen in training.
+_HELD_OUT = {"networkx": "test", "scipy": "test", "matplotlib": "test",
+             "numpy": "pilot", "huggingface_hub": "pilot", "ipython": "pilot", "tornado": "pilot"}  # fmt: skip
+_SPLITS = ("train", "pilot", "test")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The folders of the prepared parts: a causal LM, a sentence encoder, and `train|pilot|test.jsonl`."""
+
+    policy: Path
+    reward: Path
+    data: Path
+
+
+def prepare(parts: Sequence[str] = PARTS, root: Path | None = None) -> Prepared:
+    """Make each of `parts` in `root` (default: the cache) unless it is there and its checksums hold; say where.
+
+    A part is written beside its place and renamed, so it is whole or absent. InputError without a network or space.
+    """
+    root = cache_root() / "prepared" if root is None else root
+    root.mkdir(parents=True, exist_ok=True)
+    makers: dict[str, Callable[[Path], Any]] = {"policy": write_policy, "reward": write_reward, "data": _write_data}
+    for part in parts:
+        _ensure(root / part, makers[part], _sources() if part == "data" else None)
+    return Prepared(*(root / part for part in PARTS))
+
+
+def _ensure(folder: Path, write: Callable[[Path], Any], made_from: Any) -> None:
+    if _holds(folder, made_from):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    with atomic_folder(folder) as temporary:
+        source = write(temporary)
+        files = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
+        manifest = {"schema": 1, "source": source, "made_from": made_from, "files": files}
+        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+
+
+def _holds(folder: Path, made_from: Any) -> bool:
+    """Tell whether `folder` is complete, unchanged, and made from the same sources as would be used now."""
+    if not (folder / "manifest.json").is_file():
+        return False
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        stale = manifest["made_from"] != made_from
+        wrong = [name for name, sha in manifest["files"].items() if sha256_of(folder / name) != sha]
+    except (OSError, ValueError, KeyError, AttributeError):
+        stale, wrong = False, ["manifest.json"]
+    if wrong:
+        print(f"{folder.name}: {', '.join(wrong)} changed since it was prepared; preparing it again", file=sys.stderr)
+    elif stale:
+        print(f"{folder.name}: the installed packages changed; preparing it again", file=sys.stderr)
+    return not wrong and not stale
+
+
+def _sources() -> dict[str, Any]:
+    """Return what the data depend on: each package's version, and the rules of the harvest."""
+    versions = {"python": platform.python_version()}
+    for distribution, _, _ in _PACKAGES:
+        try:
+            versions[distribution] = version(distribution)
+        except PackageNotFoundError:
+            continue
+    return {"packages": versions, "rules": code_hash(("gpo_full.experiment.inputs.docstrings",)), "held_out": _HELD_OUT}
+
+
+def _write_data(folder: Path) -> dict[str, Any]:
+    """Harvest docstrings into `train.jsonl`, `pilot.jsonl` and `test.jsonl`, split by package; return their counts."""
+    print("harvesting docstrings of the installed packages", file=sys.stderr, flush=True)
+    counts: dict[str, dict[str, Any]] = {}
+    lines: dict[str, list[str]] = {split: [] for split in _SPLITS}
+    seen: set[str] = set()
+    places = list(_places())
+    for distribution, package, licence, place in progress(places, "harvesting packages", len(places)):
+        split = _HELD_OUT.get(distribution, "train")
+        fresh = list(_fresh(harvest(place, package), seen))
+        lines[split] += [json.dumps({"prompt": e.prompt, "target": e.target, "package": package}) for e in fresh]
+        kept = counts.setdefault(distribution, {"licence": licence, "split": split, "examples": 0})
+        kept["examples"] += len(fresh)
+    for split in _SPLITS:
+        with atomic_file(folder / f"{split}.jsonl") as temporary:
+            temporary.write_text("".join(line + "\n" for line in lines[split]), encoding="utf-8")
+    return {"packages": counts, "examples": {split: len(lines[split]) for split in _SPLITS}}
+
+
+def _fresh(examples: Iterator[Example], seen: set[str]) -> Iterator[Example]:
+    """Yield the examples whose summary and body were not seen before, in whatever package."""
+    for example in examples:
+        keys = {example.target.casefold(), example.prompt.split("\n\n")[1].casefold()}
+        if not keys & seen:
+            seen |= keys
+            yield example
+
+
+def _places() -> Iterator[tuple[str, str, str, Path]]:
+    """Yield (distribution, import name, licence, path): held-out packages first, so that duplicates leave training."""
+    paths = sysconfig.get_paths()
+    for distribution, package, licence in sorted(_PACKAGES, key=lambda entry: (entry[0] not in _HELD_OUT, entry[0])):
+        for site in dict.fromkeys((paths["purelib"], paths["platlib"])):
+            if (Path(site) / package).is_dir():
+                yield distribution, package, licence, Path(site) / package
+                break
+    for path in sorted(Path(paths["stdlib"]).iterdir()):
+        if path.suffix == ".py" or (path.is_dir() and (path / "__init__.py").is_file()):
+            yield "python", "python", "PSF-2.0", path

@@ -1,0 +1,239 @@
+"""Figures of the controlled experiment: a result in, axes out; only here and in `run_plots` is matplotlib imported."""
+
+__all__ = ["displacement", "kl_against_regularizer", "kl_against_strength", "sandwich", "training_curves",
+           "win_rate_against_kl", "win_rate_against_strength", "write_figures"]  # fmt: skip
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from gpo_full.experiment.predictions import p11_bounds
+from gpo_full.experiment.result import ExperimentResult, Run
+from gpo_full.files import atomic_file
+from gpo_theory.report.plots import colour, draw_line
+
+_Z = 1.96  # standard errors on each side of a 95% interval
+_GROUP = 1.26  # from the first to the last of the losses that share beta R, else one hides the other
+_MORE = ("#661100", "#117733", "#332288")  # for losses beyond gpo_theory's palette
+_KL = r"KL$(\pi\,\|\,\pi_{\mathrm{ref}})$ on samples (nats per response)"
+_REGULARIZER = r"offline regulariser $E_\mu[\rho^2/2]$ on held-out pairs (nats$^2$)"
+_WIN_RATE = "golden win rate against the SFT start"
+
+
+def win_rate_against_kl(result: ExperimentResult, axes: Axes | None = None) -> Axes:
+    """Draw each run's golden win rate over its KL, both with 95% intervals: the frontier."""
+    axes = _scatter(result, axes, lambda one: one.kl, lambda one: one.win_rate, _kl_error, _win_error)
+    _join(axes, result, lambda one: one.kl, lambda one: one.win_rate)
+    _half(axes)
+    axes.set(xlabel=_KL, ylabel=_WIN_RATE)
+    return axes
+
+
+def kl_against_regularizer(result: ExperimentResult, axes: Axes | None = None) -> Axes:
+    """Draw each run's KL over its offline regulariser, beside KL = regulariser / 2, which holds near the reference."""
+    axes = _scatter(result, axes, lambda one: one.regularizer, lambda one: one.kl,
+                    lambda one: (_Z * one.regularizer_se,) * 2, _kl_error)  # fmt: skip
+    largest = max(one.regularizer for one in result.runs)
+    half = axes.plot([0, largest], [0, largest / 2], color="0.6", linewidth=1, linestyle="--", zorder=0,
+                     label="half the regulariser")  # fmt: skip
+    _legend(axes, result, half)
+    axes.set(xlabel=_REGULARIZER, ylabel=_KL)
+    return axes
+
+
+def sandwich(result: ExperimentResult, axes: Axes | None = None) -> Axes:
+    """Draw each run's KL over its regulariser L over the width w of its log-ratios, between P11's bounds.
+
+    P11 takes the width over all responses, of which w is what two draws of the reference showed on the test prompts.
+    """
+    axes = _scatter(result, axes, lambda one: one.width, lambda one: one.kl / one.regularizer, None,
+                    lambda one: (_Z * one.kl_se / one.regularizer,) * 2)  # fmt: skip
+    widest = max(one.width for one in result.runs)
+    at = [(w, *p11_bounds(replace(result.runs[0], width=float(w), regularizer=1.0)))
+          for w in np.linspace(0, 1.05 * widest, 101)]  # fmt: skip
+    bounds = axes.plot([w for w, _, _ in at], [high for _, _, high in at], color="0.4", linewidth=1,
+                       label=r"$\kappa(\pm w)$, proposition P11")  # fmt: skip
+    axes.plot([w for w, _, _ in at], [low for _, low, _ in at], color="0.4", linewidth=1)
+    half = axes.plot([0, 1.05 * widest], [0.5, 0.5], color="0.6", linewidth=1, linestyle="--", label="1/2")
+    axes.set_yscale("log")
+    _legend(axes, result, [*bounds, *half])
+    axes.set(xlabel=r"width $w$ of $\log\,\pi/\pi_{\mathrm{ref}}$ seen between two draws (nats)",
+             ylabel="KL over the regulariser (1/nat)")  # fmt: skip
+    return axes
+
+
+def displacement(result: ExperimentResult, axes: Axes | None = None) -> Axes:
+    """Draw each run's log-ratio of the chosen responses over that of the rejected, means over its last steps' pairs.
+
+    On the diagonal the margin is 0; below 0 the chosen responses themselves have become less likely.
+    """
+    axes = _scatter(result, axes, lambda one: one.log_ratio_rejected, lambda one: one.log_ratio_chosen, None, None)
+    ends = [value for one in result.runs for value in (one.log_ratio_rejected, one.log_ratio_chosen, 0.0)]
+    low, high = min(ends), max(ends)
+    line = axes.plot([low, high], [low, high], color="0.6", linewidth=1, linestyle="--", zorder=0, label="margin 0")
+    axes.axhline(0, color="0.7", linewidth=0.8, zorder=0)
+    axes.axvline(0, color="0.7", linewidth=0.8, zorder=0)
+    _legend(axes, result, line)
+    axes.set(xlabel=r"$\log\,\pi/\pi_{\mathrm{ref}}$ of the rejected response (nats)",
+             ylabel=r"$\log\,\pi/\pi_{\mathrm{ref}}$ of the chosen response (nats)")  # fmt: skip
+    return axes
+
+
+def win_rate_against_strength(result: ExperimentResult, axes: Axes | None = None) -> Axes:
+    """Draw each run's golden win rate over beta R, as `kl_against_strength` does."""
+    axes = _over_strength(result, axes, lambda one: one.win_rate, _win_error)
+    _half(axes)
+    axes.set_ylabel(_WIN_RATE)
+    return axes
+
+
+def kl_against_strength(result: ExperimentResult, axes: Axes | None = None) -> Axes:
+    """Draw each run's KL over beta R; losses with R = 0 stand at the left edge.
+
+    Runs that share beta R are drawn a little apart, in the order of the legend.
+    """
+    axes = _over_strength(result, axes, lambda one: one.kl, _kl_error)
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel(_KL)
+    return axes
+
+
+def training_curves(result: ExperimentResult, axes: Axes | None = None) -> Axes:
+    """Draw the mean scaled margin beta rho of each step's pairs, one line per loss, at the matched betas.
+
+    A dotted line marks the end of the first pass over the pairs: what follows is measured on pairs trained on before.
+    """
+    axes = axes or _new()
+    for one in result.runs:
+        if one.matched and one.seed == result.seed:
+            steps = range(1, len(one.scaled_margin) + 1)
+            draw_line(axes, one.loss, steps, one.scaled_margin).set_color(_shade(result, one.loss))
+    axes.axhline(0, color="0.7", linewidth=0.8, zorder=0)
+    first_pass = ceil(result.labels.get("pairs", 0) / result.settings.get("pairs_per_step", 1))
+    if 0 < first_pass < max(len(one.scaled_margin) for one in result.runs):
+        axes.axvline(first_pass + 0.5, color="0.4", linewidth=1, linestyle=":", zorder=0)
+        axes.annotate("every pair seen once", (first_pass + 0.5, 1), xycoords=("data", "axes fraction"), color="0.3",
+                      fontsize=9, ha="right", va="top", xytext=(-4, -4), textcoords="offset points")  # fmt: skip
+    axes.set(xlabel="optimiser step", ylabel=r"mean $\beta\rho$ of the step's pairs ($\rho$ in nats)")
+    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return axes
+
+
+def _scatter(
+    result: ExperimentResult, axes: Axes | None, x: Callable[[Run], float], y: Callable[[Run], float],
+    x_error: Callable[[Run], tuple[float, float]] | None, y_error: Callable[[Run], tuple[float, float]] | None,
+) -> Axes:  # fmt: skip
+    axes = axes or _new()
+    faint = 0.35 if len(result.runs) > 20 else 0.9  # many intervals hide the points
+    for one in result.runs:
+        across, along = (None if error is None else [[side] for side in error(one)] for error in (x_error, y_error))
+        shade, first = _shade(result, one.loss), one.seed == result.seed
+        axes.errorbar(
+            x(one), y(one), xerr=across, yerr=along, color=shade, marker="o", markersize=6 if first else 3.5,
+            markerfacecolor=shade if one.matched else "white", elinewidth=0.8, alpha=0.9 if first else 0.5,
+            linestyle="none", ecolor=(shade, faint),
+        )  # fmt: skip
+    _legend(axes, result)
+    return axes
+
+
+def _join(axes: Axes, result: ExperimentResult, x: Callable[[Run], float], y: Callable[[Run], float]) -> None:
+    """Draw a thin line through a loss's runs in the order of beta, where there are more than two."""
+    for loss in dict.fromkeys(one.loss for one in result.runs):
+        runs = [one for one in result.runs if one.loss == loss and one.seed == result.seed]
+        if len(runs) > 2:
+            runs.sort(key=lambda one: one.beta)
+            axes.plot([x(one) for one in runs], [y(one) for one in runs], color=_shade(result, loss), linewidth=0.9,
+                      alpha=0.6, zorder=1)  # fmt: skip
+
+
+def _shade(result: ExperimentResult, loss: str) -> str:
+    """Return the loss's colour; those that share the palette's grey get colours of their own."""
+    grey = colour("")
+    others = [name for name in dict.fromkeys(one.loss for one in result.runs) if colour(name) == grey]
+    return _MORE[others.index(loss) % len(_MORE)] if loss in others else colour(loss)
+
+
+def _over_strength(
+    result: ExperimentResult, axes: Axes | None, y: Callable[[Run], float],
+    y_error: Callable[[Run], tuple[float, float]],
+) -> Axes:  # fmt: skip
+    smallest = min(one.beta_R for one in result.runs if one.beta_R is not None)
+    # R = 0 has no place on a logarithmic axis: such runs keep their order at the edge.
+    factors = sorted({one.factor for one in result.runs})
+    edge = {factor: smallest / 3 * 1.5 ** (place / max(1, len(factors) - 1)) for place, factor in enumerate(factors)}
+    sharing = list(dict.fromkeys(one.loss for one in result.runs if one.beta_R))
+    apart = {loss: _GROUP ** (place / max(1, len(sharing) - 1) - 1 / 2) for place, loss in enumerate(sharing)}
+
+    def x(one: Run) -> float:
+        return float(one.beta_R * apart[one.loss] if one.beta_R else edge[one.factor])
+
+    axes = _scatter(result, axes, x, y, None, y_error)
+    _join(axes, result, x, y)
+    axes.set_xscale("log")
+    axes.axvline(smallest / 1.7, color="0.8", linewidth=0.8)
+    present = sorted({one.beta_R for one in result.runs if one.beta_R is not None})
+    ticks = [smallest / 2.45, *(value for i, value in enumerate(present) if i == 0 or value > 1.05 * present[i - 1])]
+    axes.set_xticks(ticks, ["R = 0", *(f"{value:.3g}" for value in ticks[1:])])
+    axes.minorticks_off()
+    axes.set_xlabel(r"strength $\beta R$ (1/nat)")
+    return axes
+
+
+def _legend(axes: Axes, result: ExperimentResult, lines: Sequence[Line2D] = ()) -> None:
+    def dot(shade: str, filled: bool) -> Line2D:
+        return Line2D([], [], marker="o", linestyle="none", color=shade, markerfacecolor=shade if filled else "white")
+
+    losses = dict.fromkeys(one.loss for one in result.runs)
+    others = sorted({one.factor for one in result.runs} - {1.0})
+    handles = [*(dot(_shade(result, loss), True) for loss in losses), dot("0.3", True), dot("0.3", False), *lines]
+    other = rf"{' to '.join(f'{factor:g}' for factor in dict.fromkeys((others[0], others[-1])))} times that $\beta$"
+    labels = [*map(_label, losses), r"matched $\beta$", other, *(str(line.get_label()) for line in lines)]
+    if any(one.seed != result.seed for one in result.runs):
+        handles.append(Line2D([], [], marker="o", linestyle="none", color="0.3", markersize=3.5, alpha=0.5))
+        labels.append(r"other seeds, matched $\beta$")
+    axes.legend(handles, labels, frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _label(loss: str) -> str:
+    return loss.replace("_", " ")
+
+
+def _half(axes: Axes) -> None:
+    axes.axhline(0.5, color="0.6", linewidth=1, linestyle="--", zorder=0)
+
+
+def _kl_error(one: Run) -> tuple[float, float]:
+    return _Z * one.kl_se, _Z * one.kl_se
+
+
+def _win_error(one: Run) -> tuple[float, float]:
+    return one.win_rate - one.win_low, one.win_high - one.win_rate
+
+
+def _new() -> Axes:
+    _, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
+    return axes
+
+
+FIGURES = (win_rate_against_kl, win_rate_against_strength, kl_against_strength, kl_against_regularizer, sandwich,
+           displacement, training_curves)  # fmt: skip
+
+
+def write_figures(result: ExperimentResult, folder: Path) -> list[Path]:
+    """Write every figure as `folder/NAME.svg`; return the paths."""
+    paths = []
+    for draw in FIGURES:
+        figure: Any = draw(result).figure
+        paths.append(folder / f"{draw.__name__}.svg")
+        with atomic_file(paths[-1]) as temporary:
+            figure.savefig(temporary)
+        plt.close(figure)
+    return paths

@@ -1,0 +1,99 @@
+"""All attention of a row of pairs in one call of a variable-length kernel: a segment of queries for each response."""
+
+__all__ = ["Segments", "one_call"]
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from gpo_full.kernels.autocast import autocast_dtype
+from gpo_full.packing.blocks import BlockSizes
+
+HALF = (torch.bfloat16, torch.float16)
+# What torch's flash kernels take: their widest head, its step, and the first generation of devices that has them.
+WIDEST, STEP, CAPABILITY = 256, 8, (8, 0)
+
+
+@dataclass(frozen=True)
+class Segments:
+    """S pieces of a row, one a response: `[prefix | first]` sees itself, each other tail sees `[prefix | tail]`.
+
+    Segment s has the queries from `query_ends[s]` on and the keys from `key_ends[s]` on, both up to the next end, and
+    is causal from its last query and key backwards.
+    """
+
+    queries: Tensor  # [Q] int64: their places in the row
+    keys: Tensor  # [K] int64: the places of the keys; a prefix comes twice
+    query_ends: Tensor  # [S + 1] int32, from 0
+    key_ends: Tensor  # [S + 1] int32, from 0
+    longest: tuple[int, int]  # queries and keys of a segment
+
+    @classmethod
+    def of(cls, sizes: Sequence[BlockSizes], device: torch.device, *, read: bool) -> Self:
+        """Make the segments of blocks that lie one after another; with `read`, of the sources of predictions alone.
+
+        >>> two = Segments.of([BlockSizes(prompt=2, prefix=3, tails=(1, 2))], torch.device("cpu"), read=False)
+        >>> two.queries.tolist(), two.keys.tolist()
+        ([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 0, 1, 2, 4, 5])
+        >>> two.query_ends.tolist(), two.key_ends.tolist()
+        ([0, 4, 6], [0, 4, 9])
+        """
+        queries: list[range] = []
+        keys: list[tuple[range, ...]] = []
+        start = 0
+        for each in sizes:
+            prefix, end = start + each.prefix, start + each.prefix + each.tails[0]
+            queries.append(range(start + (each.prompt - 1 if read else 0), end))
+            keys.append((range(start, end),))
+            for tail in filter(None, each.tails[1:]):
+                queries.append(range(end, end + tail))
+                keys.append((range(start, prefix), queries[-1]))
+                end += tail
+            start = end
+        counts = [len(each) for each in queries], [sum(map(len, each)) for each in keys]
+        places = [i for each in queries for i in each], [i for parts in keys for each in parts for i in each]
+        at = [torch.tensor(each).to(device, non_blocking=True) for each in places]
+        ends = [torch.tensor([0, *accumulate(each)], dtype=torch.int32) for each in counts]
+        after = [each.to(device, non_blocking=True) for each in ends]
+        return cls(at[0], at[1], after[0], after[1], (max(counts[0]), max(counts[1])))
+
+    def attention(
+        self, query: Tensor, key: Tensor, value: Tensor, scale: float | None = None, enable_gqa: bool = False
+    ) -> Tensor:
+        """Return what each query makes of its keys, [1, heads, L, width] like the arguments; 0 at other places."""
+        kernel, understood = _kernel()
+        dtype = autocast_dtype(query)
+        q, k, v = (each[0].transpose(0, 1).to(dtype) for each in (query, key, value))
+        options: dict[str, Any] = {"scale": scale, "window_size": (-1, 0)}
+        if enable_gqa and "enable_gqa" in understood:
+            options["enable_gqa"] = True
+        elif enable_gqa:
+            k, v = (each.repeat_interleave(q.shape[1] // each.shape[1], 1) for each in (k, v))
+        whole = len(self.queries) == len(q)
+        asked = q.contiguous() if whole else q.index_select(0, self.queries)
+        k, v = (each.index_select(0, self.keys) for each in (k, v))
+        found = kernel(asked, k, v, self.query_ends, self.key_ends, *self.longest, **options)
+        rows: Tensor = found if whole else found.new_zeros(q.shape).index_copy(0, self.queries, found)
+        return rows.transpose(0, 1)[None]
+
+
+def one_call(device: torch.device, dtype: torch.dtype, width: int) -> bool:
+    """Return whether the kernel takes heads of `width` numbers of `dtype` on `device`."""
+    fits = device.type == "cuda" and dtype in HALF and width <= WIDEST and width % STEP == 0
+    return fits and torch.cuda.get_device_capability(device) >= CAPABILITY and "window_size" in _kernel()[1]
+
+
+@cache
+def _kernel() -> tuple[Any, frozenset[str]]:
+    """torch's kernel and the names of its arguments, which differ between versions; neither where it has none."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None, frozenset()
+    return varlen_attn, frozenset(inspect.signature(varlen_attn).parameters)

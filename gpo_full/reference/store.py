@@ -1,0 +1,189 @@
+"""The reference policy's log-probabilities: one pass, kept on disk, shared by every loss, beta and output folder."""
+
+__all__ = ["ReferenceStore", "open_store", "weights_hash"]
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gpo_full.checkpoints.sharded import is_sharded
+from gpo_full.data.pairs import Pair
+from gpo_full.data.table import digests_of
+from gpo_full.data.tensor_stream import Array, mapped, streamed
+from gpo_full.distributed import ALONE, first, largest, together
+from gpo_full.engine.log_probabilities import margin_of_tokens
+from gpo_full.engine.model_plan import Plan
+from gpo_full.reference.compute import Computed, ReferencePass, computed_parts, discard_parts, write_part
+from gpo_theory.errors import InputError
+
+# Part of every key: a change of meaning of what is stored changes it.
+FORMAT = 2
+# Pairs whose values are added up at a time.
+ROWS = 4096
+# How far, in nats per token, a recomputed row may be from the stored one.
+TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.1}
+# What a configuration says about where it came from, not about what the model computes.
+_PROVENANCE = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
+
+
+@dataclass(frozen=True)
+class ReferenceStore:
+    """log pi_ref of every response token of some pairs, found by the pair's token ids; the arrays are memory-mapped."""
+
+    keys: Array  # [U, 32] uint8: digests of pairs, sorted
+    starts: Array  # [U] int64: where a pair's values begin, the chosen response's, then the rejected one's
+    lengths: Array  # [U, 2] int64: tokens of the chosen and the rejected response
+    per_token: Array  # [sum of lengths] in nats
+
+    def response_log_probabilities(self, pairs: Sequence[Pair], margin: str = "sum") -> Tensor:
+        """Return log pi_ref(y | x), [P, 2] like the policy's; a pair that is not in the store raises KeyError."""
+        rows = self._rows(digests_of(pairs))
+        parts = [self._of_rows(rows[start : start + ROWS], margin) for start in range(0, len(rows), ROWS)]
+        return torch.cat(parts)
+
+    def _rows(self, digests: Array) -> Array:
+        # Fixed-length strings are what numpy compares as a whole; two of 32 bytes are equal only if all bytes are.
+        keys, wanted = (each.view("S32")[:, 0] for each in (self.keys, digests))
+        rows = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        missing = np.flatnonzero(keys[rows] != wanted)
+        if len(missing):
+            raise KeyError(f"pair {missing[0] + 1} of {len(rows)} is not in the reference store")
+        return rows
+
+    def _of_rows(self, rows: Array, margin: str) -> Tensor:
+        lengths = self.lengths[rows]
+        spans = zip(self.starts[rows].tolist(), lengths.sum(1).tolist(), strict=True)
+        values = np.concatenate([self.per_token[start : start + size] for start, size in spans])
+        return _responses(torch.from_numpy(values), torch.from_numpy(lengths), margin)
+
+
+def _responses(per_token: Tensor, lengths: Tensor, margin: str) -> Tensor:
+    """Add tokens up by response, whose lengths [P, 2] are in the order of the tokens."""
+    owner = torch.arange(lengths.numel()).repeat_interleave(lengths.flatten())
+    sums = torch.zeros(lengths.numel(), dtype=torch.float64).index_add_(0, owner, per_token.double())
+    return margin_of_tokens(sums.view(-1, 2).to(per_token.dtype), lengths, margin)
+
+
+def open_store(
+    model: nn.Module,
+    pairs: Sequence[Pair],
+    folder: Path,
+    *,
+    plan: Plan | None = None,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    weights: str | None = None,
+    accelerator: Any = ALONE,
+) -> ReferenceStore:
+    """Return the store of `pairs` under `model` (its adapter, if any, switched off), from `folder` if it is there.
+
+    The file's name is a hash of the weights and configuration, the token ids of the pairs (as they are after
+    truncation), the precision, the attention kernel and the layout of rows, and of nothing else: a sweep over losses
+    and betas pays for one pass. It is written whole or not at all. What is read is checked: its checksum, and three
+    rows that are computed again; InputError if they differ. The processes of `accelerator`, all of which must call
+    this, with a folder that all of them see, share the pass.
+    """
+    compute = ReferencePass(model, plan or Plan(), autocast, lambda calls: largest(accelerator, calls))
+    keys, rows = np.unique(digests_of(pairs).view("S32")[:, 0], return_index=True)
+    description = {"format": FORMAT, "weights": weights or weights_hash(model),
+                   "rows": hashlib.sha256(keys.tobytes()).hexdigest(), **compute.numerics()}  # fmt: skip
+    key = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+    path = folder / f"reference-{key[:32]}.safetensors"
+    # The first process alone looks: a network's file system may remember for a while that a file was not there.
+    is_new = largest(accelerator, int(accelerator.is_main_process and not path.exists())) > 0
+    if is_new:
+        # Of a sharded model a process cannot leave the others alone, although its own part may be there.
+        _make(path, key, keys, lambda *part: compute(pairs, rows, *part), accelerator, keep=not is_sharded(model))
+    with first(accelerator, "the reference cannot be read"):
+        store = _read(path, key)
+    if not is_new:
+        sample = rows[sorted({0, len(rows) // 2, len(rows) - 1})]
+        with together(accelerator, "the reference cannot be checked"):
+            _verify(store, path, [pairs[row] for row in sample], compute(pairs, sample), TOLERANCE[compute.dtype()])
+    return store
+
+
+def _make(
+    path: Path, key: str, keys: Array, compute: Callable[..., Iterator[Computed]], accelerator: Any, *, keep: bool
+) -> None:
+    """Write the store: as it is computed, or from the parts of several processes."""
+    parts = accelerator.num_processes
+    if parts == 1:
+        _write(path, key, keys, compute())
+        return
+    begun = path.with_suffix(".begun")
+    with first(accelerator, "the reference store cannot be written"):
+        if accelerator.is_main_process:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            begun.touch()
+    with together(accelerator, "the reference cannot be computed"):
+        if not begun.exists():  # said before hours of work
+            raise InputError(f"reference store {str(path.parent)!r}: all processes must see one folder, with one model "
+                             "and the same data")  # fmt: skip
+        part = accelerator.process_index
+        write_part(path, part, parts, compute(part, parts), keep=keep)
+    with first(accelerator, "the parts of the reference cannot be joined"):
+        if accelerator.is_main_process:
+            _write(path, key, keys, computed_parts(path, parts))
+            discard_parts(path)
+            begun.unlink()
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Return a sha256 of the model's weights and of its configuration; an adapter's own weights do not count."""
+    adapted: Any = getattr(model, "get_base_model", None)
+    inner: Any = model if adapted is None else adapted()
+    digest = hashlib.sha256()
+    config = {name: value for name, value in inner.config.to_dict().items() if name not in _PROVENANCE}
+    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(inner.state_dict().items()):
+        if "lora_" in name:
+            continue
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name.replace('.base_layer', '')} {values.dtype} {tuple(values.shape)}".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _verify(store: ReferenceStore, path: Path, some: Sequence[Pair], again: Iterator[Computed], most: float) -> None:
+    for batch in again:
+        found = _responses(torch.from_numpy(batch.per_token), torch.from_numpy(batch.lengths), "mean")
+        stored = store.response_log_probabilities([some[which] for which in batch.which], "mean")
+        worst = float((stored - found).abs().max())
+        if not worst <= most:
+            raise InputError(f"reference store {str(path)!r} is off by {worst:.2g} nats per token; "
+                             "delete it to compute it again")  # fmt: skip
+
+
+def _write(path: Path, key: str, keys: Array, computed: Iterator[Computed]) -> None:
+    starts, lengths = np.zeros(len(keys), "<i8"), np.zeros((len(keys), 2), "<i8")
+    end = 0
+    with streamed(path) as stream:
+        for batch in computed:
+            sizes = batch.lengths.sum(1)
+            lengths[batch.which] = batch.lengths
+            starts[batch.which] = end + sizes.cumsum() - sizes
+            end += len(batch.per_token)
+            stream.append("per_token", batch.per_token)
+        stream.append("keys", keys.view(np.uint8).reshape(-1, 32))
+        stream.append("starts", starts)
+        stream.append("lengths", lengths)
+        stream.metadata["key"] = key
+
+
+def _read(path: Path, key: str) -> ReferenceStore:
+    broken = InputError(f"reference store {str(path)!r} is damaged; delete it to compute it again")
+    try:
+        tensors, metadata = mapped(path)
+        if metadata.get("key") != key:
+            raise broken
+        return ReferenceStore(**tensors)
+    except (ValueError, TypeError):
+        raise broken from None

@@ -1,0 +1,101 @@
+"""Trainings as jobs: run somewhere, begun again where they were killed, and their outcome kept in a file."""
+
+__all__ = ["Job", "Outcome"]
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from gpo_full.files import atomic_file
+
+# A run that was told to stop (SIGINT, SIGTERM) goes on another time: it has saved, or had not yet begun to listen.
+_TOLD_TO_STOP = (130, 143, -signal.SIGINT, -signal.SIGTERM)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: its exit code (minus the signal that killed it), what it printed, its last word on stderr."""
+
+    code: int
+    printed: str
+    message: str
+    attempts: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """A call of `gpo train` with `words` that makes the folder `output`; the file `record` keeps its outcome."""
+
+    words: tuple[str, ...]
+    output: Path
+    record: Path
+    ATTEMPTS: ClassVar[int] = 3
+
+    def outcome(self) -> Outcome | None:
+        """Return how it ended, or None where it has not."""
+        if not self.record.is_file():
+            return None
+        return Outcome(**json.loads(self.record.read_text(encoding="utf-8")))
+
+    def beginnings(self) -> int:
+        """Return how often it was begun, whoever was killed since."""
+        begun = self.record.with_suffix(".begun")
+        return begun.read_text(encoding="utf-8").count("\n") if begun.is_file() else 0
+
+    def run(self, environment: Mapping[str, str], started: Callable[["subprocess.Popen[str]"], None]) -> Outcome:
+        """Run in a process of its own, which is given to `started`; killed, it is begun again, and goes on."""
+        for _ in range(self.ATTEMPTS):
+            attempts, command = self._begin(), [sys.executable, "-m", "gpo_full.cli.entry", *self._arguments()]
+            # In a group of its own: of the terminal's Ctrl-C it would hear twice, and not save.
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                       env={**os.environ, **environment}, process_group=0)  # fmt: skip
+            started(process)
+            printed, said = process.communicate()
+            if process.returncode >= 0 or process.returncode in _TOLD_TO_STOP:
+                break
+        return self._keep(Outcome(process.returncode, printed, _last(said), attempts))
+
+    def run_here(self) -> Outcome:
+        """Run in this process, with which the training dies."""
+        from gpo_full.cli.entry import main
+
+        attempts, printed, said, code = self._begin(), io.StringIO(), io.StringIO(), 0
+        with redirect_stdout(printed), redirect_stderr(said):
+            try:
+                main(self._arguments())
+            except SystemExit as error:
+                code = int(error.code or 0)
+            except Exception:
+                traceback.print_exc()
+                code = 1
+        return self._keep(Outcome(code, printed.getvalue(), _last(said.getvalue()), attempts))
+
+    def _arguments(self) -> list[str]:
+        begun = (self.output / "run.json").is_file()
+        return ["train", *self.words, "--json", *(["--resume"] if begun else [])]
+
+    def _begin(self) -> int:
+        """Count the beginnings in a file, which outlives whoever is killed."""
+        self.record.parent.mkdir(parents=True, exist_ok=True)
+        with self.record.with_suffix(".begun").open("a", encoding="utf-8") as file:
+            file.write("begun\n")
+        return self.beginnings()
+
+    def _keep(self, outcome: Outcome) -> Outcome:
+        if outcome.code >= 0 and outcome.code not in _TOLD_TO_STOP:
+            with atomic_file(self.record) as temporary:
+                temporary.write_text(json.dumps(asdict(outcome)) + "\n", encoding="utf-8")
+        return outcome
+
+
+def _last(said: str) -> str:
+    return (said.strip().splitlines() or [""])[-1]

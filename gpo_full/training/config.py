@@ -1,0 +1,276 @@
+"""What a run is: the Trainer's own arguments and the few that GPO adds, each checked."""
+
+__all__ = ["GPOConfig"]
+
+import logging
+import math
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+from transformers import TrainingArguments
+
+from gpo_full.data.pairs import BAD_ROWS
+from gpo_full.engine.log_probabilities import MARGINS
+from gpo_full.training.reporting.trackers import checked_trackers
+from gpo_theory import DomainError, Loss, Verdict, find_loss, taylor
+from gpo_theory.budget import OutOfTimeError, limited
+from gpo_theory.catalogue import ALIASES, AVERAGED
+from gpo_theory.claims.lower_bounds import bounded_below
+from gpo_theory.claims.totality import total
+from gpo_theory.errors import InputError, nearest
+from gpo_theory.transforms import soft_label
+
+# Inherited options that this training would ignore, or that would break it, and why.
+REFUSED = {
+    "label_smoothing_factor": "it smooths token labels; label_noise is the preference's",
+    "neftune_noise_alpha": "noise in the embeddings moves the policy away from its stored reference",
+    "use_liger_kernel": "the response log-probabilities have their own head",
+    "auto_find_batch_size": "it would change the batch, and with it the run",
+    "train_sampling_strategy": "pairs are drawn at random, once per epoch, or with group_by_prompt prompts are",
+    "prediction_loss_only": "evaluation returns metrics of the margin, never logits",
+    "batch_eval_metrics": "evaluation metrics are exact means over pairs",
+    "label_names": "the batches hold no labels",
+    "torch_compile": "attention goes pair by pair, which is no graph; compile_mlp compiles what is one",
+    "deepspeed": "sharded training is FSDP's",
+    "fp16": "its loss scaler skips steps by rules of its own; bf16 needs none",
+    "restore_callback_states_from_checkpoint": "metrics resume by themselves",
+}
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class GPOConfig(TrainingArguments):  # type: ignore[misc]
+    """Arguments of `GPOTrainer`: those of `transformers.TrainingArguments` and the following.
+
+    The loss of a pair is f(beta rho), rho = log pi/pi_ref (chosen) - log pi/pi_ref (rejected), in nats; a batch's
+    loss is the mean over its pairs, however they are split into micro-batches. A value that cannot be used raises
+    InputError, and so do inherited options that would be ignored or would break this training (`REFUSED`).
+    Dropout is always off: with it, the policy would differ from its own reference at step 0.
+
+    Metrics are logged at every step of a run of at most 1,000 steps, else at every tenth, unless `logging_steps` is
+    given.
+    """
+
+    loss: str = field(default="logistic", metadata={"help": "name, alias or formula in x of the loss f"})
+    parameters: dict[str, Any] | None = field(default=None, metadata={"help": "values of the formula's parameters"})
+    beta: float = field(default=0.1, metadata={"help": "scale of the margin, above 0; x = beta * rho"})
+    margin: str | None = field(
+        default=None,
+        metadata={"help": "rho from summed or length-averaged log-ratios: sum, mean (default: mean for trl-ipo, else "
+                          "sum)"},
+    )  # fmt: skip
+    label_noise: float = field(default=0.0, metadata={"help": "rate e of flipped labels: (1-e) f(x) + e f(-x)"})
+    max_length: int = field(default=1024, metadata={"help": "tokens of prompt and response; the response is cut"})
+    max_prompt_length: int | None = field(
+        default=None, metadata={"help": "tokens of the prompt, its first ones are cut (default: half of max_length)"}
+    )
+    reference_store: str | None = field(
+        default=None, metadata={"help": "folder of reference log-probabilities (default: in the cache)"}
+    )
+    train_last_layers: int | None = field(
+        default=None, metadata={"help": "train the last layers and the final norm only; the rest is frozen"}
+    )
+    lora_rank: int | None = field(default=None, metadata={"help": "train adapters of this rank on all linear layers"})
+    compile_mlp: bool = field(
+        default=False, metadata={"help": "let torch compile the MLPs: a few percent faster after some seconds more, "
+                          "but slower in float32 on a CPU with AVX-512, whose products are fast without it"}
+    )
+    group_by_prompt: bool = field(
+        default=False,
+        metadata={"help": "draw the pairs of a prompt one after another: a batch then computes the prompt, and a "
+                          "response of several pairs, once; its gradient is of fewer prompts"},
+    )  # fmt: skip
+    bad_rows: str = field(default="fail", metadata={"help": "what to do with a row that cannot be used: fail, skip"})
+    scale_gradient: bool = field(
+        default=False,
+        metadata={"help": "optimise f(beta rho) / (beta |f'(0)|), so that every loss and beta starts with the same "
+                          "gradient; metrics show f itself. max_grad_norm=0 turns clipping off"},
+    )  # fmt: skip
+    sample_every: int | None = field(
+        default=None, metadata={"help": "steps between samples of the policy, for KL and win rate (default: none)"}
+    )
+    sample_prompts: str | None = field(default=None, metadata={"help": "JSONL with prompt and target, to sample for"})
+    sample_reward: str | None = field(
+        default=None, metadata={"help": "what judges samples: as --reward of gpo evaluate (default: the prepared one)"}
+    )
+    sample_length: int = field(default=32, metadata={"help": "tokens of the longest sample"})
+    report_to: str | list[str] | None = field(
+        default="none", metadata={"help": "trackers that get the logs: none, tensorboard, trackio, wandb"}
+    )
+    learning_rate: float = field(default=1e-6, metadata={"help": "initial learning rate"})
+    # Every trained parameter takes part in every step.
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "see DistributedDataParallel"})
+    ddp_timeout: int = field(default=120, metadata={"help": "seconds after which a run ends of which a process hangs"})
+    logging_steps: float | None = field(
+        default=None, metadata={"help": "steps between metrics (default: 1 up to 1,000 steps, else 10)"}
+    )
+
+    def __post_init__(self) -> None:
+        _check_refused(self)
+        self.margin = _aggregation(self.loss, self.margin)
+        _check_values(self)
+        if self.max_prompt_length is None:
+            self.max_prompt_length = self.max_length // 2
+        self.automatic_logging = self.logging_steps is None
+        if self.automatic_logging:
+            self.logging_steps = self.logging_interval(self.max_steps)
+        _check_total(self.objective())
+        _say_if_backwards(self.loss, self.objective())
+        _say_if_unbounded(self.loss, self.objective())
+        trackers: Any = checked_trackers(self.report_to)
+        if self.bf16 and not torch.accelerator.is_available():
+            self.use_cpu = True  # or the Trainer would ask for it
+        _join_on_cpu(self)
+        try:
+            super().__post_init__()
+        except (ValueError, TypeError) as error:
+            raise InputError(str(error)) from None
+        self.report_to = trackers  # the Trainer adds some by itself
+        self.remove_unused_columns = False
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False
+        else:  # a batch must not wait for the steps before it
+            self.accelerator_config.non_blocking = self.dataloader_pin_memory
+        # The filter would replace a NaN by an average and log it as if nothing had happened.
+        self.logging_nan_inf_filter = False
+        if self.fsdp and (self.device.type == "cpu" or self.world_size == 1):
+            raise InputError(f"fsdp={self.fsdp!r} is refused: {self.world_size} process(es) on {self.device.type} "
+                             "would run unsharded; it needs accelerators and a launcher")  # fmt: skip
+        if self.fsdp and self.compile_mlp:
+            raise InputError("compile_mlp and fsdp exclude each other: they have not been tried together")
+        if self.n_gpu > 1:
+            raise InputError(f"{self.n_gpu} devices are visible without a launcher, which would run nn.DataParallel; "
+                             "use `accelerate launch`, or show one device")  # fmt: skip
+
+    def objective(self) -> Loss:
+        """Return the loss that is optimised, label noise included."""
+        values = {name: value if isinstance(value, int | Fraction) else str(value)
+                  for name, value in (self.parameters or {}).items()}  # fmt: skip
+        loss = find_loss(self.loss, values)
+        return soft_label(loss, str(self.label_noise)) if self.label_noise else loss
+
+    def store_folder(self) -> Path:
+        """Return the folder of reference log-probabilities."""
+        from gpo_full.files import cache_root
+
+        return Path(self.reference_store).expanduser() if self.reference_store else cache_root() / "references"
+
+    @staticmethod
+    def logging_interval(max_steps: int) -> int:
+        """Return the number of steps between metrics in a run of `max_steps`."""
+        return 1 if 0 < max_steps <= 1000 else 10
+
+
+def _join_on_cpu(config: GPOConfig) -> None:
+    """Join the launcher's other processes; on the CPU the Trainer would do so without a timeout."""
+    on_cpu = config.use_cpu or os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true"
+    if on_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
+        distributed.init_process_group("gloo", timeout=timedelta(seconds=config.ddp_timeout))
+
+
+def _check_total(loss: Loss) -> None:
+    found = total(loss.f.primitive())
+    if found.verdict is Verdict.REFUTED:
+        raise DomainError(f"{loss.formula!r} is not defined on all of R: {found.because}")
+
+
+def _aggregation(loss: str, margin: str | None) -> str:
+    """Return the margin's aggregation, which some names of a loss fix."""
+    fixed = "mean" if loss in AVERAGED else None
+    if fixed and margin not in (fixed, None):
+        raise InputError(f"loss={loss!r} is a function of the length-averaged margin, and margin={margin!r} is given; "
+                         f"on the summed margin its name is {ALIASES[loss]}")  # fmt: skip
+    return margin or fixed or "sum"
+
+
+def _say_if_backwards(name: str, loss: Loss) -> None:
+    """Warn of a loss that rises at 0, where training begins."""
+    with suppress(OutOfTimeError), limited(1.0):
+        slope = taylor(loss, 1)[1]
+        if slope is not None and slope.value > 0:
+            _log.warning("loss %s has f'(0) = %s > 0: it begins by making the chosen response less likely than the "
+                         "rejected one; is the sign of x right?", name, slope.text)  # fmt: skip
+
+
+def _say_if_unbounded(name: str, loss: Loss) -> None:
+    """Warn of a loss whose value can fall without limit, if that is decided within a second."""
+    with suppress(OutOfTimeError), limited(1.0):
+        found = bounded_below(loss.f.primitive())
+        if found.verdict is Verdict.REFUTED:
+            _log.warning("loss %s is not bounded below, %s: a falling value alone is no progress; watch the accuracy",
+                         name, found.because)  # fmt: skip
+
+
+def _check_refused(config: GPOConfig) -> None:
+    defaults = {each.name: each.default for each in fields(TrainingArguments)}
+    for name, reason in REFUSED.items():
+        if getattr(config, name) not in (defaults[name], None, False, "", []):
+            raise InputError(f"{name}={getattr(config, name)!r} is refused: {reason}")
+
+
+def _check_values(config: GPOConfig) -> None:
+    if not _is_number(config.beta) or not 0 < config.beta < math.inf:
+        raise InputError(f"beta={config.beta!r} must be a finite number above 0")
+    if not _is_number(config.label_noise) or not 0 <= config.label_noise < 0.5:
+        raise InputError(f"label_noise={config.label_noise!r} must be at least 0 and below 1/2")
+    for name, allowed in (("margin", MARGINS), ("bad_rows", BAD_ROWS)):
+        value = getattr(config, name)
+        if value not in allowed:
+            raise InputError(f"{name}={value!r}; allowed: {', '.join(allowed)}{nearest(str(value), allowed)}")
+    _check_counts(config)
+    _check_inherited(config)
+    if not isinstance(config.loss, str) or not isinstance(config.parameters or {}, Mapping):
+        raise InputError("loss must be a name or a formula, parameters a mapping from names to numbers")
+
+
+def _check_counts(config: GPOConfig) -> None:
+    for name in ("max_length", "max_prompt_length", "train_last_layers", "lora_rank", "sample_every", "sample_length"):
+        value = getattr(config, name)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise InputError(f"{name}={value!r} must be a whole number of at least 1")
+    if config.max_length < 2 or (config.max_prompt_length or 1) >= config.max_length:
+        raise InputError(f"max_prompt_length={config.max_prompt_length} leaves no token of max_length="
+                         f"{config.max_length} to the response")  # fmt: skip
+    given = [value is not None for value in (config.sample_every, config.sample_prompts)]
+    if any(given) != all(given) or (config.sample_reward is not None and not all(given)):
+        raise InputError("sample_every, the steps between samples, and sample_prompts, the file of their prompts, go "
+                         "together; sample_reward needs both")  # fmt: skip
+    if config.train_last_layers is not None and config.lora_rank is not None:
+        raise InputError("train_last_layers and lora_rank exclude each other")
+
+
+# Inherited numbers that end a run in its middle where they are out of range, and their range.
+INHERITED = {
+    "per_device_train_batch_size": (1, math.inf), "per_device_eval_batch_size": (1, math.inf),
+    "gradient_accumulation_steps": (1, math.inf), "seed": (0, 2**32 - 1), "data_seed": (0, 2**32 - 1),
+    "learning_rate": (0, math.inf), "weight_decay": (0, math.inf), "max_grad_norm": (0, math.inf),
+}  # fmt: skip
+# Those of them that need not be whole.
+FRACTIONS = ("learning_rate", "weight_decay", "max_grad_norm")
+
+
+def _check_inherited(config: GPOConfig) -> None:
+    for name, (least, most) in INHERITED.items():
+        value = getattr(config, name)
+        whole = name not in FRACTIONS
+        fits = _is_number(value) and least <= value <= most and value < math.inf
+        fits = fits and (isinstance(value, int) or not whole)
+        if value is not None and not fits:
+            bounds = f"of at least {least}" + (f" and at most {most}" if most < math.inf else "")
+            raise InputError(f"{name}={value!r} must be a {'whole' if whole else 'finite'} number {bounds}")
+    if config.max_steps != -1 and config.max_steps < 1:
+        raise InputError(f"max_steps={config.max_steps!r} must be at least 1, or -1 for num_train_epochs")
+    if not _is_number(config.num_train_epochs) or not 0 < config.num_train_epochs < math.inf:
+        raise InputError(f"num_train_epochs={config.num_train_epochs!r} must be a finite number above 0")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,201 @@
+"""What a training will need of each device: memory and arithmetic, from the configuration and the pairs alone."""
+
+__all__ = ["DryRun", "dry_run", "attention_flops"]
+
+import math
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gpo_full.data.pairs import Pair
+from gpo_full.data.table import sizes_of
+from gpo_full.engine.log_probabilities import CHUNK, response_log_probabilities
+from gpo_full.engine.model_plan import sharing_obstacle
+from gpo_full.packing.blocks import BlockSizes
+from gpo_full.packing.mask import kept_by_attention
+from gpo_full.packing.rows import Batch, pack
+from gpo_full.training.config import GPOConfig
+from gpo_full.training.model import check_sizes, prepared
+from gpo_theory.errors import InputError
+
+MIB = 2**20
+# The optimizers that keep two numbers in float32 for each trained parameter, fused or not.
+ADAMW = ("adamw_torch", "adamw_torch_fused")
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """Per device: MiB by what needs them, FLOP and tokens of the largest micro-batch, optimizer steps of the run.
+
+    `run_flops` is what the run computes at most: as if every micro-batch of every step were the largest.
+    """
+
+    parameters: int
+    trained: int
+    steps: int
+    pairs: int  # of the largest micro-batch
+    tokens: int
+    memory_mib: dict[str, float]
+    flops: float
+    run_flops: float
+
+    @property
+    def total_mib(self) -> float:
+        """The peak: everything at the same time, as it is when the backward pass begins."""
+        return sum(self.memory_mib.values())
+
+
+def dry_run(model: str, args: GPOConfig, pairs: Sequence[Pair]) -> DryRun:
+    """Return what training `model` (a folder or hub name) with `args` on `pairs` needs; no weight is loaded.
+
+    The model of the configuration takes one forward and backward pass over the largest pairs on tensors that have
+    shapes and no data; what autograd saves is counted (with activation checkpointing, without the one layer at a time
+    that is computed once more). The moments are AdamW's two; another optimizer is an InputError. Under FSDP2 what lies
+    in pieces is divided by WORLD_SIZE.
+    The reference is scored one batch at a time before anything is trained, and needs less.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    optimizer = getattr(args.optim, "value", args.optim)
+    if optimizer not in ADAMW:
+        raise InputError(f"what optim={optimizer!r} keeps of each parameter is not known here; of "
+                         f"{' and '.join(ADAMW)} it is")  # fmt: skip
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    policy = _without_data(model, args, mode)
+    longest = check_sizes(policy, [pairs])
+    largest = _largest(pairs, args.per_device_train_batch_size)
+    apart = sharing_obstacle(policy.config.get_text_config(), longest) is not None
+    batch = pack(largest, "apart" if apart else "line")
+    saved, computed = _one_pass(policy, batch, args, mode)
+    every = [parameter.numel() for parameter in policy.parameters()]
+    trained = sum(parameter.numel() for parameter in policy.parameters() if parameter.requires_grad)
+    sharded = args.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    pieces = int(os.environ.get("WORLD_SIZE", "1")) if sharded else 1
+    text: Any = policy.config.get_text_config()
+    memory = {"weights": 4 * sum(every) / pieces, "gradients": 4 * trained / pieces, "moments": 8 * trained / pieces,
+              "activations": float(saved + (0 if apart else _kept_scores(args, batch.sizes, text))),
+              "logits": 8.0 * min(CHUNK, len(batch.target)) * text.vocab_size}  # fmt: skip
+    seen = attention_flops(batch.sizes, text.num_hidden_layers, text.hidden_size)
+    steps, flops = _steps(args, len(pairs)), computed + seen
+    return DryRun(sum(every), trained, steps, len(largest), int((batch.block > 0).sum()),
+                  {name: size / MIB for name, size in memory.items()}, flops,
+                  steps * args.gradient_accumulation_steps * flops)  # fmt: skip
+
+
+def attention_flops(blocks: Sequence[BlockSizes], layers: int, width: int) -> float:
+    """Return the FLOP of attention, forward and backward: 12 per layer, unit of width and visible pair of tokens.
+
+    >>> attention_flops([BlockSizes(prompt=1, prefix=1, tails=(1, 1))], layers=1, width=1)  # 1 + 2 + 2 visible pairs
+    60.0
+    """
+    seen = 0
+    for block in blocks:
+        seen += block.prefix * (block.prefix + 1) // 2
+        seen += sum(tail * block.prefix + tail * (tail + 1) // 2 for tail in block.tails)
+    return 12.0 * seen * width * layers
+
+
+def _without_data(model: str, args: GPOConfig, mode: Any) -> Any:
+    """The model as it is trained, its parameters and buffers shapes on the CPU."""
+    with torch.device("meta"):
+        policy: Any = prepared(_without_weights(model), args)
+    if args.activation_checkpointing:
+        policy.activation_checkpointing_enable({"use_reentrant": False})
+    policy.train()
+    with mode:
+        _place(policy)
+    return policy
+
+
+def _one_pass(policy: Any, batch: Batch, args: GPOConfig, mode: Any) -> tuple[int, int]:
+    """Bytes that autograd saves and FLOP of a forward and a backward pass, attention's left out."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False)
+    with mode:
+        # Called "apart", which needs no mask of pairs. The model lays out one, and keeps it, as it cannot see without
+        # data that nothing is hidden; the engine does neither.
+        saved = _Saved(mask=batch.block.shape[-1])
+        there: dict[str, Any] = {name: mode.from_tensor(each) for name, each in batch.tensors().items()}
+        fake = replace(batch, **there, layout="apart")
+        autocast = torch.autocast(args.device.type, torch.bfloat16) if args.bf16 else nullcontext()
+        with torch.autograd.graph.saved_tensors_hooks(saved, lambda each: each), counter, autocast:
+            response_log_probabilities(policy, fake).sum().backward()  # type: ignore[no-untyped-call]
+    return saved.bytes, counter.get_total_flops()
+
+
+def _kept_scores(args: GPOConfig, blocks: Sequence[BlockSizes], text: Any) -> int:
+    """Bytes of the probabilities that attention keeps, which the pass on no data does not see."""
+    kept = args.device.type == "cpu" and not args.bf16 and not args.activation_checkpointing
+    return 4 * text.num_attention_heads * text.num_hidden_layers * kept_by_attention(blocks) if kept else 0
+
+
+def _largest(pairs: Sequence[Pair], count: int) -> list[Pair]:
+    """Return the pairs of the largest batch: those of one prompt, which share it, after the largest of each prompt."""
+    found: dict[tuple[int, ...], list[Pair]] = {}
+    for row in np.argsort(-sizes_of(pairs), kind="stable").tolist():
+        found.setdefault(pairs[row].prompt, []).append(pairs[row])
+        if len(found) == count:
+            break
+    firsts = [several[0] for several in found.values()]
+    return [*firsts, *(pair for several in found.values() for pair in several[1:])][:count]
+
+
+class _Saved:
+    """Counts the storages that autograd keeps, each once, parameters and masks of `mask` queries and keys left out."""
+
+    def __init__(self, mask: int) -> None:
+        self._mask = (mask, mask)
+        self._sizes: dict[int, int] = {}
+        self._kept: list[Tensor] = []  # an address is given away again once its tensor is gone
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter) and tuple(tensor.shape[-2:]) != self._mask:
+            storage = tensor.untyped_storage()
+            self._sizes[storage._cdata] = storage.nbytes()
+            self._kept.append(tensor)
+        return tensor
+
+    @property
+    def bytes(self) -> int:
+        return sum(self._sizes.values())
+
+
+def _place(model: nn.Module) -> None:
+    """Give a model on the device "meta" parameters and buffers that claim to be on the CPU; shared ones stay shared."""
+    placed: dict[int, Any] = {}
+    for module in model.modules():
+        for name, each in module._parameters.items():
+            if each is not None:
+                made = nn.Parameter(torch.empty_like(each, device="cpu"), each.requires_grad)
+                module._parameters[name] = placed.setdefault(id(each), made)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty_like(buffer, device="cpu")
+
+
+def _without_weights(model: str) -> nn.Module:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        found: nn.Module = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model), dtype=torch.float32)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"model {model!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+    return found
+
+
+def _steps(args: GPOConfig, pairs: int) -> int:
+    steps: int = args.max_steps
+    if steps > 0:
+        return steps
+    together = args.per_device_train_batch_size * int(os.environ.get("WORLD_SIZE", "1"))
+    batches = math.ceil(pairs / together)
+    an_epoch = math.ceil(batches / args.gradient_accumulation_steps)
+    steps = math.ceil(args.num_train_epochs * an_epoch)
+    return steps

@@ -1,0 +1,99 @@
+"""A model made ready for training: loaded in float32, without dropout, trainable where the configuration says."""
+
+__all__ = ["loaded", "prepared", "check_sizes"]
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from gpo_full.data.pairs import Pair
+from gpo_full.data.table import extent
+from gpo_full.kernels.compiled import compile_mlps
+from gpo_full.training.adapters import quietly
+from gpo_full.training.config import GPOConfig
+from gpo_theory.errors import InputError
+
+
+def loaded(name: str) -> nn.Module:
+    """Return the causal language model in a folder, or of a name, in float32; InputError if there is none."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(f"model {name!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+    return model
+
+
+def prepared(model: nn.Module, args: GPOConfig) -> nn.Module:
+    """Switch dropout off, and leave trainable only what the configuration says; InputError for weights too coarse."""
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    if args.lora_rank is not None:
+        model = _with_adapter(model, args.lora_rank, args.seed)
+    elif args.train_last_layers is not None:
+        _freeze_lower(model, args.train_last_layers)
+    _check_precision(model)
+    if args.compile_mlp:
+        compile_mlps(model)
+    return model
+
+
+def check_sizes(model: Any, sets: Sequence[Sequence[Pair]]) -> int:
+    """Return the length of the longest sequence; InputError if the model cannot take it, or one of its tokens."""
+    lengths, ids = zip(*map(extent, sets), strict=True)
+    longest, largest = int(max(lengths)), int(max(ids))
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or longest
+    if longest > positions:
+        raise InputError(f"sequences have up to {longest} tokens, the model {positions} positions: lower max_length")
+    known = model.get_input_embeddings().weight.shape[0]
+    if largest >= known:
+        raise InputError(f"the data holds token id {largest}, the model knows {known}: is this its tokenizer?")
+    return longest
+
+
+def _check_precision(model: nn.Module) -> None:
+    """Refuse trained weights of half precision: a step smaller than 1/256 of a weight would leave it as it was."""
+    coarse = {str(each.dtype).removeprefix("torch.") for each in model.parameters()
+              if each.requires_grad and each.dtype in (torch.bfloat16, torch.float16)}  # fmt: skip
+    if coarse:
+        raise InputError(f"the weights to be trained are {' and '.join(sorted(coarse))}, in which small steps are "
+                         "lost: load the model with dtype=torch.float32 (bf16=True then computes in bfloat16)")
+
+
+def _with_adapter(model: nn.Module, rank: int, seed: int) -> nn.Module:
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    if isinstance(model, PeftModel):
+        raise InputError("lora_rank is for a model without an adapter; this one has its own")
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    # The Trainer seeds only later, and an adapter begins at random.
+    with torch.random.fork_rng(), quietly():
+        torch.manual_seed(seed)
+        adapted: nn.Module = get_peft_model(model, config)
+    return adapted
+
+
+def _freeze_lower(model: Any, count: int) -> None:
+    """Train the last `count` layers and the norm behind them; embeddings, head and lower layers are frozen.
+
+    Nothing below the first trained layer takes part in the backward pass.
+    """
+    total = model.config.get_text_config().num_hidden_layers
+    stack = next((name for name, module in model.named_modules()
+                  if isinstance(module, nn.ModuleList) and len(module) == total), None)  # fmt: skip
+    if stack is None or not count <= total:
+        raise InputError(f"train_last_layers={count}, but the model has {total} layers")
+    model.requires_grad_(False)
+    for layer in model.get_submodule(stack)[-count:]:
+        layer.requires_grad_(True)
+    for module in model.get_submodule(stack.rpartition(".")[0]).children():
+        if "norm" in type(module).__name__.lower():
+            module.requires_grad_(True)

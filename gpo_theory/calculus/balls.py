@@ -1,0 +1,171 @@
+"""Rigorous numbers: a formula evaluated in ball arithmetic (Arb), at a point or as a power series."""
+
+__all__ = ["enclose", "expand", "sign_at"]
+
+from collections.abc import Callable
+from fractions import Fraction
+from functools import reduce
+from typing import Any
+
+import flint
+from flint import arb, arb_series, fmpq
+
+from gpo_theory.budget import spend
+from gpo_theory.formula.expression import Expr, steps
+
+MAX_BITS = 4096
+_COMPARE: dict[str, Callable[[arb, arb], bool]] = {
+    "<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b,
+    ">": lambda a, b: a > b,
+    ">=": lambda a, b: a >= b,
+}
+
+
+def enclose(node: Expr, x: Fraction | arb, bits: int = 128) -> arb:
+    """Return a ball that contains the value of `node` at x; not finite where it is undefined or undecided."""
+    spend()
+    with flint.ctx.workprec(bits):
+        return _evaluate(node, ball(x))
+
+
+def sign_at(node: Expr, x: Fraction) -> int | None:
+    """Return the sign (-1, 0, 1) of the value at a rational x, or None where it cannot be told.
+
+    Precision doubles until the ball excludes zero; an exact zero is told only from exact rational arithmetic.
+    """
+    exact = exact_value(node, x)
+    if exact is not None:
+        return (exact > 0) - (exact < 0)
+    bits = 64
+    while bits <= MAX_BITS:
+        value = enclose(node, x, bits)
+        if value > 0:
+            return 1
+        if value < 0:
+            return -1
+        bits *= 4
+    return None
+
+
+def exact_value(node: Expr, x: Fraction) -> Fraction | None:
+    """Return the value at x where rational arithmetic gives it (exp(0) = 1, log(1) = 0, sqrt(2)**2 = 2), else None."""
+    head = node.head
+    if head == "number":
+        return node.args[0]  # type: ignore[no-any-return]
+    if head == "x":
+        return x
+    if head == "**" and (power := _rational_power(*node.args)) is not None:
+        return power
+    values = [exact_value(child, x) for child in node.children]
+    known = [value for value in values if value is not None]
+    unknown = [child for child, value in zip(node.children, values, strict=True) if value is None]
+    if head == "*" and 0 in known and not any(child.depends_on_x for child in unknown):
+        return Fraction(0)
+    if not values or len(known) < len(values):
+        return None
+    match head:
+        case "+":
+            return sum(known, Fraction(0))
+        case "*":
+            return reduce(Fraction.__mul__, known)
+        case "**":
+            base, exponent = known
+            if exponent.denominator == 1 and (base or exponent > 0):
+                return base ** int(exponent)
+            return Fraction(base) if base == 1 or (base == 0 and exponent > 0) else None
+        case "max" | "min":
+            return max(known) if head == "max" else min(known)
+    special = {"exp": (0, 1), "log": (1, 0), "atan": (0, 0), "erfc": (0, 1), "sin": (0, 0), "cos": (0, 1)}
+    if head in special and known[0] == special[head][0]:
+        return Fraction(special[head][1])
+    return None
+
+
+def _rational_power(base: Expr, exponent: Expr) -> Fraction | None:
+    """Return (c**q)**n, or a product of such, where the exponents multiply to integers: sqrt(2)**2 is 2."""
+    n = exponent.number
+    if n is None or n.denominator != 1:
+        return None
+    total = Fraction(1)
+    for factor in base.args if base.head == "*" else (base,):
+        root, q = factor.args if factor.head == "**" else (factor, Expr.of(1))
+        if root.number is None or q.number is None or (q.number * n).denominator != 1 or not root.number:
+            return None
+        if root.number < 0 and q.number.denominator != 1:
+            return None
+        total *= root.number ** int(q.number * n)
+    return total
+
+
+def expand(node: Expr, x: Fraction, order: int, bits: int = 256) -> list[arb]:
+    """Return balls for the Taylor coefficients of a smooth formula at x, up to `order`."""
+    with flint.ctx.workprec(bits):
+        # flint truncates every series at ctx.cap without a word, so the cap stands above the order.
+        cap, flint.ctx.cap = flint.ctx.cap, order + 2
+        try:
+            try:
+                series = _evaluate(node, arb_series([ball(x), 1], order + 1))
+            except (ValueError, ZeroDivisionError):  # no power series at x: flint raises instead of returning NaN
+                return [arb.nan()] * (order + 1)
+            if isinstance(series, arb):
+                return [series] + [arb(0)] * order
+            return [series[k] for k in range(order + 1)]
+        finally:
+            flint.ctx.cap = cap
+
+
+def ball(x: Fraction | arb) -> arb:
+    """Return x as a ball."""
+    return arb(fmpq(x.numerator, x.denominator)) if isinstance(x, Fraction) else x
+
+
+_FUNCTIONS = {"exp", "log", "atan", "erfc", "sin", "cos"}
+
+
+def _evaluate(node: Expr, x: Any) -> Any:
+    values: list[Any] = []
+    for head, inside, datum in steps(node):
+        values.append(_step(head, [values[i] for i in inside], datum, x))
+    return values[-1]
+
+
+def _step(head: str, parts: list[Any], datum: Fraction | None, x: Any) -> Any:
+    match head:
+        case "number":
+            return ball(datum or Fraction(0))
+        case "x":
+            return x
+        case "pi":
+            return arb.pi()
+        case "e":
+            return arb(1).exp()
+        case "+":
+            return reduce(lambda a, b: a + b, parts)
+        case "*":
+            return reduce(lambda a, b: a * b, parts)
+        case "**":
+            return _power(parts[0], datum if datum is not None else parts[1])
+        case "max" | "min":
+            return reduce(lambda a, b: a.max(b) if head == "max" else a.min(b), parts)
+        case "where":
+            return arb.nan() if parts[0] is None else parts[1] if parts[0] else parts[2]
+        case "and" | "or":
+            decisive = head == "or"
+            return decisive if decisive in parts else None if None in parts else not decisive
+    if head in _COMPARE:
+        opposite = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}[head]
+        return True if _COMPARE[head](*parts) else False if _COMPARE[opposite](*parts) else None
+    if head not in _FUNCTIONS:
+        raise ValueError(f"{head} is not a primitive function")
+    return getattr(parts[0], head)()
+
+
+def _power(base: Any, exponent: Any) -> Any:
+    if isinstance(exponent, Fraction) and exponent.denominator == 1:
+        # Repeated multiplication: a ball to an integer power is NaN over zero in some versions.
+        value = reduce(lambda a, b: a * b, [base] * abs(int(exponent)))
+        return value if exponent > 0 else 1 / value
+    if exponent == Fraction(1, 2):
+        return base.sqrt()
+    return (base.log() * (ball(exponent) if isinstance(exponent, Fraction) else exponent)).exp()

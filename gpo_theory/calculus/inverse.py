@@ -1,0 +1,189 @@
+"""A quotient of two slopes solved for x: exact algebra on formulas that come down to one invertible expression of x.
+
+x, exp(k x), atan and whatever else occurs stand as independent symbols; where all but one of them cancel, and the rest
+is of degree one or two in it, the equation is solved by radicals.
+"""
+
+__all__ = ["inverses"]
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import reduce
+from math import gcd, lcm
+from typing import Any
+
+import sympy
+
+from gpo_theory.budget import spend
+from gpo_theory.calculus.algebra import as_formula, signed
+from gpo_theory.formula.expression import Expr, call
+
+LARGEST = 120  # nodes of a formula that is handed to the algebra
+X = Expr.x()
+
+
+class _UnsolvedError(Exception):
+    pass
+
+
+def inverses(above: Expr, below: Expr, weights: tuple[Expr, Expr]) -> list[Expr]:
+    """Return the solutions x of w above(x) = u below(x), weights = (u, w), as formulas in what the weights hold.
+
+    Every branch of a square root is listed: which of them is meant, if any, is the caller's to check.
+
+    >>> from gpo_theory.formula.grammar import parse_formula
+    >>> p = parse_formula("p", ["p"])
+    >>> [str(x) for x in inverses(parse_formula("-2*x-2"), parse_formula("2*x-2"), (p, 1 - p))]
+    ['2*p - 1']
+    """
+    if sum(1 for side in (above, below) for _ in side.walk()) > LARGEST:
+        return []
+    try:
+        return list(_solutions(above, below, weights))
+    except _UnsolvedError:
+        return []
+
+
+def _solutions(above: Expr, below: Expr, weights: tuple[Expr, Expr]) -> Iterator[Expr]:
+    symbols = _Symbols(_unit(above, below))
+    denominator = symbols.read(below)
+    if denominator == 0:
+        raise _UnsolvedError
+    ratio = sympy.cancel(symbols.read(above) / denominator)
+    if len(symbols.generators & ratio.free_symbols) == 2:
+        ratio = symbols.paired(ratio)
+    if len(symbols.generators & ratio.free_symbols) != 1:
+        raise _UnsolvedError
+    y = (symbols.generators & ratio.free_symbols).pop()
+    top, bottom, n, turned = _root(ratio, y)
+    weights = (-weights[0] if turned else weights[0], weights[1])
+    u, w = (symbols.read(weight) if n == 1 else symbols.symbol(weight ** Fraction(1, n)) for weight in weights)
+    for branch in (1, -1) if n % 2 == 0 else (1,):
+        a = sympy.Poly(sympy.expand(branch * w * top - u * bottom), y).all_coeffs()[::-1]
+        step = reduce(gcd, (k for k, c in enumerate(a) if c != 0), 0) if symbols.back(y).head == "exp" else 1
+        for value in _roots(a[::step], symbols):
+            yield from symbols.unwrap(y, value, step)
+
+
+def _roots(a: list[Any], symbols: "_Symbols") -> Iterator[Expr]:
+    """Yield the zeros of a polynomial of degree one or two."""
+    if len(a) == 2:
+        yield symbols.back(signed(-a[0] / a[1]))
+    elif len(a) == 3:
+        middle, last = (symbols.back(sympy.factor(c)) for c in (-a[1], 2 * a[2]))
+        root = symbols.back(sympy.factor(a[1] ** 2 - 4 * a[0] * a[2])) ** Fraction(1, 2)
+        yield from ((middle + root) / last, (middle - root) / last)
+
+
+def _root(ratio: Any, y: Any) -> tuple[Any, Any, int, bool]:
+    """Return (t, b, n, turned) with ratio = (t/b)^n, or -(t/b)^n where turned, for the largest n that factors show."""
+    powers, sides = list[int](), []
+    top, bottom = sympy.fraction(ratio)
+    for side in (top, bottom):
+        spend()
+        constant, factors = sympy.factor_list(side)
+        sides.append((constant, factors))
+        powers += [n for base, n in factors]
+    n = reduce(gcd, powers, 0)
+    (c, over), (d, under) = sides
+    scale = abs(c / d) ** sympy.Rational(1, n) if n else None
+    if n < 2 or scale is None or not scale.is_Rational or not all(base.has(y) for base, _ in over + under):
+        return top, bottom, 1, False
+    parts = [reduce(lambda a, b: a * b, (base ** (k // n) for base, k in side), front)
+             for side, front in ((over, scale), (under, sympy.Integer(1)))]  # fmt: skip
+    return *parts, n, bool(c / d < 0)
+
+
+def _unit(*formulas: Expr) -> tuple[Fraction, Fraction]:
+    """Return the common step of the slopes, and of the constants, in the arguments of all exponentials."""
+    lines = [_line(n.args[0]) for g in formulas for n in g.walk() if n.head == "exp" and n.depends_on_x]
+    return _step([a for a, _ in lines]), _step([b for _, b in lines])
+
+
+def _step(values: list[Fraction]) -> Fraction:
+    nonzero = [v for v in values if v]
+    if not nonzero:
+        return Fraction(1)
+    return Fraction(reduce(gcd, (v.numerator for v in nonzero)), reduce(lcm, (v.denominator for v in nonzero)))
+
+
+def _line(node: Expr) -> tuple[Fraction, Fraction]:
+    """Return (a, b) for a x + b."""
+    slope, start = node.diff().number, None
+    if slope is not None:
+        start = (node - slope * X).number
+    if slope is None or start is None:
+        raise _UnsolvedError
+    return slope, start
+
+
+@dataclass
+class _Symbols:
+    """Symbols for the parts of a formula that are no polynomials, and the way back."""
+
+    unit: tuple[Fraction, Fraction]
+    known: dict[Expr, Any] = field(default_factory=dict)
+
+    @property
+    def generators(self) -> set[Any]:
+        return {symbol for node, symbol in self.known.items() if node.depends_on_x}
+
+    def symbol(self, node: Expr) -> Any:
+        return self.known.setdefault(node, sympy.Symbol(f"y{len(self.known)}", positive=True))
+
+    def read(self, node: Expr) -> Any:
+        spend()
+        if node.number is not None:
+            return sympy.Rational(node.number.numerator, node.number.denominator)
+        if node.head in ("+", "*"):
+            parts = [self.read(child) for child in node.children]
+            return sympy.Add(*parts) if node.head == "+" else sympy.Mul(*parts)
+        if node.head == "**" and node.args[1].number is not None and node.args[1].number.denominator == 1:
+            return self.read(node.args[0]) ** int(node.args[1].number)
+        if node.head == "**" and node.args[1].number is not None and node.depends_on_x:
+            q = node.args[1].number
+            return self.symbol(node.args[0] ** Fraction(1, q.denominator)) ** q.numerator
+        if node.head == "exp" and node.depends_on_x:
+            a, b = _line(node.args[0])
+            slope, constant = self.unit
+            power = self.symbol(call("exp", slope * X)) ** int(a / slope)
+            return power * self.symbol(call("exp", Expr.of(constant))) ** int(b / constant) if b else power
+        if node.head == "atan" and -node.args[0] in (known.args[0] for known in self.known if known.head == "atan"):
+            return -self.symbol(call("atan", -node.args[0]))
+        return self.symbol(node)
+
+    def back(self, value: Any) -> Expr:
+        """Return an expression in the symbols as a formula."""
+        return as_formula(value, {symbol: node for node, symbol in self.known.items()})
+
+    def paired(self, ratio: Any) -> Any:
+        """Rewrite a ratio in x and s = sqrt(a x^2 + b) as one in x/s, where that is all it depends on."""
+        root = next((n for n, s in self.known.items() if s in ratio.free_symbols and n.head == "**"), None)
+        if root is None or X not in self.known:
+            raise _UnsolvedError
+        v = self.symbol(Expr("*", (X, root**-1)))
+        return sympy.cancel(ratio.subs(self.known[X], v * self.known[root]))
+
+    def unwrap(self, symbol: Any, value: Expr, step: int) -> Iterator[Expr]:
+        """Yield x where the `step`-th power of what a symbol stands for takes a value."""
+        node = self.back(symbol)
+        if node == X:
+            yield value
+        elif node.head == "exp":
+            yield call("log", value) / (step * self.unit[0])
+        elif node.head == "atan":
+            a, b = _line(node.args[0])
+            yield (call("sin", value) / call("cos", value) - b) / a
+        elif node.head == "*":
+            square_term, constant = _even_square(node.args[1].args[0].args[0])
+            square = signed(self.read(constant) / (1 - self.read(square_term) * self.read(value) ** 2))
+            yield value * self.back(sympy.factor(square)) ** Fraction(1, 2)
+
+
+def _even_square(node: Expr) -> tuple[Expr, Expr]:
+    """Return (a, b) for a x^2 + b."""
+    a, b = node.diff().diff() / 2, node - (node.diff().diff() / 2) * X**2
+    if a.depends_on_x or b.depends_on_x:
+        raise _UnsolvedError
+    return a, b

@@ -1,0 +1,184 @@
+"""The Taylor expansion of f at 0, exact, from each side where f has a breakpoint there."""
+
+__all__ = ["Coefficient", "one_sided", "taylor"]
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache, reduce
+from typing import Any
+
+from gpo_theory.calculus.balls import expand
+from gpo_theory.calculus.constants import TooLargeError, exact, function, text, tidy
+from gpo_theory.calculus.pieces import Piece, UnsplitError, split
+from gpo_theory.formula.expression import Expr
+from gpo_theory.loss import Loss
+
+Series = list[Any]
+USUAL = 4
+LARGEST = 200  # operations in one exact coefficient
+
+
+@dataclass(frozen=True)
+class Coefficient:
+    """One exact coefficient: `text` in the grammar of formulas, `value` its nearest double."""
+
+    text: str
+    value: float
+
+
+class _NoSeriesError(Exception):
+    """The formula has no power series at 0."""
+
+
+def taylor(loss: Loss, order: int = 4) -> tuple[Coefficient | None, ...]:
+    """Return the exact coefficients c_0 ... c_order of f(x) = sum_k c_k x^k at x = 0.
+
+    A coefficient that does not exist (f has a kink or a jump of that order at 0), and all after it, is None. Each
+    exact coefficient is accepted only when it lies in the ball that Arb computes for it.
+
+    >>> from gpo_theory.catalogue import LOSSES
+    >>> [c.text for c in taylor(LOSSES["logistic"])]
+    ['log(2)', '-1/2', '1/8', '0', '-1/192']
+    >>> taylor(LOSSES["perceptron"], 1)
+    (Coefficient(text='0', value=0.0), None)
+    """
+    f = loss.f.primitive()
+    left, right = one_sided(f, -1, order), one_sided(f, 1, order)
+    middle = _value_at_zero(f)
+    out: list[Coefficient | None] = []
+    for k in range(order + 1):
+        exists = left[k] is not None and left[k] == right[k] and (k > 0 or left[0] == middle)
+        if not exists:
+            break
+        out.append(left[k])
+    return tuple(out + [None] * (order + 1 - len(out)))
+
+
+def one_sided(f: Expr, side: int, order: int) -> tuple[Coefficient | None, ...]:
+    """Return the coefficients of the piece of f that touches 0 from the left (side -1) or the right (side 1)."""
+    try:
+        touching = [p for p in split(f) if not p.is_point and _touches(p.low, p.high, side)]
+        # One expansion serves the strength, the slope at 0 and the table alike.
+        return _checked(touching[0].f, max(order, USUAL))[: order + 1]
+    except (UnsplitError, _NoSeriesError):
+        return (None,) * (order + 1)
+
+
+def _touches(low: Fraction | None, high: Fraction | None, side: int) -> bool:
+    if side < 0:
+        return (low is None or low < 0) and (high is None or high >= 0)
+    return (low is None or low <= 0) and (high is None or high > 0)
+
+
+def _value_at_zero(f: Expr) -> Coefficient | None:
+    try:
+        return _checked(next(piece.f for piece in split(f) if _holds_zero(piece)), USUAL)[0]
+    except (UnsplitError, _NoSeriesError):
+        return None
+
+
+def _holds_zero(piece: Piece) -> bool:
+    if piece.is_point:
+        return piece.low == 0
+    return (piece.low is None or piece.low < 0) and (piece.high is None or piece.high > 0)
+
+
+@lru_cache(maxsize=512)
+def _checked(f: Expr, order: int) -> tuple[Coefficient | None, ...]:
+    """Return the coefficients of a smooth formula; one that its ball does not contain is None, and so are the rest."""
+    out: list[Coefficient | None] = []
+    balls = expand(f, Fraction(0), order)
+    for value, ball in zip(_expand(f, order), balls, strict=True):
+        found = value.evalf(40) if ball.is_finite() else None
+        inside = found is not None and abs(float(ball.mid()) - float(found)) <= 1e-14 * max(1.0, abs(float(found)))
+        out.append(Coefficient(text(value), float(found)) if inside and found is not None else None)
+    bad = out.index(None) if None in out else len(out)
+    return tuple(out[:bad] + [None] * (len(out) - bad))
+
+
+def _expand(node: Expr, order: int) -> Series:
+    """Return the truncated power series of a smooth formula with exact coefficients."""
+    head, args = node.head, node.args
+    if head == "x":
+        return [exact(int(k == 1)) for k in range(order + 1)]
+    if not node.depends_on_x:
+        return [exact(node)] + [exact(0)] * order
+    if head == "+":
+        return [sum(column) for column in zip(*(_expand(term, order) for term in args), strict=True)]
+    if head == "*":
+        return reduce(_times, (_expand(factor, order) for factor in args))
+    if head == "**":
+        return _power(_expand(args[0], order), exact(args[1]))
+    inner = _expand(args[0], order)
+    if head in ("sin", "cos"):
+        return _circular(inner, head)
+    # The rest are solutions of first-order equations: h = g(u) with h' = slope * u'.
+    slope = {"exp": None, "log": lambda: _power(inner, -1), "atan": lambda: _power(_shift(_times(inner, inner), 1), -1),
+             "erfc": lambda: _gaussian(inner)}[head]  # fmt: skip
+    if slope is None:
+        return _exponential(inner)
+    return _integrate(_times(slope(), _differentiate(inner)), _at_start(head, inner[0]))
+
+
+def _at_start(name: str, value: Any) -> Any:
+    if name == "log" and not value.is_positive:
+        raise _NoSeriesError
+    return function(name, value)
+
+
+def _times(a: Series, b: Series) -> Series:
+    return [_short(sum(a[i] * b[k - i] for i in range(k + 1))) for k in range(len(a))]
+
+
+def _short(value: Any) -> Any:
+    try:
+        return tidy(value, LARGEST)
+    except TooLargeError:
+        raise _NoSeriesError from None
+
+
+def _shift(a: Series, by: int) -> Series:
+    return [a[0] + by, *a[1:]]
+
+
+def _differentiate(a: Series) -> Series:
+    return [k * a[k] for k in range(1, len(a))] + [exact(0)]
+
+
+def _integrate(a: Series, start: Any) -> Series:
+    return [start] + [a[k - 1] / k for k in range(1, len(a))]
+
+
+def _power(a: Series, q: Any) -> Series:
+    """Return a**q by the recurrence k a_0 h_k = sum_j (q j - (k - j)) a_j h_(k-j)."""
+    if q == int(q) and q >= 0:
+        return reduce(_times, [a] * int(q), [exact(1)] + [exact(0)] * (len(a) - 1))
+    if a[0].is_zero is not False or (q != int(q) and not a[0].is_positive):
+        raise _NoSeriesError
+    h = [a[0] ** q]
+    for k in range(1, len(a)):
+        h.append(_short(sum((q * j - (k - j)) * a[j] * h[k - j] for j in range(1, k + 1)) / (k * a[0])))
+    return h
+
+
+def _exponential(u: Series) -> Series:
+    """Return exp(u) by the recurrence k h_k = sum_j j u_j h_(k-j)."""
+    h = [function("exp", u[0])]
+    for k in range(1, len(u)):
+        h.append(_short(sum(j * u[j] * h[k - j] for j in range(1, k + 1)) / k))
+    return h
+
+
+def _circular(u: Series, name: str) -> Series:
+    """Return sin(u) or cos(u) from the coupled recurrence s' = u' c, c' = -u' s."""
+    s, c = [function("sin", u[0])], [function("cos", u[0])]
+    for k in range(1, len(u)):
+        s.append(_short(sum(j * u[j] * c[k - j] for j in range(1, k + 1)) / k))
+        c.append(_short(-sum(j * u[j] * s[k - j] for j in range(1, k + 1)) / k))
+    return s if name == "sin" else c
+
+
+def _gaussian(u: Series) -> Series:
+    """Return -2/sqrt(pi) exp(-u^2), the slope of erfc."""
+    root = exact(Expr("pi")) ** exact(Fraction(-1, 2))
+    return [-2 * root * v for v in _exponential([-v for v in _times(u, u)])]

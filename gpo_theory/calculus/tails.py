@@ -1,0 +1,146 @@
+"""The tails of f and of -f': what a loss still says about a pair whose margin is already far from 0."""
+
+__all__ = ["Tail", "tails"]
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+import flint
+from flint import arb
+
+from gpo_theory.calculus.asymptotics import Expansion, Growth, NoExpansionError, at_infinity
+from gpo_theory.calculus.balls import enclose
+from gpo_theory.calculus.constants import sign, text
+from gpo_theory.calculus.pieces import UnsplitError, split
+from gpo_theory.formula.expression import Expr
+from gpo_theory.formula.grammar import parse_constant
+from gpo_theory.kernel.horizon import UnresolvedError, lead_beyond
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The class of a function as |x| -> infinity on one side, with X = |x|.
+
+    `rate`: decay or growth rate c of exp(-+c X) with the sign of the function, or the coefficient of X^order or log X;
+    `order`: the power; `limit`: exact text, "inf" or "-inf"; `verdict`: "proved" by exact expansion, else "evidence".
+    """
+
+    kind: str
+    rate: str | None = None
+    order: str | None = None
+    limit: str | None = None
+    verdict: str = "evidence"
+
+    def as_dict(self) -> dict[str, str | None]:
+        """Return the JSON form."""
+        return {"class": self.kind, "rate": self.rate, "order": self.order, "limit": self.limit,
+                "verdict": self.verdict}  # fmt: skip
+
+
+UNKNOWN = Tail("unknown")
+
+
+def tails(f: Expr) -> dict[str, dict[str, Tail]]:
+    """Return {"left"|"right": {"loss"|"slope": Tail}} for a primitive formula; `slope` describes -f'.
+
+    >>> from gpo_theory.formula.grammar import parse_formula
+    >>> tails(parse_formula("log(1+exp(-x))").primitive())["right"]["slope"]
+    Tail(kind='exponential', rate='1', order=None, limit='0', verdict='proved')
+    """
+    return {name: {"loss": tail(f, side), "slope": slope_tail(f, side)} for name, side in (("left", -1), ("right", 1))}
+
+
+def tail(f: Expr, side: int) -> Tail:
+    """Return the tail of f itself on one side (-1 left, 1 right)."""
+    outer = _outer(f, side)
+    return UNKNOWN if outer is None else _classify(outer, side)
+
+
+def slope_tail(f: Expr, side: int) -> Tail:
+    """Return the tail of -f' on one side."""
+    outer = _outer(f, side)
+    return UNKNOWN if outer is None else _classify(-outer.diff(), side)
+
+
+def _outer(f: Expr, side: int) -> Expr | None:
+    try:
+        return split(f)[0 if side < 0 else -1].f
+    except UnsplitError:
+        return None
+
+
+@lru_cache(maxsize=1024)
+def _classify(f: Expr, side: int) -> Tail:
+    try:
+        expansion = at_infinity(f, side)
+        if not expansion.terms:
+            return Tail("zero", limit="0", verdict="proved") if expansion.dropped is None else UNKNOWN
+        growth, coefficient = expansion.lead
+        direction = sign(coefficient)
+    except NoExpansionError:
+        return UNKNOWN
+    if not direction or not _agrees(f, side, expansion):
+        return UNKNOWN
+    kind, rate, order = _shape(growth, coefficient, direction)
+    return UNKNOWN if kind == "unknown" else Tail(kind, rate, order, _limit(growth, coefficient, direction), "proved")
+
+
+def _limit(growth: Growth, coefficient: Any, direction: int) -> str:
+    if growth == Growth():
+        return text(coefficient)
+    return "0" if growth < Growth() else "inf" if direction > 0 else "-inf"
+
+
+def _shape(growth: Growth, coefficient: Any, direction: int) -> tuple[str, str | None, str | None]:
+    if any(growth.q):
+        degree = next(len(growth.q) - i for i, c in enumerate(growth.q) if c)
+        leading = growth.q[len(growth.q) - degree]
+        kind = ("" if degree == 1 else "super_") + ("exponential" if leading < 0 else "exponential_growth")
+        return kind, str(direction * abs(leading)), str(growth.a) if growth.a else None
+    if growth.a == 0:
+        return ("logarithmic" if growth.b else "constant"), text(coefficient) if growth.b else None, None
+    if growth.b:
+        return "unknown", None, None
+    if growth.a < 0:
+        return "power", text(coefficient), str(-growth.a)
+    return ("linear" if growth.a == 1 else "polynomial"), text(coefficient), str(growth.a)
+
+
+def _agrees(f: Expr, side: int, expansion: Expansion) -> bool:
+    """Cross-check by bounds that hold on a whole half-line; where there are none, by certified probes."""
+    growth, coefficient = expansion.lead
+    for start in (Fraction(16), Fraction(256), Fraction(4096)):
+        try:
+            lead = lead_beyond(f, side, start)
+        except UnresolvedError:
+            continue
+        if lead is not None and lead.sign:
+            return lead.size == (*growth.q, growth.a, Fraction(growth.b)) and lead.sign == sign(coefficient)
+    return _probed(f, side, growth, enclose(parse_constant(text(coefficient)), Fraction(0), 256))
+
+
+def _probed(f: Expr, side: int, growth: Growth, constant: arb) -> bool:
+    """Whether f over its leading term comes near 1 at two growing points."""
+    distances = []
+    for x in (Fraction(2) ** 7, Fraction(2) ** 12):
+        with flint.ctx.workprec(256):
+            leading = _value(growth, x) * constant
+        for bits in (2**9, 2**13):
+            value = enclose(f, side * x, bits)
+            if value.is_finite() and value.rel_accuracy_bits() > 20:
+                break
+        else:
+            return True  # the probe cannot see that far (a Gaussian tail): the exact expansion stands alone
+        distances.append(abs(value / leading - 1))
+    # A logarithmic correction such as log(X)/X dies slowly; what matters is that the distance shrinks.
+    return bool(distances[1] < 0.25) or bool(distances[1] < distances[0])
+
+
+def _value(growth: Growth, x: Fraction) -> arb:
+    ball = arb(int(x))
+    powers = [ball ** (len(growth.q) - i) for i in range(len(growth.q))]
+    exponent = sum((arb(c.numerator) / c.denominator * p for c, p in zip(growth.q, powers, strict=True)), arb(0))
+    power = (ball.log() * (arb(growth.a.numerator) / growth.a.denominator)).exp()
+    return exponent.exp() * power * ball.log() ** growth.b

@@ -1,0 +1,327 @@
+"""Beta matching: the beta at which another loss does the same as the one whose beta is known, in a stated sense."""
+
+__all__ = ["BetaMatch", "convention", "match_beta", "unmatchable"]
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+import flint
+from flint import arb
+
+from gpo_theory.analysis import analyze
+from gpo_theory.calculus.balls import enclose
+from gpo_theory.calculus.breakpoints import joints
+from gpo_theory.calculus.pieces import Piece, UnsplitError, split
+from gpo_theory.calculus.rational import sign_chart
+from gpo_theory.calculus.series import taylor
+from gpo_theory.calculus.strengths import strength
+from gpo_theory.catalogue import AVERAGED, find_loss
+from gpo_theory.certificate import Verdict
+from gpo_theory.errors import InputError, nearest
+from gpo_theory.formula.expression import Expr, substitute
+from gpo_theory.formula.grammar import parse_formula
+from gpo_theory.loss import Loss
+from gpo_theory.risk.links import link_at
+
+Number = str | float | Fraction
+# f of IPO in each form, and of the name that means another loss elsewhere; the margin's aggregation is the third part.
+_CONVENTIONS = {
+    "ipo": "ipo is (x-1)^2, x = beta rho, rho summed over tokens: (rho - 1/(2 tau))^2 with beta = 2 tau, up to scale",
+    "squared": "squared is (x-1)^2, x = beta rho, rho summed over tokens: IPO with beta = 2 tau",
+    "ipo-tau": "ipo-tau is (x-1/2)^2, x = tau rho, rho summed over tokens",
+    "ipo_tau": "ipo_tau is (x-1/2)^2, x = tau rho, rho summed over tokens",
+    "trl-ipo": "trl-ipo is (x-1/2)^2, x = beta rho, rho averaged over tokens",
+    "sigmoid": "sigmoid is 1/(1+exp(x)), x = beta rho, rho summed over tokens; what TRL calls sigmoid is dpo here",
+}
+BITS = 1024
+SMALL = 2.0**-40
+ODD = Fraction(1013, 1024)  # keeps the search away from the round numbers at which a slope may vanish exactly
+NEAR = ODD / 2**40
+
+
+@dataclass(frozen=True)
+class BetaMatch:
+    """The matched beta, or the reason why there is none.
+
+    `matched` is what is equal on both sides: beta R (by strength), the optimal margin rho* in nats (by target), or the
+    weight f'(x)/f'(0) (by tail). `order` says how far: "exact" (at every p), "second" (order in the margin), "one_p" or
+    "one_margin".
+    """
+
+    source: str
+    target: str
+    beta_from: float
+    beta_to: float | None
+    by: str
+    matched: float | None
+    order: str | None
+    convention: str
+    refusal: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {"from": self.source, "to": self.target, "beta_from": self.beta_from, "beta_to": self.beta_to,
+                "by": self.by, "matched": self.matched, "order": self.order, "convention": self.convention,
+                "refusal": self.refusal}  # fmt: skip
+
+
+class _RefusedError(Exception):
+    """A match that would mean nothing; the message says why."""
+
+
+def match_beta(
+    source: str,
+    target: str,
+    beta: float,
+    mean_length: float | None = None,
+    *,
+    by: str = "strength",
+    p: Number | None = None,
+    at: Number | None = None,
+) -> BetaMatch:
+    """Return the beta of `target` that does what `beta` does for `source`; both are names, aliases or formulas.
+
+    by="strength": beta_from R_from = beta_to R_to with R = |f''(0)/f'(0)| (proposition P1').
+    by="target": equal margin rho* = x*(p)/beta at the optimum of a pair preferred with probability 1/2 < `p` <= 1.
+    by="tail": equal weight f'(beta rho)/f'(0) at the margin rho where beta_from rho = `at`, which is not 0.
+    A length-averaged margin (trl-ipo) is about rho / N for mean response length N = `mean_length`, and is refused
+    without it. Refused too where the quantity does not exist. Raises InputError for beta <= 0 and for `p` and `at` out
+    of range, missing or not needed.
+
+    >>> match_beta("dpo", "ipo", beta=0.1).beta_to
+    0.05
+    >>> round(match_beta("dpo", "slic", beta=0.1, by="target", p="0.9").beta_to, 6)  # 0.1 / log(9)
+    0.045512
+    """
+    given = _given(by, p, at)
+    for name, value in (("beta", beta), ("mean length", mean_length)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise InputError(f"{name} {value!r} is not a positive number")
+    losses = find_loss(source), find_loss(target)
+    stated = "; ".join(convention(name) or f"{name}: x = beta rho, rho summed over tokens"
+                       for name in dict.fromkeys((source, target)))  # fmt: skip
+    averaged = (source in AVERAGED) != (target in AVERAGED)
+    if mean_length is not None and not averaged:
+        raise InputError("a mean length converts between a summed and a length-averaged margin (trl-ipo); "
+                         f"{source!r} and {target!r} need none")  # fmt: skip
+    reasons = []
+    if averaged and mean_length is None:
+        reasons.append("trl-ipo averages the margin over tokens: give --mean-length N, the mean response length")
+    try:
+        ratio, matched, order = _MATCHES[by](*losses, given)
+    except _RefusedError as error:
+        reasons.insert(0, str(error))
+    if reasons:
+        return BetaMatch(source, target, beta, None, by, None, None, stated, "; ".join(reasons))
+    scale = 1.0 if not averaged else (mean_length or 1.0) ** (1 if target in AVERAGED else -1)
+    matched = matched * beta if by == "strength" else matched / beta if by == "target" else matched
+    beta_to = beta * ratio * scale
+    if not (0 < beta_to < math.inf and math.isfinite(matched)):
+        raise InputError(f"beta {beta!r} takes the match beyond the range of floating point")
+    return BetaMatch(source, target, beta, beta_to, by, matched, order, stated, None)
+
+
+def convention(name: str, margin: str | None = None) -> str | None:
+    """Return what a name means that means another loss elsewhere (IPO's forms, sigmoid), or None for any other.
+
+    `margin`, "sum" or "mean", is how a run has added up its log-ratios, where that is known.
+
+    >>> convention("ipo-tau", "mean")
+    'ipo-tau is (x-1/2)^2, x = tau rho, rho averaged over tokens'
+    """
+    text = _CONVENTIONS.get(name)
+    return text.replace("rho summed", "rho averaged") if text and margin == "mean" else text
+
+
+def _given(by: str, p: Number | None, at: Number | None) -> Fraction | None:
+    """Return the probability or the scaled margin at which to match, checked against what `by` needs."""
+    if by not in _MATCHES:
+        raise InputError(f"cannot match by {by!r}; allowed: {', '.join(_MATCHES)}{nearest(by, _MATCHES)}")
+    for mode, name, value, meaning in (
+        ("target", "p", p, "the probability of the preferred response: 0.9, say"),
+        ("tail", "at", at, "the scaled margin beta_from rho: 5, say"),
+    ):
+        if (value is not None) != (by == mode):
+            raise InputError(f"matching by {mode} needs {name}, {meaning}" if by == mode else
+                             f"{name} = {value} is used by {mode!r}, not by {by!r}")  # fmt: skip
+    if by == "strength":
+        return None
+    text = str(p if by == "target" else at)
+    number = parse_formula(text).primitive().number
+    if by == "target" and (number is None or not Fraction(1, 2) < number <= 1):
+        raise InputError(f"p = {text} is not a number with 1/2 < p <= 1, the probability of the preferred response")
+    if by == "tail" and not number:
+        raise InputError(f"at = {text} is not a number other than 0, the scaled margin beta_from rho")
+    return number
+
+
+def _by_strength(source: Loss, target: Loss, _: Fraction | None) -> tuple[float, float, str]:
+    reasons = [reason for loss in (source, target) if (reason := unmatchable(loss)) is not None]
+    if reasons:
+        raise _RefusedError("; ".join(dict.fromkeys(reasons)) + _offer(source, target))
+    r_from, r_to = (strength(loss).value or math.nan for loss in (source, target))
+    return r_from / r_to, r_from, "exact" if _exact(source) and _exact(target) else "second"
+
+
+def _offer(source: Loss, target: Loss) -> str:
+    """Return the advice to match by target, where that can be done."""
+    try:
+        _by_target(source, target, Fraction(9, 10))
+    except _RefusedError:
+        return ""
+    return "; match the margin that is best at a given p instead, as --by target --p 0.9 does"
+
+
+def unmatchable(loss: Loss, seconds: float = 40.0) -> str | None:
+    """Return which hypothesis of proposition P1 fails, or is not shown in `seconds` of CPU time; None if all hold.
+
+    >>> from gpo_theory.catalogue import LOSSES
+    >>> unmatchable(LOSSES["hinge"])
+    'hinge has R = 0: no beta of it regularises near 0'
+    """
+    slope = _no_slope(loss)
+    if slope is not None:
+        return slope
+    r = strength(loss)
+    if r.value is None or r.sign is None:
+        return f"the strength of {loss.name} is not known"
+    if r.sign < 0:
+        return f"{loss.name} has f''(0) < 0: it does not regularise near 0"
+    if r.value == 0.0:
+        return f"{loss.name} has R = 0: no beta of it regularises near 0"
+    if analyze(loss, seconds).link.slope_at_half is None:
+        return f"{loss.name}: it is not shown that 0 alone minimises (f(x) + f(-x))/2"
+    return None
+
+
+def _no_slope(loss: Loss) -> str | None:
+    first = taylor(loss, 1)[1]
+    if first is None:
+        return f"{loss.name} has a kink at 0, so f'(0) does not exist"
+    if first.value >= 0:
+        return f"{loss.name} has f'(0) = {first.text} >= 0: it does not prefer the chosen response"
+    return None
+
+
+def _exact(loss: Loss) -> bool:
+    return analyze(loss).claims["bradley_terry_exact"].verdict is Verdict.PROVED
+
+
+def _by_target(source: Loss, target: Loss, p: Fraction | None) -> tuple[float, float, str]:
+    assert p is not None
+    x_from, x_to = _target_margin(source, p), _target_margin(target, p)
+    return x_to / x_from, x_from, "exact" if _exact(source) and _exact(target) else "one_p"
+
+
+def _target_margin(loss: Loss, p: Fraction) -> float:
+    """Return x*(p), the one minimiser of C_p, where it is above 0 and finite."""
+    exact = analyze(loss).claims["bradley_terry_exact"]
+    if exact.verdict is Verdict.PROVED and exact.value is not None and p < 1:
+        return math.log1p((2 * p - 1) / (1 - p)) * float(exact.value["float"])
+    found = link_at(loss, p)
+    if found is None:
+        raise _RefusedError(f"the target of {loss.name} at p = {p} is not certified")
+    low, high = found
+    if low == math.inf:
+        raise _RefusedError(f"{loss.name} has no finite target at p = {p}: its expected loss falls for ever")
+    if high - low > 1e-9:
+        raise _RefusedError(f"{loss.name} has no single target at p = {p}: its margins lie in [{low:.6g}, {high:.6g}]")
+    if low <= 0:
+        raise _RefusedError(f"{loss.name} has the target {high:.3g} at p = {p}: it is not above 0")
+    return (low + high) / 2
+
+
+def _by_tail(source: Loss, target: Loss, at: Fraction | None) -> tuple[float, float, str]:
+    assert at is not None
+    for loss in (source, target):
+        reason = _no_slope(loss)
+        if reason is not None:
+            raise _RefusedError(reason)
+    weight, there = _weight(source, at), _slope(source)
+    if not there(at, -1).overlaps(there(at, 1)):
+        raise _RefusedError(f"{source.name} has a kink at x = {at}, so its weight there does not exist")
+    if not weight > 0:
+        raise _RefusedError(f"the weight of {source.name} at x = {at} is not above 0: it does not push there")
+    side = 1 if at > 0 else -1
+    if not _slope_rises(target, side):
+        raise _RefusedError(f"{target.name} is not shown to be convex on that side of 0: several margins may have the "
+                            "same weight")  # fmt: skip
+    # For x < 0 the weight rises with |x|, for x > 0 it falls.
+    bracket = _crossing(lambda y: (weight - _weight(target, side * y)) * side)
+    # Where the slope jumps, it passes the weight without taking it.
+    if bracket is None or not abs(_weight(target, side * bracket[0]) - weight) < SMALL:
+        raise _RefusedError(f"no single margin of {target.name} has the weight {float(weight):.6g} "
+                            f"that {source.name} has at x = {at}")  # fmt: skip
+    return float(bracket[1] / abs(at)), float(weight), "one_margin"
+
+
+def _weight(loss: Loss, x: Fraction) -> arb:
+    """Return f'(x)/f'(0), from the right where f' jumps."""
+    slope = _slope(loss)
+    with flint.ctx.workprec(BITS):
+        return slope(x, 1) / slope(Fraction(0), 1)
+
+
+_MATCHES = {"strength": _by_strength, "target": _by_target, "tail": _by_tail}
+
+
+def _slope_rises(loss: Loss, side: int) -> bool:
+    """Whether f' is shown never to fall for all x on one side of 0 (side -1 or 1)."""
+    if analyze(loss).claims["convex"].verdict is Verdict.PROVED:
+        return True
+    f = loss.f.primitive()
+    ahead = f if side > 0 else substitute(f, {Expr.x(): -Expr.x()})
+    ray = [piece for piece in split(ahead) if not piece.is_point and (piece.high is None or piece.high > 0)]
+    charts = [sign_chart(p.f.diff().diff(), max(p.low or Fraction(0), Fraction(0)), p.high) for p in ray]
+    if any(chart is None or not chart.defined or -1 in chart.signs for chart in charts):
+        return False
+    return all(joint.continuous is True and joint.bend in (0, 1) for joint in joints(split(ahead)) if joint.x > 0)
+
+
+def _pieces(loss: Loss) -> list[Piece]:
+    try:
+        return [piece for piece in split(loss.f.primitive()) if not piece.is_point]
+    except UnsplitError as error:
+        raise _RefusedError(f"the pieces of {loss.name} are not known exactly: {error}") from None
+
+
+@lru_cache(maxsize=16)
+def _slope(loss: Loss) -> Callable[[Fraction, int], arb]:
+    """Return f' as a function of x and of the side from which it is taken."""
+    slopes = [(piece.high, piece.f.diff()) for piece in _pieces(loss)]
+
+    def slope(x: Fraction, side: int) -> arb:
+        here = next(g for high, g in slopes if high is None or x < high or (side < 0 and x == high))
+        return enclose(here, x, BITS)
+
+    return slope
+
+
+def _crossing(rising: Callable[[Fraction], arb]) -> tuple[Fraction, Fraction] | None:
+    """Return a bracket around the one y > 0 where a function that never falls passes from below 0 to above it.
+
+    None where it does not, or where it stays at 0 on an interval.
+    """
+
+    def sign(y: Fraction) -> int:
+        with flint.ctx.workprec(BITS):
+            value = rising(y)
+        return int(value > 0) - int(value < 0)
+
+    signs = [(y, sign(y)) for y in (NEAR * 2**k for k in range(81))]
+    low = max((y for y, s in signs if s < 0), default=None)
+    high = min((y for y, s in signs if s > 0), default=None)
+    if low is None or high is None:
+        return None
+    while high - low > high * Fraction(1, 2**60):
+        # A second place, because the first may be the crossing itself, where no ball has a sign.
+        decided = [(y, s) for y in (low + (high - low) * t for t in (Fraction(1, 2), Fraction(3, 8))) if (s := sign(y))]
+        if not decided:
+            return None
+        y, s = decided[0]
+        low, high = (low, y) if s > 0 else (y, high)
+    return low, high

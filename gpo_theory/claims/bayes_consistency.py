@@ -1,0 +1,136 @@
+"""Bayes consistency: does minimising E[f] choose the right side of every coin that is not fair?
+
+With C_p(x) = p f(x) + (1-p) f(-x), H(p) = inf C_p and H^-(p) = inf of C_p over x (2p-1) <= 0: H(p) < H^-(p) for all
+p != 1/2. Proposed here are the theorems that may apply, with the numbers each of them needs; the verifier replays their
+hypotheses one by one, and the first proposal that it accepts is the verdict.
+"""
+
+__all__ = ["bayes_consistent"]
+
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+
+import numpy as np
+
+from gpo_theory.calculus.samples import sample
+from gpo_theory.calculus.series import one_sided
+from gpo_theory.calculus.tails import tail
+from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
+from gpo_theory.formula.expression import Expr
+
+CLAIM = "bayes_consistent"
+_MARGINS = np.concatenate([np.linspace(0, 4, 4001), np.geomspace(4, 300, 600)[1:]])
+_THETAS = tuple(Fraction(n, d) for n, d in ((1, 2), (1, 8), (9, 10), (1, 64)))
+
+
+def bayes_consistent(f: Expr, known: Mapping[str, Certificate]) -> Iterator[Certificate]:
+    """Yield verdicts on classification calibration, the likeliest first. Refuted with a theta = 2p - 1.
+
+    Convex f: iff f'(0) exists and is negative (Bartlett, Jordan, McAuliffe 2006). Other f: exactness; falling; the
+    flip and the gap theorem; refuted where both tails reach the infimum, or by a direct comparison.
+    """
+    slope = known["differentiable_at_zero"]
+    falls = slope.verdict is Verdict.PROVED and slope.value is not None and slope.value["float"] < 0
+    if known["convex"].verdict is Verdict.PROVED:
+        yield _convex_case(f, known, falls)
+        return
+    exact = known["bradley_terry_exact"]
+    if exact.verdict is Verdict.PROVED and exact.value is not None:
+        yield proved(CLAIM, "f is Bradley-Terry exact with f' < 0: C_p falls, then rises, with its least value at "
+                            "c log(p/(1-p))", theorem="exact", c=exact.value["exact"])  # fmt: skip
+    floor = _floor(known["bounded_below"])
+    if floor is not None:
+        limits = [tail(f, side).limit for side in (-1, 1)]
+        if all(limit == floor for limit in limits):
+            yield refuted(CLAIM, "f tends to its infimum at both ends, so C_p does on either side", {"theorem": "ends",
+                          "floor": floor}, kind="theta", theta="1/2")  # fmt: skip
+        if falls and known["monotone_decreasing"].verdict is Verdict.PROVED:
+            yield proved(CLAIM, "flip theorem: f is continuous, bounded below and never rises, and f'(0) < 0, so "
+                                "f(-a) - f(a) is positive and never falls for a > 0", theorem="falling", floor=floor,
+                         **known["monotone_decreasing"].choices)  # fmt: skip
+        if falls:
+            yield proved(CLAIM, "flip theorem: f is continuous and bounded below, f'(0) < 0, f(-a) > f(a) for a > 0, "
+                                "and far out this difference or f itself stays above its value at 0", theorem="flip",
+                         floor=floor)  # fmt: skip
+    values, mirrored = sample(f, _MARGINS), sample(f, -_MARGINS)
+    if np.isfinite(values).all() and np.isfinite(mirrored).all():
+        yield from _gap(values, mirrored)
+        yield from _compared(values, mirrored)
+    yield unknown(CLAIM, "f is not convex, and none of the theorems for other f is shown to apply")
+
+
+def _floor(bounded: Certificate) -> str | None:
+    """Return a rational lower bound of f, its infimum where that is rational."""
+    if bounded.verdict is not Verdict.PROVED:
+        return None
+    if bounded.value is None:
+        return bounded.choices.get("floor")
+    exact = bounded.value["exact"]
+    if exact is not None and exact.lstrip("-").replace("/", "").isdigit():
+        return str(exact)
+    number = Fraction(bounded.value["float"])
+    return str((number - Fraction(1, 10**6) * (1 + abs(number))).limit_denominator(10**9))
+
+
+def _convex_case(f: Expr, known: Mapping[str, Certificate], falls: bool) -> Certificate:
+    slope = known["differentiable_at_zero"]
+    if slope.verdict is Verdict.UNKNOWN:
+        return unknown(CLAIM, "f is convex, but f'(0) is not known exactly")
+    if slope.verdict is Verdict.REFUTED:
+        theta = _theta_of_kink(f)
+        if theta is None:
+            return unknown(CLAIM, "f is convex with a kink at 0, but no theta was found")
+        return refuted(CLAIM, "f is convex with a kink at 0, so x = 0 minimises C_p near p = 1/2",
+                       {"theorem": "convex"}, kind="theta", theta=str(theta))  # fmt: skip
+    assert slope.value is not None
+    if falls:
+        bounded = known["bounded_below"].verdict
+        caveat = "" if bounded is Verdict.PROVED else (
+            "; f is unbounded below: the pointwise criterion holds, but psi may be infinite and no excess-risk bound "
+            "follows" if bounded is Verdict.REFUTED else "; whether f is bounded below is not decided")  # fmt: skip
+        text = slope.value["exact"] or f"{slope.value['float']:.6g}"
+        return proved(CLAIM, f"f is convex and f'(0) = {text} < 0{caveat}", theorem="convex")
+    return refuted(CLAIM, "f is convex and f'(0) >= 0, so C_p is least on the wrong side", {"theorem": "convex"},
+                   kind="theta", theta="1/2")  # fmt: skip
+
+
+def _theta_of_kink(f: Expr) -> Fraction | None:
+    """Return theta with 0 in the subdifferential of C_p at 0: p l - (1-p) r <= 0 <= p r - (1-p) l, slopes l < r."""
+    left, right = one_sided(f, -1, 1)[1], one_sided(f, 1, 1)[1]
+    if left is None or right is None:
+        return None
+    low, high = left.value, right.value
+    for k in range(1, 40):
+        theta = Fraction(1, 2**k)
+        p = float((1 + theta) / 2)
+        slack = 1e-9 * (abs(low) + abs(high))
+        if p * low - (1 - p) * high < -slack and p * high - (1 - p) * low > slack:
+            return theta
+    return None
+
+
+def _gap(values: np.ndarray, mirrored: np.ndarray) -> Iterator[Certificate]:
+    """Propose the gap theorem: a bracket of the minimiser a* of E, and a level between f there and inf f(-a)."""
+    mean = (values + mirrored) / 2
+    best = int(np.argmin(mean))
+    for width in (1, 4, 16, 64):
+        low, high = max(best - width, 0), min(best + width, len(mean) - 1)
+        top, bottom = values[low : high + 1].max(), mirrored.min()
+        if best and top < bottom:
+            bracket = [Fraction(float(_MARGINS[i])).limit_denominator(2**16) for i in (low, best, high)]
+            level = Fraction(float((top + bottom) / 2)).limit_denominator(2**16)
+            yield proved(CLAIM, "gap theorem: (f(a) + f(-a))/2 is least at some a* where f is lower than anywhere on "
+                                "the left, so every wrong side loses theta times that gap", theorem="gap",
+                         bracket=[str(x) for x in bracket], level=str(level))  # fmt: skip
+
+
+def _compared(values: np.ndarray, mirrored: np.ndarray) -> Iterator[Certificate]:
+    """Propose a theta at which one margin on the wrong side does at least as well as every one on the right."""
+    for theta in _THETAS:
+        p = float((1 + theta) / 2)
+        right, wrong = p * values + (1 - p) * mirrored, p * mirrored + (1 - p) * values
+        best = int(np.argmin(wrong))
+        if wrong[best] <= right[1:].min():
+            x = -Fraction(float(_MARGINS[best])).limit_denominator(2**12)
+            yield refuted(CLAIM, f"at theta = {theta}, x = {x} on the wrong side has a risk C_p as small as any x > 0",
+                          {"theorem": "compared", "at": str(x)}, kind="theta", theta=str(theta))  # fmt: skip

@@ -1,0 +1,115 @@
+"""The slope of f: does f fall everywhere, and does f'(0) exist?"""
+
+__all__ = ["differentiable_at_zero", "falls_strictly", "monotone_decreasing"]
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+import numpy as np
+
+from gpo_theory.calculus.balls import enclose, sign_at
+from gpo_theory.calculus.breakpoints import joints
+from gpo_theory.calculus.pieces import Piece, UnsplitError, split
+from gpo_theory.calculus.rational import SignChart, sign_chart
+from gpo_theory.calculus.samples import sample
+from gpo_theory.calculus.series import one_sided
+from gpo_theory.calculus.tails import slope_tail
+from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
+from gpo_theory.formula.expression import Expr
+from gpo_theory.kernel.expansion import expanded
+
+
+def slope_charts(pieces: tuple[Piece, ...]) -> Iterator[tuple[Piece, SignChart | None]]:
+    """Yield every open piece with the exact signs of f' on it (None where there is no exact form)."""
+    for piece in pieces:
+        if not piece.is_point:
+            slope = piece.f.diff()
+            yield piece, sign_chart(expanded(slope) or slope, piece.low, piece.high)
+
+
+def monotone_decreasing(f: Expr, is_convex: Certificate) -> Certificate:
+    """Decide whether f never rises: f(a) >= f(b) for a < b. Refuted with a point where f' > 0 (or f jumps up).
+
+    >>> from gpo_theory.claims.convexity import convex
+    >>> from gpo_theory.formula.grammar import parse_formula
+    >>> f = parse_formula("(x-1)**2").primitive()
+    >>> monotone_decreasing(f, convex(f)).witness
+    {'kind': 'point', 'x': '2'}
+    """
+    claim = "monotone_decreasing"
+    try:
+        pieces = split(f)
+    except UnsplitError as error:
+        return unknown(claim, f"the pieces are not known exactly: {error}")
+    charts = list(slope_charts(pieces))
+    for piece, chart in charts:
+        x = _rising_point(piece, chart)
+        if x is not None:
+            return refuted(claim, f"f' > 0 at x = {x}", kind="point", x=str(x))
+    if is_convex.verdict is Verdict.PROVED and slope_tail(f, 1).verdict == "proved":
+        limit = slope_tail(f, 1).limit or ""
+        if not limit.startswith("-"):
+            return proved(claim, f"f is convex and -f' tends to {limit} on the right")
+    if not all(joint.continuous for joint in joints(pieces)):
+        return unknown(claim, "f is not shown to be continuous at its breakpoints")
+    how = "balls" if any(chart is None for _, chart in charts) else "exact"
+    return proved(claim, f"{how}: f' <= 0 on every piece, and f is continuous")
+
+
+def _rising_point(piece: Piece, chart: SignChart | None) -> Fraction | None:
+    if chart is not None:
+        return chart.samples[chart.signs.index(1)] if 1 in chart.signs else None
+    slope = piece.f.diff()
+    low, high = (-64.0 if piece.low is None else float(piece.low)), (64.0 if piece.high is None else float(piece.high))
+    grid = np.linspace(low, high, 1025)[1:-1]
+    values = np.nan_to_num(sample(slope, grid), nan=0.0, posinf=0.0, neginf=0.0)
+    x = Fraction(float(grid[np.argmax(values)])).limit_denominator(2**12)
+    inside = (piece.low is None or piece.low < x) and (piece.high is None or x < piece.high)
+    return x if values.max() > 0 and inside and sign_at(slope, x) == 1 else None
+
+
+def falls_strictly(f: Expr, is_convex: Certificate) -> bool:
+    """Whether f is differentiable with f' < 0 everywhere, shown exactly (False: not shown)."""
+    try:
+        pieces = split(f)
+    except UnsplitError:
+        return False
+    if not all(joint.continuous and joint.bend == 0 for joint in joints(pieces)):
+        return False
+    edges = [sign_at(piece.f.diff(), x) for piece in pieces for x in (piece.low, piece.high) if x is not None
+             and not piece.is_point]  # fmt: skip
+    if any(sign != -1 for sign in edges):
+        return False
+    if all(chart is not None and set(chart.signs) == {-1} and not chart.roots for _, chart in slope_charts(pieces)):
+        return True
+    # A convex f whose slope reached 0 would be constant from there on.
+    tail = slope_tail(f, 1)
+    falls = tail.verdict == "proved" and tail.kind != "zero" and not (tail.limit or "-").startswith("-")
+    return is_convex.verdict is Verdict.PROVED and falls
+
+
+def _smooth_at_zero(f: Expr) -> float | None:
+    """Return f'(0) where 0 lies inside a smooth piece and f and f' are defined there, else None."""
+    try:
+        piece = next(p for p in split(f) if (p.low is None or p.low < 0) and (p.high is None or p.high > 0))
+    except (UnsplitError, StopIteration):
+        return None
+    value, slope = enclose(piece.f, Fraction(0)), enclose(piece.f.diff(), Fraction(0))
+    return float(slope.mid()) if value.is_finite() and slope.is_finite() else None
+
+
+def differentiable_at_zero(f: Expr) -> Certificate:
+    """Decide whether f'(0) exists; its exact value is the certificate's value. Refuted with the two slopes."""
+    claim = "differentiable_at_zero"
+    left, right = one_sided(f, -1, 1), one_sided(f, 1, 1)
+    if None in left or None in right or left[1] is None or right[1] is None:
+        inside = _smooth_at_zero(f)
+        if inside is not None:
+            value = {"exact": None, "float": inside}
+            return proved(claim, "0 lies inside a smooth piece on which f is defined", value)
+        return unknown(claim, "the one-sided expansions at 0 are not known exactly")
+    if left[0] != right[0]:
+        return refuted(claim, "f jumps at 0", kind="point", x="0")
+    if left[1] != right[1]:
+        return refuted(claim, "the slopes at 0 differ", kind="kink", x="0", left=left[1].text, right=right[1].text)
+    return proved(claim, f"f'(0) = {left[1].text} from both sides", {"exact": left[1].text, "float": left[1].value})

@@ -1,0 +1,113 @@
+"""From a verdict to a certificate: the hints are searched once, recorded, and the verifier replays the whole proof."""
+
+__all__ = ["accepted", "certificate_document"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import lru_cache
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from gpo_theory.calculus.hints import hint, shifts_of
+from gpo_theory.calculus.pieces import UnsplitError, breakpoints
+from gpo_theory.certificate import Certificate, Verdict
+from gpo_theory.formula.expression import Expr
+from gpo_theory.kernel.certificates import replay, seal
+from gpo_theory.kernel.expansion import cancelled
+from gpo_theory.kernel.inequality import Fact
+from gpo_theory.kernel.resolution import UnprovedError
+
+if TYPE_CHECKING:
+    from gpo_theory.analysis import Analysis
+
+
+@dataclass
+class Recorder:
+    """Hints found on demand, and kept as they go into the certificate."""
+
+    choices: dict[str, Any]
+    hints: dict[str, Any] = field(default_factory=dict)
+    cuts: dict[str, list[str]] = field(default_factory=dict)
+
+    def hint(self, fact: Fact) -> Mapping[str, Any] | None:
+        """Search the hint for an inequality."""
+        found = _searched(fact)
+        if found is not None:
+            self.hints[str(fact)] = found
+        return found
+
+    def breakpoints(self, f: Expr) -> tuple[Fraction, ...]:
+        """Return the breakpoints that the exact splitting finds; none where it gives up."""
+        cuts = _breakpoints(f)
+        if cuts:
+            self.cuts[str(f)] = [str(x) for x in cuts]
+        return cuts
+
+    def choice(self, name: str) -> Any:
+        """Return a choice made for this proof."""
+        return self.choices.get(name)
+
+    @property
+    def proof(self) -> dict[str, Any]:
+        """What goes into the certificate."""
+        return {"hints": self.hints, "breakpoints": self.cuts, "choices": self.choices}
+
+
+@lru_cache(maxsize=2048)
+def _searched(fact: Fact) -> Mapping[str, Any] | None:
+    return hint(fact)
+
+
+def _breakpoints(f: Expr) -> tuple[Fraction, ...]:
+    try:
+        return breakpoints(f)
+    except UnsplitError:
+        return ()
+
+
+def accepted(f: Expr, certificate: Certificate) -> Certificate:
+    """Return the certificate with its proof once the verifier has replayed it, else UNKNOWN with the failing step."""
+    reason = ""
+    for choices in _choices(f, certificate):
+        recorder = Recorder(choices)
+        try:
+            replay(f, certificate, recorder)
+        except UnprovedError as error:
+            reason = reason or str(error)
+            continue
+        return replace(certificate, proof=recorder.proof)
+    short = reason if len(reason) < 200 else reason[:197] + "..."
+    return Certificate(certificate.claim, Verdict.UNKNOWN,
+                       f"the verifier did not replay ({certificate.because}): {short}")  # fmt: skip
+
+
+def _choices(f: Expr, certificate: Certificate) -> list[dict[str, Any]]:
+    """Return the choices worth trying for a proof, the likeliest first."""
+    base = certificate.choices
+    shifts = shifts_of(cancelled(f))
+    if shifts:
+        base["shift"] = str(shifts[0])
+    if certificate.claim == "monotone_decreasing" and certificate.verdict is Verdict.PROVED:
+        return [base, {**base, "by": "limit"}]
+    return [base]
+
+
+def certificate_document(analysis: "Analysis") -> dict[str, Any]:
+    """Return the certificate file of an analysis: every verdict with its proof, sealed, for `verify`.
+
+    >>> from gpo_theory import LOSSES, analyze
+    >>> from gpo_theory.kernel.certificates import verify
+    >>> verify(certificate_document(analyze(LOSSES["hinge"])))["convex"]
+    'proved'
+    """
+    loss = analysis.loss
+    claims = {name: {**one.as_dict(), "proof": None if one.verdict is Verdict.UNKNOWN else dict(one.proof or {})}
+              for name, one in analysis.claims.items()}  # fmt: skip
+    return seal({
+        "schema": 1,
+        "loss": {"name": loss.name, "formula": loss.formula, "reference": loss.reference,
+                 "parameters": {name: str(value) for name, value in loss.parameters.items()}},
+        "versions": {name: version(name) for name in ("gpo-toolkit", "python-flint", "sympy", "mpmath")},
+        "claims": claims,
+    })  # fmt: skip

@@ -1,0 +1,106 @@
+"""How fast f and f' can change: Lipschitz, smoothness and strong-convexity constants, exact where the signs are."""
+
+__all__ = ["lipschitz", "smooth", "strongly_convex"]
+
+from collections.abc import Callable
+from fractions import Fraction
+
+from gpo_theory.calculus.balls import enclose
+from gpo_theory.calculus.breakpoints import joints
+from gpo_theory.calculus.pieces import Piece, UnsplitError, split
+from gpo_theory.calculus.tails import tail
+from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
+from gpo_theory.claims.lower_bounds import infimum
+from gpo_theory.formula.expression import Expr
+
+LARGE, SMALL = 10**4, 1e-3
+Pieces = tuple[Piece, ...]
+
+
+def lipschitz(f: Expr) -> Certificate:
+    """Decide whether |f(a) - f(b)| <= L |a - b|; the value is the least L = sup |f'|."""
+    return _attempt("lipschitz", f, lambda pieces: _sup("lipschitz", pieces, lambda g: -g.diff(), "f'"))
+
+
+def smooth(f: Expr) -> Certificate:
+    """Decide whether f' exists everywhere and is Lipschitz; the value is the least constant sup |f''|."""
+    claim = "smooth"
+
+    def decide(pieces: Pieces) -> Certificate:
+        for joint in joints(pieces):
+            if joint.bend in (-1, 1):
+                return refuted(claim, f"f' jumps at x = {joint.x}", kind="kink", x=str(joint.x),
+                               left=joint.left_slope, right=joint.right_slope)  # fmt: skip
+            if joint.bend is None:
+                return unknown(claim, f"the breakpoint x = {joint.x} is not decided exactly")
+        return _sup(claim, pieces, lambda g: g.diff().diff(), "f''")
+
+    return _attempt(claim, f, decide)
+
+
+def strongly_convex(f: Expr, is_convex: Certificate) -> Certificate:
+    """Decide strong convexity, given the verdict on convexity; the value is the modulus inf f'' > 0."""
+    claim = "strongly_convex"
+    if is_convex.verdict is Verdict.REFUTED:
+        return Certificate(claim, Verdict.REFUTED, "not even convex", is_convex.witness)
+    if is_convex.verdict is Verdict.UNKNOWN:
+        return unknown(claim, "convexity is not decided")
+
+    def decide(pieces: Pieces) -> Certificate:
+        curved = _mapped(pieces, lambda g: g.diff().diff())
+        modulus = infimum(curved)
+        if modulus is None:
+            return unknown(claim, "the least value of f'' is not known")
+        if modulus.value > 0:
+            return proved(claim, "f is convex and f'' is bounded away from 0", modulus.number, near=modulus.near)
+        x = _where(curved, lambda value: value < SMALL)
+        if x is None:
+            return unknown(claim, "f'' tends to 0 too slowly for a witness")
+        return refuted(claim, f"inf f'' = 0; f''({x}) < {SMALL}", kind="point", x=str(x))
+
+    return _attempt(claim, f, decide)
+
+
+def _attempt(claim: str, f: Expr, decide: Callable[[Pieces], Certificate]) -> Certificate:
+    try:
+        pieces = split(f)
+    except UnsplitError as error:
+        return unknown(claim, f"the pieces are not known exactly: {error}")
+    jump = next((joint for joint in joints(pieces) if joint.continuous is not True), None)
+    if jump is None:
+        return decide(pieces)
+    if jump.continuous is None:
+        return unknown(claim, f"the breakpoint x = {jump.x} is not decided exactly")
+    return refuted(claim, f"f jumps at x = {jump.x}", kind="point", x=str(jump.x))
+
+
+def _mapped(pieces: Pieces, operate: Callable[[Expr], Expr]) -> Pieces:
+    return tuple(Piece(p.low, p.high, operate(p.f)) for p in pieces if not p.is_point)
+
+
+def _sup(claim: str, pieces: Pieces, operate: Callable[[Expr], Expr], name: str) -> Certificate:
+    """Bound |g| for g = f' or f'' on every piece: the larger of -inf g and -inf (-g)."""
+    mapped = _mapped(pieces, operate)
+    for side, outer in ((-1, mapped[0].f), (1, mapped[-1].f)):
+        end = tail(outer, side)
+        if end.verdict == "proved" and end.limit in ("inf", "-inf"):
+            x = _where(mapped, lambda value: abs(value) > LARGE)
+            if x is not None:
+                return refuted(claim, f"{name} is unbounded; |{name}({x})| > {LARGE}", kind="point", x=str(x))
+    low, high = infimum(mapped), infimum(_mapped(mapped, lambda g: -g))
+    if low is None or high is None:
+        return unknown(claim, f"the range of {name} is not known")
+    # inf g and inf (-g): whichever lies further below 0 holds the supremum of |g|.
+    bound = min((low, high), key=lambda m: m.value).negated
+    return proved(claim, f"|{name}| is bounded on every piece", bound.number, near=bound.near)
+
+
+def _where(pieces: Pieces, holds: Callable[[float], bool]) -> Fraction | None:
+    """Return a power of two (or its negative) at which the value on its piece certainly satisfies a condition."""
+    for x in (side * Fraction(2) ** k for k in range(60) for side in (-1, 1)):
+        piece = next((p for p in pieces if (p.low is None or p.low < x) and (p.high is None or x < p.high)), None)
+        if piece is not None:
+            value = enclose(piece.f, x, 256)
+            if value.is_finite() and all(holds(float(end)) for end in (value.lower(), value.upper())):
+                return x
+    return None

@@ -1,0 +1,88 @@
+"""Whether f is defined on all of R: the claim on which every other claim rests."""
+
+__all__ = ["total"]
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+from gpo_theory.calculus.balls import enclose, exact_value
+from gpo_theory.calculus.pieces import Piece, UnsplitError, split
+from gpo_theory.calculus.rational import sign_chart
+from gpo_theory.certificate import Certificate, proved, refuted
+from gpo_theory.formula.expression import Expr
+from gpo_theory.kernel.domain import asks
+
+_PROBES = tuple(Fraction(n, d) for n in (0, 1, -1, 2, -2, 3, -3, 10, -10, 100, -100) for d in (1, 2, 3))
+
+
+def total(f: Expr) -> Certificate:
+    """Propose whether a primitive formula is defined at every real x.
+
+    Each logarithm needs an argument above 0, each quotient a denominator without a zero, each root a base of the right
+    sign. A branch of `where` need only be defined where it is taken. Refuted with a point.
+
+    >>> from gpo_theory.formula.grammar import parse_formula
+    >>> total(parse_formula("log(x)").primitive()).witness
+    {'kind': 'point', 'x': '0'}
+    """
+    for x in _PROBES:
+        if undefined_at(f, x):
+            return refuted("total", f"undefined at x = {x}", kind="point", x=str(x))
+    try:
+        for piece in split(f):
+            bad = next((x for node in _partial(piece.f) for x in _bad_points(node, piece) if undefined_at(f, x)), None)
+            if bad is not None:
+                return refuted("total", f"undefined at x = {bad}", kind="point", x=str(bad))
+    except UnsplitError as error:
+        return proved("total", f"every logarithm, quotient and root is defined at every x (not split: {error})")
+    return proved("total", "every logarithm, quotient and root is defined wherever it is used")
+
+
+def _partial(f: Expr) -> Iterator[Expr]:
+    """Yield the operations of a formula that are not defined for every argument."""
+    for node in f.walk():
+        if asks(node) is not None:
+            yield node
+
+
+def _bad_points(node: Expr, piece: Piece) -> Iterator[Fraction]:
+    """Yield rational points of a piece where an operation may be undefined."""
+    if piece.is_point:
+        yield piece.sample
+        return
+    chart = sign_chart(node.args[0], piece.low, piece.high)
+    if chart is not None:
+        yield from (root.exact for root in chart.roots if root.exact is not None)
+        if asks(node) != "nonzero":
+            yield from (x for x, sign in zip(chart.samples, chart.signs, strict=True) if sign < 0)
+
+
+def undefined_at(f: Expr, x: Fraction) -> bool:
+    """Whether f is certainly undefined at x; only the branch of a `where` that is taken counts."""
+    if f.head == "where":
+        truth = _truth(f.args[0], x)
+        conditions = any(undefined_at(n, x) for part in f.args[0].walk() for n in part.children if _is_value(n))
+        if conditions or truth is None:
+            return conditions
+        return undefined_at(f.args[1] if truth else f.args[2], x)
+    if any(undefined_at(child, x) for child in f.children):
+        return True
+    return asks(f) is not None and not _defined(f, x)
+
+
+def _is_value(node: Expr) -> bool:
+    return node.head not in ("<", "<=", ">", ">=", "and", "or")
+
+
+def _truth(condition: Expr, x: Fraction) -> bool | None:
+    value = enclose(Expr("where", (condition, Expr.of(1), Expr.of(0))), x)
+    return None if not value.is_finite() else bool(value > 0)
+
+
+def _defined(node: Expr, x: Fraction) -> bool:
+    """Whether an operation is defined at x, False only where that is certain."""
+    need, argument = asks(node), node.args[0]
+    exact = exact_value(argument, x)
+    if exact is not None:
+        return {"positive": exact > 0, "nonnegative": exact >= 0, "nonzero": exact != 0}[need or "nonzero"]
+    return need == "nonzero" or not enclose(argument, x) < 0

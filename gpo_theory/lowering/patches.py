@@ -1,0 +1,122 @@
+"""Taylor polynomials with certified remainder, put where the normal form was measured to cancel."""
+
+__all__ = ["Patch", "find_patches"]
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+
+import flint
+import numpy as np
+from flint import arb
+
+from gpo_theory.calculus.balls import ball, exact_value, expand
+from gpo_theory.calculus.pieces import Piece, UnsplitError, split
+from gpo_theory.formula.expression import Expr
+
+LIMIT = 2.0  # ulp; what is worse at a suspect is patched
+ORDERS = range(6, 42, 4)
+_ODD = Fraction(11, 14)  # beside powers of two, whose products round to nothing
+PARTS = 64  # cells of a half-width r / 64 on which the derivatives are enclosed
+_GRID = [sign * Fraction(step, 4) for sign in (-1, 1) for step in (*range(1, 33), 40, 48, 64, 96, 128)]
+
+
+@dataclass(frozen=True)
+class Patch:
+    """f = sum_k coefficients[k] (x - centre)^k on |x - centre| < radius, to 2^-56 of |f| + |x f'|."""
+
+    centre: Fraction
+    radius: Fraction
+    coefficients: tuple[Fraction, ...]
+
+
+def find_patches(f: Expr, run: Callable[[float], float]) -> tuple[Patch, ...]:
+    """Return the patches that `run`, the normal form of a primitive formula f in float64, needs.
+
+    Suspects are the points where |f| + |x f'| vanishes, so that every rounding shows: the double zeros of f, and 0
+    where f(0) = 0. One that scores at most 2 ulp nearby is left as it is.
+    """
+    try:
+        pieces = [piece for piece in split(f) if not piece.is_point]
+    except UnsplitError:
+        return ()
+    found = (_patch(piece, centre, run) for piece in pieces for centre in _suspects(piece))
+    return tuple(patch for patch in found if patch is not None)
+
+
+def _suspects(piece: Piece) -> Iterator[Fraction]:
+    inside = [x for x in sorted({*_GRID, Fraction(0)}) if _inside(piece, x)]
+    if Fraction(0) in inside and exact_value(piece.f, Fraction(0)) == 0:
+        yield Fraction(0)
+    signs = [(x, _sign(piece.f, x)) for x in inside]
+    for (low, before), (high, after) in pairwise(signs):
+        if before * after >= 0 and after != 0:
+            continue
+        centre = high if after == 0 else _bisected(piece.f, low, high, before)
+        value, _, bend = expand(piece.f, centre, 2)
+        if centre and bool(abs(value) < abs(bend) * ball(centre * centre / 2**40)):
+            yield centre
+
+
+def _inside(piece: Piece, x: Fraction) -> bool:
+    return (piece.low is None or piece.low < x) and (piece.high is None or x < piece.high)
+
+
+def _sign(f: Expr, x: Fraction) -> int:
+    slope = expand(f, x, 1)[1]
+    return 1 if slope > 0 else -1 if slope < 0 else 0
+
+
+def _bisected(f: Expr, low: Fraction, high: Fraction, before: int) -> Fraction:
+    """Return the zero of f' to a double, so that x - centre is exact near it."""
+    while high - low > abs(high) / 2**60:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _sign(f, middle) == before else (low, middle)
+    return Fraction(float(low))
+
+
+def _patch(piece: Piece, centre: Fraction, run: Callable[[float], float]) -> Patch | None:
+    f, steps = piece.f, [Fraction(1, 2**k) for k in range(24)]
+    steps = [step for step in steps if _inside(piece, centre - step) and _inside(piece, centre + step)]
+    sides = (-1, 1, -_ODD, _ODD)
+    bad = [step for step in steps for side in sides if _error(f, centre + side * step, run) > LIMIT]
+    balls = expand(f, centre, ORDERS[-1])
+    if not bad or not all(c.is_finite() for c in balls):
+        return None
+    # A polynomial cannot reach a singularity of f or a breakpoint: then it mends what lies well within.
+    for radius in (step for step in (2 * max(bad), max(bad), max(bad) / 2) if step in steps):
+        bounds = _bounds(f, centre, radius)
+        for order in ORDERS:
+            if bounds[order + 1] * ball(radius) ** (order + 1) * (order + 1) < _allowed(balls, centre, radius, order):
+                return Patch(centre, radius, tuple(Fraction(float(c.mid())) for c in balls[: order + 1]))
+    return None
+
+
+def _error(f: Expr, x: Fraction, run: Callable[[float], float]) -> float:
+    """Return the error of the normal form at the double next to x, in ulp of |f| + |x f'|."""
+    x = Fraction(float(x))
+    value, slope = expand(f, x, 1)
+    scale = float(abs(value).mid()) + abs(float(x)) * float(abs(slope).mid())
+    with flint.ctx.workprec(256):
+        return float(abs(arb(run(float(x))) - value).mid()) / float(np.spacing(max(scale, 1e-290)))
+
+
+def _bounds(f: Expr, centre: Fraction, radius: Fraction) -> list[arb]:
+    """Return bounds of |f^(k)| / k! over |x - centre| <= r for every k: by Lagrange the remainders of all orders."""
+    width = radius / PARTS
+    largest = [arb(0)] * (ORDERS[-1] + 2)
+    for k in range(1 - PARTS, PARTS, 2):
+        cell = arb(ball(centre + k * width).mid(), float(width) * (1 + 2**-20))
+        found = expand(f, cell, ORDERS[-1] + 1)
+        sizes = [arb(b.abs_upper()) if b.is_finite() else arb("inf") for b in found]
+        largest = [a.max(b) for a, b in zip(largest, sizes, strict=True)]
+    return largest
+
+
+def _allowed(coefficients: list[arb], centre: Fraction, radius: Fraction, order: int) -> arb:
+    """Return 2^-56 of the scale at distance r, which falls no faster towards the centre than the remainder does."""
+    if centre:
+        return abs(coefficients[2]) * ball(abs(centre) * radius / 2**56)
+    first = next(k for k, c in enumerate(coefficients) if not c.contains(0))
+    return abs(coefficients[first]) * ball(radius**first / 2**56) if first <= order else arb(0)

@@ -1,0 +1,133 @@
+"""An analysis as a person reads it: tables in a terminal, HTML in a notebook."""
+
+__all__ = ["as_html", "as_table", "digits"]
+
+from collections.abc import Callable
+from html import escape
+from typing import TYPE_CHECKING, TypeVar
+
+from gpo_theory.budget import OutOfTimeError, limited
+from gpo_theory.certificate import Certificate
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from gpo_theory.analysis import Analysis
+    from gpo_theory.dynamics.reversals import Bracket
+
+T = TypeVar("T")
+SECONDS = 2.0
+_COLOURS = {"proved": "green", "refuted": "red", "unknown": "yellow"}
+
+
+def digits(value: float) -> str:
+    """Return a number without an exact form as people read it: nine significant digits, in every table alike.
+
+    >>> digits(2 / 3), digits(4.0)
+    ('0.666666667', '4')
+    """
+    return f"{value:.9g}"
+
+
+def _facts(analysis: "Analysis") -> list[tuple[str, str]]:
+    r, link, half = analysis.strength, analysis.link, analysis.psi.at_half
+    sides = "" if r.left is None or r.right is None else f" (left {digits(r.left)}, right {digits(r.right)})"
+    rows = [
+        ("Taylor at 0", ", ".join(c.text if c else "none" for c in analysis.taylor)),
+        ("strength R", "none" if r.exact is None else f"{r.exact}{sides}"),
+        ("link x*(p)", link.formula or "no closed form found"),
+        ("link slope at 1/2", _number(link.slope_at_half, "not derived")),
+        ("target x*(1)", link.target_at_one or "not derived"),
+        ("psi(theta)", analysis.psi.formula or "no closed form found"),
+        ("psi(1/2)", _number(half, "not certified")),
+    ]
+    for side, by in analysis.tails.items():
+        rows += [(f"{side} tail of {'f' if of == 'loss' else '-f′'}", _tail(tail.as_dict())) for of, tail in by.items()]
+    return rows + _more(analysis)
+
+
+def _number(value: float | str | None, none: str) -> str:
+    return none if value is None else value if isinstance(value, str) else digits(value)
+
+
+def _more(analysis: "Analysis") -> list[tuple[str, str]]:
+    """Rows that only a person asks for: where f' changes sign, where f is convex, f*, and the flow on a clean pair."""
+    from gpo_theory.dynamics.flow import gradient_flow
+    from gpo_theory.dynamics.reversals import convex_around_zero, reversals_of
+    from gpo_theory.risk.conjugate import fenchel_conjugate
+
+    loss = analysis.loss
+    reversals = _in_time(lambda: reversals_of(loss))
+    around = _in_time(lambda: convex_around_zero(loss))
+    conjugate = _in_time(lambda: fenchel_conjugate(loss, analysis.claims))
+    flow = _in_time(lambda: gradient_flow(loss))
+    course = flow and (flow.formula or (flow.rate and f"about {flow.rate}"))
+    return [
+        ("gradient reverses at", "not decided" if reversals is None else ", ".join(map(_place, reversals)) or "never"),
+        ("convex around 0 on", f"({_place(around[0], '-inf')}, {_place(around[1])})" if around else "none shown"),
+        ("conjugate f*(s)", f"{conjugate.formula} on [{conjugate.low}, {conjugate.high}]" if conjugate
+         and conjugate.formula else "no closed form found"),
+        ("flow x' = -f'(x)", f"x(t) = {course}" if course else "no closed form found"),
+    ]  # fmt: skip
+
+
+def _place(bracket: "Bracket", infinite: str = "inf") -> str:
+    if bracket.low is None or bracket.high is None:
+        return infinite
+    middle = (bracket.low + bracket.high) / 2
+    return str(bracket.low) if bracket.low == bracket.high else digits(float(middle))
+
+
+def _in_time(derive: Callable[[], T | None]) -> T | None:
+    """Return what is derived within a second or two, else None: a table should not make a person wait."""
+    try:
+        with limited(SECONDS):
+            return derive()
+    except OutOfTimeError:
+        return None
+
+
+def _tail(tail: dict[str, str | None]) -> str:
+    details = [f"{name} {tail[name]}" for name in ("rate", "order", "limit") if tail[name] is not None]
+    return (tail["class"] or "").replace("_", " ") + (f" ({', '.join(details)})" if details else "")
+
+
+def _why(certificate: Certificate) -> str:
+    witness = certificate.witness or {}
+    shown = ", ".join(f"{key} = {value}" for key, value in witness.items() if key != "kind")
+    number = certificate.value or {}
+    value = number.get("exact") or (digits(number["float"]) if number.get("float") is not None else None)
+    extra = f" [{witness['kind']}: {shown}]" if shown else f" [value {value}]" if value is not None else ""
+    return certificate.because + extra
+
+
+def as_table(analysis: "Analysis") -> "Group":
+    """Return rich tables of the derived facts and of the verdicts."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    loss = analysis.loss
+    title = f"{loss.name}: f(x) = {loss.formula}" if loss.name != loss.formula else f"f(x) = {loss.formula}"
+    values = ", ".join(f"{name} = {value}" for name, value in loss.parameters.items())
+    derived = Table(show_header=False, box=None, pad_edge=False)
+    for name, text in _facts(analysis):
+        derived.add_row(Text(name, style="bold"), Text(text))
+    verdicts = Table("claim", "verdict", "because", box=None, pad_edge=False)
+    for name, certificate in analysis.claims.items():
+        verdict = certificate.verdict.value
+        verdicts.add_row(name, Text(verdict, style=_COLOURS[verdict]), Text(_why(certificate)))
+    head = [Text(title, style="bold")] + ([Text(f"with {values}")] if values else [])
+    return Group(*head, Text("x = beta * rho, rho in nats"), Text(""), derived, Text(""), verdicts)
+
+
+def as_html(analysis: "Analysis") -> str:
+    """Return an HTML fragment with the formula typeset by MathJax."""
+    loss = analysis.loss
+    facts = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in _facts(analysis))
+    claims = "".join(
+        f"<tr><th>{escape(name)}</th><td>{c.verdict.value}</td><td>{escape(_why(c))}</td></tr>"
+        for name, c in analysis.claims.items()
+    )
+    formula = f"<p><strong>{escape(loss.name)}</strong>: \\(f(x) = {escape(analysis.latex)}\\)</p>"
+    return f'<div class="gpo-analysis">{formula}<table>{facts}</table><table>{claims}</table></div>'

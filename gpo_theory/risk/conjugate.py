@@ -1,0 +1,221 @@
+"""The Fenchel conjugate f*(s) = sup over x of s x - f(x) of a convex loss."""
+
+__all__ = ["Conjugate", "conjugate_at", "fenchel_conjugate"]
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+import sympy
+
+from gpo_theory.calculus.algebra import as_algebra, as_formula
+from gpo_theory.calculus.balls import enclose, exact_value
+from gpo_theory.calculus.constants import exact, text
+from gpo_theory.calculus.infimum import infimum_of
+from gpo_theory.calculus.inverse import inverses
+from gpo_theory.calculus.pieces import UnsplitError, split
+from gpo_theory.calculus.tails import slope_tail
+from gpo_theory.certificate import Certificate, Verdict
+from gpo_theory.formula.expression import Expr, call, substitute
+from gpo_theory.formula.grammar import parse_constant
+from gpo_theory.loss import Loss
+
+X, S = Expr.x(), Expr("parameter", ("s",))
+LONGEST = 200  # characters of a formula that still tells a reader something
+
+
+@dataclass(frozen=True)
+class Conjugate:
+    """f*(s) as text in `s`, which holds for low < s < high; outside [low, high] f* is infinite.
+
+    The ends are exact text, "-inf" and "inf" included: the limits of f' at the two ends of R. None where not derived.
+    """
+
+    formula: str | None = None
+    low: str | None = None
+    high: str | None = None
+
+
+class _OpenError(Exception):
+    """Some s has a maximiser that is not found in closed form."""
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """For low < s < high (None: no end) the maximiser is x; f is `f` there."""
+
+    low: Fraction | None
+    high: Fraction | None
+    x: Expr
+    f: Expr
+
+
+def fenchel_conjugate(loss: Loss, claims: Mapping[str, Certificate]) -> Conjugate:
+    """Return the conjugate of a convex loss, in closed form where f' is inverted by radicals on every piece.
+
+    >>> from gpo_theory.analysis import analyze
+    >>> from gpo_theory.loss import parse
+    >>> loss = parse("max(0, 1-x)**2")
+    >>> fenchel_conjugate(loss, analyze(loss).claims)
+    Conjugate(formula='s**2/4 + s', low='-inf', high='0')
+    """
+    f = loss.f.primitive()
+    if claims["convex"].verdict is not Verdict.PROVED:
+        return Conjugate()
+    ends = [_slope_far(f, side) for side in (-1, 1)]
+    if ends[0] is None or ends[1] is None:
+        return Conjugate()
+    try:
+        found = list(_stretches(f, ends[0], ends[1]))
+        formula = _joined([(part.high, _value(part)) for part in found]) if found else None
+    except (UnsplitError, _OpenError, ValueError):
+        formula = None
+    shown = None if formula is None or len(str(formula)) > LONGEST else str(formula)
+    return Conjugate(shown, ends[0], ends[1])
+
+
+def conjugate_at(loss: Loss, s: Fraction) -> tuple[float, float] | None:
+    """Return (low, high) that enclose f*(s), both inf where it is infinite; None if not certified. f may be any loss.
+
+    >>> from gpo_theory.loss import parse
+    >>> low, high = conjugate_at(parse("(x-1)**2"), Fraction(2))
+    >>> low <= 3 <= high, high - low < 1e-12
+    (True, True)
+    """
+    found = infimum_of(loss.f.primitive() - s * X)
+    return (-found.high, -found.low) if found else None
+
+
+def _slope_far(f: Expr, side: int) -> str | None:
+    end = slope_tail(f, side)
+    if end.verdict != "proved" or end.limit is None:
+        return None
+    if end.limit in ("inf", "-inf"):
+        return "-inf" if end.limit == "inf" else "inf"
+    return text(-exact(parse_constant(end.limit)))
+
+
+def _stretches(f: Expr, lowest: str, highest: str) -> Iterator[_Stretch]:
+    """Follow f' from the left to the right: it rises on pieces and jumps between them."""
+    pieces = [piece for piece in split(f) if not piece.is_point]
+    slopes: list[str | Fraction] = [lowest]
+    for left, right in pairwise(pieces):
+        assert left.high is not None
+        slopes += [_exact(left.f.diff(), left.high), _exact(right.f.diff(), left.high)]
+    slopes.append(highest)
+    for i, piece in enumerate(pieces):
+        low, high = slopes[2 * i], slopes[2 * i + 1]
+        if i and slopes[2 * i - 1] != low:
+            assert piece.low is not None
+            yield _Stretch(_bound(slopes[2 * i - 1]), _bound(low), Expr.of(piece.low), piece.f)
+        if _same(low, high):
+            continue
+        yield _solved(f, _Stretch(_bound(low), _bound(high), X, piece.f), len(pieces) == 1)
+
+
+def _exact(slope: Expr, x: Fraction) -> Fraction:
+    value = exact_value(slope, x)
+    if value is None:
+        raise _OpenError
+    return value
+
+
+def _same(low: str | Fraction, high: str | Fraction) -> bool:
+    return str(low) == str(high)
+
+
+def _bound(end: str | Fraction) -> Fraction | None:
+    if end in ("inf", "-inf"):
+        return None
+    try:
+        return Fraction(end)
+    except ValueError:
+        return Fraction(float(enclose(parse_constant(str(end)), Fraction(0)).mid())).limit_denominator(10**9)
+
+
+def _solved(f: Expr, stretch: _Stretch, alone: bool) -> _Stretch:
+    for x in inverses(stretch.f.diff(), Expr.of(1), (S, Expr.of(1))):
+        found = _Stretch(stretch.low, stretch.high, x, stretch.f)
+        if all(_confirmed(f, found, s) for s in _samples(stretch.low, stretch.high)):
+            return found
+    raise _OpenError
+
+
+def _samples(low: Fraction | None, high: Fraction | None) -> list[Fraction]:
+    if low is None or high is None:
+        start, side = (low, 1) if low is not None else (high, -1) if high is not None else (Fraction(0), 1)
+        assert start is not None
+        return [start + side * step for step in (Fraction(1, 7), Fraction(3, 2), Fraction(9))]
+    return [low + share * (high - low) for share in (Fraction(1, 7), Fraction(1, 2), Fraction(9, 10))]
+
+
+def _confirmed(f: Expr, stretch: _Stretch, s: Fraction) -> bool:
+    """Whether s x - f(x) at the formula's x lies in the certified enclosure of f*(s)."""
+    x = enclose(substitute(stretch.x, {S: Expr.of(s)}), Fraction(0), 192)
+    found = infimum_of(f - s * X)
+    if found is None or not x.is_finite():
+        return False
+    value = enclose(stretch.f - s * X, x, 192)
+    slack = 1e-12 * (1 + abs(found.low))
+    return value.is_finite() and found.low - slack <= float(value.mid()) <= found.high + slack
+
+
+def _value(stretch: _Stretch) -> Expr:
+    """Return s x - f(x) at the maximiser, simplified where the algebra manages."""
+    plain = S * stretch.x - substitute(stretch.f, {X: stretch.x})
+    # Roots simplify for a positive symbol y = sign s.
+    sign = -1 if stretch.high is not None and stretch.high <= 0 else 1
+    positive = sign == -1 or (stretch.low is not None and stretch.low >= 0)
+    y = sympy.Symbol("y", positive=True) if positive else sympy.Symbol("y", real=True)
+    try:
+        x = as_algebra(stretch.x, {S: sign * y}, _normal)
+        value = sympy.expand(sign * y * x - as_algebra(stretch.f, {X: x, S: sign * y}, _normal))
+        value = sympy.expand(value.replace(sympy.log, lambda inner: _logarithm(inner, y, sign, stretch)))
+        logs = sorted(value.atoms(sympy.log), key=str)
+        rest = sympy.expand(value - sum(value.coeff(log) * log for log in logs))
+        forms = [sum((_normal(value.coeff(log)) * log for log in logs), _normal(rest)), value]
+        short = min((as_formula(form, {y: sign * S}) for form in forms), key=lambda node: len(str(node)))
+    except (ValueError, NotImplementedError, sympy.PolynomialError):
+        return plain
+    return min(short, plain, key=lambda node: len(str(node)))
+
+
+def _normal(value: Any) -> Any:
+    return sympy.cancel(value) if value.free_symbols and value.is_rational_function(*value.free_symbols) else value
+
+
+def _logarithm(inner: Any, y: Any, sign: int, stretch: _Stretch) -> Any:
+    """Return log(inner) as a sum of logarithms of lines in s that stay positive on the stretch, where it is one."""
+    if not inner.has(y) or not inner.is_rational_function(y):
+        return sympy.log(inner)
+    at = sign * _samples(stretch.low, stretch.high)[0]
+    out, constant = sympy.Integer(0), sympy.Integer(1)
+    for side, power in zip(sympy.fraction(sympy.cancel(inner)), (1, -1), strict=True):
+        front, factors = sympy.factor_list(side)
+        constant *= front**power
+        for base, n in factors:
+            turned = base if base.subs(y, sympy.Rational(at.numerator, at.denominator)).is_positive else -base
+            constant *= (-1) ** n if turned != base else 1
+            line = sympy.Poly(base, y)
+            if line.degree() != 1 or not _outside(-sign * line.coeff_monomial(1) / line.coeff_monomial(y), stretch):
+                return sympy.log(inner)
+            out += power * n * sympy.log(turned)
+    return out + sympy.expand_log(sympy.log(constant))
+
+
+def _outside(root: Any, stretch: _Stretch) -> bool:
+    if not root.is_Rational:
+        return False
+    zero = Fraction(int(root.p), int(root.q))
+    below = stretch.low is not None and zero <= stretch.low
+    return below or (stretch.high is not None and zero >= stretch.high)
+
+
+def _joined(parts: list[tuple[Fraction | None, Expr]]) -> Expr:
+    out = parts[-1][1]
+    for high, part in reversed(parts[:-1]):
+        assert high is not None
+        out = call("where", call("<", S, Expr.of(high)), part, out)
+    return out

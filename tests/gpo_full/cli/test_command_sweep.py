@@ -1,0 +1,365 @@
+"""`gpo sweep`, end to end: one reference pass, runs that equal single ones whatever befalls them, one table, and resume.
+
+The processes are forks of a warm one (`warm.py`); what needs no training puts a shell script in their place.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pyarrow import parquet
+from safetensors.torch import load_file
+
+from gpo_full.cli.entry import main
+from tests.support.places import ROOT
+from tests.support.tiny_models import tiny_model, tiny_tokenizer
+from tests.support.warm import warm_program
+
+ROWS = [{"prompt": f"the cat {word}", "chosen": " sat on the mat", "rejected": " ran after the dog"}
+        for word in ("and", "in", "on", "the", "list", "of", "values")]  # fmt: skip
+GRID = ("--loss", "dpo", "--loss", "ipo", "--beta", "0.1", "--beta", "0.4", "--betas-of", "dpo")
+KILLED = "ipo-beta0.4-seed42"
+NAMES = ["dpo-beta0.1-seed42", "dpo-beta0.4-seed42", "ipo-beta0.1-seed42", KILLED]
+# By hand: R of dpo is 1/2, of ipo 1, so ipo's beta is half of dpo's.
+BETAS = dict(zip(NAMES, (0.1, 0.4, 0.05, 0.2), strict=True))
+OF_TIME = ("cpu_seconds", "attempts", "message")
+
+
+@dataclass
+class Workshop:
+    """A folder with a model and pairs, and `gpo` as a program in it."""
+
+    folder: Path
+    program: str
+
+    def start(self, *words: object, cache: str = "cache", **environment: str) -> "subprocess.Popen[str]":
+        command = [self.program, "-m", "gpo_full.cli.entry", *map(str, words)]
+        given = {"GPO_CACHE": str(self.folder / cache), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **environment}
+        return subprocess.Popen(command, text=True, cwd=self.folder, env={**os.environ, **given},
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+
+    def gpo(self, *words: object, code: int = 0, **environment: str) -> tuple[str, str]:
+        """Run `gpo` and return what it printed and said."""
+        process = self.start(*words, **environment)
+        printed, said = process.communicate(timeout=300)
+        assert process.returncode == code, said
+        return printed, said
+
+    def weights(self, run: str) -> dict[str, torch.Tensor]:
+        found: dict[str, torch.Tensor] = load_file(self.folder / run / "model.safetensors")
+        return found
+
+    def rows(self, sweep: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = parquet.read_table(self.folder / sweep / "results.parquet").to_pylist()
+        return found
+
+
+SHARED = ("--model", "policy", "--data", "pairs.jsonl", "--eval-data", "pairs.jsonl", "--steps", "4",
+          "--learning-rate", "1e-3", "--batch-pairs", "3", "--threads", "1", "--set", "save_steps=2")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    folder = tmp_path_factory.mktemp("sweeps")
+    tiny_model().save_pretrained(folder / "policy")
+    tiny_tokenizer().save_pretrained(folder / "policy")
+    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
+    with warm_program(folder) as program:
+        yield Workshop(folder, program)
+
+
+@pytest.fixture(scope="module")
+def swept(workshop: Workshop) -> tuple[str, str]:
+    """What a sweep in `sweep` printed and said, one of whose runs was killed after its second step."""
+    kill = f"kill {workshop.folder / 'sweep' / 'runs' / KILLED} {workshop.folder / 'killed'}"
+    found = workshop.gpo("sweep", *GRID, "--output", "sweep", *SHARED, "--json", AFTER_STEP_2=kill)
+    assert (workshop.folder / "killed").exists()
+    return found
+
+
+def files(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
+            for path in folder.rglob("*") if path.is_file()}  # fmt: skip
+
+
+def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
+    return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name not in OF_TIME} for row in rows]
+
+
+@pytest.mark.slow
+def test_one_table_with_a_row_per_run(workshop: Workshop, swept: tuple[str, str]) -> None:
+    printed, said = swept
+    assert json.loads(printed) == {"schema": 1, "output": "sweep", "results": "sweep/results.parquet", "runs": 4,
+                                   "failed": []}  # fmt: skip
+    rows = workshop.rows("sweep")
+    assert [row["run"] for row in rows] == NAMES
+    assert {row["run"]: row["beta"] for row in rows} == BETAS
+    assert {row["status"] for row in rows} == {"done"}
+    for row in rows:
+        metrics = (workshop.folder / "sweep" / "runs" / row["run"] / "metrics.jsonl").read_text().splitlines()
+        assert len(metrics) == 4
+        assert {name: row[name] for name in json.loads(metrics[-1])} == json.loads(metrics[-1])
+        assert row["pairs"] == row["eval_pairs"] == 7
+        assert row["eval_accuracy"] == 1.0  # seven alike pairs, learnt by heart
+        assert row["beta_R"] == pytest.approx(BETAS[row["run"]] * {"dpo": 0.5, "ipo": 1.0}[row["loss_name"]])
+    assert "4/4 " in said
+    assert not list((workshop.folder / "sweep").rglob(".*"))
+
+
+@pytest.mark.slow
+def test_the_reference_pass_is_made_once(workshop: Workshop, swept: tuple[str, str]) -> None:
+    """The training and the held-out pairs are the same here, so there is one store; nobody but the first wrote it."""
+    (store,) = (workshop.folder / "cache" / "references").iterdir()
+    begun = workshop.folder / "sweep" / "outcomes" / f"{NAMES[0]}.begun"
+    assert store.stat().st_mtime_ns < begun.stat().st_mtime_ns
+    outcome = json.loads((workshop.folder / "sweep" / "reference" / "outcome.json").read_text())
+    assert (outcome["code"], outcome["attempts"]) == (0, 1)
+    assert "log-probabilities of 7 pairs" in outcome["printed"]
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_begun_again_and_resumes(workshop: Workshop, swept: tuple[str, str]) -> None:
+    assert {row["run"]: row["attempts"] for row in workshop.rows("sweep")} == dict(zip(NAMES, (1, 1, 1, 2), strict=True))
+    assert f"{KILLED}: done, begun 2 times" in swept[1]
+    record = json.loads((workshop.folder / "sweep" / "outcomes" / f"{KILLED}.json").read_text())
+    assert record["message"] == "gpo train: resuming from checkpoint-2"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [NAMES[1], KILLED])
+def test_the_weights_are_those_of_a_single_run(name: str, workshop: Workshop, swept: tuple[str, str]) -> None:
+    loss = name.split("-")[0]
+    workshop.gpo("train", "--loss", loss, "--beta", BETAS[name], "--output", name, *SHARED, cache="cache of its own")
+    assert same(workshop.weights(f"sweep/runs/{name}"), workshop.weights(name))
+    assert not same(workshop.weights(f"sweep/runs/{NAMES[0]}"), workshop.weights(name))
+
+
+@pytest.mark.slow
+def test_resume_does_what_is_left_and_tries_failed_runs_again(workshop: Workshop, swept: tuple[str, str]) -> None:
+    whole, lost, failed, unrecorded = NAMES
+    again = workshop.folder / "again"
+    shutil.copytree(workshop.folder / "sweep", again)
+    shutil.rmtree(again / "runs" / lost)
+    for name in (lost, unrecorded):  # the last one had come to its end, but nobody lived to record it
+        (again / "outcomes" / f"{name}.json").unlink()
+    record = again / "outcomes" / f"{failed}.json"
+    record.write_text(json.dumps({"code": 1, "printed": "", "message": "disk full", "attempts": 1}))
+    for path in (again / "runs" / failed / "config.json", *(again / "runs" / failed / "checkpoint-4").iterdir()):
+        path.unlink()
+    untouched = {name: files(again / "runs" / name) for name in (whole, unrecorded)}
+    store = files(workshop.folder / "cache" / "references")
+    said = workshop.gpo("sweep", *GRID, "--output", "again", *SHARED, "--resume")[1]
+    assert whole not in said
+    assert untouched == {name: files(again / "runs" / name) for name in untouched}
+    assert store == files(workshop.folder / "cache" / "references")
+    begun = {name: (again / "outcomes" / f"{name}.begun").read_text().count("\n") for name in NAMES}
+    assert begun == {whole: 1, lost: 2, failed: 2, unrecorded: 3}
+    assert "resuming from checkpoint-2" in json.loads(record.read_text())["message"]
+    assert untimed(workshop.rows("again")) == untimed(workshop.rows("sweep"))
+    for name in (lost, failed):
+        assert same(workshop.weights(f"again/runs/{name}"), workshop.weights(f"sweep/runs/{name}"))
+
+
+@pytest.mark.slow
+def test_told_to_stop_it_lets_its_run_save_and_resume_goes_on(workshop: Workshop, swept: tuple[str, str]) -> None:
+    name, folder = NAMES[0], workshop.folder / "stopped"
+    words = ("sweep", "--loss", "dpo", "--beta", "0.1", "--output", "stopped", *SHARED)
+    waiting = workshop.folder / "waiting"
+    process = workshop.start(*words, AFTER_STEP_2=f"wait {folder / 'runs' / name} {waiting}")
+    until = time.monotonic() + 200
+    while not waiting.exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=100)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert [(row["run"], row["status"]) for row in workshop.rows("stopped")] == [(name, "not run")]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "outcomes", "reference", "results.parquet", "runs", "sweep.json"]  # fmt: skip
+    assert not list(folder.rglob(".*"))
+    assert sorted(path.name for path in (folder / "runs" / name).iterdir()) == [
+        "checkpoint-2", "checkpoint-3", "metrics.jsonl", "run.json"]  # fmt: skip
+    workshop.gpo(*words, "--resume")
+    assert same(workshop.weights(f"stopped/runs/{name}"), workshop.weights(f"sweep/runs/{name}"))
+    (row,) = workshop.rows("stopped")
+    assert (row["status"], row["attempts"]) == ("done", 2)
+    assert row["message"] == "gpo train: resuming from checkpoint-3"  # step 2 was over: it finished the next
+
+
+@pytest.mark.slow
+def test_when_all_is_done_resume_runs_nothing(
+    workshop: Workshop, swept: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(workshop.folder)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    before = files(workshop.folder / "sweep" / "runs")
+    rows = workshop.rows("sweep")
+    assert gpo_sweep(*GRID, "--output", "sweep", *SHARED, "--resume") == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "4 of 4 runs done" in out
+    assert before == files(workshop.folder / "sweep" / "runs")
+    assert workshop.rows("sweep") == rows
+
+
+def gpo_sweep(*words: object) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(["sweep", *map(str, words)])
+    return int(caught.value.code or 0)
+
+
+def script(folder: Path, text: str) -> str:
+    """A program in place of Python: "$@" is -m gpo_full.cli.entry train ..."""
+    path = folder / "program"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+ONE = ("--loss", "dpo", "--beta", "0.1", "--model", "m", "--data", "d")
+# A run of `gpo train` that takes no time; with --reference-only it prints something else, and nobody reads it.
+TRAINED = 'echo \'{"pairs": 7, "last": {"loss": 0.5}, "evaluation": null}\''
+
+
+@pytest.mark.parametrize(("words", "reason"), [
+    (("--loss", "logstic", "--beta", "0.1"), "did you mean 'logistic'"),
+    (("--loss", "dpo", "--loss", "dpo", "--beta", "0.1"), "--loss dpo is given twice"),
+    (("--loss", "dpo", "--beta", "0"), "--beta 0.0 must be a finite number above 0"),
+    (("--loss", "dpo", "--beta", "much"), "--beta"),
+    (("--loss", "hinge", "--beta", "0.1", "--betas-of", "dpo"), "no beta of hinge does what"),
+    (("--loss", "dpo", "--beta", "0.1", "--workers", "0"), "--workers 0 must be at least 1"),
+    (("--loss", "dpo", "--beta", "0.1", "--workers", "2", "--ray", "local"), "a Ray cluster has its own"),
+    (("--loss", "dpo", "--beta", "0.1", "--resume"), "holds no sweep to resume"),
+    (("--loss", "dpo"), "--beta"),
+])  # fmt: skip
+def test_bad_input_is_one_line_and_leaves_nothing(
+    words: tuple[str, ...], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gpo_sweep(*words, "--model", "m", "--data", "d", "--output", tmp_path / "sweep") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert reason in err
+    assert err.count("\n") == 1
+    assert not [*tmp_path.iterdir()]
+
+
+def test_without_ray_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert gpo_sweep(*ONE, "--output", tmp_path / "sweep", "--ray", "local") == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("gpo sweep: error: ")
+    assert "ray" in line
+    assert "pip install 'gpo-toolkit[sweep]'" in line
+    assert "\nsweep = [" in (ROOT / "pyproject.toml").read_text()
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_reference_pass_that_fails_says_why_and_leaves_the_folder_as_it_was(
+    there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "executable", script(tmp_path, "echo noise >&2; echo '--model m is no folder' >&2; exit 2"))
+    output = tmp_path / "sweep"
+    if there:
+        output.mkdir()
+    assert gpo_sweep(*ONE, "--output", output) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[1:] == ["gpo sweep: error: the reference pass ended with exit code 2: --model m is no folder"]
+    assert [*output.iterdir()] == [] if there else not output.exists()
+
+
+def test_a_run_that_fails_is_a_row_and_exit_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "sweep"
+    fails = f'case "$*" in *--seed=2*) echo "not finite" >&2; exit 5;; esac; {TRAINED}'
+    monkeypatch.setattr(sys, "executable", script(tmp_path, fails))
+    assert gpo_sweep(*ONE, "--seed", "1", "--seed", "2", "--output", output) == 1
+    out, err = capsys.readouterr()
+    assert "1 of 2 runs done" in out
+    assert "dpo-beta0.1-seed2: exit code 5: not finite" in err
+    rows = parquet.read_table(output / "results.parquet").to_pylist()
+    assert [(row["seed"], row["status"], row["exit_code"], row["message"], row["loss"]) for row in rows] == [
+        (1, "done", 0, "", 0.5), (2, "failed", 5, "not finite", None)]  # fmt: skip
+    monkeypatch.setattr(sys, "executable", script(tmp_path, TRAINED))
+    assert gpo_sweep(*ONE, "--seed", "1", "--seed", "2", "--output", output, "--resume", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["failed"] == []
+    rows = parquet.read_table(output / "results.parquet").to_pylist()
+    assert [(row["status"], row["attempts"]) for row in rows] == [("done", 1), ("done", 2)]
+
+
+def test_resume_refuses_another_sweep_and_names_what_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "sweep"
+    monkeypatch.setattr(sys, "executable", script(tmp_path, TRAINED))
+    assert gpo_sweep(*ONE, "--output", output) == 0
+    before = files(output)
+    assert gpo_sweep(*ONE, "--output", output) == 2
+    assert "is not an empty folder" in capsys.readouterr().err
+    assert gpo_sweep(*ONE, "--steps", "9", "--output", output, "--resume") == 2
+    line = capsys.readouterr().err
+    assert "was begun as another sweep: shared: ['--model', 'm', '--data', 'd'] -> " in line
+    assert "'--steps', '9'" in line
+    assert "runs:" not in line
+    assert gpo_sweep(*ONE, "--beta", "0.2", "--output", output, "--resume") == 2
+    assert "betas: [0.1] -> [0.1, 0.2]" in capsys.readouterr().err
+    assert before == files(output)
+    (output / "sweep.json").write_text("{")
+    assert gpo_sweep(*ONE, "--output", output, "--resume") == 2
+    assert "sweep.json' is damaged; the sweep cannot be resumed" in capsys.readouterr().err
+
+
+def test_resume_knows_the_parameters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, words = tmp_path / "sweep", ("--loss", "exp(-a*x)", *ONE[2:], "--resume", "--output")
+    monkeypatch.setattr(sys, "executable", script(tmp_path, f'echo "$@" >> {tmp_path}/asked; {TRAINED}'))
+    assert gpo_sweep(*words[:-2], "--param", "a=2", "--output", output) == 0
+    assert (tmp_path / "asked").read_text().count("--loss=exp(-a*x) --param=a=2 --beta=0.1") == 2  # reference and run
+    assert gpo_sweep(*words, output, "--param", "a=2") == 0
+    assert gpo_sweep(*words, output, "--param", "a=3") == 2
+    assert "was begun as another sweep: parameters: {'a': '2'} -> {'a': '3'}" in capsys.readouterr().err
+
+
+def test_a_sweep_of_an_older_version_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its plan says nothing of parameters."""
+    output = tmp_path / "sweep"
+    monkeypatch.setattr(sys, "executable", script(tmp_path, TRAINED))
+    assert gpo_sweep(*ONE, "--output", output) == 0
+    plan = json.loads((output / "sweep.json").read_text())
+    del plan["parameters"]
+    (output / "sweep.json").write_text(json.dumps(plan))
+    assert gpo_sweep(*ONE, "--output", output, "--resume") == 0
+
+
+def test_a_run_killed_before_it_could_be_resumed_is_begun_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it leaves, its lock and half a file, is no reason to refuse the folder; anything else is."""
+    for name in (".writer.lock", ".run-x1y2.json"):
+        (tmp_path / name).touch()
+    words = ("--loss", "dpo", "--beta", "0.1", "--model", "./absent", "--data", "absent.jsonl", "--output", tmp_path)
+    for reason in ("--data 'absent.jsonl' is not a file", "is not an empty folder"):
+        with pytest.raises(SystemExit):
+            main(["train", *map(str, words)])
+        assert reason in capsys.readouterr().err
+        (tmp_path / "mine").touch()

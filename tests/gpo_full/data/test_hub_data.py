@@ -1,0 +1,163 @@
+"""Data that is no single file: folders of Parquet, folders that datasets saved, sets on the hub, and what is refused."""
+
+import hashlib
+import socket
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gpo_full.data.hub import fingerprint, numbered_rows, open_data
+from gpo_full.data.pairs import read_pairs
+from gpo_theory import InputError
+
+ROWS = [{"prompt": f"p{i}", "chosen": f"c{i}", "rejected": f"r{i}", "topic": f"t{i}"} for i in range(5)]
+
+
+def parquet(path: Path, rows: list[dict[str, str]]) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return str(path.parent)
+
+
+def prompts(data: Any) -> list[str]:
+    return [row["prompt"] for _, row in numbered_rows(data)]
+
+
+def test_a_file_is_its_path_and_its_hash(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"prompt": "p", "chosen": "c", "rejected": "r"}\n')
+    assert open_data("--data", str(path)) == str(path)
+    assert fingerprint(str(path)) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_parquet_files_of_a_folder_are_read_in_order_and_as_often_as_asked(tmp_path: Path) -> None:
+    parquet(tmp_path / "b.parquet", ROWS[2:])
+    data = open_data("--data", parquet(tmp_path / "a.parquet", ROWS[:2]))
+    for _ in range(2):
+        assert list(numbered_rows(data)) == [
+            (i, {name: row[name] for name in ("prompt", "chosen", "rejected")}) for i, row in enumerate(ROWS, 1)]  # fmt: skip
+    assert [row["topic"] for _, row in numbered_rows(data, ("topic",))] == ["t0", "t1", "t2", "t3", "t4"]
+
+
+def test_the_rows_of_a_folder_become_pairs(tmp_path: Path) -> None:
+    from tests.support.tiny_models import tiny_tokenizer
+
+    data = open_data("--data", parquet(tmp_path / "a.parquet", ROWS))
+    pairs, _ = read_pairs(data, tiny_tokenizer(), max_length=64, max_prompt_length=32)
+    assert len(pairs) == 5
+
+
+def test_a_folders_test_split_is_never_trained_on(tmp_path: Path) -> None:
+    parquet(tmp_path / "test-00000-of-00001.parquet", ROWS[4:])
+    parquet(tmp_path / "train-00001-of-00002.parquet", ROWS[2:4])
+    folder = parquet(tmp_path / "train-00000-of-00002.parquet", ROWS[:2])
+    assert prompts(open_data("--data", folder)) == ["p0", "p1", "p2", "p3"]
+    assert prompts(open_data("--data", f"{folder}:test")) == ["p4"]
+    with pytest.raises(InputError, match=r"there is no split 'tests'; there are test, train; did you mean 'test'\?"):
+        open_data("--data", f"{folder}:tests")
+
+
+def test_a_fingerprint_is_that_of_the_bytes(tmp_path: Path) -> None:
+    folder = parquet(tmp_path / "a.parquet", ROWS[:2])
+    before = fingerprint(open_data("--data", folder))
+    assert fingerprint(open_data("--data", folder)) == before
+    parquet(tmp_path / "a.parquet", ROWS[1:3])
+    assert fingerprint(open_data("--data", folder)) != before
+
+
+@pytest.mark.parametrize(("text", "reason"), [
+    ("absent.jsonl", "'absent.jsonl' is not a file, a folder, or the owner/name"),
+    ("data/absent.jsonl.gz", "is not a file, a folder"),
+    ("a/b/c", "is not a file, a folder"),
+    ("", "is not a file, a folder"),
+    ("../absent/pairs", "is not a file, a folder"),
+    (".", "holds neither a saved data set nor Parquet files"),
+])  # fmt: skip
+def test_what_is_no_data_is_refused(text: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(InputError, match=reason):
+        open_data("--data", text)
+
+
+def library(**functions: Any) -> SimpleNamespace:
+    return SimpleNamespace(__version__="5.2.0", disable_progress_bars=lambda: None, **functions)
+
+
+def refuse(*_: Any, **__: Any) -> NoReturn:
+    raise ConnectionError("name resolution failed\nand more")
+
+
+def test_without_datasets_its_name_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(InputError, match=r"^--data 'me/pairs' is no file or folder, and .*: pip install datasets$"):
+        open_data("--data", "me/pairs")
+    (tmp_path / "state.json").write_text("{}")
+    with pytest.raises(InputError, match=r"was saved by datasets needs the package datasets|pip install datasets"):
+        open_data("--data", str(tmp_path))
+
+
+def test_a_version_that_runs_a_sets_own_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = library(load_dataset=refuse)
+    old.__version__ = "3.6.0"
+    monkeypatch.setitem(sys.modules, "datasets", old)
+    with pytest.raises(InputError, match=r"needs datasets>=4, not 3\.6\.0"):
+        open_data("--data", "me/pairs")
+
+
+def test_a_hub_that_is_not_reached_is_one_line_and_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", refuse)
+    monkeypatch.setitem(sys.modules, "datasets", library())  # its load_dataset is not called
+    with pytest.raises(InputError) as caught:
+        open_data("--data", "me/pairs")
+    assert str(caught.value) == ("--data 'me/pairs' is no file or folder, and cannot be fetched from the hub "
+                                 "(HF_HUB_OFFLINE=1 uses what was fetched before): name resolution failed")  # fmt: skip
+
+
+def test_offline_the_hub_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setitem(sys.modules, "datasets", library(load_dataset=refuse))
+    with pytest.raises(InputError, match=r"cannot be fetched from the hub \(HF_HUB_OFFLINE is set\): name resol"):
+        open_data("--data", "me/pairs:test")
+
+
+def test_a_set_on_the_hub_and_its_splits(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    splits = {"train": ROWS[:2], "test": ROWS[2:]}
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda _, name, timeout: asked.append(name))
+    monkeypatch.setitem(sys.modules, "datasets", library(load_dataset=lambda name: splits))
+    assert prompts(open_data("--data", "me/pairs")) == ["p0", "p1"]
+    assert prompts(open_data("--data", "me/pairs:test")) == ["p2", "p3", "p4"]
+    assert asked == ["me/pairs", "me/pairs"]
+    del splits["train"]
+    assert prompts(open_data("--data", "me/pairs")) == ["p2", "p3", "p4"]  # the only one
+    splits["other"] = []
+    with pytest.raises(InputError, match="no split is asked for, and none is called train; there are test, other"):
+        open_data("--data", "me/pairs")
+
+
+def test_what_datasets_saved_is_read_with_its_own_fingerprint(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    whole = datasets.Dataset.from_list(ROWS)
+    whole.save_to_disk(str(tmp_path / "one"))
+    datasets.DatasetDict(train=whole.select([0, 1]), test=whole.select([4])).save_to_disk(str(tmp_path / "several"))
+    one = open_data("--data", str(tmp_path / "one"))
+    assert [row for _, row in numbered_rows(one)] == ROWS
+    assert prompts(open_data("--data", str(tmp_path / "several"))) == ["p0", "p1"]
+    assert prompts(open_data("--data", f"{tmp_path / 'several'}:test")) == ["p4"]
+    assert fingerprint(one) == fingerprint(open_data("--data", str(tmp_path / "one")))
+    marks = [fingerprint(open_data("--data", f"{tmp_path / 'several'}:{split}")) for split in ("train", "test")]
+    assert len({fingerprint(one), *marks}) == 3
+    with pytest.raises(InputError, match="has no splits, and 'test' is asked for"):
+        open_data("--data", f"{tmp_path / 'one'}:test")
+    (tmp_path / "one" / "state.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be read"):
+        open_data("--data", str(tmp_path / "one"))

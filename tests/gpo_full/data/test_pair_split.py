@@ -1,0 +1,254 @@
+"""Pairs split by what they are about: nothing leaks, no test response counts twice; on made-up debates."""
+
+import csv
+import gzip
+import json
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import pytest
+
+from gpo_full.cli import entry as cli
+from gpo_full.data.hub import fingerprint, is_on_disk, open_data
+from gpo_full.data.split import split_pairs
+from gpo_theory.errors import InputError
+from tests.support.tiny_models import tiny_model, tiny_tokenizer
+
+TOPICS = ("tea or coffee", "cats or dogs", "sea or hills", "trains or planes")
+
+
+def debates(repeats: int = 3) -> Iterator[dict[str, str]]:
+    """For each debate, `repeats` arguments, each against each: every argument stands in several pairs."""
+    for topic in TOPICS:
+        for i in range(repeats):
+            for j in range(i):
+                yield {"id": f"{topic}{i}{j}", "topic": topic, "stance": "the first", "chosen": f"{topic} because {i}" + "!" * i,
+                       "rejected": f"{topic} because {j}" + "!" * j}  # fmt: skip
+
+
+def test_no_debate_is_on_both_sides_and_no_test_response_twice() -> None:
+    split = split_pairs(list(debates(6)), "topic", 0.5, prompt="{topic}, {stance}:\n")
+    sides = [{row["topic"] for row in side} for side in (split.train, split.test)]
+    assert not sides[0] & sides[1]
+    assert sides[0] | sides[1] == set(TOPICS)
+    assert sides[1] == set(split.held_out)
+    assert len(sides[1]) == 2
+    assert len(split.train) == 2 * 15  # every pair of six arguments, in two debates
+    responses = [row[which] for row in split.test for which in ("chosen", "rejected")]
+    assert len(responses) == len(set(responses)) > 0
+    assert all(row["prompt"] == f"{row['topic']}, the first:\n" for row in [*split.train, *split.test])
+
+
+def test_the_same_values_are_held_out_whatever_the_order_of_the_rows() -> None:
+    rows = list(debates(6))
+    assert {split_pairs(each, "topic").held_out for each in (rows, rows[::-1], rows[::3])} == {
+        split_pairs(rows, "topic").held_out}  # fmt: skip
+
+
+@pytest.mark.parametrize(("share", "held"), [(0.01, 1), (0.5, 2), (0.6, 2), (0.99, 3)])
+def test_each_side_keeps_a_value(share: float, held: int) -> None:
+    assert len(split_pairs(list(debates()), "topic", share).held_out) == held
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"by": "topik"}, r"row 1: 'topik' is missing, empty or not text; did you mean 'topic'\?"),
+        ({"by": "topic", "prompt": "{stanse}"}, "'stanse' is missing.*did you mean 'stance'"),
+        ({"by": "stance"}, "column 'stance' has 1 value"),
+        ({"by": "topic", "share": 1.0}, "test share 1 must be"),
+    ],
+)
+def test_what_cannot_be_split_is_said(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        split_pairs(list(debates()), **options)
+
+
+def test_a_bad_row_is_named_by_its_number_or_skipped_and_counted() -> None:
+    rows = [*debates(), {"topic": "sea or hills", "chosen": "", "rejected": "x"}]
+    with pytest.raises(InputError, match="row 13: 'chosen' is missing or empty"):
+        split_pairs(rows, "topic")
+    split = split_pairs(rows, "topic", skip=True)
+    assert split.skipped == 1
+    assert "1 rows skipped" in str(split)
+
+
+def test_the_template_reads_columns_and_nothing_else() -> None:
+    row = {"topic": "a", "chosen": "b", "rejected": "c"}
+    other = {**row, "topic": "d"}
+    split = split_pairs([row, other], "topic", prompt="{topic.__class__} {0!r} {topic}")
+    (only,) = split.train
+    assert only["prompt"] == "{topic.__class__} {0!r} " + only["topic"]
+
+
+def test_conversations_are_split_too() -> None:
+    rows = [{"topic": t, "chosen": [{"role": "user", "content": t}], "rejected": [{"role": "user", "content": "no"}]}
+            for t in TOPICS]  # fmt: skip
+    split = split_pairs(rows, "topic", 0.75)
+    assert len(split.test) == 1  # all answer "no": only one of them counts
+    assert next(iter(split.test)) in rows
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl.gz"])
+def test_the_column_is_read_from_any_kind_of_file(suffix: str, tmp_path: Path) -> None:
+    rows, path = list(debates()), tmp_path / f"debates{suffix}"
+    write(path, rows)
+    found = split_pairs(open_data("--data", str(path)), "topic", prompt="{stance}")
+    expected = split_pairs(rows, "topic", prompt="{stance}")
+    assert found.held_out == expected.held_out
+    assert [row["chosen"] for row in found.train] == [row["chosen"] for row in expected.train]
+
+
+def test_a_side_is_read_again_and_again_in_the_order_of_the_data() -> None:
+    rows = list(debates(6))
+    split = split_pairs(rows, "topic", 0.5)
+    for side in (split.train, split.test):
+        first = list(side)
+        assert first == list(side) == [row for row in rows if row in first]
+        assert len(side) == len(first)
+    assert [row for row in rows if row["topic"] not in split.held_out] == list(split.train)
+
+
+def test_data_larger_than_memory_can_be_split(tmp_path: Path) -> None:
+    """Rows of 2 kB, a third of them tested: what is held is some hundred bytes of each."""
+    path = tmp_path / "many.jsonl"
+    with path.open("w") as file:
+        for i in range(20_000):
+            row = {"topic": str(i % 50), "chosen": f"{i} " + "y" * 1000, "rejected": f"{i} " + "n" * 1000}
+            file.write(json.dumps(row) + "\n")
+    tracemalloc.start()
+    split = split_pairs(str(path), "topic", 0.35, prompt="{topic}")
+    counted = [sum(1 for _ in side) for side in (split.train, split.test)]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert counted == [len(split.train), len(split.test)] == [12_800, 7_200]  # 32 and 18 values of 400 rows
+    assert peak < 128 * 20_000
+
+
+def test_sides_are_known_apart_by_their_contents(tmp_path: Path) -> None:
+    path = tmp_path / "debates.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in debates()))
+
+    def hashes(**options: Any) -> set[str]:
+        split = split_pairs(str(path), "topic", **options)
+        assert is_on_disk(split.train)
+        assert is_on_disk(split.test)
+        return {fingerprint(side) for side in (split.train, split.test)}
+
+    first = hashes()
+    assert len(first) == 2
+    assert hashes() == first
+    for other in ({"share": 0.5}, {"prompt": "{topic}"}):
+        assert not hashes(**other) & first
+    path.write_text(path.read_text().replace("because 0", "because nought"))
+    assert not hashes() & first
+    assert not is_on_disk(split_pairs(list(debates()), "topic").train)
+
+
+def test_data_that_changes_under_a_split_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "debates.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in debates()))
+    split = split_pairs(str(path), "topic")
+    path.write_text(path.read_text().replace('"chosen"', '"chosn"'))
+    with pytest.raises(InputError, match=r"row \d+ was another when the data was split: 'chosen' is missing"):
+        list(split.train)
+
+
+def write(path: Path, rows: list[dict[str, str]]) -> None:
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    elif path.suffix == ".csv":
+        with path.open("w", newline="") as file:
+            table = csv.DictWriter(file, list(rows[0]))
+            table.writeheader()
+            table.writerows(rows)
+    else:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "policy"
+    tiny_model().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GPO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    write(tmp_path / "debates.jsonl.gz", list(debates(4)))
+    return tmp_path / "debates.jsonl.gz"
+
+
+def train(*words: object) -> int:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["train", *map(str, words)])
+    return int(caught.value.code or 0)
+
+
+def words(model: Path, data: Path, **changes: object) -> list[object]:
+    options = {"model": model, "data": data, "loss": "dpo", "beta": 1, "output": data.parent / "run", "steps": 3,
+               "batch-pairs": 4, "learning-rate": 0.01, "threads": 1, "test-by": "topic", **changes}  # fmt: skip
+    return [word for name, value in options.items() if value is not None for word in (f"--{name}", value)]
+
+
+def test_one_command_trains_on_some_debates_and_tests_on_others(
+    model: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    template = {"test-share": 0.5, "prompt-from": "{topic}. {stance}:\\n"}
+    assert train(*words(model, data, **template), "--json") == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert found["pairs"] == 2 * 6  # all pairs of four arguments, in two debates
+    # Of each held-out debate's four arguments no two test pairs share one: at most two pairs, and at least one.
+    assert 2 <= found["evaluation"]["eval_pairs"] <= 4
+    assert found["evaluation"]["eval_longer_wins"] == 1.0
+    assert {"eval_accuracy_low", "eval_accuracy_high", "eval_pairs_not_longer"} <= found["evaluation"].keys()
+    assert sum(topic in err for topic in TOPICS) == 2
+    assert json.loads((data.parent / "run" / "run.json").read_text())["test_by"] == "topic"
+    assert len([*(data.parent / "cache" / "pairs").iterdir()]) == 2  # both sides stay on disk
+    card = (data.parent / "run" / "README.md").read_text()
+    assert "preferring the longer response: 1.000; where the chosen is not longer: there are none" in card
+
+
+def test_a_resumed_run_must_hold_out_the_same(model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = words(model, data, **{"prompt-from": "{topic}:"})
+    assert train(*given) == 0
+    assert "held-out accuracy" in capsys.readouterr().out
+    (data.parent / "run" / "config.json").unlink()  # as if it had been killed while saving
+    assert train(*given, "--test-share", 0.5, "--resume") == 2
+    assert "test_share: None -> 0.5" in capsys.readouterr().err
+    assert train(*given, "--resume") == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"test-by": None, "test-share": 0.5}, "--test-share goes with --test-by"),
+        ({"test-by": None, "prompt-from": "{topic}"}, "--prompt-from goes with --test-by"),
+        ({"eval-data": "x.jsonl"}, "choose one"),
+        ({"test-by": "topik"}, "debates.jsonl.gz': row 1: 'topik' is missing, empty or not text; did you mean 'topic'?"),
+    ],
+)
+def test_bad_input_is_one_line(
+    changes: dict[str, object], message: str, model: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(*words(model, data, **changes)) == 2
+    out, err = capsys.readouterr()
+    assert message in err
+    assert (out, err.count("\n")) == ("", 1)
+    assert not (data.parent / "run").exists()
+
+
+@pytest.mark.parametrize("damage", [lambda raw: raw[: len(raw) // 2], lambda raw: b"plain text"])
+def test_a_damaged_compressed_file_is_refused(
+    damage: Any, model: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data.write_bytes(damage(data.read_bytes()))
+    assert train(*words(model, data)) == 2
+    assert "cannot be read" in capsys.readouterr().err

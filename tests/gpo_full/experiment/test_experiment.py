@@ -1,0 +1,228 @@
+"""The experiment at smoke scale: the same code path as the real one, whole, resumable, and exact where it can be."""
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gpo_full.checkpoints.atomic import FolderInUse, sole_writer
+from gpo_full.evaluation.scores import read_scores
+from gpo_full.experiment.protocol import Protocol
+from gpo_full.experiment.result import ExperimentResult, default_folder, run
+from gpo_full.experiment.scales import LOSS_NAMES, SCALES
+from gpo_full.experiment.stages import Stage
+from gpo_theory.errors import InputError
+from tests.support.places import ROOT
+
+# What scale full adds, at the size of smoke: other losses, more betas than two, seeds, a forecast in place of a budget.
+MANY = replace(SCALES["smoke"], losses=("logistic", "hinge", "probit"), factors=(0.5, 1.0, 2.0), repeats=2,
+               budget_seconds=None)  # fmt: skip
+
+# Two processes are compared to the bit, and sums in float32 depend on the number of threads.
+torch.set_num_threads(1)
+
+# f at 0, by hand.
+AT_ZERO = {"logistic": math.log(2), "hinge": 1, "squared": 1, "exponential": 1, "truncated_squared": 1, "savage": 0.25}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("experiment")
+
+
+@pytest.fixture(scope="module")
+def result(folder: Path) -> ExperimentResult:
+    return run("smoke", folder)
+
+
+@pytest.mark.slow
+def test_every_loss_is_trained_at_two_betas(result: ExperimentResult) -> None:
+    assert [one.name for one in result.runs] == [f"{f}-{kind}" for f in LOSS_NAMES for kind in ("matched", "x4")]
+    assert all(one.n == SCALES["smoke"].test_prompts for one in result.runs)
+    assert all(one.kl > 0 for one in result.runs)
+    assert len({one.kl for one in result.runs}) > 6
+    assert result.shortened is None
+
+
+@pytest.mark.slow
+def test_training_starts_at_f_of_zero(result: ExperimentResult) -> None:
+    for one in result.runs:
+        assert one.objective[0] == pytest.approx(AT_ZERO[one.loss], abs=2 * one.beta * 1e-4)
+        assert one.scaled_margin[0] == pytest.approx(0, abs=one.beta * 1e-4)
+        assert len(one.scaled_margin) == SCALES["smoke"].steps
+
+
+@pytest.mark.slow
+def test_a_second_run_computes_nothing_and_finds_the_same(
+    result: ExperimentResult, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any) -> Any:
+        raise AssertionError("a cached stage was computed again")
+
+    for name in ("_fine_tune", "_sample_and_label", "_try_rates", "_train"):
+        monkeypatch.setattr(Protocol, name, refuse)
+    assert run("smoke", folder) == result
+
+
+@pytest.mark.slow
+def test_json_round_trip(result: ExperimentResult, folder: Path) -> None:
+    assert ExperimentResult.load(folder / "result.json") == result
+    saved = json.loads((folder / "result.json").read_text())
+    assert saved["schema"] == 1
+    assert json.loads(json.dumps(result.as_dict(), allow_nan=False)) == saved
+
+
+@pytest.mark.slow
+def test_an_interrupted_experiment_continues_where_it_was(
+    result: ExperimentResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[str] = []
+    train = Protocol._train
+
+    def interrupted(self: Protocol, one: Any, rate: float, steps: int) -> Any:
+        trained.append(one.name)
+        if len(trained) == 4:
+            raise KeyboardInterrupt
+        return train(self, one, rate, steps)
+
+    monkeypatch.setattr(Protocol, "_train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run("smoke", tmp_path)
+    assert not (tmp_path / "result.json").exists()
+    again = run("smoke", tmp_path)
+    # Pilot and two runs had been finished; the one that was interrupted is trained again, none twice.
+    assert trained[3] == trained[4] == "hinge-matched"
+    assert len(trained) == 14
+    assert [replace(one, cpu_seconds=0) for one in again.runs] == [replace(one, cpu_seconds=0) for one in result.runs]
+
+
+@pytest.mark.slow
+def test_published_values_are_finite_and_inside_their_intervals(result: ExperimentResult) -> None:
+    values = result.values("09_language_model")
+    assert len({value["id"] for value in values}) == len(values) == 3 + 3 * len(result.runs)
+    for value in values:
+        assert math.isfinite(value["value"])
+        assert value["low"] is None or value["low"] <= value["value"] <= value["high"]
+        assert (value["lesson"], value["seed"], value["tolerance"]) == ("09_language_model", 0, None)
+
+
+def test_a_slow_pilot_shortens_every_run_alike() -> None:
+    scale = replace(SCALES["cpu"], budget_seconds=500)
+    protocol = Protocol(scale, Path("unused"))
+
+    def plan(seconds: float, elapsed: float) -> dict[str, Any]:
+        # A run: half of the time trains, of which the pilot had twice as much to do, its frozen layers being new;
+        # the other half evaluates, and the pilot evaluated half as many prompts.
+        payload = {"tried": [{"train_seconds": seconds, "evaluate_seconds": seconds / 4}],
+                   "prompts": scale.test_prompts // 2, "frozen_layers": 3 * scale.trained_layers}  # fmt: skip
+        pilot = Stage("pilot", "key", Path("unused"), payload, 0, 0, cached=False)
+        return protocol._shorten(pilot, elapsed, 12)
+
+    unchanged = {"steps": scale.steps, "test_prompts": scale.test_prompts, "shortened": None}
+    assert plan(seconds=400 / 12.01, elapsed=100) == unchanged
+    short = plan(seconds=2 * 400 / 12, elapsed=100)
+    assert short["shortened"]["factor"] == pytest.approx(0.5)
+    assert (short["steps"], short["test_prompts"]) == (scale.steps // 2, scale.test_prompts // 2)
+    assert "500 s" in short["shortened"]["because"]
+    assert plan(seconds=1e6, elapsed=600)["steps"] >= 2
+
+
+def test_an_unknown_scale_has_no_folder() -> None:
+    with pytest.raises(InputError):
+        default_folder("../elsewhere")
+    assert len({default_folder("cpu"), default_folder("full"), default_folder("cpu", "mine"), default_folder("cpu", None, "m:f")}) == 4
+
+
+@pytest.fixture(scope="module")
+def many_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("many")
+
+
+@pytest.fixture(scope="module")
+def many(many_folder: Path) -> ExperimentResult:
+    return run(MANY, many_folder)
+
+
+@pytest.mark.slow
+def test_many_betas_and_seeds(many: ExperimentResult) -> None:
+    names = [one.name for one in many.runs]
+    assert names[:4] == ["logistic-x0.5", "logistic-matched", "logistic-x2", "hinge-x0.5"]
+    assert names[9:] == ["logistic-matched-seed1", "hinge-matched-seed1", "probit-matched-seed1"]
+    by_name = {one.name: one for one in many.runs}
+    again, first = by_name["probit-matched-seed1"], by_name["probit-matched"]
+    assert (again.seed, first.seed, again.beta) == (1, 0, first.beta)
+    assert again.scaled_margin != first.scaled_margin  # another order of the pairs
+    assert again.reference_reward == first.reference_reward  # the same answers of the reference
+    assert [check["id"] for check in many.checks][5:] == ["tails", "sandwich", "seeds"]
+    assert many.forecast is not None
+    assert many.forecast["runs"] == len(names)
+    assert many.shortened is None
+
+
+@pytest.mark.slow
+def test_a_forecast_is_said_before_anything_else(many: ExperimentResult, many_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(MANY, many_folder)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("experiment at scale smoke: 12 runs (3 losses, 3 betas, 2 seeds at the matched one), each of 6 steps")
+    assert lines[1] == "experiment sft: from the cache"
+
+
+@pytest.mark.slow
+def test_the_width_is_that_of_the_scores_kept(many: ExperimentResult, many_folder: Path) -> None:
+    (kept,) = [path for path in many_folder.glob("logistic-matched-*/scores.jsonl") if "seed" not in path.parent.name]
+    rows = read_scores(kept)
+    one = next(one for one in many.runs if one.name == "logistic-matched")
+    assert one.width == max(math.sqrt(2 * row.half_square) for row in rows)
+    assert one.regularizer == pytest.approx(sum(row.half_square for row in rows) / len(rows))
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_finds(many: ExperimentResult, tmp_path: Path) -> None:
+    # One thread in each, as here.
+    code = (f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nfrom tests.gpo_full.experiment.test_experiment import MANY, run\n"
+            "import os; os.cpu_count = lambda: 2\n"
+            "if __name__ == '__main__': run(MANY, Path(sys.argv[1]), workers=2)")  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    found = ExperimentResult.load(tmp_path / "result.json")
+    assert [replace(one, cpu_seconds=0) for one in found.runs] == [replace(one, cpu_seconds=0) for one in many.runs]
+    assert done.stderr.count(": win rate") == 0
+    lines = [line for line in done.stderr.splitlines() if "; win rate" in line]
+    assert [line.split()[1] for line in lines] == [f"{i}/{len(many.runs)}" for i in range(1, len(many.runs) + 1)]
+
+
+@pytest.mark.slow
+def test_killed_between_two_runs_it_goes_on_and_finds_the_same(many: ExperimentResult, tmp_path: Path) -> None:
+    code = (f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nfrom tests.gpo_full.experiment.test_experiment import MANY, run\n"
+            "run(MANY, Path(sys.argv[1]))")  # fmt: skip
+    child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.DEVNULL)
+    try:
+        while len(done := finished(tmp_path)) < 3:
+            assert child.poll() is None, "the child ended before it could be killed"
+            time.sleep(0.01)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert len(done) < len(many.runs)
+    (tmp_path / ".half-a-stage").mkdir()
+    result = run(MANY, tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert not list(tmp_path.glob(".*"))
+    assert [replace(one, cpu_seconds=0) for one in result.runs] == [replace(one, cpu_seconds=0) for one in many.runs]
+
+
+def finished(folder: Path) -> dict[Path, int]:
+    """The results of the runs that are whole, and when they were written."""
+    return {path: path.stat().st_mtime_ns for path in folder.glob("*-*-*/stage.json")}
+
+
+def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    with sole_writer(tmp_path), pytest.raises(FolderInUse):
+        run("smoke", tmp_path)

@@ -1,0 +1,43 @@
+"""The shipped result of the experiment at full size: whole, of the grid that the scale asks for, with true verdicts."""
+
+import lzma
+
+from gpo_full.experiment.grid import grid
+from gpo_full.experiment.predictions import checks
+from gpo_full.experiment.published import FULL, published_result
+from gpo_full.experiment.scales import SCALES
+
+
+def test_it_holds_every_run_of_the_grid() -> None:
+    result, expected = published_result(), grid(SCALES["full"])
+    assert (result.scale, result.shortened) == ("full", None)
+    assert [(one.name, one.loss, one.seed, one.factor) for one in result.runs] == [
+        (one.name, one.loss, one.seed, one.factor) for one in expected]  # fmt: skip
+    assert all(abs(one.beta - each.beta) < 1e-12 for one, each in zip(result.runs, expected, strict=True))
+    scale = SCALES["full"]
+    assert {(len(one.scaled_margin), one.n) for one in result.runs} == {(scale.steps, scale.test_prompts)}
+
+
+def test_its_verdicts_are_those_of_its_numbers() -> None:
+    """Three of them by hand; all of them as the code decides today."""
+    result = published_result()
+    found = {check["id"]: check for check in result.checks}
+    assert list(result.checks) == list(checks(result))
+    first = [one for one in result.runs if one.seed == result.seed]
+    closer = 0
+    for loss in {one.loss for one in first}:
+        by_factor = sorted((one for one in first if one.loss == loss), key=lambda one: one.factor)
+        closer += by_factor[-1].kl < by_factor[0].kl
+    assert found["beta"]["value"] == closer
+    assert found["better"]["value"] == max(one.win_low for one in result.runs)
+    matched = [one for one in result.runs if one.factor == 1 and one.loss != "hinge"]
+    means = [sum(one.kl for one in matched if one.loss == loss) / 3 for loss in {one.loss for one in matched}]
+    assert abs(found["overlay"]["value"] - max(means) / min(means)) < 1e-9
+
+
+def test_it_ships_numbers_and_no_text_of_others() -> None:
+    text = lzma.decompress(FULL.read_bytes()).decode("utf-8")
+    assert all(one.examples == () for one in published_result().runs)
+    assert "/home" not in text
+    assert "/root" not in text
+    assert "/tmp" not in text

@@ -1,0 +1,122 @@
+"""GPOConfig: what it takes, what it refuses, and that it says why."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gpo_full.training.config import REFUSED, GPOConfig
+from gpo_theory import InputError, to_torch
+
+
+def config(path: Path, **options: Any) -> GPOConfig:
+    return GPOConfig(output_dir=str(path / "run"), use_cpu=True, **options)
+
+
+def test_defaults(tmp_path: Path) -> None:
+    made = config(tmp_path)
+    assert (made.loss, made.beta, made.margin, made.label_noise, made.bad_rows) == ("logistic", 0.1, "sum", 0.0, "fail")
+    assert (made.max_length, made.max_prompt_length) == (1024, 512)
+    assert made.remove_unused_columns is False
+    assert made.logging_nan_inf_filter is False
+    assert made.objective().name == "logistic"
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("loss", "margin"), [("trl-ipo", "mean"), ("ipo_tau", "sum"), ("dpo", "sum")])
+def test_a_name_that_fixes_the_aggregation_sets_it(loss: str, margin: str, tmp_path: Path) -> None:
+    assert config(tmp_path, loss=loss).margin == margin
+    assert config(tmp_path, loss=loss, margin="mean").margin == "mean"
+
+
+@pytest.mark.parametrize(("loss", "slope"), [("log(1+exp(x))", "1/2"), ("max(0, 1+x)", "1"), ("log(1+exp(-x))", None),
+                                             ("max(0, -x)", None), ("x**2", None)])  # fmt: skip
+def test_a_loss_that_rises_at_0_is_said(loss: str, slope: str | None, tmp_path: Path,
+                                        caplog: pytest.LogCaptureFixture) -> None:  # fmt: skip
+    config(tmp_path, loss=loss)
+    said = [record.getMessage() for record in caplog.records if "the sign of x" in record.getMessage()]
+    expected = f"loss {loss} has f'(0) = {slope} > 0: it begins by making the chosen response less likely"
+    assert [text.startswith(expected) for text in said] == ([] if slope is None else [True])
+
+
+@pytest.mark.parametrize(("options", "reason"), [
+    ({"beta": 0}, "beta=0 must be a finite number above 0"),
+    ({"beta": -0.1}, "beta=-0.1"),
+    ({"beta": float("nan")}, "beta=nan"),
+    ({"beta": float("inf")}, "beta=inf"),
+    ({"beta": True}, "beta=True"),
+    ({"beta": "0.1"}, "beta='0.1'"),
+    ({"loss": "logstic"}, "did you mean 'logistic'"),
+    ({"loss": "log(x"}, "log(x"),
+    ({"loss": "exp(-a*x)"}, "'a'"),
+    ({"parameters": {"a": 1}}, "'a'"),
+    ({"label_noise": 0.5}, "label_noise=0.5 must be at least 0 and below 1/2"),
+    ({"label_noise": -0.1}, "label_noise=-0.1"),
+    ({"margin": "average"}, "margin='average'; allowed: sum, mean"),
+    ({"loss": "trl-ipo", "margin": "sum"}, "'trl-ipo' is a function of the length-averaged margin, and margin='sum' is "
+                                           "given; on the summed margin its name is ipo_tau"),
+    ({"loss": ["trl-ipo"]}, "loss must be a name or a formula"),
+    ({"bad_rows": "ignore"}, "bad_rows='ignore'; allowed: fail, skip"),
+    ({"max_length": 1}, "leaves no token"),
+    ({"max_length": 100, "max_prompt_length": 100}, "leaves no token"),
+    ({"max_length": 10.5}, "max_length=10.5 must be a whole number"),
+    ({"seed": 2.0}, "seed=2.0 must be a whole number of at least 0"),
+    ({"per_device_train_batch_size": 2.5}, "per_device_train_batch_size=2.5 must be a whole number of at least 1"),
+    ({"train_last_layers": 0}, "train_last_layers=0"),
+    ({"lora_rank": -1}, "lora_rank=-1"),
+    ({"lora_rank": 4, "train_last_layers": 1}, "exclude each other"),
+    ({"lr_scheduler_type": "sideways"}, "sideways"),
+])  # fmt: skip
+def test_values_that_cannot_be_used(options: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        config(tmp_path, **options)
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("label_smoothing_factor", 0.1), ("neftune_noise_alpha", 5.0), ("use_liger_kernel", True),
+    ("auto_find_batch_size", True), ("train_sampling_strategy", "group_by_length"),
+    ("deepspeed", "x.json"), ("fp16", True), ("torch_compile", True), ("label_names", ["labels"]), ("batch_eval_metrics", True),
+    ("prediction_loss_only", True), ("restore_callback_states_from_checkpoint", True),
+])  # fmt: skip
+def test_inherited_options_that_would_be_ignored_are_refused(name: str, value: Any, tmp_path: Path) -> None:
+    assert name in REFUSED
+    with pytest.raises(InputError, match=f"{name}=.* is refused: "):
+        config(tmp_path, **{name: value})
+
+
+def test_bfloat16_needs_no_accelerator(tmp_path: Path) -> None:
+    made = GPOConfig(output_dir=str(tmp_path), bf16=True)
+    assert made.bf16
+    assert made.use_cpu is not torch.accelerator.is_available()
+
+
+def test_sharding_is_refused_where_it_would_silently_not_happen(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"fsdp=.* is refused: 1 process\(es\) on cpu would run unsharded"):
+        config(tmp_path, fsdp=True)
+
+
+def test_every_refusal_is_of_an_option_that_exists_and_is_tested() -> None:
+    tested = {name for name, _ in test_inherited_options_that_would_be_ignored_are_refused.pytestmark[0].args[1]}
+    assert tested == set(REFUSED)
+
+
+@pytest.mark.parametrize(("options", "steps"), [
+    ({"max_steps": 1000}, 1), ({"max_steps": 1001}, 10), ({}, 10), ({"max_steps": 5, "logging_steps": 3}, 3),
+])  # fmt: skip
+def test_logging_rule(options: dict[str, Any], steps: int, tmp_path: Path) -> None:
+    assert config(tmp_path, **options).logging_steps == steps
+
+
+def test_parameters_are_exact(tmp_path: Path) -> None:
+    loss = config(tmp_path, loss="focal", parameters={"gamma": 0.1}).objective()
+    assert loss.parameters == {"gamma": Fraction(1, 10)}
+
+
+def test_label_noise_is_a_transform_of_the_loss(tmp_path: Path) -> None:
+    # (1 - e)(1 - x) + e (1 + x) = 1 - (1 - 2e) x
+    x = torch.tensor([-2.0, 0.0, 3.0])
+    noisy = to_torch(config(tmp_path, loss="1-x", label_noise=0.25).objective())
+    torch.testing.assert_close(noisy(x), 1 - x / 2)

@@ -1,0 +1,377 @@
+"""Two processes equal one: DDP and FSDP2, through the Trainer and without it; crashed ranks; RELIABILITY's specifications by number.
+
+The runs are made once, in `distributing.py`, whose results the tests read. Everything is in float64, on the CPU, by gloo.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from gpo_full.checkpoints import atomic as checkpoint
+from gpo_full.checkpoints.atomic import DamagedCheckpoint
+from gpo_full.checkpoints.sharded import SavedPieces, write_pieces
+from tests.gpo_full.engine.test_log_probabilities import some_pairs
+from tests.support.places import ROOT
+from tests.support.tiny_models import tiny_model
+from tests.support.two_sequences import response_sums
+
+PAIRS = some_pairs(11)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The folder in which the runs were made, and what came of them."""
+    folder = tmp_path_factory.mktemp("distributed")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-m", "tests.support.distributing", str(folder)], env=environment, cwd=ROOT,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder, json.loads((folder / "results.json").read_text())
+
+
+def compared(lines: list[dict[str, Any]], *but: str) -> list[dict[str, float]]:
+    """Without what is another matter, and without the sign of rho where every rho is 0 up to the order of a sum."""
+    return [{name: value for name, value in line.items()
+             if name not in ("cpu_seconds", *but) and not (name == "accuracy" and line["margin_std"] < 1e-12)}
+            for line in lines]  # fmt: skip
+
+
+def check_same_metrics(found: list[dict[str, Any]], expected: list[dict[str, Any]], *but: str) -> None:
+    assert len(found) == len(expected) > 0
+    for mine, theirs in zip(compared(found, *but), compared(expected, *but), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-6, abs=1e-12)
+
+
+def of(results: dict[str, Any], run: str) -> list[dict[str, Any]]:
+    """What each rank found, all having ended well."""
+    assert results[run]["codes"] == [0] * len(results[run]["codes"]), run
+    found: list[dict[str, Any]] = results[run]["found"]
+    return found
+
+
+DDP_RUNS = ["uneven", "intervals", "accumulated", "grouped", "few", "adapter", "bad"]
+
+
+@pytest.mark.parametrize("run", DDP_RUNS)
+def test_two_ranks_under_ddp_are_one_process(run: str, ran: tuple[Path, dict[str, Any]]) -> None:
+    """Eleven pairs in steps of four; seven in micro-batches of one; fifteen of five prompts, grouped; three, of which the
+    second rank gets none."""
+    folder, results = ran
+    (one,), two = of(results, f"{run}-1"), of(results, f"{run}-2")
+    assert [each["kind"] for each in two] == ["DistributedDataParallel"] * 2
+    assert "Distributed" not in one["kind"]
+    # Two ranks lay a prompt down twice whose pairs they divide.
+    check_same_metrics(two[0]["metrics"], one["metrics"], *(["tokens"] if run == "grouped" else []))
+    weights = [load_file(folder / f"{run}-{which}.safetensors") for which in ("1-0", "2-0", "2-1")]
+    for name, value in weights[0].items():
+        assert torch.equal(weights[1][name], weights[2][name]), name
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-6, atol=1e-9)
+    for mine, theirs in zip(two[0]["events"][1:], one["events"], strict=True):
+        assert mine == theirs
+
+
+def test_liger_under_ddp_the_gradients_of_the_head_are_synced(ran: tuple[Path, dict[str, Any]]) -> None:
+    """A fused head that reads its weight behind DDP's back trains each rank's own: ours meets it inside the forward pass."""
+    before = tiny_model(dtype=torch.float64).lm_head.weight.detach()
+    one, mine, theirs = (load_file(ran[0] / f"uneven-{which}.safetensors")["lm_head.weight"] for which in ("1-0", "2-0", "2-1"))
+    assert float((mine - before).abs().max()) > 1e-3
+    assert torch.equal(mine, theirs)
+    torch.testing.assert_close(mine, one, rtol=1e-6, atol=1e-9)
+
+
+def test_what_runs_is_recorded(ran: tuple[Path, dict[str, Any]]) -> None:
+    for run, model, parameters in (("uneven-2", "DistributedDataParallel", "replicated"), ("sharded", "FSDP2", "sharded")):
+        expected = {"step": 0, "event": "distributed", "processes": 2, "model": model, "parameters": parameters}
+        assert of(ran[1], run)[0]["events"][0] == expected
+    assert of(ran[1], "uneven-1")[0]["events"] == []
+
+
+def test_the_uneven_run_s_first_epoch_is_every_pair_once(ran: tuple[Path, dict[str, Any]]) -> None:
+    (one,) = of(ran[1], "uneven-1")
+    tokens = sum(pair.size for pair in PAIRS)
+    assert [line["tokens"] for line in one["metrics"]][2::3] == [tokens, 2 * tokens]
+    assert of(ran[1], "uneven-2")[0]["metrics"][-1]["tokens"] == 2 * tokens
+
+
+def test_held_out_metrics_of_uneven_ranks_are_exact(ran: tuple[Path, dict[str, Any]]) -> None:
+    """Five pairs, two a batch, on two ranks: one rank's last pairs are there for the second time, and do not count."""
+    folder, results = ran
+    policy, reference = (tiny_model(dtype=torch.float64) for _ in range(2))
+    policy.load_state_dict(load_file(folder / "uneven-2-0.safetensors"))
+    with torch.no_grad():
+        ratios = response_sums(policy, PAIRS[:5]) - response_sums(reference, PAIRS[:5])
+    rho = ratios[:, 0] - ratios[:, 1]
+    for found in of(results, "uneven-2"):
+        assert found["held_out"]["eval_margin"] == pytest.approx(float(rho.mean()), rel=1e-6)
+        assert found["held_out"]["eval_loss"] == pytest.approx(float(torch.log1p(torch.exp(-0.1 * rho)).mean()), rel=1e-6)
+
+
+def test_spec_11_a_row_of_one_rank_that_is_not_finite_stops_the_step_on_both(ran: tuple[Path, dict[str, Any]]) -> None:
+    for run in ("bad-2", "sharded-bad"):
+        events = of(ran[1], run)[0]["events"][1:]
+        assert [event["step"] for event in events] == [2, 5]
+        assert all(event["rows_with_loss_not_finite"] == [10] and len(event["rows"]) == 4 for event in events)
+        assert [line["step"] for line in of(ran[1], run)[0]["metrics"]] == [1, 3, 4, 6]
+
+
+def test_ranks_share_the_reference_pass(ran: tuple[Path, dict[str, Any]]) -> None:
+    """Eleven pairs by two ranks, three pairs by four, of which one has nothing to do."""
+    (one,), two, few = (of(ran[1], f"pass-{name}") for name in ("one", "two", "few"))
+    with torch.no_grad():
+        expected = response_sums(tiny_model(dtype=torch.float64), PAIRS).tolist()
+    for found in (one, *two):
+        assert found["values"] == [pytest.approx(row, rel=1e-9) for row in expected]
+        assert found["files"] == one["files"]  # one store, and nothing of its parts
+    assert len(one["files"]) == 1
+    assert sum(found["tokens"] for found in two) == one["tokens"] == sum(pair.size for pair in PAIRS)
+    assert max(found["tokens"] for found in two) < 0.6 * one["tokens"]
+    for found in few:
+        assert found["values"] == [pytest.approx(row, rel=1e-9) for row in expected[:3]]
+    assert sorted(found["tokens"] for found in few) == sorted([0, *(pair.size for pair in PAIRS[:3])])
+    for run in ("pass-again", "pass-alone"):
+        for found in of(ran[1], run):
+            assert found["values"] == two[0]["values"]
+            assert found["tokens"] < one["tokens"] / 2  # the few rows that are computed again
+
+
+@pytest.mark.parametrize(("run", "count"), [("whole", 11), ("few", 1), ("again", 11), ("adapter", 11), ("left", 11)])
+def test_the_reference_pass_of_a_sharded_model_is_that_of_the_whole_one(
+    run: str, count: int, ran: tuple[Path, dict[str, Any]]
+) -> None:
+    """Of one pair, one rank has nothing to do; the second time, only three pairs are computed; an adapter is off; of a
+    pass that was cut, one rank's part is there."""
+    found = of(ran[1], f"sharded-pass-{run}")
+    with torch.no_grad():
+        expected = response_sums(tiny_model(dtype=torch.float64), PAIRS[:count]).tolist()
+    for each in found:
+        assert each["parameters"] == ["DTensor"]
+        assert each["values"] == [pytest.approx(row, rel=1e-9) for row in expected]
+    assert found[0]["calls"] == found[1]["calls"] > 0  # else one would wait for the other for ever
+    if run == "whole":
+        assert found[0]["calls"] < of(ran[1], "pass-one")[0]["calls"]
+
+
+def test_folders_that_ranks_do_not_share_are_refused_before_the_pass(ran: tuple[Path, dict[str, Any]]) -> None:
+    folder, results = ran
+    assert results["pass-apart"]["codes"] == [12, 13]
+    assert "all processes must see one folder" in (folder / "pass-apart-1.error").read_text()
+
+
+def test_a_pass_that_fails_on_one_rank_raises_on_every_rank_at_once(ran: tuple[Path, dict[str, Any]]) -> None:
+    folder, results = ran
+    assert results["pass-full"]["codes"] == [12, 99]
+    assert max(results["pass-full"]["seconds"]) < 10
+    assert "No space left" in (folder / "pass-full-1.error").read_text()
+    mine, other = of(results, "pass-resumed")
+    assert mine["tokens"] == 0 < other["tokens"]  # what the first rank had done is there
+    assert mine["values"] == other["values"] == of(results, "pass-two")[0]["values"]
+    assert mine["files"] == other["files"] == of(results, "pass-two")[0]["files"]
+    assert results["pass-damaged"]["codes"] == [13, 12]
+    assert "1-of-2.safetensors' is damaged; delete it" in (folder / "pass-damaged-0.error").read_text()
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_spec_09_another_number_of_processes_goes_on_if_allowed(
+    before: int, after: int, ran: tuple[Path, dict[str, Any]]
+) -> None:
+    """Saved at step 2 of 6, in the middle of an epoch and of a logging interval, both of three steps."""
+    folder, results = ran
+    name = f"size-{before}-{after}"
+    refused = results[f"{name}-refused"]
+    assert refused["codes"] == [13] * after
+    error = (folder / f"{name}-refused-0.error").read_text()
+    assert f"world_size: {before} -> {after}" in error
+    assert f"per_device_train_batch_size: {4 // before} -> {4 // after}" in error
+    found = of(results, name)[0]
+    check_same_metrics(found["metrics"], of(results, "intervals-1")[0]["metrics"])
+    (event,) = [event for event in found["events"] if event["event"] == "resumed with changes"]
+    assert event["changes"]["world_size"] == [before, after]
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_spec_01_a_killed_rank_under_ddp_resumes_bitwise(killed: int, ran: tuple[Path, dict[str, Any]]) -> None:
+    folder, results = ran
+    assert results[f"saved-{killed}-killed"]["codes"][killed] == -9
+    straight, found = of(results, "saved"), of(results, f"saved-{killed}")
+    assert [event["event"] for event in found[0]["events"]].count("distributed") == 2  # it was begun twice
+    assert compared(found[0]["metrics"]) == compared(straight[0]["metrics"])
+    for rank in (0, 1):
+        mine, theirs = (load_file(folder / f"{run}-{rank}.safetensors") for run in (f"saved-{killed}", "saved"))
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(value, theirs[name]) for name, value in mine.items())
+
+
+def test_ranks_sample_the_same_and_training_stays_as_it_is(ran: tuple[Path, dict[str, Any]]) -> None:
+    folder, results = ran
+    (one,), two = of(results, "sampled-1"), of(results, "sampled-2")
+    assert [row["step"] for row in two[0]["samples"]] == [3, 6]  # written once, by the first rank
+    for mine, theirs in zip(two[0]["samples"], one["samples"], strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-6, abs=1e-9)
+    assert one["samples"][-1]["kl"] > 0
+    plain, sampling = (load_file(folder / f"{run}-0.safetensors") for run in ("uneven-2", "sampled-2"))
+    assert all(torch.equal(value, sampling[name]) for name, value in plain.items())
+
+
+def test_spec_17_a_killed_rank_ends_the_others_within_ten_seconds(ran: tuple[Path, dict[str, Any]]) -> None:
+    for run, killed in (("killed", 1), ("sharded-second-killed", 1), ("sharded-first-killed", 0)):
+        found, other = ran[1][run], 1 - killed
+        assert found["codes"][killed] == -9
+        assert found["codes"][other] not in (0, -9)
+        assert found["seconds"][other] - found["seconds"][killed] < 10
+
+
+@pytest.mark.parametrize(("run", "said"), [
+    ("hung", "Timed out waiting 3000ms"), ("hung-between", "Operation timed out!"),
+])  # fmt: skip
+def test_spec_17_a_rank_that_hangs_ends_the_others_within_the_timeout(
+    run: str, said: str, ran: tuple[Path, dict[str, Any]]
+) -> None:
+    found = ran[1][run]  # a timeout of three seconds; the launcher ends the one that hangs
+    assert found["codes"] == [99, -9]
+    assert 2 <= found["seconds"][0] < 13  # the wait may have begun a little before the other rank hangs; ten seconds to end
+    assert said in (ran[0] / f"{run}-0.error").read_text()
+
+
+@pytest.mark.parametrize("run", ["full", "sharded-full"])
+def test_spec_18_a_save_that_fails_on_the_first_rank_raises_on_every_rank_at_once(
+    run: str, ran: tuple[Path, dict[str, Any]]
+) -> None:
+    folder, results = ran
+    assert results[run]["codes"] == [11, 12]
+    assert max(results[run]["seconds"]) < 10  # of a timeout of 120
+    assert "No space left on device" in (folder / f"{run}-0.error").read_text()
+    assert (folder / f"{run}-1.error").read_text() == ("OtherRankFailed: checkpoint-2 could not be saved on "
+                                                        "another rank, which says why")  # fmt: skip
+    assert not list((folder / run).glob("checkpoint-*"))
+
+
+def test_spec_16_a_signal_to_one_rank_finishes_the_step_on_both(ran: tuple[Path, dict[str, Any]]) -> None:
+    folder, results = ran
+    assert results["terminated"]["codes"] == [143, 143]
+    assert checkpoint.verify(folder / "terminated" / "checkpoint-2").step == 2
+
+
+@pytest.mark.parametrize(("run", "reason"), [
+    ("asked-2", r"fsdp=True is refused: 2 process(es) on cpu would run unsharded"),
+    ("asked-1", r"fsdp=True is refused: 1 process(es) on cpu would run unsharded"),
+    ("launched", r"sharding (FSDP) was asked for, but 2 process(es) on cpu would run MULTI_CPU"),
+    ("precision", "the launcher's mixed_precision is 'bf16', the run's 'no'"),
+    ("empty", "fsdp_cpu_ram_efficient_loading is refused"),
+    ("forged", "asked for was FSDP2 with sharded parameters, but what would run is DistributedDataParallel with replicated"),
+])  # fmt: skip
+def test_a_run_that_asked_for_sharding_and_is_not_sharded_is_refused(
+    run: str, reason: str, ran: tuple[Path, dict[str, Any]]
+) -> None:
+    folder, results = ran
+    for rank, code in enumerate(results[run]["codes"]):
+        assert code == 13
+        assert reason in (folder / f"{run}-{rank}.error").read_text()
+
+
+@pytest.mark.parametrize("model", ["plain", "tied"])
+def test_the_core_under_fully_shard_is_one_process(model: str, ran: tuple[Path, dict[str, Any]]) -> None:
+    halves = [each[model] for each in of(ran[1], "core")]
+    for found in halves:
+        assert "FSDPModule" in found["kind"]
+        assert found["parameters"] == ["DTensor"]
+        assert found["reference"] < 1e-10
+        assert found["losses"][1] == pytest.approx(found["losses"][0], rel=1e-9)
+        assert len({*found["losses"][0]}) == 3  # they are of three steps
+        assert found["weights"] < 1e-6
+        assert found["gradients"] < 1e-6  # of the third step, after two of the optimizer
+        assert found["pieces"]["model"] is found["pieces"]["whole"] is found["pieces"]["moments"] is True
+    assert sum(found["local"] for found in halves) == halves[0]["all"]
+
+
+def test_the_trainer_under_fsdp2_is_one_process(ran: tuple[Path, dict[str, Any]]) -> None:
+    """accelerate is made to shard on the CPU; what runs then is FSDP2, as its classes and parameters say."""
+    folder, results = ran
+    for found in of(results, "sharded"):
+        assert "FSDPModule" in found["kind"]
+        assert found["parameters"] == ["DTensor"]
+        assert found["referred"] == [True, True]  # rows of the stores of both sets of pairs, computed again in pieces
+        assert found["held_out"]["eval_loss"] == pytest.approx(of(results, "uneven-1")[0]["held_out"]["eval_loss"], rel=1e-6)
+    check_same_metrics(of(results, "sharded")[0]["metrics"], of(results, "uneven-1")[0]["metrics"])
+    one, two = load_file(folder / "uneven-1-0.safetensors"), load_file(folder / "sharded-model" / "model.safetensors")
+    for name, value in two.items():
+        torch.testing.assert_close(value, one[name], rtol=1e-6, atol=1e-9)
+
+
+def test_a_sharded_adapter_is_that_of_ddp_and_resumes_bitwise(ran: tuple[Path, dict[str, Any]]) -> None:
+    folder, results = ran
+    found, resumed = (of(results, f"sharded-adapter{more}") for more in ("", "-resumed"))
+    check_same_metrics(found[0]["metrics"], of(results, "adapter-2")[0]["metrics"])
+    assert [event["event"] for event in resumed[0]["events"]].count("distributed") == 2
+    assert compared(resumed[0]["metrics"]) == compared(found[0]["metrics"])
+    once, twice = (load_file(folder / f"sharded-adapter{more}-model" / "adapter_model.safetensors") for more in ("", "-resumed"))
+    assert once.keys() == twice.keys()
+    assert all(torch.equal(value, twice[name]) for name, value in once.items())
+    assert any("lora_B" in name and float(value.abs().max()) > 0 for name, value in once.items())
+
+
+def test_under_fsdp2_half_precision_ends_within_the_layers(ran: tuple[Path, dict[str, Any]]) -> None:
+    """Log-probabilities leave the model in float32, which accelerate would round; the run is as far from DDP's as rounding."""
+    found, other = of(ran[1], "sharded-half"), of(ran[1], "replicated-half")
+    for each in found:
+        assert each["types"] == ["torch.float32"]
+        assert each["moments"] == "torch.float32"
+        assert len(each["rounded"]) == 6
+        assert not any(each["rounded"])  # gradients are added up in float32
+    for mine, theirs in zip(found[0]["metrics"], other[0]["metrics"], strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], abs=0.02)
+    assert found[0]["metrics"][-1]["loss"] < 0.5
+
+
+@pytest.mark.parametrize("killed", ["first", "second"])
+def test_spec_01_a_rank_killed_in_a_sharded_save_resumes_bitwise(
+    killed: str, ran: tuple[Path, dict[str, Any]]
+) -> None:
+    """The second rank dies between the two files of its pieces, the first when all is written but not in place."""
+    folder, results = ran
+    resumed = of(results, f"sharded-{killed}-resumed")[0]
+    assert resumed["there"] == ["checkpoint-2"]
+    assert compared(resumed["metrics"]) == compared(of(results, "sharded")[0]["metrics"])
+    once, twice = (checkpoint.verify(folder / run / "checkpoint-6") for run in ("sharded", f"sharded-{killed}"))
+    assert once.names == twice.names
+    shards = [name for name in once.names if name.startswith("resume-") and name.endswith(".safetensors")]
+    assert len(shards) == 2
+    for name in (*shards, "model.safetensors", "random.safetensors"):
+        mine, theirs = once.tensors(name), twice.tensors(name)
+        assert mine.keys() == theirs.keys()
+        for key, value in mine.items():
+            torch.testing.assert_close(value, theirs[key], rtol=0, atol=0, equal_nan=True)
+    assert not [path for path in (folder / f"sharded-{killed}").iterdir() if path.name.startswith(".")]
+
+
+def test_a_sharded_checkpoint_goes_on_in_one_process(ran: tuple[Path, dict[str, Any]]) -> None:
+    results = ran[1]
+    gathered = of(results, "gathered")[0]
+    assert [event["step"] for event in gathered["events"] if event["event"] == "resumed with changes"] == [2]
+    check_same_metrics(gathered["metrics"], of(results, "uneven-1")[0]["metrics"])
+
+
+def saved_pieces(folder: Path, **tensors: torch.Tensor) -> checkpoint.Checkpoint:
+    write_pieces(folder, "part", tensors, 0, 1)
+    return checkpoint.Checkpoint(folder, 1, frozenset(path.name for path in folder.iterdir()))
+
+
+def test_a_part_that_is_in_no_file_is_an_error_and_so_is_another_shape(tmp_path: Path) -> None:
+    found = saved_pieces(tmp_path, w=torch.arange(6.0).view(3, 2), scalar=torch.tensor(2.0))
+    pieces = SavedPieces(found, "part")
+    assert torch.equal(pieces.read("w"), torch.arange(6.0).view(3, 2))
+    assert float(pieces.read("scalar")) == 2.0
+    with pytest.raises(DamagedCheckpoint, match=r"w has shape \[3, 2\], not \[2, 2\]"):
+        pieces.read("w", torch.zeros(2, 2))
+    layout = tmp_path / "part-00000-of-00001.json"
+    places = json.loads(layout.read_text())
+    places["w"]["shape"] = [4, 2]
+    layout.write_text(json.dumps(places))
+    with pytest.raises(DamagedCheckpoint, match="a part of w is in no file"):
+        SavedPieces(found, "part").read("w")

@@ -1,0 +1,246 @@
+"""Faults of the systems in use today, each by its system's name, and that none of them is ours.
+
+Liger under DDP, whose gradients were never synchronised, is tested where two ranks run.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, TrainerCallback
+
+from gpo_full import GPOConfig, GPOTrainer
+from gpo_full.data.pairs import Pair, read_pairs
+from gpo_theory import InputError
+from tests.gpo_full.reference.test_reference_store import Passes
+from tests.gpo_full.training.test_trainer import PAIRS, objects, step0, trainer, weights
+from tests.support.oracle import TRUTHS
+from tests.support.session import payload
+from tests.support.tiny_models import tiny_model, tiny_tokenizer
+from tests.support.two_sequences import response_sums
+
+F64 = {"dtype": torch.float64}
+TOKENIZER = tiny_tokenizer()
+ROWS = [{"prompt": "the cat sat", "chosen": " on the mat", "rejected": " on a dog and ran after the values in the list"},
+        {"prompt": "return the", "chosen": " sum of the values", "rejected": " list"}]  # fmt: skip
+
+
+def margins(policy: Any, reference: Any, pairs: list[Pair] = PAIRS) -> torch.Tensor:
+    """rho in nats by the definition, one sequence at a time."""
+    ratios = (response_sums(policy, pairs) - response_sums(reference, pairs)).detach()
+    return ratios[:, 0] - ratios[:, 1]
+
+
+# TRL 1.16: the reference.
+
+
+def test_trl_the_reference_is_not_computed_again_when_only_beta_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpo_full.reference.compute.BATCH_TOKENS", 1)  # a forward pass for each pair
+    counts = []
+    for run, (loss, beta, rate) in enumerate(
+        [("logistic", 0.1, 1e-3), ("logistic", 1.0, 1e-3), ("x**2 - x", 5.0, 1.0)]
+    ):
+        model = tiny_model()
+        passes = Passes(model)
+        trainer(tmp_path, model, run=str(run), loss=loss, beta=beta, learning_rate=rate)
+        counts.append(passes.count)
+    assert counts[1] == counts[2] == counts[0] - len(PAIRS) + 3  # three rows are computed again
+    assert len(list((tmp_path / "references").iterdir())) == 1
+
+
+def test_trl_the_reference_is_not_stale_when_the_truncation_changes(tmp_path: Path) -> None:
+    for number, cut in enumerate(({}, {"max_length": 5}, {"max_prompt_length": 2}), 1):
+        args = GPOConfig(output_dir=str(tmp_path / str(number)), use_cpu=True, reference_store=str(tmp_path / "store"),
+                         **{"max_length": 64, **cut})  # fmt: skip
+        rows = [{**ROWS[0], "prompt": "the dog and the cat sat", "rejected": " after the cat"}]
+        made = GPOTrainer(tiny_model(**F64), args, rows, processing_class=TOKENIZER)
+        assert step0(made) == pytest.approx(math.log(2), abs=1e-9)
+        assert len(list((tmp_path / "store").iterdir())) == number
+
+
+def test_trl_a_model_changed_in_memory_is_its_own_reference_not_the_disk_s(tmp_path: Path) -> None:
+    folder = tmp_path / "policy"
+    tiny_model(**F64).save_pretrained(folder)
+
+    def loaded() -> Any:
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+
+    trainer(tmp_path, loaded(), run="before")  # so that the store holds the disk's values
+    model = loaded()
+    assert model.config._name_or_path == str(folder)
+    with torch.no_grad():
+        model.lm_head.weight[10:20] *= 1.5
+    assert abs(step0(trainer(tmp_path, model, run="disk", beta=1.0, reference=loaded())) - math.log(2)) > 1e-3
+    assert step0(trainer(tmp_path, model, run="memory", beta=1.0)) == pytest.approx(math.log(2), abs=1e-9)
+
+
+# TRL 1.16: the loss.
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    ({"loss": "sigmoidal"}, "sigmoidal"), ({"loss": "hinged"}, "did you mean 'hinge'"),
+    ({"beta": -0.1}, "beta=-0.1 must be a finite number above 0"),
+    ({"label_smoothing_factor": 0.1}, "label_noise is the preference's"),
+])  # fmt: skip
+def test_trl_an_unknown_loss_a_negative_beta_and_smoothing_of_another_kind_are_refused(
+    options: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError) as caught:
+        trainer(tmp_path, tiny_model(), **options)
+    assert said in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["hinge", "squared", "exponential"])
+def test_trl_label_smoothing_is_ignored_by_no_loss(name: str, tmp_path: Path) -> None:
+    """0.8 f(x) + 0.2 f(-x) for losses whose smoothing TRL drops without a word, away from the reference."""
+    reference, policy = tiny_model(seed=1, **F64), tiny_model(seed=2, **F64)
+    x = 0.05 * margins(policy, reference)
+    of = {
+        "hinge": lambda x: (1 - x).clamp(min=0),
+        "squared": lambda x: (1 - x) ** 2,
+        "exponential": lambda x: (-x).exp(),
+    }
+    expected = float((0.8 * of[name](x) + 0.2 * of[name](-x)).mean())
+    assert abs(expected - float(of[name](x).mean())) > 1e-3
+    made = trainer(tmp_path, policy, loss=name, beta=0.05, label_noise=0.2, reference=reference)
+    assert step0(made) == pytest.approx(expected, rel=1e-9)
+
+
+def test_trl_discopop_is_a_number_below_minus_88_7(tmp_path: Path) -> None:
+    """In float32, where exp(-x) overflows: f(x) = -x there, as exp(20 x) log(1 + exp(x)) is 0."""
+    policy, reference = tiny_model(seed=2), tiny_model(seed=1)
+    x = 50 * margins(policy, reference)
+    assert float(x.min()) < -88.8
+    made = trainer(tmp_path, policy, loss="discopop", beta=50.0, reference=reference, max_grad_norm=0.0,
+                   per_device_train_batch_size=len(PAIRS))  # fmt: skip
+    assert step0(made) == pytest.approx(float((-x).clamp(min=0).mean()), rel=1e-4)
+    before = weights(made.model)
+    made.train()
+    assert not (tmp_path / "run" / "events.jsonl").exists()
+    assert not torch.equal(weights(made.model), before)
+    assert math.isfinite(objects(tmp_path)[0]["grad_norm"])
+
+
+def test_trl_robust_is_said_to_be_unbounded_below(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert payload("robust_dpo")["claims"]["bounded_below"]["verdict"] == "refuted"
+    trainer(tmp_path, tiny_model(), loss="logistic")
+    assert "bounded" not in caplog.text
+    trainer(tmp_path, tiny_model(), loss="robust_dpo", run="robust")
+    assert "loss robust_dpo is not bounded below, f tends to -infinity on the right" in caplog.text
+
+
+def test_trl_the_last_batch_weighs_what_it_holds_in_the_metrics(tmp_path: Path) -> None:
+    reference, policy, pairs = tiny_model(seed=1, **F64), tiny_model(seed=2, **F64), PAIRS[:5]
+    rho = margins(policy, reference, pairs)
+    made = trainer(tmp_path, policy, pairs, reference=reference, eval_dataset=pairs, per_device_eval_batch_size=4)
+    assert abs(float((rho[:4].mean() + rho[4]) / 2 - rho.mean())) > 1  # a mean of batches would show
+    assert made.evaluate()["eval_margin"] == pytest.approx(float(rho.mean()), rel=1e-9)
+
+
+# HALOs.
+
+
+def test_halos_ipo_is_a_number_at_step_0(tmp_path: Path) -> None:
+    made = trainer(tmp_path, tiny_model(**F64), loss="ipo", margin="mean", beta=0.1, max_steps=2)
+    assert step0(made) == pytest.approx(float(TRUTHS["squared"].f(0)), abs=1e-9)
+    made.train()
+    assert [math.isfinite(each["grad_norm"]) and each["grad_norm"] > 0 for each in objects(tmp_path)] == [True, True]
+
+
+class Moments(TrainerCallback):
+    """The optimizer's state and the rate as they are before and after each step."""
+
+    def __init__(self, made: GPOTrainer) -> None:
+        self.made, self.before, self.after = made, dict[int, Any](), dict[int, Any]()
+        made.add_callback(self)
+
+    def seen(self) -> list[Any]:
+        optimizer = self.made.optimizer.state_dict()
+        state = [value.clone() for entry in optimizer["state"].values() for value in entry.values()]
+        return [*state, torch.tensor([group["lr"] for group in optimizer["param_groups"]])]
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.before[state.global_step + 1] = self.seen()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.after[state.global_step] = self.seen()
+
+
+def test_halos_a_resume_goes_on_with_adam_s_moments(tmp_path: Path) -> None:
+    saving = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    first = trainer(tmp_path, tiny_model(), **saving)
+    seen = Moments(first)
+    first.train()
+    again = trainer(tmp_path, tiny_model(), **saving)
+    resumed = Moments(again)
+    again.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    assert list(resumed.before) == [3, 4]
+    assert len(resumed.before[3]) > 3 * 9  # step, both moments, of every weight
+    assert all(map(torch.equal, resumed.before[3], seen.after[2]))
+    assert any(float(value.abs().max()) > 0 for value in resumed.before[3][:-1])
+
+
+# open-instruct.
+
+
+def test_open_instruct_the_last_token_before_the_padding_counts_and_the_padding_does_not(tmp_path: Path) -> None:
+    """Padding and end of text share an id; each response ends in it, and the shorter ones are padded."""
+    assert TOKENIZER.pad_token_id == TOKENIZER.eos_token_id
+    reference, policy = tiny_model(seed=1, **F64), tiny_model(seed=2, **F64)
+
+    def alone(model: Any, row: dict[str, str], response: str) -> float:
+        ids = [*TOKENIZER(row["prompt"] + row[response])["input_ids"], TOKENIZER.eos_token_id]
+        start = len(TOKENIZER(row["prompt"])["input_ids"])
+        logits = model(input_ids=torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+        return float(logits.detach()[range(len(ids) - 1), ids[1:]][start - 1 :].sum())
+
+    rho = [sum(sign * (alone(policy, row, side) - alone(reference, row, side))
+               for sign, side in ((1, "chosen"), (-1, "rejected"))) for row in ROWS]  # fmt: skip
+    expected = sum((0.02 * each - 1) ** 2 for each in rho) / len(rho)
+    for layout in ("line", "apart"):
+        args = GPOConfig(output_dir=str(tmp_path / layout), use_cpu=True, loss="squared", beta=0.02,
+                         reference_store=str(tmp_path / "store"))  # fmt: skip
+        models = [tiny_model(seed=seed, attention="sdpa" if layout == "line" else "eager", **F64) for seed in (2, 1)]
+        made = GPOTrainer(models[0], args, ROWS, processing_class=TOKENIZER, reference=models[1])
+        assert step0(made) == pytest.approx(expected, rel=1e-6)
+
+
+def test_open_instruct_a_resume_without_its_cache_has_the_same_reference(tmp_path: Path) -> None:
+    saving = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    straight = trainer(tmp_path, tiny_model(), **saving)
+    straight.train()
+    for path in (tmp_path / "references").iterdir():
+        path.unlink()
+    part = str(tmp_path / "run" / "checkpoint-2")
+    resumed = trainer(tmp_path, tiny_model(), **saving)
+    resumed.train(resume_from_checkpoint=part)
+    assert torch.equal(weights(resumed.model), weights(straight.model))
+    # Whoever hands in the trained weights would make them their own reference: that is refused.
+    trained = AutoModelForCausalLM.from_pretrained(part)
+    with pytest.raises(InputError, match="is of another run: reference_weights"):
+        trainer(tmp_path, trained, **saving).train(resume_from_checkpoint=part)
+
+
+# OpenRLHF.
+
+
+def test_openrlhf_a_conversation_is_cut_in_tokens_never_by_the_length_of_its_text() -> None:
+    """The template says less about turns gone by, and a token straddles the end of the prompt."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = ("{% if messages[-1].role == 'user' %}values in the list {% endif %}"
+                               "{% for m in messages %}{{ m.content }}{% endfor %}")  # fmt: skip
+    rows = [{"prompt": [{"role": "user", "content": "the c"}], "chosen": [{"role": "assistant", "content": "at sat"}],
+             "rejected": [{"role": "assistant", "content": "ow ran"}]}]  # fmt: skip
+    with pytest.raises(InputError, match="share no token"):  # the prompt alone begins with what no response has
+        read_pairs(rows, tokenizer)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    ((pair,), _) = read_pairs(rows, tokenizer)
+    whole = [tokenizer(text)["input_ids"] for text in ("the cat sat", "the cow ran")]
+    assert [list(pair.prefix[: pair.prompt_length] + response) for response in pair.responses] == whole
+    assert tokenizer.decode(pair.prefix) == "the"
+    assert len("the c") == len(tokenizer.decode(whole[0])) - len("at sat")  # where a cut of the text would have been

@@ -1,0 +1,227 @@
+"""Fuzzed texts: each is a formula or a ParseError within 0.2 CPU-seconds, and none is ever run.
+
+`python tests/gpo_theory/formula/test_parser_fuzz.py 100000` tries that many and prints what became of them.
+"""
+
+import random
+import resource
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from gpo_theory import ParseError, parse
+
+LIMIT = 0.2  # CPU-seconds
+MOST_MEMORY = 64 * 2**20  # bytes by which a whole run may grow
+MARKER = Path("parser_was_here")
+
+# Each would leave the marker file behind, or end the process, if any part of the text were ever evaluated.
+PAYLOADS = (
+    "__import__('os').system('touch {m}')",
+    "__import__('pathlib').Path('{m}').touch()",
+    "open('{m}','w')",
+    "exec(\"open('{m}','w')\")",
+    "eval(\"open('{m}','w')\")",
+    "(lambda: open('{m}','w'))()",
+    "(y := open('{m}','w'))",
+    "[open('{m}','w') for _ in (1,)]",
+    "{{open('{m}','w') for _ in (1,)}}",
+    "{{1: open('{m}','w')}}",
+    "(open('{m}','w') for _ in (1,))",
+    "f\"{{open('{m}','w')}}\"",
+    "''.join(map(str,[open('{m}','w')]))",
+    "x.__class__.__base__.__subclasses__()",
+    "().__class__.__mro__[1].__subclasses__()[0]",
+    "exp.__globals__['__builtins__']['open']('{m}','w')",
+    "getattr(x,'__class__')",
+    "where(open('{m}','w'),1,2)",
+    "max(*[open('{m}','w')],1)",
+    "exp(**{{'x':open('{m}','w')}})",
+    "exp(x=open('{m}','w'))",
+    "open('{m}','w') if x<0 else 1",
+    "x if 1 else exit()",
+    "exit()",
+    "quit()",
+    "breakpoint()",
+    "globals()",
+    "await x",
+    "yield x",
+    "x[open('{m}','w')]",
+    "(open('{m}','w'), x)",
+    "not open('{m}','w')",
+    "open('{m}','w') and x",
+    "x<1<open('{m}','w')",
+    "x@x",
+    "x//0",
+    "x%0",
+    "x<<9999999999",
+    "~x",
+    "...",
+    "None",
+    "True",
+    "b'x'",
+    "'x'*10**10",
+    "1j",
+    "0x7fffffff",
+    "1_0",
+    "x;x",
+    "x#x",
+    "x\\\nx",
+    "import os",
+    "del x",
+    "x=1",
+    "*x",
+    "**x",
+    "print(x)",
+    "sympify('x')",
+    "S('x')",
+    "Function('f')(x)",
+)
+HEAVY = (
+    "9**9**9**9",
+    "(x**32)**32",
+    "exp(exp(exp(9999)))",
+    "1e400",
+    "1e99*1e99",
+    "-" * 900 + "x",
+    "(" * 400 + "x" + ")" * 400,
+    "(" * 10_000,
+    "x" * 100_000,
+    "1" * 5000,
+    "0." + "0" * 900 + "1",
+    "+".join(["x"] * 450),
+    "*".join(["(1+x)"] * 150),
+    "*".join(["(1+x)**32"] * 90),
+    "(" * 30 + "1+x" + ")**2" * 30,
+    "exp(" * 39 + "x" + ")" * 39,
+    "max(" + ",".join(["x"] * 400) + ")",
+    "where(x<0," * 60 + "x" + ",1)" * 60,
+    "1/(" * 39 + "x" + ")" * 39,
+    "(123456789012345678901234567890/7)**32",
+    "**".join(["2"] * 200),
+    "sqrt(" * 38 + "2" + ")" * 38,
+    "x**(1/3)**(1/3)**(1/3)",
+    "((2**32)**2)**x",
+    "(1/3)**32*(1/7)**32",
+    "x<" * 300 + "x",
+    "[" * 500,
+    "{" * 500,
+    "'" * 999,
+    "\\" * 999,
+    "\x00" * 999,
+    "é" * 999,
+)
+WORDS = (
+    "x x x 1 2 7 0 0.1 .5 3. 1e3 1e-9 1e99 113/97 pi e ( ( ) ) , + - * / ** exp( log( sqrt( abs( max( min( where( sigmoid( tanh( "
+    "erfc( atan( log_ndtr( softplus( < <= > >= and or not if else lambda : := = == != [ ] { } ' \" . x. .x __ _ @ % // ~ ^ & | ; # $ ? ! \\ "
+    "import class def None True f'{x}' 0x1f 1j 1_0 tau beta X EXP x2 2x in is for while"
+)
+ODD = ("\n", "\t", "\r", "\x00", "\x0b", "\u00a0", "\u2028", "\u202e", "х", "ｘ", "１", "²", "−", "∞", "\ud800", "🙂", "e\u0301", "\ufeff")
+
+
+def text(random_: random.Random) -> str:
+    """A payload, a heavy text, a soup of words, a formula with a few letters changed, or noise."""
+    kind = random_.random()
+    if kind < 0.15:
+        payload = random_.choice(PAYLOADS).format(m=MARKER)
+        frame = ("{}", "x+{}", "exp({})", "max({},x)", "where(x<0,{},1)", "where({}<0,x,1)", "-({})", "({})**2", "x**({})", "1/({})")
+        return random_.choice(frame).format(payload)
+    if kind < 0.2:
+        return random_.choice(HEAVY) + random_.choice(("", "", "+x", ")"))
+    if kind < 0.5:
+        return random_.choice(("", " ")).join(random_.choice(WORDS.split()) for _ in range(random_.randint(1, 60)))
+    if kind < 0.9:
+        return _damaged(random_, _formula(random_, random_.randint(1, 6)))
+    alphabet = [chr(c) for c in range(32, 127)] + list(ODD)
+    return "".join(random_.choice(alphabet) for _ in range(random_.randint(0, 200)))
+
+
+def _formula(random_: random.Random, depth: int) -> str:
+    if depth == 0 or random_.random() < 0.1:
+        return random_.choice(("x", "x", "2", "0.1", "113/97", "pi", "e", "1e-3"))
+    one, two = (_formula(random_, depth - 1) for _ in range(2))
+    shape = random_.choice(("({a}+{b})", "({a}-{b})", "{a}*({b})", "({a})/({b})", "({a})**{n}", "-({a})", "exp({a})", "log({a})", "sqrt({a})",
+                            "max({a},{b})", "min({a},{b},1)", "abs({a})", "where({a}<{b},{a},{b})", "where({a}<0 and x>1,{b},1)",
+                            "sigmoid({a})", "tanh({a})", "softplus({a})", "log_ndtr({a})"))  # fmt: skip
+    return shape.format(a=one, b=two, n=random_.choice((-2, 0, 2, 3, 31, "(1/2)", 33)))[:1200]
+
+
+def _damaged(random_: random.Random, formula: str) -> str:
+    for _ in range(random_.choice((0, 0, 1, 2, 5))):
+        place = random_.randrange(len(formula) + 1)
+        formula = formula[:place] + random_.choice((*WORDS.split(), *ODD, "")) + formula[place + random_.randint(0, 2) :]
+    return formula
+
+
+def outcome(one: str) -> tuple[str, float]:
+    """`formula` or `refused`, and the CPU time: the lesser of two, because a garbage collection is not the parser's."""
+    spent = []
+    for _ in range(2):
+        start = time.process_time()
+        try:
+            parse(one)
+            found = "formula"
+        except ParseError as error:
+            found = "refused" if "\n" not in str(error) else "refused in more than one line"
+        spent.append(time.process_time() - start)
+        if spent[-1] <= LIMIT / 4:
+            break
+    return found, min(spent)
+
+
+def fuzz(count: int, seed: int) -> tuple[Counter[str], float, int]:
+    """Parse `count` texts; returns what became of them, the worst time, and the bytes by which the process grew."""
+    random_, kinds, worst = random.Random(seed), Counter[str](), 0.0
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(count):
+        one = text(random_)
+        found, spent = outcome(one)
+        assert spent <= LIMIT, f"{spent:.2f} CPU-s for {one[:120]!r}"
+        kinds[found] += 1
+        worst = max(worst, spent)
+    return kinds, worst, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+
+
+def test_fuzzed_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    kinds, _, grown = fuzz(3000, seed=1)
+    assert list(tmp_path.iterdir()) == [], "a text was run"
+    assert grown < MOST_MEMORY
+    assert kinds["formula"] > 300, "the law would be about refusals alone"
+    assert kinds["refused"] > 1000
+    assert set(kinds) == {"formula", "refused"}
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_a_payload_is_refused_and_not_run(payload: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for frame in ("{}", "x+{}", "exp({})", "where(x<0,{},1)", "where({}<0,x,1)", "x**({})"):
+        with pytest.raises(ParseError):
+            parse(frame.format(payload.format(m=MARKER)))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("heavy", HEAVY, ids=range(len(HEAVY)))
+def test_a_heavy_text_costs_little(heavy: str) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    _, spent = outcome(heavy)
+    assert spent <= LIMIT
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < MOST_MEMORY
+
+
+def test_a_payload_that_runs_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The marker is a real one: what a payload says, done by hand, leaves it behind."""
+    monkeypatch.chdir(tmp_path)
+    Path(str(MARKER)).touch()
+    assert [p.name for p in tmp_path.iterdir()] == [str(MARKER)]
+
+
+if __name__ == "__main__":
+    total = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    began = time.process_time()
+    outcomes, slowest, growth = fuzz(total, seed=2)
+    print(f"{total} texts: {dict(outcomes)}, slowest {slowest:.3f} CPU-s, grown by {growth / 2**20:.1f} MiB, "
+          f"{time.process_time() - began:.0f} CPU-s in all, marker {'LEFT BEHIND' if MARKER.exists() else 'absent'}")

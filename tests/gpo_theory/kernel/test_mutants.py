@@ -1,0 +1,255 @@
+"""The verifier is itself tested: with any one of its checks taken out, a planted false statement gets through.
+
+Each mutant is the verifier with one line of its source changed, in a tree of its own; a statement that only the dropped
+check refuses is then accepted. The verifier as it is refuses them all.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.places import ROOT
+
+PACKAGE = ROOT / "gpo_theory"
+TRUSTED = ("budget.py", "certificate.py", "errors.py", "formula/__init__.py", "formula/expression.py", "formula/grammar.py")
+
+# False statements: claim, verdict, formula, what the certificate says, and hints by a part of the inequality's text.
+LINE = {"by": "quotient", "denominator": ["1"], "slope": None, "shift": "0"}
+
+
+def line(*numerator: str) -> dict[str, Any]:
+    return {**LINE, "numerator": list(numerator)}
+
+
+def cover(*cuts: str, **more: Any) -> dict[str, Any]:
+    return {"by": "cover", "cuts": list(cuts), **more}
+
+
+def lie(claim: str, verdict: str, formula: str, *, hints: Any = (), cuts: Any = (), witness: Any = None, value: Any = None,
+        **choices: Any) -> dict[str, Any]:  # fmt: skip
+    return {"claim": claim, "verdict": verdict, "formula": formula, "hints": [list(pair) for pair in hints],
+            "cuts": list(cuts), "witness": witness, "value": value, "choices": choices}  # fmt: skip
+
+
+AFTER_8 = ("x - 8 > 0", line("-8", "1"))
+CHORD = {"kind": "chord", "a": "-1", "b": "1", "t": "1/2"}
+NOTHING = {"exact": "0", "float": 0.0}
+LIES = {
+    "a slope that falls by 1/150": lie("convex", "proved", "x**2 - abs(x-113/97)/300", cuts=["113/97"], hints=[
+        ("on (-inf, 113/97)", line("113/97", "-1")), ("on (113/97, inf)", line("-113/97", "1"))]),
+    "a step of 1/300": lie("convex", "proved", "where(x<113/97, x**2, x**2+1/300)", cuts=["113/97"], hints=[
+        ("on (-inf, 113/97)", line("113/97", "-1")), ("on (113/97, inf)", line("-113/97", "1"))]),
+    "far out f'' < 0": lie("convex", "proved", "x**2/2 - x**4/10**8", hints=[("", cover("-10", "10"))]),
+    "a logarithm of a remainder": lie(
+        "total", "proved", "where(x>8, log(log(1+1/x)-1/x+1/(2*x**2)-1/(3*x**3)+1/(5*x**4)), 0)", cuts=["8"],
+        hints=[AFTER_8, ("on (8, inf)", cover("8")), ("on (-inf, 8)", line("8", "-1"))]),
+    "a hump further out": lie("total", "proved", "where(x>8, log(10**28 - x**32*exp(-x)), 0)", cuts=["8"],
+                              hints=[AFTER_8, ("on (8, inf)", cover("8")), ("on (-inf, 8)", line("8", "-1"))]),
+    "small terms that are large at first": lie(
+        "total", "proved", "where(x>8, log(1+1/x+1/x**2+1/x**3+1/x**4+1/x**5+1/x**6+1/x**7+1/x**8+1/x**9+1/x**10+1/x**11-10**15/x**12), 0)",
+        cuts=["8"], hints=[AFTER_8, ("on (8, inf)", cover("8")), ("on (-inf, 8)", line("8", "-1"))]),
+    "a zero beyond the start": lie("total", "proved", "where(x>8, log(x-100), 0)", cuts=["8"],
+                                   hints=[AFTER_8, ("on (8, inf)", cover("8")), ("on (-inf, 8)", line("8", "-1"))]),
+    "a dip between the points looked at": lie("total", "proved", "log((x-113/97)**2 - 1/90000)", hints=[("", cover("-20", "20"))]),
+    "a dip of f'' of scale 1/300": lie(
+        "convex", "proved", "x**2/2 + (501/500)/180000/(1+90000*(x-113/97)**2)", hints=[("", cover("-20", "20"))]),
+    "less than a unit in the last place": lie(
+        "total", "proved", "where(x>100/97, sqrt(x-1190816005150882124151401/1155091524996355660426858), 0)", cuts=["100/97"],
+        hints=[("on (-inf, 100/97)", line("100/97", "-1")), ("100/97 > 0", line("-100/97", "1"))]),
+    "a zero at an inner cut": lie("total", "proved", "log((x-113/97)**2)", hints=[("", cover("-20", "113/97", "20"))]),
+    "a single root": lie("total", "proved", "log(113/97-x)", hints=[("", line("113/97", "-1"))]),
+    "a pole": lie("bounded_below", "proved", "where(x<0, 0, 1/(113/97-x))", cuts=["0"], value=NOTHING, near="-1", hints=[
+        ("1/(", {**line("1"), "denominator": ["113/97", "-1"]}), ("on (-inf, 0)", line("0", "-1")),
+        ("on (0, inf)", line("0", "1"))]),
+    "a chord that f touches": lie("convex", "refuted", "2*x+1", witness=CHORD),
+    "a chord continued": lie("convex", "refuted", "x**2", witness={**CHORD, "t": "2"}),
+    "a product": lie("convex", "proved", "x*exp(x)", hints=[]),
+    "another quotient": lie("total", "proved", "log(x)", hints=[("", line("1"))]),
+    "an exponential turned round": lie("total", "proved", "where(x>0, log(exp(-x)-1), 0)", cuts=["0"], hints=[
+        ("exp", {**line("-1", "1"), "slope": "-1"}), ("on (0, inf)", line("0", "1")), ("on (-inf, 0)", line("0", "-1"))]),
+    "a factor of either sign": lie("total", "proved", "log(x*exp(x)+x)"),
+    "a maximum that is not decided": lie("convex", "proved", "min(x,0)"),
+    "a condition that is not decided": lie("convex", "proved", "where(x<113/97, x**2, -x**2)"),
+    "a line": lie("strictly_convex", "proved", "where(x<0, 0, x**2)", cuts=["0"], hints=[
+        ("on (-inf, 0)", line("0", "-1")), ("on (0, inf)", line("0", "1"))]),
+    "an infimum that is not reached": lie("bounded_below", "proved", "exp(x)", value={"exact": "-1", "float": -1.0}, near="0"),
+    "a kink of 1e-10": lie(
+        "differentiable_at_zero", "proved", "exp(-x)+max(-x,0)/10**10", cuts=["0"], value={"exact": "-1", "float": -1.0},
+        hints=[("on (-inf, 0)", line("0", "-1")), ("on (0, inf)", line("0", "1"))]),
+    "a loss that rises": lie("bayes_consistent", "proved", "exp(x)", theorem="convex"),
+    "a minimiser on the right side": lie("bayes_consistent", "refuted", "(x-1)**2", witness={"kind": "theta", "theta": "1/2"}, at="1/2",
+                                         hints=[("", line("1/4", "-1", "1"))]),
+    "a rate of two": lie("bradley_terry_exact", "proved", "exp(-x)", value={"exact": "1", "float": 1.0}),
+    "a wave that is not seen": lie("total", "proved", "where(x>8, log(1-2*cos(x)), 0)", cuts=["8"],
+                                   hints=[AFTER_8, ("on (8, inf)", cover("8")), ("on (-inf, 8)", line("8", "-1"))]),
+    "below zero far out": lie("total", "proved", "where(x>8, log(1-x), 0)", cuts=["8"],
+                              hints=[AFTER_8, ("on (8, inf)", cover("8")), ("on (-inf, 8)", line("8", "-1"))]),
+    "the root of a square": lie("total", "proved", "sqrt(x-sqrt(x**2))"),
+    "zero divided by zero": lie("total", "proved", "x/x"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change of one line of the verifier, and the lies that it must let through."""
+
+    old: str
+    new: str
+    killers: tuple[str, ...]
+
+
+MUTANTS = {
+    "kinks are not looked at": Mutant(
+        "need(at(right.f.diff() - left.f.diff(), x).a >= 0,", "need(True,", ("a slope that falls by 1/150",)),
+    "continuity is not looked at": Mutant(
+        "need(same_at(left.f, point.f, x) and same_at(right.f, point.f, x), f\"continuity at x = {x}\")\n\n\ndef place",
+        "need(True, \"\")\n\n\ndef place", ("a step of 1/300",)),
+    "half-lines are not looked at": Mutant(
+        "if end is None and not _beyond(", "if False and not _beyond(", ("far out f'' < 0",)),
+    "the sign far out does not matter": Mutant(
+        "lead.sign == 1", "lead.sign != 0", ("below zero far out",)),
+    "no Taylor remainder": Mutant(
+        "return self.add(total, self.scaled(power, rest))", "return total", ("a logarithm of a remainder",)),
+    "a ratio need not fall": Mutant(
+        "if first <= DEGREE and not (_ball(weights[first]) + against).b < 0:", "if False:", ("a hump further out",)),
+    "small terms are forgotten": Mutant(
+        "for size, c in ordered[last + 1 :]:", "for size, c in ordered[len(ordered) :]:",
+        ("small terms that are large at first",)),
+    "the leading term alone": Mutant(
+        "return Lead(size, _ball(c) * (1 + self.range(delta)))", "return Lead(size, _ball(c))",
+        ("a zero beyond the start",)),
+    "sine and cosine vanish": Mutant(
+        "return {ONE: iv.mpf([-1, 1])}", "return {ONE: iv.mpf([0, 0])}", ("a wave that is not seen",)),
+    "the mean value form without its slope": Mutant(
+        " + interval(slope, a, b, bits) * (span(a, b) - span(middle, middle))", "",
+        ("a dip between the points looked at", "a dip of f'' of scale 1/300")),
+    "rounding inwards": Mutant(
+        "return iv.mpf([left.a, right.b])", "return iv.mpf([min(left.b, right.a), max(left.b, right.a)])",
+        ("less than a unit in the last place",)),
+    "zero counts as positive where a box begins": Mutant(
+        "if start.a > 0 or (start.a >= 0 and (may_be_zero or not strict)):", "if start.a >= 0:",
+        ("a zero at an inner cut",)),
+    "Sturm counts one root too few": Mutant(
+        "_variations(chain, high, 1) - int(at_high)", "_variations(chain, high, 1) - 1", ("a single root",)),
+    "poles are not looked at": Mutant(
+        "if _roots(bottom, *ends) or ", "if ", ("a pole",)),
+    "a chord may be touched": Mutant(
+        "if gap.a > 0:", "if gap.a >= 0:", ("a chord that f touches",)),
+    "a chord may be continued": Mutant(
+        "need(a < b and 0 < t < 1,", "need(a < b,", ("a chord continued",)),
+    "half a product rule": Mutant(
+        "for i, f in moving))", "for i, f in moving[:1]))", ("a product",)),
+    "every quotient is the formula": Mutant(
+        "if value * bottom != _horner(list(form.numerator), t):", "if False:", ("another quotient",)),
+    "an exponential may fall": Mutant(
+        "form.slope <= 0", "False", ("an exponential turned round",)),
+    "denominators of either sign": Mutant(
+        "if least and atom.number is None and _positive(atom):", "if least and atom.number is None:",
+        ("a factor of either sign",)),
+    "common factors of either sign": Mutant(
+        "for atom, n in front.powers if not _positive(atom)))", "for atom, n in front.powers if False))",
+        ("a factor of either sign",)),
+    "the root of x^2 is x": Mutant(
+        "if not all(_positive(atom) for atom, _ in front.powers):", "if False:",
+        ("the root of a square",)),
+    "what is undefined is cancelled": Mutant(
+        'f if certificate.claim == "total" else cancelled(f)', "cancelled(f)", ("zero divided by zero",)),
+    "a maximum by one point": Mutant(
+        "prove(side * (best - other), low, high, False, hints)", "pass", ("a maximum that is not decided",)),
+    "a condition by one point": Mutant(
+        "prove(b - a if holding else a - b, low, high, strictly == holding, hints)", "pass",
+        ("a condition that is not decided",)),
+    "convex is strictly convex": Mutant(
+        "need(any(at(p.f.diff().diff(), x).a > 0 for x in points),", "need(True,", ("a line",)),
+    "a bound that nothing reaches": Mutant(
+        "if side > 0 and value.b <= (number + slack).b:", "if side > 0:", ("an infimum that is not reached",)),
+    "slopes that nearly agree": Mutant(
+        "need(left is right,", "need(agree(left, right),", ("a kink of 1e-10",)),
+    "any slope at zero": Mutant(
+        "need(slope_at_zero(f, hints).b < 0,", "need(True,", ("a loss that rises",)),
+    "a wrong side on the right": Mutant(
+        "need(x <= 0,", "need(True,", ("a minimiser on the right side",)),
+    "any rate": Mutant(
+        "need(_ratio_is(pieces, 1 / c),", "need(True,", ("a rate of two",)),
+}  # fmt: skip
+
+_DRIVER = """
+import json, sys
+from fractions import Fraction
+import gpo_theory.kernel
+from gpo_theory.certificate import Certificate, Verdict
+from gpo_theory.formula.grammar import parse_formula
+from gpo_theory.kernel.resolution import UnprovedError
+
+assert gpo_theory.kernel.__file__.startswith(sys.argv[1]), "the tree under test is another one"
+
+class Planted:
+    def __init__(self, lie): self.lie = lie
+    def hint(self, fact): return next((hint for part, hint in self.lie["hints"] if part in str(fact)), None)
+    def breakpoints(self, f): return tuple(map(Fraction, self.lie["cuts"]))
+    def choice(self, name): return self.lie["choices"].get(name)
+
+out = {}
+for name, lie in json.load(sys.stdin).items():
+    certificate = Certificate(lie["claim"], Verdict(lie["verdict"]), "planted", lie["witness"], lie["value"])
+    try:
+        gpo_theory.kernel.replay(parse_formula(lie["formula"]).primitive(), certificate, Planted(lie))
+        out[name] = "accepted"
+    except Exception as error:
+        if type(error).__name__ != "UnprovedError":
+            raise
+        out[name] = str(error)
+print(json.dumps(out))
+"""
+
+
+def planted(tree: Path, lies: dict[str, Any]) -> dict[str, str]:
+    """What the verifier in a tree says of each lie: `accepted`, or the step that it misses."""
+    done = subprocess.run([sys.executable, "-c", _DRIVER, str(tree)], input=json.dumps(lies), cwd=tree, capture_output=True,
+                          text=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def verifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tree that holds the verifier and the language of formulas, and nothing else: that this is enough is a law too."""
+    tree = tmp_path_factory.mktemp("verifier")
+    package = tree / "gpo_theory"
+    shutil.copytree(PACKAGE / "kernel", package / "kernel", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in TRUSTED:
+        (package / name).parent.mkdir(exist_ok=True)
+        shutil.copy(PACKAGE / name, package / name)
+    (package / "__init__.py").write_text("")
+    return tree
+
+
+def test_the_verifier_refuses_every_lie(verifier: Path) -> None:
+    found = planted(verifier, LIES)
+    assert set(found) == set(LIES)
+    for name, said in found.items():
+        assert said != "accepted", name
+        assert "malformed" not in said, f"{name} is refused for its form: {said}"
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mutant_is_killed(name: str, verifier: Path, tmp_path: Path) -> None:
+    mutant = MUTANTS[name]
+    tree = tmp_path / "mutant"
+    shutil.copytree(verifier, tree, ignore=shutil.ignore_patterns("__pycache__"))
+    sources = {file: file.read_text(encoding="utf-8") for file in (tree / "gpo_theory").rglob("*.py")}
+    holding = [file for file, source in sources.items() for _ in range(source.count(mutant.old))]
+    assert len(holding) == 1, f"the check moved: plant the fault where it is now, not at {mutant.old!r}"
+    holding[0].write_text(sources[holding[0]].replace(mutant.old, mutant.new), encoding="utf-8")
+    found = planted(tree, {lie: LIES[lie] for lie in mutant.killers})
+    assert all(said == "accepted" for said in found.values()), f"it survives: {found}"
+
+
+def test_every_lie_kills_some_mutant() -> None:
+    assert {lie for mutant in MUTANTS.values() for lie in mutant.killers} == set(LIES)

@@ -1,0 +1,108 @@
+"""The score finds what is wrong: planted faults are seen, and its truth is mpmath's."""
+
+from fractions import Fraction
+
+import mpmath as mp
+import numpy as np
+import pytest
+import torch
+
+from gpo_theory import LOSSES, find_loss, to_torch
+from gpo_theory.lowering.accuracy import _derivatives, score, score_points
+from gpo_theory.lowering.native import KERNELS, native_kernel
+from gpo_theory.lowering.normal_form import to_normal_form
+from gpo_theory.lowering.patches import find_patches
+from gpo_theory.lowering.program import compiled, numpy_operations
+from tests.support.jets import jet
+from tests.support.oracle import evaluate
+
+FAST = ("logistic", "exponential", "savage", "exo", "log_cosh", "probit")
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_jets_are_the_derivatives(name: str) -> None:
+    """The forward differentiation that the tests trust, against mpmath's numerical derivatives of the oracle."""
+    loss = LOSSES[name]
+    for x in ("-3.37", "0.62", "2.2"):
+        with mp.workdps(60):
+            found = jet(loss.formula, mp.mpf(x), loss.parameters)
+            for k, seen in enumerate((found.f, found.d, found.dd)):
+                right = mp.diff(lambda u: evaluate(loss.formula, u, loss.parameters), mp.mpf(x), k)
+                assert abs(seen - right) <= mp.mpf(10) ** -20 * (1 + abs(right)), f"{name}: order {k} at {x}"
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_the_truth_of_the_score_is_that_of_mpmath(name: str) -> None:
+    loss = LOSSES[name]
+    for x in (-30.5, -1.25, 0.75, 6.5, 17.0):
+        with mp.workdps(500):
+            found = jet(loss.formula, mp.mpf(x), loss.parameters)
+        for seen, right in zip(_derivatives(loss.f.primitive(), x), (found.f, found.d, found.dd), strict=True):
+            assert mp.mpf(seen.mid().str(30, radius=False)) == pytest.approx(right, rel=1e-15), f"{name} at {x}"
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "where"),
+    [
+        # One planted fault each: the naive formula, softplus's threshold, a relative error of 2e-15, a slope off by 1e-14.
+        ("logistic", lambda x: torch.log(1 + torch.exp(-x)), "value"),
+        ("logistic", lambda x: torch.nn.functional.softplus(-x), "value"),
+        ("exponential", lambda x: torch.exp(-x) * (1 + 2e-15), "value"),
+        ("squared", lambda x: (x - 1) ** 2 + 1e-14 * torch.sin(x - x.detach()), "gradient"),
+        ("log_cosh", lambda x: torch.log(torch.cosh(1 - x)), "value"),
+        ("hinge", lambda x: torch.nn.functional.softplus(1 - x, beta=1e4), "value"),
+    ],
+)
+def test_planted_faults_are_seen(name: str, wrong: object, where: str) -> None:
+    good = score(LOSSES[name], to_torch(LOSSES[name]), torch.float64)
+    bad = score(LOSSES[name], wrong, torch.float64)  # type: ignore[arg-type]
+    assert max(good.value, good.gradient) <= 4
+    assert getattr(bad, where) > 4
+
+
+def test_points_surround_every_breakpoint_and_every_zero() -> None:
+    """exo's double zero is log 999; the tangent loss vanishes at tan(1/2); each has neighbours on all scales."""
+    for name, special in (("exo", mp.log(999)), ("tangent", mp.tan(mp.mpf(1) / 2)), ("huber", 3), ("cauchy", 1)):
+        points = score_points(LOSSES[name].f.primitive())
+        for distance in (1e-9, 1e-5, 1e-2):
+            near = [x for x in points if distance / 3 < abs(x - float(special)) < distance * 3]
+            assert {x > special for x in near} == {True, False}, f"{name} at {distance}"
+
+
+def test_native_kernels_are_five_and_stand_for_the_formula() -> None:
+    """Where a kernel is taken it is the loss: on 41 points to 1e-14, away from the knees."""
+    assert len(KERNELS) <= 5
+    taken = {name: kernel for name in LOSSES if (kernel := native_kernel(LOSSES[name].f.primitive())) is not None}
+    assert {"logistic", "hinge", "squared", "exponential", "truncated_squared"} <= set(taken)
+    x = torch.linspace(-5, 5, 41, dtype=torch.float64)
+    for name, kernel in taken.items():
+        loss = LOSSES[name]
+        right = torch.tensor([float(evaluate(loss.formula, mp.mpf(v), loss.parameters)) for v in x.tolist()])
+        torch.testing.assert_close(kernel(x).float(), right, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("text", ["exo", "exp(x)-x-1", "log(cosh(x))", "erf(x)**2"])
+def test_patches_hold_to_their_bound(text: str) -> None:
+    """The polynomial is f to 2^-52 of |f| + |x f'| all over the patch, by mpmath."""
+    loss = find_loss(text)
+    f = loss.f.primitive()
+    plain, operations = compiled(to_normal_form(f)), numpy_operations()
+    found = find_patches(f, lambda x: float(plain.run(np.float64(x), operations)))
+    assert len(found) == 1
+    for patch in found:
+        with mp.workdps(60):
+            for k in range(-63, 64, 6):
+                v = patch.radius * Fraction(k, 64)
+                at = mp.mpf((patch.centre + v).numerator) / (patch.centre + v).denominator
+                right = jet(loss.formula, at, loss.parameters)
+                value = sum(c * v**i for i, c in enumerate(patch.coefficients))
+                error = abs(mp.mpf(value.numerator) / value.denominator - right.f)
+                assert error <= mp.mpf(2) ** -52 * (abs(right.f) + abs(at * right.d)), f"{text} at {float(at)}"
+
+
+def test_a_patch_never_crosses_a_breakpoint() -> None:
+    """u^2/2 for |u| < 1, |u| - 1/2 beyond, u = 2 - 5x/4: the double zero at 8/5 lies 4/5 from either breakpoint."""
+    text = "where(abs(2-5*x/4) < 1, (2-5*x/4)**2/2, abs(2-5*x/4)-1/2)"
+    found = find_patches(find_loss(text).f.primitive(), lambda x: 1.0)
+    assert found
+    assert all(abs(patch.centre - Fraction(8, 5)) < Fraction(1, 10**15) and patch.radius < Fraction(4, 5) for patch in found)

@@ -1,0 +1,116 @@
+"""R and f'(0) as formulas in the parameters, at random rational parameters against difference quotients in mpmath."""
+
+from fractions import Fraction
+
+import mpmath as mp
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpo_theory import LOSSES, InputError, Verdict, analyze, find_loss, parse, taylor
+from gpo_theory.convex_range import range_of_convexity
+from gpo_theory.report.symbolic import slope_in, strength_in, zero_slope_at
+from tests.support.oracle import evaluate
+
+# Where each parameter keeps f'(0) < 0, the sign of f''(0) and every breakpoint on its side of 0.
+RANGES = {
+    "gamma_hinge": {"gamma": ("1/10", "9/10")},
+    "huberised_hinge": {"h": ("1/10", "9/10")},
+    "dwd": {"q": ("1/4", "4")},
+    "lum": {"a": ("1/4", "4")},
+    "linex": {"a": ("1/4", "4")},
+    "alpha_loss": {"alpha": ("11/10", "5")},
+    "focal": {"gamma": ("1/4", "4")},
+    "poly1": {"eps": ("-1", "4")},
+    "huber": {"delta": ("11/10", "4")},
+    "pinball": {"tau": ("1/10", "2")},
+    "cdpo": {"eps": ("0", "2/5")},
+    "robust_dpo": {"eps": ("0", "2/5")},
+    "exo": {"eps": ("1/1000", "2/5")},
+    "discopop": {"tau": ("1/50", "1/11")},
+    "offset_dpo": {"delta": ("-2", "3")},
+    "focal_po": {"gamma": ("1/100", "1/3")},
+}
+
+
+def test_every_loss_with_parameters_is_in_the_table() -> None:
+    assert {name: set(loss.parameters) - {"c"} for name, loss in LOSSES.items() if loss.parameters} == {
+        name: set(values) for name, values in RANGES.items()
+    }
+
+
+def drawn(name: str, share: Fraction) -> dict[str, Fraction]:
+    """Parameters at this share of the way through their ranges."""
+    ends = {key: [Fraction(end) for end in pair] for key, pair in RANGES[name].items()}
+    return {key: low + share * (high - low) for key, (low, high) in ends.items()}
+
+
+@given(st.sampled_from(sorted(RANGES)), st.fractions(0, 1, max_denominator=40))
+@settings(max_examples=60, deadline=None)
+def test_the_formulas_hold_at_random_parameters(name: str, share: Fraction) -> None:
+    values = {**LOSSES[name].parameters, **drawn(name, share)}
+    f = lambda x: evaluate(LOSSES[name].formula, x, values)  # noqa: E731
+    with mp.workdps(80):
+        h, zero = mp.mpf(10) ** -20, mp.mpf(0)
+        first, second = (f(h) - f(-h)) / (2 * h), (f(h) + f(-h) - 2 * f(zero)) / h**2
+        by_formula = [evaluate(text(LOSSES[name]), zero, values) for text in (slope_in, strength_in)]
+        assert abs(by_formula[0] - first) < 1e-15
+        assert abs(by_formula[1] - abs(second / first)) < 1e-15
+
+
+@pytest.mark.parametrize(
+    ("name", "formula"),
+    [("alpha_loss", "1/(2*alpha)"), ("cdpo", "1/(2*(1-2*eps))"), ("robust_dpo", "(1-2*eps)/2"),
+     ("poly1", "1/(2+eps)"), ("offset_dpo", "1/(1+exp(delta))"), ("lum", "(1+1/a)/2"), ("gamma_hinge", "0"),
+     ("linex", "a/(1-exp(-a))")],
+)  # fmt: skip
+def test_the_known_formulas(name: str, formula: str) -> None:
+    """By hand: P8, and for the alpha-loss the logarithmic slope of sigma(x)^(1-1/alpha) sigma(-x) at 0."""
+    for share in (Fraction(1, 7), Fraction(2, 3)):
+        values = {**LOSSES[name].parameters, **drawn(name, share)}
+        printed = strength_in(LOSSES[name])
+        assert printed is not None
+        with mp.workdps(30):
+            assert abs(evaluate(printed, mp.nan, values) - evaluate(formula, mp.nan, values)) < 1e-25
+
+
+def test_discopop_starts_the_right_way_above_its_threshold_only() -> None:
+    """f'(0) = -3/4 + (1 - log 2)/(4 tau), by hand from the product rule at 0."""
+    text = zero_slope_at(LOSSES["discopop"], "tau")
+    with mp.workdps(30):
+        assert abs(evaluate(text, mp.nan) - (1 - mp.log(2)) / 3) < 1e-25
+        for tau in ("0.05", "0.09", "0.11", "1"):
+            q = Fraction(tau)
+            by_hand = -mp.mpf(3) / 4 + (1 - mp.log(2)) / (4 * mp.mpf(q.numerator) / q.denominator)
+            assert abs(evaluate(slope_in(LOSSES["discopop"]), mp.nan, {"tau": q}) - by_hand) < 1e-25
+            assert (by_hand > 0) == (q < Fraction(102285, 10**6))
+    assert taylor(find_loss("discopop", {"tau": "0.102"}), 1)[1].value > 0
+    assert taylor(find_loss("discopop", {"tau": "0.103"}), 1)[1].value < 0
+
+
+def test_poly1_is_convex_exactly_for_eps_between_minus_one_and_one() -> None:
+    """f'' = s (1-s) (1 + eps (2s - 1)), s = sigma(x) in (0, 1)."""
+    for eps, right in (("-1", True), ("1", True), ("-1.01", False), ("1.01", False), ("0", True)):
+        verdict = analyze(find_loss("poly1", {"eps": eps})).claims["convex"].verdict
+        assert verdict is (Verdict.PROVED if right else Verdict.REFUTED)
+    assert range_of_convexity(LOSSES["poly1"], "eps") == (-1, 1)
+
+
+def test_the_range_of_convexity_is_refused_where_it_is_not_derived() -> None:
+    doubled = parse("log(1+exp(-2*x)) + k*sigmoid(-2*x)/3", {"k": 1})
+    assert range_of_convexity(doubled, "k") == (-3, 3)  # by the same computation with 2x for x and k/3 for eps
+    for name, parameter in (("focal", "gamma"), ("linex", "a"), ("cdpo", "eps"), ("huber", "delta")):
+        with pytest.raises(InputError, match="not bounded by its tails"):
+            range_of_convexity(LOSSES[name], parameter)
+    with pytest.raises(InputError, match="did you mean 'eps'"):
+        range_of_convexity(LOSSES["poly1"], "epz")
+
+
+def test_where_there_is_no_strength() -> None:
+    assert strength_in(LOSSES["perceptron"]) is None
+    assert strength_in(parse("x**2*a", {"a": 2})) is None
+    assert strength_in(LOSSES["smooth_hinge"]) == "1/2"
+    with pytest.raises(InputError, match="no parameter 'tua'"):
+        zero_slope_at(LOSSES["discopop"], "tua")
+    with pytest.raises(InputError, match="not linear"):
+        zero_slope_at(LOSSES["linex"], "a")

@@ -1,0 +1,535 @@
+"""One warm process whose forks are the ranks of small runs; `python -m tests.support.distributing FOLDER` writes FOLDER/results.json.
+
+Importing the Trainer costs seconds, so the ranks of every run are forks of this process, which makes no trainer itself.
+A rank writes what it found to RUN-RANK.json, or dies. The tests read results.json: exit codes, seconds, findings.
+"""
+
+import gc
+import json
+import os
+import resource
+import shutil
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import torch
+import transformers
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils import DistributedType
+from accelerate.utils.launch import prepare_multi_gpu_env
+from safetensors.torch import save_file
+from torch import distributed
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from gpo_full import GPOConfig, GPOTrainer
+from gpo_full.checkpoints import atomic as checkpoint
+from gpo_full.checkpoints import saving
+from gpo_full.checkpoints import sharded as sharded_model
+from gpo_full.checkpoints.atomic import CheckpointNotSaved
+from gpo_full.checkpoints.sharded import SavedPieces, sharded_copy, write_pieces
+from gpo_full.checkpoints.state import encode
+from gpo_full.distributed import OtherRankFailed
+from gpo_full.engine import log_probabilities
+from gpo_full.engine.log_probabilities import response_log_probabilities
+from gpo_full.engine.model_plan import Plan
+from gpo_full.packing.rows import pack
+from gpo_full.reference.store import open_store
+from gpo_full.training import distribution
+from gpo_full.training.interruption import Interrupted
+from gpo_full.training.model import prepared
+from gpo_theory import InputError
+from tests.gpo_full.engine.test_log_probabilities import ranked_pairs, some_pairs
+from tests.support.crashing import Dying, die, disk_full
+from tests.support.places import ROOT
+from tests.support.tiny_models import tiny_model, tiny_tokenizer
+
+PAIRS = some_pairs(11)
+CONFIGS = ROOT / "gpo_full" / "configs"
+# What a rank raises -> how it exits.
+CODES = {CheckpointNotSaved: 11, OtherRankFailed: 12, InputError: 13}
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+class Ranks:
+    """Runs of some ranks, each a fork, in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.results: dict[str, Any] = {}
+
+    def run(
+        self, name: str, world: int, work: Callable[[int], Any], *, hangs: int | None = None, **environment: str
+    ) -> None:
+        """Run `work(rank)` in `world` forks, and keep exit codes, seconds and what it returned by rank.
+
+        The rank that `hangs` is killed once all others have ended; the seconds are then those since it hung.
+        """
+        port, began = free_port(), time.monotonic()
+        children = {self._fork(name, rank, world, port, work, environment): rank for rank in range(world)}
+        codes, seconds = [0] * world, [0.0] * world
+        while children:
+            child, status = os.waitpid(-1, os.WNOHANG)
+            if child:
+                rank = children.pop(child)
+                codes[rank], seconds[rank] = os.waitstatus_to_exitcode(status), time.monotonic() - began
+            elif [*children.values()] == [hangs] or time.monotonic() - began > 60:
+                for child in children:
+                    os.kill(child, signal.SIGKILL)
+            else:
+                time.sleep(0.01)
+        if hangs is not None:
+            hung = float((self.folder / "hung.since").read_text())
+            seconds = [each + began - hung for each in seconds]
+        found = [json.loads(path.read_text()) if path.exists() else None
+                 for path in (self.folder / f"{name}-{rank}.json" for rank in range(world))]  # fmt: skip
+        self.results[name] = {"codes": codes, "seconds": seconds, "found": found}
+
+    def hang(self) -> None:
+        """Say when, on the clock that all processes share, and do nothing for an hour."""
+        (self.folder / "hung.since").write_text(str(time.monotonic()))
+        time.sleep(3600)
+
+    def _fork(self, name: str, rank: int, world: int, port: int, work: Callable[[int], Any], more: dict[str, str]) -> int:
+        child = os.fork()
+        if child:
+            return child
+        code = 0
+        try:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world),
+                           "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **more}  # fmt: skip
+            if world == 1:
+                for key in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+                    del os.environ[key]
+            (self.folder / f"{name}-{rank}.json").write_text(json.dumps(work(rank)))
+        except Interrupted as error:
+            code = int(error.code or 0)
+        except BaseException as error:
+            traceback.print_exc()
+            code = next((code for kind, code in CODES.items() if isinstance(error, kind)), 99)
+            (self.folder / f"{name}-{rank}.error").write_text(f"{type(error).__name__}: {error}")
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+
+    def trainer(self, run: str, pairs: list[Any] = PAIRS, **options: Any) -> GPOTrainer:
+        settings = {"learning_rate": 1e-2, "num_train_epochs": 2, "save_strategy": "no", "logging_steps": 1,
+                    "report_to": [], "lr_scheduler_type": "cosine", **options}  # fmt: skip
+        held_out, tokenizer = settings.pop("held_out", None), settings.pop("tokenizer", None)
+        model = settings.pop("model", None) or tiny_model(dtype=torch.float64)
+        args = GPOConfig(output_dir=str(self.folder / run), use_cpu=True, disable_tqdm=True,
+                         reference_store=str(self.folder / "references"), **settings)  # fmt: skip
+        made = GPOTrainer(model, args, pairs, held_out, tokenizer)
+        made.remove_callback(transformers.PrinterCallback)
+        return made
+
+    def train(self, run: str, rank: int, pairs: list[Any] = PAIRS, *, resume: Any = None, **options: Any) -> dict[str, Any]:
+        """Train, save the weights of each rank, and return the metrics of the run so far."""
+        spoil = options.pop("spoil", lambda made: None)
+        changes = options.pop("allow_changes", ())
+        made = self.trainer(run, pairs, **options)
+        spoil(made)
+        made.train(resume_from_checkpoint=resume, allow_changes=changes)
+        save_file({name: value.detach().clone() for name, value in made.model.state_dict().items()},
+                  self.folder / f"{run}-{rank}.safetensors")  # fmt: skip
+        held_out = made.evaluate() if made.eval_dataset is not None else {}
+        return {"kind": type(made.model_wrapped).__name__, "held_out": held_out, "steps": made.state.global_step,
+                "metrics": self.lines(run, "metrics"), "events": self.lines(run, "events")}  # fmt: skip
+
+    def lines(self, run: str, name: str) -> list[dict[str, Any]]:
+        path = self.folder / run / f"{name}.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def at_micro_batch(number: int, rank: int, action: Callable[[], Any]) -> Callable[[GPOTrainer], None]:
+    """In a rank, call `action` before its micro-batch `number`."""
+
+    def spoil(made: GPOTrainer) -> None:
+        compute, count = made.compute_loss, 0
+
+        def counted(*arguments: Any, **named: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == number and made.args.process_index == rank:
+                action()
+            return compute(*arguments, **named)
+
+        made.compute_loss = counted
+
+    return spoil
+
+
+def fails_to_save(made: GPOTrainer) -> None:
+    if made.args.process_index == 0:
+        checkpoint.FILES = Dying(20, disk_full)
+
+
+def hangs_between_steps(ranks: Ranks) -> Callable[[GPOTrainer], None]:
+    class Hanging(transformers.TrainerCallback):  # type: ignore[misc]
+        def on_optimizer_step(self, args: Any, *_: Any, **named: Any) -> None:
+            if args.process_index:
+                ranks.hang()
+
+    return lambda made: made.add_callback(Hanging())
+
+
+def bad_row(made: GPOTrainer) -> None:
+    made.train_dataset.reference[10, 0] = float("nan")
+
+
+def everything(ranks: Ranks) -> None:
+    same = {"held_out": PAIRS[:5], "per_device_eval_batch_size": 2}
+    for world in (1, 2):
+        def run(name: str, pairs: list[Any] = PAIRS, world: int = world, **options: Any) -> None:
+            ranks.run(f"{name}-{world}", world, lambda rank: ranks.train(f"{name}-{world}", rank, pairs, **options))
+
+        run("uneven", per_device_train_batch_size=4 // world, **same)
+        run("intervals", per_device_train_batch_size=4 // world, logging_steps=3)
+        run("accumulated", PAIRS[:7], per_device_train_batch_size=2 // world, gradient_accumulation_steps=2)
+        # Llama's norms compute in float32, and a prompt that two ranks divide is attended to in another order.
+        run("grouped", ranked_pairs(3, 5), per_device_train_batch_size=4 // world, group_by_prompt=True,
+            model=tiny_model("gpt2", dtype=torch.float64))  # fmt: skip
+        run("few", PAIRS[:3], per_device_train_batch_size=8 // world)
+        run("adapter", lora_rank=2, per_device_train_batch_size=4 // world)
+        run("bad", spoil=bad_row, per_device_train_batch_size=4 // world)
+    sizes(ranks)
+    failures(ranks)
+    resumed(ranks)
+    sampled(ranks)
+    passes(ranks)
+    ranks.run("core", 2, lambda rank: core(ranks.folder, rank))
+    sharded(ranks)
+
+
+def forge_sharding() -> None:
+    """Let accelerate shard on the CPU, where it would silently not: the only way to run FSDP2 in the Trainer here."""
+    original = accelerate.state.AcceleratorState.__init__
+
+    def init(self: Any, *arguments: Any, fsdp_plugin: Any = None, **named: Any) -> None:
+        original(self, *arguments, fsdp_plugin=fsdp_plugin, **named)
+        if fsdp_plugin is not None:
+            if self._mixed_precision != "no":  # as it does on a device
+                fsdp_plugin.set_mixed_precision(self._mixed_precision)
+            forged = {"distributed_type": DistributedType.FSDP}
+            accelerate.PartialState._shared_state |= forged
+            accelerate.state.AcceleratorState._shared_state |= {**forged, "fsdp_plugin": fsdp_plugin}
+
+    accelerate.state.AcceleratorState.__init__ = init
+
+
+def launched(config: str) -> dict[str, str]:
+    """What `accelerate launch` with a shipped configuration tells its processes."""
+    words = ["--config_file", str(CONFIGS / config), "--num_processes", "2", "script"]
+    told = prepare_multi_gpu_env(_validate_launch_command(launch_command_parser().parse_args(words))[0])
+    return {name: value for name, value in told.items() if name.startswith(("ACCELERATE_", "FSDP_"))}
+
+
+def dies_writing_its_pieces(made: GPOTrainer) -> None:
+    """A rank dies in its second save, one file of its two written."""
+    write, count = saving.write_pieces, 0
+
+    def dying(*arguments: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == 2 and made.args.process_index == 1:
+            write(*arguments)[-1].unlink()
+            die()
+        return write(*arguments)
+
+    saving.write_pieces = dying
+
+
+def dies_before_the_rename(made: GPOTrainer) -> None:
+    """The first rank dies when its second checkpoint is whole, and not yet in its place."""
+    rename = checkpoint.FILES.rename
+
+    def dying(source: Path, target: Path) -> None:
+        if target.name == "checkpoint-4":
+            die()
+        rename(source, target)
+
+    if made.args.process_index == 0:
+        checkpoint.FILES = replace(checkpoint.FILES, rename=dying)
+
+
+class Rounded(transformers.TrainerCallback):  # type: ignore[misc]
+    """Whether every gradient, before each step, is a bfloat16 number."""
+
+    def __init__(self) -> None:
+        self.found: list[bool] = []
+
+    def on_pre_optimizer_step(self, *_: Any, model: Any, **named: Any) -> None:
+        local = [each.grad.to_local() for each in model.parameters() if each.grad is not None]
+        self.found.append(all(torch.equal(each, each.bfloat16().to(each.dtype)) for each in local))
+
+
+def sharded(ranks: Ranks) -> None:
+    """The Trainer under FSDP2: a run, two killed in a save and resumed, and one that goes on unsharded."""
+    fsdp = launched("fsdp2.yaml")
+    saving = {"save_strategy": "steps", "save_steps": 2, "logging_steps": 1}
+
+    def train(rank: int, run: str, **options: Any) -> dict[str, Any]:
+        forge_sharding()
+        referred: list[bool] = []
+        types: set[str] = set()
+        log_ratios = sys.modules["gpo_full.reference.compute"].token_log_probabilities
+
+        def noted(model: Any, *arguments: Any, **named: Any) -> Any:
+            referred.append(sharded_model.is_sharded(model))
+            found = log_ratios(model, *arguments, **named)
+            types.add(str(found.dtype))
+            return found
+
+        sys.modules["gpo_full.reference.compute"].token_log_probabilities = noted  # type: ignore[attr-defined]
+        settings = {name: value for name, value in options.items() if name not in ("spoil", "resume")}
+        made = ranks.trainer(run, **{"per_device_train_batch_size": 2, **saving, **settings})
+        made.add_callback(rounded := Rounded())
+        options.get("spoil", lambda _: None)(made)
+        there = sorted(path.name for path in (ranks.folder / run).glob("checkpoint-*"))
+        made.train(resume_from_checkpoint=options.get("resume"))
+        parameters = {type(each).__name__ for each in made.model_wrapped.parameters()}
+        made.save_model(str(ranks.folder / f"{run}-model"))
+        held_out = made.evaluate() if made.eval_dataset is not None else {}
+        moments = next(iter(made.optimizer.state.values()))["exp_avg"].dtype
+        return {"kind": [each.__name__ for each in type(made.model_wrapped).__mro__], "parameters": sorted(parameters),
+                "there": there, "held_out": held_out, "referred": referred, "types": [*types],
+                "rounded": rounded.found, "moments": str(moments),
+                "metrics": ranks.lines(run, "metrics"), "events": ranks.lines(run, "events")}  # fmt: skip
+
+    for name, pairs, adapter in (("whole", PAIRS, False), ("few", PAIRS[:1], False), ("again", PAIRS, False), ("adapter", PAIRS, True),
+                                 ("left", PAIRS, False)):  # fmt: skip
+        folder = ranks.folder / f"sharded-pass-{name.replace('again', 'whole')}"
+        ranks.run(f"sharded-pass-{name}", 2, lambda rank: sharded_pass(folder, pairs, adapter=adapter), **fsdp)  # noqa: B023
+    ranks.run("sharded", 2, lambda rank: train(rank, "sharded", held_out=PAIRS[:5], per_device_eval_batch_size=1), **fsdp)
+    # Adapters of rank 2 on four processes, of which two hold nothing of some matrices.
+    adapter = {"lora_rank": 2, "per_device_train_batch_size": 1}
+    ranks.run("sharded-adapter", 4, lambda rank: train(rank, "sharded-adapter", **adapter), **fsdp)
+    shutil.copytree(ranks.folder / "sharded-adapter", ranks.folder / "sharded-adapter-resumed",
+                    ignore=shutil.ignore_patterns("checkpoint-[46]"))  # fmt: skip
+    ranks.run("sharded-adapter-resumed", 4, lambda rank: train(rank, "sharded-adapter-resumed", resume=True, **adapter), **fsdp)
+    # Without clipping, which would scale gradients after they are added up.
+    half = {"bf16": True, "max_grad_norm": 0.0, "model": tiny_model()}
+    ranks.run("sharded-half", 2, lambda rank: train(rank, "sharded-half", **half), **fsdp)
+    ranks.run("replicated-half", 2, lambda rank: ranks.train("replicated-half", rank, per_device_train_batch_size=2, **half))
+    for which, spoil in (("second", dies_writing_its_pieces), ("first", dies_before_the_rename)):
+        ranks.run(f"sharded-{which}-killed", 2, lambda rank: train(rank, f"sharded-{which}", spoil=spoil), **fsdp)  # noqa: B023
+        ranks.run(f"sharded-{which}-resumed", 2, lambda rank: train(rank, f"sharded-{which}", resume=True), **fsdp)  # noqa: B023
+    ranks.run("sharded-full", 2, lambda rank: train(rank, "sharded-full", spoil=fails_to_save), **fsdp)
+    ranks.run("sharded-bad", 2, lambda rank: train(rank, "sharded-bad", spoil=bad_row), **fsdp)
+    shutil.copytree(ranks.folder / "sharded", ranks.folder / "gathered", ignore=shutil.ignore_patterns("checkpoint-[46]"))
+    ranks.run("gathered", 1, lambda rank: ranks.train("gathered", rank, per_device_train_batch_size=4, per_device_eval_batch_size=1, **saving, resume=True,
+              allow_changes=["world_size", "per_device_train_batch_size"]))  # fmt: skip
+    # What was asked for is FSDP2, and what runs is DDP; and what the launcher says is not what the run says.
+    ranks.run("precision", 1, lambda rank: ranks.train("precision", rank), ACCELERATE_MIXED_PRECISION="bf16")
+    ranks.run("empty", 2, lambda rank: ranks.train("empty", rank), **{**fsdp, "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"})
+    ranks.run("forged", 2, lambda rank: forged(ranks, rank), **fsdp)
+
+
+def forged(ranks: Ranks, rank: int) -> Any:
+    distribution.check_asked.__code__ = (lambda accelerator, args: None).__code__
+    return ranks.train("forged", rank, per_device_train_batch_size=2)
+
+
+def core(folder: Path, rank: int) -> dict[str, Any]:
+    """The engine without a Trainer, its model sharded by torch alone: reference, loss, gradients, a step, pieces."""
+    distributed.init_process_group("gloo")
+    found: dict[str, Any] = {}
+    for name, changes in (("plain", {}), ("tied", {"tie_word_embeddings": True})):
+        plain, model = (tiny_model(dtype=torch.float64, **changes) for _ in range(2))
+        for layer in model.model.layers:
+            fully_shard(layer)
+        fully_shard(model)
+        sides = []
+        for each, world in ((plain, 1), (model, 2)):
+            # A pass without gradients leaves the root gathered: an optimizer made after it would miss its shards.
+            optimizer = torch.optim.AdamW(each.parameters(), lr=1e-2)
+            store = open_store(each, PAIRS, folder / f"{name}-{world}-{rank}", plan=Plan("line"), weights=name)
+            reference = store.response_log_probabilities(PAIRS)
+            losses = [step(each, optimizer, reference, PAIRS if world == 1 else PAIRS[5 * rank : 5 + 6 * rank], world, number)
+                      for number in range(3)]  # fmt: skip
+            sides.append((each, optimizer, reference, losses))
+        found[name] = {"kind": [each.__name__ for each in type(model).__mro__],
+                       "parameters": sorted({type(each).__name__ for each in model.parameters()}),
+                       "local": sum(each.to_local().numel() for each in model.parameters()),
+                       "all": sum(each.numel() for each in model.parameters()), **compare(*sides)}  # fmt: skip
+        found[name] |= {"pieces": pieces(folder / name, model, sides[1][1], rank)}
+    return found
+
+
+def resumed(ranks: Ranks) -> None:
+    """Two ranks under DDP, saving every second step: to the end, and killed before the last micro-batch and gone on."""
+    saving = {"save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 2}
+    ranks.run("saved", 2, lambda rank: ranks.train("saved", rank, **saving))
+    for which in (0, 1):
+        name = f"saved-{which}"
+        ranks.run(f"{name}-killed", 2, lambda rank: ranks.train(name, rank, spoil=at_micro_batch(6, which, die), **saving))  # noqa: B023
+        ranks.run(name, 2, lambda rank: ranks.train(name, rank, resume=True, **saving))  # noqa: B023
+
+
+def sampled(ranks: Ranks) -> None:
+    """Samples during training, which every rank draws alike."""
+    prompts = ranks.folder / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": text, "target": "the mat"}) + "\n" for text in ("the cat", "a dog on")))
+    options = {"sample_every": 3, "sample_prompts": str(prompts), "sample_length": 4, "tokenizer": tiny_tokenizer(),
+               "sample_reward": "test_live_evaluation:shorter"}  # fmt: skip
+    for world in (1, 2):
+        ranks.run(f"sampled-{world}", world, lambda rank: {
+            **ranks.train(f"sampled-{world}", rank, per_device_train_batch_size=4 // world, **options),  # noqa: B023
+            "samples": ranks.lines(f"sampled-{world}", "samples")})  # noqa: B023  # fmt: skip
+
+
+def passes(ranks: Ranks) -> None:
+    """The reference pass alone: by one process, by two, by four for three pairs, and by two of which something is wrong."""
+    for name, world, count in (("one", 1, 11), ("two", 2, 11), ("few", 4, 3)):
+        ranks.run(f"pass-{name}", world, lambda rank: reference_pass(ranks.folder / f"pass-{name}", PAIRS[:count]))  # noqa: B023
+    # What was made by two is read by two, and by one.
+    ranks.run("pass-again", 2, lambda rank: reference_pass(ranks.folder / "pass-two", PAIRS))
+    ranks.run("pass-alone", 1, lambda rank: reference_pass(ranks.folder / "pass-two", PAIRS))
+    ranks.run("pass-apart", 2, lambda rank: reference_pass(ranks.folder / f"pass-apart-{rank}", PAIRS))
+    full = ranks.folder / "pass-full"
+    ranks.run("pass-full", 2, lambda rank: reference_pass(full, PAIRS, fails=rank == 1))
+    shutil.copytree(full, ranks.folder / "sharded-pass-left")
+    damaged = shutil.copytree(full, ranks.folder / "pass-damaged")
+    (part,) = damaged.glob("*-of-*")
+    part.write_bytes(part.read_bytes()[:-1] + b"?")
+    ranks.run("pass-damaged", 2, lambda rank: reference_pass(damaged, PAIRS))
+    ranks.run("pass-resumed", 2, lambda rank: reference_pass(full, PAIRS))
+
+
+def sharded_pass(folder: Path, pairs: list[Any], *, adapter: bool = False) -> dict[str, Any]:
+    """A pass of a model in pieces, or of one with an adapter that is not 0; of two ranks one has more batches than the other."""
+    forge_sharding()
+    model = tiny_model(dtype=torch.float64)
+    if adapter:
+        model = prepared(model, GPOConfig(output_dir=str(folder), use_cpu=True, lora_rank=2))
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.add_(1)
+    return reference_pass(folder, pairs, model=lambda accelerator: sharded_copy(model, accelerator))
+
+
+def reference_pass(folder: Path, pairs: list[Any], *, fails: bool = False, model: Any = None) -> dict[str, Any]:
+    """What a rank of the pass found, the tokens that it read itself, and what is in the folder then."""
+    tokens: list[int] = []
+
+    def counted(model: Any, batch: Any, **options: Any) -> torch.Tensor:
+        if fails:
+            raise OSError(28, "No space left on device")
+        tokens.append(int((batch.block > 0).sum()))
+        return log_probabilities.token_log_probabilities(model, batch, **options)
+
+    module = sys.modules["gpo_full.reference.compute"]
+    module.token_log_probabilities, module.BATCH_TOKENS = counted, 30  # type: ignore[attr-defined]
+    accelerator = accelerate.Accelerator(cpu=True)
+    reference = tiny_model(dtype=torch.float64) if model is None else model(accelerator)
+    # Before the pass: what it needs last, it leaves whole.
+    parameters = sorted({type(each).__name__ for each in reference.parameters()})
+    store = open_store(reference, pairs, folder, plan=Plan("line"), weights="theirs", accelerator=accelerator)
+    if accelerator.num_processes > 1:
+        accelerator.wait_for_everyone()
+    return {"values": store.response_log_probabilities(pairs).tolist(), "tokens": sum(tokens), "calls": len(tokens),
+            "parameters": parameters, "files": sorted(path.name for path in folder.iterdir())}  # fmt: skip
+
+
+def step(model: Any, optimizer: Any, reference: torch.Tensor, pairs: Any, world: int, number: int) -> float:
+    """One step on a rank's part of the pairs; the mean loss of all."""
+    rows = [PAIRS.index(pair) for pair in pairs]
+    x = response_log_probabilities(model, pack(pairs, "line")) - reference[rows]
+    loss = -torch.nn.functional.logsigmoid(0.3 * (x[:, 0] - x[:, 1])).sum() / len(PAIRS)
+    optimizer.zero_grad()
+    (loss * world).backward()  # sharding averages over ranks
+    optimizer.step()
+    total = loss.detach().clone()
+    if world > 1:
+        distributed.all_reduce(total)
+    return float(total)
+
+
+def compare(one: Any, two: Any) -> dict[str, Any]:
+    (plain, _, reference, losses), (model, _, other_reference, other_losses) = one, two
+    whole = {name: (each.full_tensor(), each.grad.full_tensor()) for name, each in model.named_parameters()}
+    worst = [max(float((whole[name][i] - (each, each.grad)[i]).norm() / (each, each.grad)[i].norm())
+                 for name, each in plain.named_parameters()) for i in (0, 1)]  # fmt: skip
+    return {"reference": float((reference - other_reference).abs().max()), "losses": [losses, other_losses],
+            "weights": worst[0], "gradients": worst[1]}  # fmt: skip
+
+
+def pieces(folder: Path, model: Any, optimizer: Any, rank: int) -> dict[str, Any]:
+    """Save in pieces, spoil everything, put it back; and read each tensor whole, as one process would."""
+    saved = {name: value for name, value in model.state_dict().items() if name not in model.all_tied_weights_keys}
+    moments: dict[str, Any] = {}
+    encode(optimizer.state_dict(), moments)
+    before = {name: value.to_local().clone() for name, value in saved.items()}
+    whole = {name: value.full_tensor() for name, value in saved.items()}
+    if rank == 0:
+        folder.mkdir()
+    distributed.barrier()
+    files = [*write_pieces(folder, "model", saved, rank, 2), *write_pieces(folder, "moments", moments, rank, 2)]
+    distributed.barrier()
+    found = checkpoint.Checkpoint(folder, 1, frozenset(path.name for path in folder.iterdir()))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(7)
+    sharded_model.load_model(found, model)
+    back, read = SavedPieces(found, "model"), SavedPieces(found, "moments")
+    largest = max((value for value in moments.values() if isinstance(value, DTensor)), key=lambda value: value.numel())
+    key = next(key for key, value in moments.items() if value is largest)
+    return {"files": [path.name for path in files],
+            "model": all(torch.equal(model.state_dict()[name].to_local(), value) for name, value in before.items()),
+            "whole": all(torch.equal(back.read(name), whole[name]) for name in back.keys()),  # noqa: SIM118
+            "moments": torch.equal(read.read(key, largest).to_local(), largest.to_local())}  # fmt: skip
+
+
+def sizes(ranks: Ranks) -> None:
+    """Specification 9: begun with one number of processes, gone on with another; saved within a logging interval."""
+    allowed = ["world_size", "per_device_train_batch_size"]
+    for before, after in ((2, 1), (1, 2)):
+        name = f"size-{before}-{after}"
+        options = {"save_strategy": "steps", "save_steps": 2, "logging_steps": 3}
+        ranks.run(f"{name}-begun", before, lambda rank: ranks.train(
+            name, rank, per_device_train_batch_size=4 // before, **options))  # noqa: B023  # fmt: skip
+        ranks.run(f"{name}-refused", after, lambda rank: ranks.train(
+            name, rank, per_device_train_batch_size=4 // after, resume=str(ranks.folder / name / "checkpoint-2"), **options))  # noqa: B023  # fmt: skip
+        ranks.run(name, after, lambda rank: ranks.train(
+            name, rank, per_device_train_batch_size=4 // after, resume=str(ranks.folder / name / "checkpoint-2"), allow_changes=allowed, **options))  # noqa: B023  # fmt: skip
+
+
+def failures(ranks: Ranks) -> None:
+    common = {"per_device_train_batch_size": 2}
+    ranks.run("killed", 2, lambda rank: ranks.train("killed", rank, spoil=at_micro_batch(3, 1, die), **common))
+    ranks.run("hung", 2, lambda rank: ranks.train("hung", rank, spoil=at_micro_batch(3, 1, ranks.hang), ddp_timeout=3, **common),
+              hangs=1)  # fmt: skip
+    ranks.run("hung-between", 2, lambda rank: ranks.train("hung-between", rank, spoil=hangs_between_steps(ranks), ddp_timeout=3, **common),
+              hangs=1)  # fmt: skip
+    ranks.run("full", 2, lambda rank: ranks.train("full", rank, spoil=fails_to_save, save_strategy="steps", save_steps=2,
+                                                  **common))  # fmt: skip
+    ranks.run("terminated", 2, lambda rank: ranks.train("terminated", rank, save_strategy="steps", save_steps=100,
+        spoil=at_micro_batch(2, 1, lambda: os.kill(os.getpid(), signal.SIGTERM)), **common))  # fmt: skip
+    ranks.run("asked-2", 2, lambda rank: ranks.train("asked", rank, fsdp=True, **common))
+    ranks.run("asked-1", 1, lambda rank: ranks.train("asked", rank, fsdp=True, **common))
+    ranks.run("launched", 2, lambda rank: ranks.train("asked", rank, **common), ACCELERATE_USE_FSDP="true")
+
+
+if __name__ == "__main__":
+    transformers.utils.logging.disable_progress_bar()
+    gc.freeze()  # a collection in a fork would copy every page it visits
+    lab = Ranks(Path(sys.argv[1]))
+    everything(lab)
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    lab.results["cpu_seconds"] = time.process_time() + children.ru_utime + children.ru_stime
+    (lab.folder / "results.json").write_text(json.dumps(lab.results))
