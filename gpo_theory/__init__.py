@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("SYMPY_GROUND_TYPES", "python")
 
 if TYPE_CHECKING:
-    from gpo_theory.analysis import Analysis, analyze
+    from gpo_theory.analysis import analyze
     from gpo_theory.calculus.series import taylor
     from gpo_theory.calculus.strengths import strength
     from gpo_theory.catalogue import LOSSES, find_loss
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from gpo_theory.errors import DomainError, InputError, ParseError
     from gpo_theory.loss import Loss, parse
     from gpo_theory.lowering.lower import to_numpy, to_torch
+    from gpo_theory.report.result import Analysis
 
-_HOME = {"LOSSES": "catalogue", "find_loss": "catalogue", "Analysis": "analysis", "analyze": "analysis",
+_HOME = {"LOSSES": "catalogue", "find_loss": "catalogue", "Analysis": "report.result", "analyze": "analysis",
          "Certificate": "certificate", "Verdict": "certificate", "DomainError": "errors", "InputError": "errors",
          "ParseError": "errors", "Loss": "loss", "parse": "loss", "to_numpy": "lowering.lower",
          "to_torch": "lowering.lower", "match_beta": "choosing.matching", "strength": "calculus.strengths",

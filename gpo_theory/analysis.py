@@ -1,14 +1,13 @@
 """Everything about one loss: derived, proved and independently checked, in one value."""
 
-__all__ = ["Analysis", "analyze"]
+__all__ = ["analyze"]
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TypeVar
 
 from gpo_theory.budget import OutOfTimeError, limited
-from gpo_theory.calculus.series import Coefficient, taylor
+from gpo_theory.calculus.series import taylor
 from gpo_theory.calculus.strengths import Strength, strength
 from gpo_theory.calculus.tails import UNKNOWN, Tail, tails
 from gpo_theory.certificate import CLAIMS, Certificate, Verdict, unknown
@@ -24,68 +23,12 @@ from gpo_theory.errors import DomainError
 from gpo_theory.formula.expression import Expr
 from gpo_theory.kernel.expansion import cancelled
 from gpo_theory.loss import Loss
+from gpo_theory.report.result import Analysis
 from gpo_theory.risk.links import Link, link
 from gpo_theory.risk.psi import Psi, psi_transform
 
-if TYPE_CHECKING:
-    from rich.console import Group
-
 T = TypeVar("T")
 _NO_TAILS: dict[str, dict[str, Tail]] = {side: dict.fromkeys(("loss", "slope"), UNKNOWN) for side in ("left", "right")}
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """What is known of a loss: exact Taylor coefficients, strength R, certificates, tails and the link.
-
-    Shows itself in a terminal (rich), in a notebook (HTML), as JSON (`as_dict`) and as LaTeX (`latex`).
-    """
-
-    loss: Loss
-    taylor: tuple[Coefficient | None, ...]
-    strength: Strength
-    claims: Mapping[str, Certificate]
-    tails: Mapping[str, Mapping[str, Tail]]
-    link: Link
-    psi: Psi
-
-    @property
-    def latex(self) -> str:
-        """The formula in LaTeX."""
-        from gpo_theory.formula.typeset import latex
-
-        return latex(self.loss.body)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the stable JSON form; what is not yet computed is None."""
-        return {
-            "loss": describe(self.loss),
-            "taylor": [c.text if c else None for c in self.taylor],
-            "strength": self.strength.as_dict(),
-            "claims": {name: certificate.as_dict() for name, certificate in self.claims.items()},
-            "tails": {side: {of: tail.as_dict() for of, tail in by.items()} for side, by in self.tails.items()},
-            "link": self.link.as_dict(),
-            "psi": self.psi.as_dict(),
-        }
-
-    def __rich__(self) -> "Group":
-        from gpo_theory.report.show import as_table
-
-        return as_table(self)
-
-    def _repr_html_(self) -> str:
-        from gpo_theory.report.show import as_html
-
-        return as_html(self)
-
-
-def describe(loss: Loss) -> dict[str, Any]:
-    """Return the JSON form of a loss; parameter values are exact text."""
-    from gpo_theory.formula.typeset import latex
-
-    return {"name": loss.name, "formula": loss.formula, "latex": latex(loss.body),
-            "parameters": {name: str(value) for name, value in loss.parameters.items()},
-            "reference": loss.reference}  # fmt: skip
 
 
 def analyze(loss: Loss, seconds: float = 40.0) -> Analysis:

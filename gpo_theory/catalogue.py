@@ -1,8 +1,9 @@
 """The catalogue: each distinct loss is one line of data, equal ones are aliases, variants are transforms."""
 
-__all__ = ["ALIASES", "LOSSES", "find_loss"]
+__all__ = ["ALIASES", "LOSSES", "find_loss", "find_losses"]
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -118,3 +119,24 @@ def find_loss(text: str, parameters: Mapping[str, Fraction | int | str] | None =
             raise InputError(f"unknown loss {text!r}; allowed: a formula in x, or a name or alias that `gpo losses` "
                              f"lists{ELSEWHERE.get(text, hint)}") from None  # fmt: skip
         raise error
+
+
+def find_losses(texts: Sequence[str], values: Mapping[str, str]) -> list[tuple[Loss, dict[str, str]]]:
+    """Return each loss of `texts` with those of the parameter values that it has a parameter for, and these values.
+
+    Raises InputError for a value that no loss has a parameter for.
+
+    >>> [(loss.name, own) for loss, own in find_losses(["dpo", "exp(-a*x)"], {"a": "2"})]
+    [('logistic', {}), ('exp(-a*x)', {'a': '2'})]
+    """
+    found = []
+    for text in texts:
+        name = ALIASES.get(text, text)
+        words = LOSSES[name].parameters if name in LOSSES else re.findall(r"\b[A-Za-z]\w*", text)
+        own = {word: values[word] for word in words if word in values}
+        found.append((find_loss(text, own), own))
+    for parameter in values:
+        if not any(parameter in own for _, own in found):
+            known = {name for loss, _ in found for name in loss.parameters}
+            raise InputError(f"parameter {parameter!r}: none of the losses has it{nearest(parameter, known)}")
+    return found

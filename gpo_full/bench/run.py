@@ -24,12 +24,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from gpo_full.attention.blocks import blocks_of
 from gpo_full.bench.contenders import CONTENDERS, Step, missing
 from gpo_full.bench.device import MIB, Place
 from gpo_full.data.pairs import Pair
 from gpo_full.files import atomic_file
 from gpo_full.output import progress
-from gpo_full.packing.blocks import blocks_of
 from gpo_full.training.dry_run import attention_flops
 
 # The spread of lengths: the standard deviation of their logarithm.
@@ -265,7 +265,8 @@ def _versions() -> dict[str, str]:
 
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m gpo_full.bench.run", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m gpo_full.bench.run",
+                                     description=(__doc__ or "").partition("\n")[0])  # fmt: skip
     parser.add_argument("--shape", nargs="+", choices=SHAPES, default=[*SHAPES], help="default: all")
     parser.add_argument("--size", nargs="+", choices=SIZES, default=[*SIZES], help="default: all")
     parser.add_argument("--contender", nargs="+", choices=CONTENDERS, default=[*CONTENDERS], help="default: all")

@@ -3,23 +3,22 @@
 __all__ = ["catalogue_page", "write_loss_pages"]
 
 import json
-import pkgutil
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import gpo_theory
-from gpo_full.experiment.stages import Stage, code_hash, stage
+from gpo_full.experiment.stages import Stage, stage
 from gpo_full.files import cache_root
 from gpo_full.output import progress
+from gpo_full.source_hash import code_hash
 from gpo_theory import LOSSES, Loss, analyze, taylor
 from gpo_theory.catalogue import ALIASES
-from gpo_theory.claims.proving import certificate_document
 from gpo_theory.methods import METHODS
 from gpo_theory.report import plots
-from gpo_theory.report.show import as_html
+from gpo_theory.report.certificate_file import certificate_document
+from gpo_theory.report.result import as_html
 
 _CLAIMS = {"convex": "convex", "monotone_decreasing": "decreasing", "bounded_below": "bounded below",
            "bayes_consistent": "Bayes consistent", "bradley_terry_exact": "BT exact"}  # fmt: skip
@@ -122,11 +121,7 @@ def write_loss_pages(folder: Path) -> None:
 
 def _catalogue() -> Stage:
     """All analyses take a minute and depend on the theory's code alone, so they are a cached stage."""
-    return stage(cache_root() / "book", "catalogue", {"code": code_hash([*_theory(), __name__])}, _analyses)
-
-
-def _theory() -> list[str]:
-    return [module.name for module in pkgutil.walk_packages(gpo_theory.__path__, "gpo_theory.")]
+    return stage(cache_root() / "book", "catalogue", {"code": code_hash([__name__])}, _analyses)
 
 
 def _analyses(folder: Path) -> dict[str, Any]:

@@ -27,17 +27,18 @@ def run(scale: str, output: Path, policy: str | None = None, reward: str | None 
     """Run everything at `scale`, leave `output/results.json` (returned), `output/experiment` and `output/book`.
 
     The lessons read the experiment that their scale, "cpu" or "smoke", has made with the project's own models. At scale
-    "full", or with a `policy` or a `reward` of the user's own (`gpo_full.experiment.inputs.materials`), the experiment stands alone: its
+    "full", or with a `policy` or a `reward` of the user's own (`gpo_full.experiment.inputs.materials`), the experiment
+    stands alone: its
     figures, its result and its numbers, without lessons and book. Stages are cached, so a second run repeats only what
     is missing; `workers` runs of the experiment are done at a time. At scale "smoke" nothing is fetched. Progress with
     the time passed goes to stderr.
     """
-    from gpo_full.experiment import result as experiment
     from gpo_full.experiment.plots import write_figures
+    from gpo_full.experiment.run import default_folder, run_experiment
 
     say = _clock()
     with _stage(say, f"controlled experiment at scale {scale}"):
-        found = experiment.run(scale, experiment.default_folder(scale, policy, reward), policy=policy, reward=reward,
+        found = run_experiment(scale, default_folder(scale, policy, reward), policy=policy, reward=reward,
                                workers=workers)  # fmt: skip
         found.save(output / "experiment" / "result.json")
         figures = write_figures(found, output / "experiment")

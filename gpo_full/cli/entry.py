@@ -107,7 +107,7 @@ def _run(name: str, rest: Sequence[str]) -> int:
     parser = _Parser(prog=f"gpo {name}", description=COMMANDS[name], epilog=f"example: {module.EXAMPLE}",
                      allow_abbrev=False)  # fmt: skip
     module.add_arguments(parser)
-    args = parser.parse_args(rest)
+    args = parser.parse_args(rest, argparse.Namespace(gpo=main))  # `gpo sweep` runs `gpo train` in its workers
     with memory_limit() if name in PROVING else nullcontext():
         return int(module.run(args))
 
@@ -151,7 +151,3 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(130)
     print(f"gpo {words[0]}: error: {message}", file=sys.stderr)
     sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

@@ -10,9 +10,10 @@ from statistics import fmean, stdev
 from typing import Any
 
 from gpo_full.diagnosis.log import SCALED, RunLog
-from gpo_theory.analysis import Analysis, analyze
+from gpo_theory.analysis import analyze
 from gpo_theory.errors import InputError
 from gpo_theory.loss import Loss
+from gpo_theory.report.result import Analysis
 
 # Below, a rule's own numbers: conventions, not theory, so each finding's limits name them.
 FEWEST_LOGS = 9  # a trend needs a beginning, a middle and an end of three

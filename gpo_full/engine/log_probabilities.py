@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from gpo_full.engine.last_layer import only_where_read
+from gpo_full.engine.packing import Batch
 from gpo_full.kernels.autocast import autocast_dtype
 from gpo_full.kernels.gated_mlp import fused_gates
-from gpo_full.kernels.last_layer import forward_replaced, only_where_read
+from gpo_full.kernels.layers import forward_replaced
 from gpo_full.kernels.matmul import fast_products, product
 from gpo_full.kernels.norms import fused_norms
 from gpo_full.kernels.rotary import fused_rotary
-from gpo_full.packing.rows import Batch
 from gpo_theory.errors import InputError, nearest
 
 MARGINS = ("sum", "mean")

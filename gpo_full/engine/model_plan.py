@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gpo_full.attention.on_cuda import one_call
 from gpo_full.data.pairs import Pair
 from gpo_full.engine.log_probabilities import response_log_probabilities
+from gpo_full.engine.packing import pack
 from gpo_full.kernels.autocast import autocast_dtype
-from gpo_full.kernels.cuda_attention import one_call
-from gpo_full.packing.rows import pack
 from gpo_theory.errors import InputError
 
 # Attention kernels that take an explicit mask.

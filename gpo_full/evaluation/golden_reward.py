@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gpo_full.download import Source, fetch
+from gpo_full.prepared import ensured, prepared_root
 from gpo_theory.errors import InputError
 
 REWARD_NAME = "all-MiniLM-L6-v2, cosine to the human summary"
@@ -80,9 +81,7 @@ def load_reward(text: str | None) -> Reward:
     imports and calls the user's own code: (samples, targets) -> one number each; it is for names that a user types.
     """
     if text is None:
-        from gpo_full.experiment.inputs.preparation import prepare
-
-        return GoldenReward(prepare(("reward",)).reward)
+        return GoldenReward(ensured(prepared_root() / "reward", write_reward))
     if ":" not in text and not Path(text).is_dir():
         raise InputError(f"reward {text!r} is neither a folder with a model nor module:function: no sentence encoder "
                          "is there")  # fmt: skip

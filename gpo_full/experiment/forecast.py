@@ -18,9 +18,9 @@ from gpo_full.data.pairs import Pair
 from gpo_full.evaluation.sampling import sample
 from gpo_full.experiment.grid import grid
 from gpo_full.experiment.inputs.materials import Material
+from gpo_full.experiment.inputs.scales import Scale
 from gpo_full.experiment.labels import label_pairs
 from gpo_full.experiment.protocol import Protocol
-from gpo_full.experiment.scales import Scale
 from gpo_full.experiment.sft import fine_tune, tokenize_tasks
 from gpo_full.experiment.stages import Stage, stage
 

@@ -5,7 +5,7 @@ __all__ = ["Experiment", "base_of", "grid", "target_margin"]
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpo_full.experiment.scales import Scale
+from gpo_full.experiment.inputs.scales import Scale
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def grid(scale: Scale) -> list[Experiment]:
     Matched by strength, beta R = beta_logistic R_logistic (proposition P1'); a loss with R = 0 has no such beta and
     shares the logistic's target margin x*(p) / beta at p = `scale.certainty` instead.
 
-    >>> from gpo_full.experiment.scales import SCALES
+    >>> from gpo_full.experiment.inputs.scales import SCALES
     >>> len(grid(SCALES["cpu"])), len(grid(SCALES["full"]))  # 6 x 2, and 9 x 5 + 9 x 2 more seeds
     (12, 63)
     """

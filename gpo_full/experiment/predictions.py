@@ -5,13 +5,12 @@ __all__ = ["checks", "p11_bounds"]
 import math
 from collections.abc import Iterable
 from statistics import mean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from gpo_full.experiment.result import ExperimentResult, Run
+from gpo_full.experiment.result import ExperimentResult, Run
 
 
-def checks(result: "ExperimentResult") -> tuple[dict[str, Any], ...]:
+def checks(result: ExperimentResult) -> tuple[dict[str, Any], ...]:
     """Return the predictions: `id`, `claim`, `value`, `bound` and `passed`, which is null where it cannot be told.
 
     The losses of R > 0 are called smooth. Where a loss has one beta beside the matched one there are five; a grid with
@@ -41,7 +40,7 @@ def checks(result: "ExperimentResult") -> tuple[dict[str, Any], ...]:
     return (*found, *(_of_many_betas(result, factors) if len(factors) > 2 else ()))
 
 
-def _of_many_betas(result: "ExperimentResult", factors: list[float]) -> Iterable[dict[str, Any]]:
+def _of_many_betas(result: ExperimentResult, factors: list[float]) -> Iterable[dict[str, Any]]:
     at = {factor: _spread({one.loss: one.kl for one in _smooth(result.runs) if one.factor == factor
                            and one.seed == result.seed}) for factor in (factors[0], factors[-1])}  # fmt: skip
     apart = at[factors[0]] / at[factors[-1]]
@@ -58,7 +57,7 @@ def _of_many_betas(result: "ExperimentResult", factors: list[float]) -> Iterable
                      "one loss", between / max(by_seed), 1.0, between <= max(by_seed))  # fmt: skip
 
 
-def p11_bounds(one: "Run") -> tuple[float, float]:
+def p11_bounds(one: Run) -> tuple[float, float]:
     """Return kappa(-w) L and kappa(w) L, where L is the run's regulariser and w its observed width, in nats.
 
     The bounds of P11 hold at the true width 2B, which w can only be short of: they are the narrowest it could be.
@@ -72,16 +71,16 @@ def p11_bounds(one: "Run") -> tuple[float, float]:
     return low * one.regularizer, high * one.regularizer
 
 
-def _inside(one: "Run") -> bool:
+def _inside(one: Run) -> bool:
     low, high = p11_bounds(one)
     return low <= one.kl + 1.96 * one.kl_se and one.kl - 1.96 * one.kl_se <= high
 
 
-def _smooth(runs: Iterable["Run"]) -> list["Run"]:
+def _smooth(runs: Iterable[Run]) -> list[Run]:
     return [one for one in runs if one.strength]
 
 
-def _mean_over_seeds(runs: Iterable["Run"]) -> dict[str, float]:
+def _mean_over_seeds(runs: Iterable[Run]) -> dict[str, float]:
     """Return the mean KL of each smooth loss at its matched beta."""
     matched = [one for one in _smooth(runs) if one.matched]
     return {loss: mean(one.kl for one in matched if one.loss == loss) for loss in {one.loss for one in matched}}

@@ -22,23 +22,20 @@ from gpo_full.evaluation.sampling import sample
 from gpo_full.evaluation.scores import PromptScore, write_scores
 from gpo_full.experiment.frozen_layers import remembered_trunk
 from gpo_full.experiment.inputs.materials import Material, material
+from gpo_full.experiment.inputs.scales import Scale
 from gpo_full.experiment.labels import label_pairs
-from gpo_full.experiment.scales import Scale
 from gpo_full.experiment.sft import fine_tune, response_loss, tokenize_tasks
-from gpo_full.experiment.stages import Stage, code_hash, stage
+from gpo_full.experiment.stages import Stage, stage
+from gpo_full.source_hash import code_hash
 from gpo_theory.errors import InputError
 
 if TYPE_CHECKING:
     from gpo_full.experiment.grid import Experiment
 
-_SFT_CODE = ("gpo_full.experiment.sft", "gpo_full.evaluation.sampling", "gpo_full.evaluation.prompts", "gpo_full.evaluation.golden_reward")
-_PAIR_CODE = ("gpo_full.experiment.labels", "gpo_full.evaluation.sampling", "gpo_full.evaluation.prompts")
-_RUN_CODE = ("gpo_full.evaluation.compare", "gpo_full.evaluation.scores", "gpo_full.evaluation.prompts", "gpo_full.evaluation.sampling", "gpo_full.experiment.frozen_layers",
-             "gpo_full.training.trainer", "gpo_full.training.rows", "gpo_full.training.step_guard", "gpo_full.training.model",
-             "gpo_full.training.config", "gpo_full.engine.model_plan", "gpo_full.engine.log_probabilities",
-             "gpo_full.packing.rows", "gpo_full.packing.mask", "gpo_full.data.pairs", "gpo_full.reference.store", "gpo_full.training.reporting.metrics",
-             "gpo_theory.lowering.lower", "gpo_theory.lowering.normal_form", "gpo_theory.lowering.program", "gpo_theory.lowering.patches",
-             "gpo_theory.lowering.knees", "gpo_theory.lowering.native", "gpo_theory.catalogue")  # fmt: skip
+# Where what a stage does is written; its key is a hash of all the code that is reached from there.
+_SFT_CODE = ("gpo_full.experiment.sft", "gpo_full.evaluation.sampling", "gpo_full.evaluation.golden_reward")
+_PAIR_CODE = ("gpo_full.experiment.labels",)
+_RUN_CODE = ("gpo_full.evaluation.compare", "gpo_full.experiment.frozen_layers", "gpo_full.training.trainer")
 _VALIDATION = 48  # tasks of the pilot split on which the fine-tuning is measured
 
 

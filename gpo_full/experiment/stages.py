@@ -1,13 +1,11 @@
 """Stages of a long computation, each cached under a hash of everything that it depends on."""
 
-__all__ = ["Stage", "code_hash", "stage"]
+__all__ = ["Stage", "stage"]
 
-import ast
 import hashlib
-import importlib.util
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,24 +47,3 @@ def stage(root: Path, name: str, inputs: Mapping[str, Any], compute: Callable[[P
         (temporary / _RESULT).write_text(json.dumps(saved, indent=1, allow_nan=False), encoding="utf-8")
     # Read back, so that a computed stage and a cached one are the same value.
     return Stage(name, key, folder, json.loads(json.dumps(payload)), used, passed, cached=False)
-
-
-def code_hash(modules: Iterable[str]) -> str:
-    """Return a hash of what the modules do: their syntax trees without docstrings, comments and layout."""
-    digest = hashlib.sha256()
-    for name in sorted(modules):
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.origin is None:
-            raise ModuleNotFoundError(name)
-        digest.update(_shape(Path(spec.origin).read_text(encoding="utf-8")).encode())
-    return digest.hexdigest()[:16]
-
-
-def _shape(source: str) -> str:
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        match node:
-            case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
-                if ast.get_docstring(node, clean=False) is not None:
-                    node.body = node.body[1:]
-    return ast.dump(tree)

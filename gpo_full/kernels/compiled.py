@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from gpo_full.kernels.last_layer import layer_stack
+from gpo_full.kernels.layers import layer_stack
 from gpo_theory.errors import InputError
 
 # What models call it.

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.distributed.fsdp import FSDPModule
 from torch.utils._python_dispatch import _disable_current_modes
 
-from gpo_full.kernels.last_layer import checkpointed, forward_replaced
+from gpo_full.kernels.layers import checkpointed, forward_replaced
 
 # What models call the three products.
 PRODUCTS = ("gate_proj", "up_proj", "down_proj")

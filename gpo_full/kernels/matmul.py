@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from gpo_full.kernels.autocast import autocast_dtype
-from gpo_full.kernels.last_layer import checkpointed, forward_replaced
+from gpo_full.kernels.layers import checkpointed, forward_replaced
 
 # Multiplications from which on it is faster: smaller products are over before it has looked up its code.
 LEAST = 2**25

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.distributed.fsdp import FSDPModule
 
-from gpo_full.kernels.last_layer import checkpointed, forward_replaced
+from gpo_full.kernels.layers import checkpointed, forward_replaced
 
 # What models call the number under the root.
 EPSILONS = ("variance_epsilon", "eps")

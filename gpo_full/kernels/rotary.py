@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import _disable_current_modes
 
-from gpo_full.kernels.last_layer import checkpointed, layer_stack
+from gpo_full.kernels.layers import checkpointed, layer_stack
 
 # What the modules of transformers call the function that turns queries and keys.
 NAME = "apply_rotary_pos_emb"

@@ -17,8 +17,8 @@ from gpo_full.data.table import prompts_of, sizes_of
 from gpo_full.data.tensor_stream import Array, mapped, streamed
 from gpo_full.engine.log_probabilities import token_log_probabilities
 from gpo_full.engine.model_plan import Plan, evaluating
+from gpo_full.engine.packing import pack
 from gpo_full.output import progress
-from gpo_full.packing.rows import pack
 from gpo_theory.errors import InputError
 
 # Tokens in a forward pass of the reference.

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from queue import SimpleQueue
 from threading import Event
@@ -56,12 +56,12 @@ def on_this_machine(jobs: Sequence[Job], workers: int, devices: Sequence[str] = 
             raise
 
 
-def on_ray(jobs: Sequence[Job], address: str) -> Iterator[tuple[Job, Outcome]]:
+def on_ray(jobs: Sequence[Job], address: str, gpo: Callable[[list[str]], None]) -> Iterator[tuple[Job, Outcome]]:
     """Run the jobs on the Ray cluster at `address` ("local": one of this machine's own) and yield each when it ends.
 
-    Every node must see the sweep's folder under the same path. Each run has a GPU if the cluster has any, else a CPU.
-    The job of a worker that dies is given to another, which goes on from the run's last checkpoint. InputError where
-    there is no such cluster.
+    `gpo` is the command as a function of its words. Every node must see the sweep's folder under the same path. Each
+    run has a GPU if the cluster has any, else a CPU. The job of a worker that dies is given to another, which goes on
+    from the run's last checkpoint. Raises InputError where there is no such cluster.
     """
     import ray
 
@@ -74,7 +74,7 @@ def on_ray(jobs: Sequence[Job], address: str) -> Iterator[tuple[Job, Outcome]]:
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
         # A worker of its own for each run: what a run leaves in memory ends with it.
         remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=Job.ATTEMPTS - 1, max_calls=1)(_in_a_worker)
-        waiting = {remote.remote(job, os.getcwd()): job for job in jobs}
+        waiting = {remote.remote(job, os.getcwd(), gpo): job for job in jobs}
         while waiting:
             (ready, *_), _ = ray.wait(list(waiting))
             job = waiting.pop(ready)
@@ -102,7 +102,7 @@ def _outcome(job: Job, ready: Any) -> Outcome:
     return found
 
 
-def _in_a_worker(job: Job, folder: str) -> Outcome:
+def _in_a_worker(job: Job, folder: str, gpo: Callable[[list[str]], None]) -> Outcome:
     """Run the job in the folder where the sweep was started, so that relative paths mean the same."""
     os.chdir(folder)
-    return job.run_here()
+    return job.run_here(gpo)

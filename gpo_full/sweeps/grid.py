@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpo_full.cli.parameters import find_losses
 from gpo_full.files import atomic_file
 from gpo_full.sweeps.jobs import Outcome
 from gpo_theory import InputError, find_loss, match_beta, strength
+from gpo_theory.catalogue import find_losses
 
 # Characters of a formula in a folder's name, which a file system bounds.
 LONGEST = 100

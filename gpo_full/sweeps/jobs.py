@@ -54,7 +54,7 @@ class Job:
     def run(self, environment: Mapping[str, str], started: Callable[["subprocess.Popen[str]"], None]) -> Outcome:
         """Run in a process of its own, which is given to `started`; killed, it is begun again, and goes on."""
         for _ in range(self.ATTEMPTS):
-            attempts, command = self._begin(), [sys.executable, "-m", "gpo_full.cli.entry", *self._arguments()]
+            attempts, command = self._begin(), [sys.executable, "-m", "gpo_full.cli", *self._arguments()]
             # In a group of its own: of the terminal's Ctrl-C it would hear twice, and not save.
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                        env={**os.environ, **environment}, process_group=0)  # fmt: skip
@@ -64,14 +64,12 @@ class Job:
                 break
         return self._keep(Outcome(process.returncode, printed, _last(said), attempts))
 
-    def run_here(self) -> Outcome:
-        """Run in this process, with which the training dies."""
-        from gpo_full.cli.entry import main
-
+    def run_here(self, gpo: Callable[[list[str]], None]) -> Outcome:
+        """Run in this process, with which the training dies; `gpo` is the command as a function of its words."""
         attempts, printed, said, code = self._begin(), io.StringIO(), io.StringIO(), 0
         with redirect_stdout(printed), redirect_stderr(said):
             try:
-                main(self._arguments())
+                gpo(self._arguments())
             except SystemExit as error:
                 code = int(error.code or 0)
             except Exception:

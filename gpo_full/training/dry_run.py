@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gpo_full.attention.blocks import BlockSizes
+from gpo_full.attention.mask import kept_by_attention
 from gpo_full.data.pairs import Pair
 from gpo_full.data.table import sizes_of
 from gpo_full.engine.log_probabilities import CHUNK, response_log_probabilities
 from gpo_full.engine.model_plan import sharing_obstacle
-from gpo_full.packing.blocks import BlockSizes
-from gpo_full.packing.mask import kept_by_attention
-from gpo_full.packing.rows import Batch, pack
+from gpo_full.engine.packing import Batch, pack
 from gpo_full.training.config import GPOConfig
 from gpo_full.training.model import check_sizes, prepared
 from gpo_theory.errors import InputError

@@ -14,7 +14,7 @@ from gpo_full.data.hub import is_on_disk
 from gpo_full.data.pairs import Pair, PairSummary, read_pairs
 from gpo_full.data.table import PairTable, pair_table
 from gpo_full.distributed import first
-from gpo_full.packing.rows import pack
+from gpo_full.engine.packing import pack
 from gpo_full.training.config import GPOConfig
 from gpo_theory.errors import InputError
 

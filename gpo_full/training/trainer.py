@@ -19,9 +19,9 @@ from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import TrainOutput
 
+from gpo_full.attention.on_cuda import HALF
 from gpo_full.checkpoints import atomic as checkpoint
 from gpo_full.checkpoints.atomic import Checkpoint, DamagedCheckpoint
-from gpo_full.checkpoints.saving import save_together
 from gpo_full.checkpoints.sharded import is_sharded, load_model, sharded_copy, whole_state
 from gpo_full.checkpoints.state import random_state, set_random_state
 from gpo_full.data.pairs import Pair, PairSummary
@@ -30,9 +30,8 @@ from gpo_full.diagnosis.log import METER, RESUMED
 from gpo_full.distributed import largest, stacked, summed, together
 from gpo_full.engine.log_probabilities import response_log_probabilities
 from gpo_full.engine.model_plan import evaluating, plan
+from gpo_full.engine.packing import Batch
 from gpo_full.kernels.autocast import autocast_dtype
-from gpo_full.kernels.cuda_attention import HALF
-from gpo_full.packing.rows import Batch
 from gpo_full.reference.given import distance_from, given_reference
 from gpo_full.reference.store import ReferenceStore, open_store, weights_hash
 from gpo_full.training import resumption
@@ -49,6 +48,7 @@ from gpo_full.training.reporting.trackers import follow
 from gpo_full.training.resumption import settings
 from gpo_full.training.rows import Collator, Rows, pairs_of, real_rows
 from gpo_full.training.sampler import PromptSampler
+from gpo_full.training.saving import save_together
 from gpo_full.training.step_guard import Evaluated, StepGuard, skip_where
 from gpo_theory import InputError, taylor, to_torch
 

@@ -5,13 +5,14 @@ __all__ = ["Design", "find_design"]
 from dataclasses import dataclass
 from typing import Any
 
-from gpo_theory.analysis import Analysis, analyze, describe
+from gpo_theory.analysis import analyze
 from gpo_theory.calculus.tails import Tail
 from gpo_theory.certificate import Verdict
 from gpo_theory.choosing.families import candidates
 from gpo_theory.choosing.matching import unmatchable
 from gpo_theory.choosing.wishes import TailWish, Wish, exclusions
 from gpo_theory.errors import DomainError
+from gpo_theory.report.result import Analysis, describe
 
 
 @dataclass(frozen=True)

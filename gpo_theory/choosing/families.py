@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from fractions import Fraction
 from math import floor, lcm
 
-from gpo_theory.analysis import Analysis, analyze
+from gpo_theory.analysis import analyze
 from gpo_theory.calculus.balls import exact_value
 from gpo_theory.catalogue import LOSSES
 from gpo_theory.choosing.wishes import TailWish, Wish
 from gpo_theory.formula.expression import Expr, call
 from gpo_theory.formula.grammar import MAX_EXPONENT
 from gpo_theory.loss import Loss
+from gpo_theory.report.result import Analysis
 from gpo_theory.transforms import scaled
 
 X = Expr.x()

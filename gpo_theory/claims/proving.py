@@ -1,25 +1,21 @@
 """From a verdict to a certificate: the hints are searched once, recorded, and the verifier replays the whole proof."""
 
-__all__ = ["accepted", "certificate_document"]
+__all__ = ["accepted"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import lru_cache
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gpo_theory.calculus.hints import hint, shifts_of
 from gpo_theory.calculus.pieces import UnsplitError, breakpoints
 from gpo_theory.certificate import Certificate, Verdict
 from gpo_theory.formula.expression import Expr
-from gpo_theory.kernel.certificates import replay, seal
+from gpo_theory.kernel.certificates import replay
 from gpo_theory.kernel.expansion import cancelled
 from gpo_theory.kernel.inequality import Fact
 from gpo_theory.kernel.resolution import UnprovedError
-
-if TYPE_CHECKING:
-    from gpo_theory.analysis import Analysis
 
 
 @dataclass
@@ -91,23 +87,3 @@ def _choices(f: Expr, certificate: Certificate) -> list[dict[str, Any]]:
     if certificate.claim == "monotone_decreasing" and certificate.verdict is Verdict.PROVED:
         return [base, {**base, "by": "limit"}]
     return [base]
-
-
-def certificate_document(analysis: "Analysis") -> dict[str, Any]:
-    """Return the certificate file of an analysis: every verdict with its proof, sealed, for `verify`.
-
-    >>> from gpo_theory import LOSSES, analyze
-    >>> from gpo_theory.kernel.certificates import verify
-    >>> verify(certificate_document(analyze(LOSSES["hinge"])))["convex"]
-    'proved'
-    """
-    loss = analysis.loss
-    claims = {name: {**one.as_dict(), "proof": None if one.verdict is Verdict.UNKNOWN else dict(one.proof or {})}
-              for name, one in analysis.claims.items()}  # fmt: skip
-    return seal({
-        "schema": 1,
-        "loss": {"name": loss.name, "formula": loss.formula, "reference": loss.reference,
-                 "parameters": {name: str(value) for name, value in loss.parameters.items()}},
-        "versions": {name: version(name) for name in ("gpo-toolkit", "python-flint", "sympy", "mpmath")},
-        "claims": claims,
-    })  # fmt: skip

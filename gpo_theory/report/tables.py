@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from gpo_theory.analysis import Analysis
 from gpo_theory.errors import InputError
 from gpo_theory.formula.grammar import parse_constant, parse_formula
 from gpo_theory.formula.typeset import latex
 from gpo_theory.loss import Loss
-from gpo_theory.report.show import digits
+from gpo_theory.report.result import Analysis, digits
 
 _VERDICTS = {"proved": "yes", "refuted": "no", "unknown": "unknown"}
 _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",

@@ -169,7 +169,7 @@ def test_theory_imports_torch_and_matplotlib_only_when_asked(path: Path) -> None
 
 def run_gpo(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "gpo_full.cli.entry", *arguments], capture_output=True, text=True, timeout=120, cwd=ROOT
+        [sys.executable, "-m", "gpo_full.cli", *arguments], capture_output=True, text=True, timeout=120, cwd=ROOT
     )
 
 

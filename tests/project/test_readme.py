@@ -24,7 +24,7 @@ def test_python_examples() -> None:
 @pytest.mark.parametrize(("command", "output"), SHOWN, ids=[command for command, _ in SHOWN])
 def test_command_prints_what_is_shown(command: str, output: str) -> None:
     words = shlex.split(command)[1:]
-    ran = subprocess.run([sys.executable, "-m", "gpo_full.cli.entry", *words], capture_output=True, text=True, check=True)
+    ran = subprocess.run([sys.executable, "-m", "gpo_full.cli", *words], capture_output=True, text=True, check=True)
     assert ran.stdout == re.sub(r"^    ", "", output, flags=re.MULTILINE)
 
 
@@ -34,7 +34,7 @@ def test_the_toy_sentence() -> None:
 
     command = next(line for line in README.read_text(encoding="utf-8").splitlines() if "$ gpo toy bandit" in line)
     words = shlex.split(command)[2:]
-    ran = subprocess.run([sys.executable, "-m", "gpo_full.cli.entry", *words, "--json"], capture_output=True, text=True,
+    ran = subprocess.run([sys.executable, "-m", "gpo_full.cli", *words, "--json"], capture_output=True, text=True,
                          check=True)  # fmt: skip
     trace = json.loads(ran.stdout)
     falls = zip(trace["regularizer"], trace["regularizer"][1:], strict=False)

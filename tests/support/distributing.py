@@ -32,7 +32,6 @@ from torch.distributed.tensor import DTensor
 
 from gpo_full import GPOConfig, GPOTrainer
 from gpo_full.checkpoints import atomic as checkpoint
-from gpo_full.checkpoints import saving
 from gpo_full.checkpoints import sharded as sharded_model
 from gpo_full.checkpoints.atomic import CheckpointNotSaved
 from gpo_full.checkpoints.sharded import SavedPieces, sharded_copy, write_pieces
@@ -41,9 +40,9 @@ from gpo_full.distributed import OtherRankFailed
 from gpo_full.engine import log_probabilities
 from gpo_full.engine.log_probabilities import response_log_probabilities
 from gpo_full.engine.model_plan import Plan
-from gpo_full.packing.rows import pack
+from gpo_full.engine.packing import pack
 from gpo_full.reference.store import open_store
-from gpo_full.training import distribution
+from gpo_full.training import distribution, saving
 from gpo_full.training.interruption import Interrupted
 from gpo_full.training.model import prepared
 from gpo_theory import InputError

@@ -4,8 +4,8 @@ __all__ = ["made_up"]
 
 from typing import Any
 
+from gpo_full.experiment.inputs.scales import LOSS_NAMES
 from gpo_full.experiment.result import ExperimentResult, Run
-from gpo_full.experiment.scales import LOSS_NAMES
 
 
 def made_up(

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -27,22 +28,22 @@ WORDS = ("--loss", "dpo", "--beta", "0.1", "--model", "policy", "--data", "pairs
 class KilledOnce(Job):
     """A training whose worker dies by SIGKILL when it has saved step 2, the first time."""
 
-    def run_here(self) -> Outcome:
+    def run_here(self, gpo: Callable[[list[str]], None]) -> Outcome:
         at_step_2("kill", self.output, Path("killed"))
-        return super().run_here()
+        return super().run_here(gpo)
 
 
 class Light(Job):
     """A run that takes no time, and says which process it was in, and where."""
 
-    def run_here(self) -> Outcome:
+    def run_here(self, gpo: Callable[[list[str]], None]) -> Outcome:
         return Outcome(0, str(os.getpid()), os.getcwd(), self._begin())
 
 
 class Doomed(Job):
     """A run that kills its worker each time."""
 
-    def run_here(self) -> Outcome:
+    def run_here(self, gpo: Callable[[list[str]], None]) -> Outcome:
         self._begin()
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError
@@ -51,7 +52,7 @@ class Doomed(Job):
 class Nowhere(Job):
     """A run that its worker cannot begin."""
 
-    def run_here(self) -> Outcome:
+    def run_here(self, gpo: Callable[[list[str]], None]) -> Outcome:
         raise FileNotFoundError("the sweep's folder is not on this node")
 
 
@@ -94,7 +95,7 @@ def main() -> None:
     jobs = [a_job(KilledOnce, "run", *WORDS, "--output", "run"), a_job(Light, "a"), a_job(Light, "b"),
             a_job(Doomed, "doomed"), a_job(Nowhere, "nowhere")]  # fmt: skip
     found, reached, seen = {}, set[str](), set[psutil.Process]()
-    for job, outcome in on_ray(jobs, "local"):
+    for job, outcome in on_ray(jobs, "local", gpo):
         found[job.output.name] = vars(outcome)
         reached |= peers()
         seen |= {*family()}

@@ -1,6 +1,6 @@
 """A warm process whose forks are `gpo` as a program, without the seconds that importing torch costs each time.
 
-`python warm.py FOLDER` writes the program `FOLDER/gpo-python`, which takes the place of Python in `python -m gpo_full.cli.entry
+`python warm.py FOLDER` writes the program `FOLDER/gpo-python`, which takes the place of Python in `python -m gpo_full.cli
 ...`, and serves it on `FOLDER/socket`. A fork that dies of a signal makes its program die of the same one, and SIGTERM
 goes on to it. In the environment of the program, `AFTER_STEP_2` holds "kill RUN FILE" or "wait RUN FILE": once, when the
 run in the folder RUN has saved step 2, it makes FILE, and dies by SIGKILL or waits to be told to stop.

@@ -5,11 +5,11 @@ __all__ = ["EXAMPLE", "add_arguments", "run"]
 import argparse
 from typing import TYPE_CHECKING
 
-from gpo_full.cli.export import add_table_options, write_file, write_tables
-from gpo_full.cli.parameters import read_parameters
+from gpo_full.cli.options.export import add_table_options, write_file, write_tables
+from gpo_full.cli.options.parameters import read_parameters
 
 if TYPE_CHECKING:
-    from gpo_theory.analysis import Analysis
+    from gpo_theory.report.result import Analysis
 
 EXAMPLE = 'gpo analyze "log(1+exp(-x))" --json'
 
@@ -47,7 +47,7 @@ def _write(args: argparse.Namespace, analysis: "Analysis") -> None:
     if args.certificate is not None:
         import json
 
-        from gpo_theory.claims.proving import certificate_document
+        from gpo_theory.report.certificate_file import certificate_document
 
         text = json.dumps(certificate_document(analysis), indent=1, allow_nan=False) + "\n"
         write_file("--certificate", args.certificate, text)

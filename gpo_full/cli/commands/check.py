@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpo_full.cli.parameters import read_parameters
+from gpo_full.cli.options.parameters import read_parameters
 from gpo_theory.errors import InputError
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gpo_full.cli.export import add_table_options, write_tables
-from gpo_full.cli.parameters import find_losses, read_parameters
+from gpo_full.cli.options.export import add_table_options, write_tables
+from gpo_full.cli.options.parameters import read_parameters
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
     """Analyse the losses and print their facts, a column per loss."""
     from gpo_full.output import print_json, progress
     from gpo_theory import analyze
+    from gpo_theory.catalogue import find_losses
     from gpo_theory.report.tables import of_analyses
 
     losses = [loss for loss, _ in find_losses(args.losses, read_parameters(args.param))]

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _loss(args: argparse.Namespace, log: "RunLog") -> "Loss | None":
-    from gpo_full.cli.parameters import read_parameters
+    from gpo_full.cli.options.parameters import read_parameters
     from gpo_theory import find_loss
     from gpo_theory.catalogue import AVERAGED
 

@@ -4,7 +4,7 @@ __all__ = ["EXAMPLE", "add_arguments", "run"]
 
 import argparse
 
-from gpo_full.cli.export import add_table_options, write_tables
+from gpo_full.cli.options.export import add_table_options, write_tables
 
 EXAMPLE = "gpo losses --json"
 
@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """List every catalogue loss with its formula, parameters and source."""
     from gpo_full.output import print_json
-    from gpo_theory.analysis import describe
     from gpo_theory.catalogue import ALIASES, LOSSES
+    from gpo_theory.report.result import describe
     from gpo_theory.report.tables import of_losses
 
     listed = of_losses(LOSSES.values())

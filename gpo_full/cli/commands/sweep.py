@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpo_full.cli.commands import train
-from gpo_full.cli.parameters import read_parameters
+from gpo_full.cli.options.parameters import read_parameters
 from gpo_full.files import atomic_file
 from gpo_theory.errors import InputError
 
@@ -119,7 +119,7 @@ def _executor(args: argparse.Namespace) -> "Execute":
     from gpo_full.sweeps.executors import on_ray, on_this_machine
 
     if args.ray is not None:
-        return lambda jobs: on_ray(jobs, args.ray)
+        return lambda jobs: on_ray(jobs, args.ray, args.gpo)
     devices = _devices()
     return lambda jobs: on_this_machine(jobs, args.workers or len(devices) or 1, devices)
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpo_full.cli.parameters import read_parameters
+from gpo_full.cli.options.parameters import read_parameters
 from gpo_full.diagnosis.log import RUN_FILE
 from gpo_full.output import print_json
 from gpo_theory.errors import InputError, nearest

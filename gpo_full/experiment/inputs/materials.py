@@ -12,7 +12,7 @@ from typing import Any
 
 from gpo_full.evaluation.golden_reward import REWARD_NAME, GoldenReward, Reward, load_reward
 from gpo_full.experiment.inputs.policy import POLICY_NAME
-from gpo_full.experiment.scales import Scale
+from gpo_full.experiment.inputs.scales import Scale
 from gpo_theory.errors import InputError
 
 
@@ -97,7 +97,7 @@ def _with_policy(found: Material, policy: str) -> Material:
 
 def _with_reward(found: Material, reward: str) -> Material:
     from gpo_full.download import sha256_of
-    from gpo_full.experiment.stages import code_hash
+    from gpo_full.source_hash import code_hash
 
     judge, folder = load_reward(reward), Path(reward)
     if folder.is_dir():

@@ -4,7 +4,6 @@ __all__ = ["PARTS", "Prepared", "prepare"]
 
 import json
 import platform
-import shutil
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
@@ -13,13 +12,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from gpo_full.download import sha256_of
 from gpo_full.evaluation.golden_reward import write_reward
 from gpo_full.experiment.inputs.docstrings import Example, harvest
 from gpo_full.experiment.inputs.policy import write_policy
-from gpo_full.experiment.stages import code_hash
-from gpo_full.files import atomic_file, atomic_folder, cache_root
+from gpo_full.files import atomic_file
 from gpo_full.output import progress
+from gpo_full.prepared import ensured, prepared_root
+from gpo_full.source_hash import code_hash
 
 PARTS = ("policy", "reward", "data")
 
@@ -59,40 +58,12 @@ def prepare(parts: Sequence[str] = PARTS, root: Path | None = None) -> Prepared:
 
     A part is written beside its place and renamed, so it is whole or absent. InputError without a network or space.
     """
-    root = cache_root() / "prepared" if root is None else root
+    root = prepared_root() if root is None else root
     root.mkdir(parents=True, exist_ok=True)
     makers: dict[str, Callable[[Path], Any]] = {"policy": write_policy, "reward": write_reward, "data": _write_data}
     for part in parts:
-        _ensure(root / part, makers[part], _sources() if part == "data" else None)
+        ensured(root / part, makers[part], _sources() if part == "data" else None)
     return Prepared(*(root / part for part in PARTS))
-
-
-def _ensure(folder: Path, write: Callable[[Path], Any], made_from: Any) -> None:
-    if _holds(folder, made_from):
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    with atomic_folder(folder) as temporary:
-        source = write(temporary)
-        files = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
-        manifest = {"schema": 1, "source": source, "made_from": made_from, "files": files}
-        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-
-
-def _holds(folder: Path, made_from: Any) -> bool:
-    """Tell whether `folder` is complete, unchanged, and made from the same sources as would be used now."""
-    if not (folder / "manifest.json").is_file():
-        return False
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        stale = manifest["made_from"] != made_from
-        wrong = [name for name, sha in manifest["files"].items() if sha256_of(folder / name) != sha]
-    except (OSError, ValueError, KeyError, AttributeError):
-        stale, wrong = False, ["manifest.json"]
-    if wrong:
-        print(f"{folder.name}: {', '.join(wrong)} changed since it was prepared; preparing it again", file=sys.stderr)
-    elif stale:
-        print(f"{folder.name}: the installed packages changed; preparing it again", file=sys.stderr)
-    return not wrong and not stale
 
 
 def _sources() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from gpo_full.training.reporting.run_folder import METRICS_FILE, SAMPLES_FILE
 
 if TYPE_CHECKING:
     from gpo_full.data.pairs import PairSummary
-    from gpo_theory.analysis import Analysis
+    from gpo_theory.report.result import Analysis
 
 # Shown of a run, in this order.
 METRICS = ("loss", "margin", "log_ratio_chosen", "log_ratio_rejected", "accuracy", "regularizer")
@@ -62,7 +62,7 @@ def card_files(
 
     `record` is the run's run.json, `words` its command; of an absolute path only the last name is published.
     """
-    from gpo_theory.claims.proving import certificate_document
+    from gpo_theory.report.certificate_file import certificate_document
 
     output = Path(trainer.args.output_dir)
     metrics = _objects(output / METRICS_FILE)

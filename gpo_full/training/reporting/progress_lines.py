@@ -6,18 +6,16 @@ import sys
 import time
 from typing import Any
 
-from transformers import TrainerCallback
-
-from gpo_full.training.config import GPOConfig
+from transformers import TrainerCallback, TrainingArguments
 
 
 class ProgressLines(TrainerCallback):  # type: ignore[misc]
     """One line on stderr about every second, once the training outlasts two, and one for each sampling."""
 
-    def on_train_begin(self, args: GPOConfig, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         self.start = self.last = time.monotonic()
 
-    def on_log(self, args: GPOConfig, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_log(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         logs, now = kwargs["logs"], time.monotonic()
         if "sample_kl" in logs and state.is_world_process_zero:
             print(f"step {state.global_step}/{state.max_steps}: samples: KL {logs['sample_kl']:.4g} nats, win rate "

@@ -20,7 +20,7 @@ def results(folder: Path) -> dict[str, Any]:
 
 
 def gpo(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "gpo_full.cli.entry", "reproduce", *arguments]
+    command = [sys.executable, "-m", "gpo_full.cli", "reproduce", *arguments]
     settings = {**os.environ, **environment}
     return subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=cwd, env=settings)
 
@@ -60,7 +60,7 @@ def test_the_experiment_s_result_and_figures_are_left(published: Path) -> None:
 def test_with_a_policy_and_a_reward_of_one_s_own_the_experiment_stands_alone(tmp_path: Path) -> None:
     """The reward is a function in a file, which gives at least 10; the project's own gives at most 1."""
     from gpo_full.experiment.inputs.materials import material
-    from gpo_full.experiment.scales import SCALES
+    from gpo_full.experiment.inputs.scales import SCALES
 
     made = material(SCALES["smoke"])
     made.model.save_pretrained(tmp_path / "policy")

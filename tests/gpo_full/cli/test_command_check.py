@@ -59,7 +59,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def gpo_there(folder: Path, *arguments: str) -> Outcome:
     """The command itself, run in the user's folder."""
     root = str(ROOT)
-    done = subprocess.run([sys.executable, "-m", "gpo_full.cli.entry", *arguments], capture_output=True, text=True, timeout=120,
+    done = subprocess.run([sys.executable, "-m", "gpo_full.cli", *arguments], capture_output=True, text=True, timeout=120,
                           cwd=folder, env=os.environ | {"PYTHONPATH": root}, check=False)  # fmt: skip
     return Outcome(done.returncode, done.stdout, done.stderr)
 

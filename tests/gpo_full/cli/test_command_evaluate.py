@@ -30,7 +30,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def gpo(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "gpo_full.cli.entry", *words]
+    command = [sys.executable, "-m", "gpo_full.cli", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GPO_CACHE": str(place / "cache"), "HF_HUB_OFFLINE": "1"}
     return subprocess.run(command, capture_output=True, text=True, cwd=place, env=environment, check=False)
 

@@ -43,7 +43,7 @@ class Workshop:
     program: str
 
     def start(self, *words: object, cache: str = "cache", **environment: str) -> "subprocess.Popen[str]":
-        command = [self.program, "-m", "gpo_full.cli.entry", *map(str, words)]
+        command = [self.program, "-m", "gpo_full.cli", *map(str, words)]
         given = {"GPO_CACHE": str(self.folder / cache), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **environment}
         return subprocess.Popen(command, text=True, cwd=self.folder, env={**os.environ, **given},
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
@@ -222,7 +222,7 @@ def gpo_sweep(*words: object) -> int:
 
 
 def script(folder: Path, text: str) -> str:
-    """A program in place of Python: "$@" is -m gpo_full.cli.entry train ..."""
+    """A program in place of Python: "$@" is -m gpo_full.cli train ..."""
     path = folder / "program"
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)

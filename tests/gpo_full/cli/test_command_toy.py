@@ -191,7 +191,7 @@ def test_plot_that_cannot_be_written_is_one_line(capsys: pytest.CaptureFixture[s
 
 
 def test_values_that_begin_with_a_minus_reach_the_command() -> None:
-    words = [sys.executable, "-m", "gpo_full.cli.entry", "toy", "mixture", "--initial-means", "-2,2",
+    words = [sys.executable, "-m", "gpo_full.cli", "toy", "mixture", "--initial-means", "-2,2",
              "--initial-logits", "-1,.5", "--objective", "gpo", "--loss", "-x*sigmoid(-x)", "--reward", "-x",
              "--steps", "1", "--json"]  # fmt: skip
     done = subprocess.run(words, capture_output=True, text=True, check=False)

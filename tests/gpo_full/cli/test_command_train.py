@@ -91,9 +91,9 @@ def test_it_trains_saves_and_reports(
 @pytest.mark.slow
 def test_under_a_launcher_two_processes_train_as_one(model: Path, data: Path, tmp_path: Path) -> None:
     """The same command for each: torchrun starts two, of half the pairs each."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "gpo_full.cli.entry"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "gpo_full.cli"]
     found = []
-    for name, begin, pairs in (("one", [sys.executable, "-m", "gpo_full.cli.entry"], 4), ("two", launcher, 2)):
+    for name, begin, pairs in (("one", [sys.executable, "-m", "gpo_full.cli"], 4), ("two", launcher, 2)):
         words = arguments(model, data, tmp_path / name, batch_pairs=pairs, set="use_cpu=true")
         done = subprocess.run([*begin, "train", *words, "--json"], capture_output=True, text=True, timeout=300,
                               env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}, check=False)  # fmt: skip
@@ -238,7 +238,7 @@ def test_an_output_that_cannot_be_made_is_one_line(
 
 def test_a_reader_that_goes_away_gets_no_traceback() -> None:
     """As `gpo losses | head -1`; the output is larger than what a pipe holds."""
-    command = f"{shlex.quote(sys.executable)} -m gpo_full.cli.entry losses | head -1; echo ${{PIPESTATUS[0]}}"
+    command = f"{shlex.quote(sys.executable)} -m gpo_full.cli losses | head -1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert "Traceback" not in done.stderr
     assert done.stdout.splitlines()[-1] in ("0", "141")
@@ -502,7 +502,7 @@ def test_an_option_that_does_not_exist_is_led_to_the_nearest(
 
 
 def test_help_is_quick_and_the_command_runs_as_a_program() -> None:
-    program = [sys.executable, "-X", "importtime", "-m", "gpo_full.cli.entry", "train", "--help"]
+    program = [sys.executable, "-X", "importtime", "-m", "gpo_full.cli", "train", "--help"]
     done = subprocess.run(program, capture_output=True, text=True, check=True)
     assert "--reference-store" in done.stdout
     assert 'example: gpo train --model MODEL --data pairs.jsonl --loss "max(0,1-x)**2"' in done.stdout

@@ -13,9 +13,9 @@ from gpo_full.engine.log_probabilities import (
     response_log_probabilities,
     token_log_probabilities,
 )
-from gpo_full.packing.rows import pack
+from gpo_full.engine.packing import pack
 from gpo_theory import InputError
-from tests.gpo_full.packing.test_packing import alike
+from tests.gpo_full.engine.test_packing import alike
 from tests.support.tiny_models import FAMILIES, VOCABULARY, tiny_model
 from tests.support.two_sequences import response_sums
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from gpo_full.cli.entry import main
 from gpo_full.sweeps.executors import on_ray, on_this_machine
 from gpo_full.sweeps.jobs import Job, Outcome
 from gpo_theory import InputError
@@ -41,7 +42,7 @@ def test_an_outcome_is_kept_and_read_back(tmp_path: Path, monkeypatch: pytest.Mo
     one = job(tmp_path, "run", "--loss=-x", "--steps", "4")
     assert one.outcome() is None
     found = ran([one])["run"]
-    expected = "-m gpo_full.cli.entry train run --loss=-x --steps 4 --json\n"
+    expected = "-m gpo_full.cli train run --loss=-x --steps 4 --json\n"
     assert found == one.outcome() == Outcome(5, expected, "last", 1)
     one.output.mkdir()
     (one.output / "run.json").touch()
@@ -143,7 +144,7 @@ def test_one_that_begins_while_the_others_are_told_is_told_too(tmp_path: Path, m
     assert time.monotonic() - started < 20
 
 
-def test_in_this_process_it_is_as_in_one_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_this_process_it_is_as_in_one_of_its_own(tmp_path: Path) -> None:
     def trained(words: list[str]) -> None:
         print(words)
         print("said", file=sys.stderr)
@@ -151,10 +152,9 @@ def test_in_this_process_it_is_as_in_one_of_its_own(tmp_path: Path, monkeypatch:
             raise ArithmeticError("of its own")
         sys.exit(int(words[1]))
 
-    monkeypatch.setattr("gpo_full.cli.entry.main", trained)
-    assert job(tmp_path, "5").run_here() == Outcome(5, "['train', '5', '--json']\n", "said", 1)
-    assert job(tmp_path, "0").run_here().code == 0
-    found = job(tmp_path, "broken").run_here()
+    assert job(tmp_path, "5").run_here(trained) == Outcome(5, "['train', '5', '--json']\n", "said", 1)
+    assert job(tmp_path, "0").run_here(trained).code == 0
+    found = job(tmp_path, "broken").run_here(trained)
     assert (found.code, found.message) == (1, "ArithmeticError: of its own")
     assert job(tmp_path, "broken").outcome() == found
 
@@ -212,7 +212,7 @@ def test_a_run_whose_ray_worker_is_killed_goes_on_in_another_bitwise(
     assert found == json.loads((folder / "outcomes" / "run.json").read_text())
     monkeypatch.chdir(folder)
     monkeypatch.setenv("GPO_CACHE", str(folder / "another cache"))
-    straight = Job((*WORDS, "--output", "straight"), Path("straight"), Path("outcomes/straight.json")).run_here()
+    straight = Job((*WORDS, "--output", "straight"), Path("straight"), Path("outcomes/straight.json")).run_here(main)
     assert (straight.code, straight.attempts, straight.message) == (0, 1, "")
     once, twice = (load_file(f"{name}/model.safetensors") for name in ("straight", "run"))
     assert once.keys() == twice.keys()
@@ -253,7 +253,7 @@ def test_a_cluster_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
     with pytest.raises(InputError, match=r"^no Ray cluster at 'auto': Could not find any running Ray instance\.$"):
-        next(on_ray([], "auto"))
+        next(on_ray([], "auto", main))
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 from gpo_full import GPOConfig, GPOTrainer
 from gpo_full.data.pairs import Pair, read_pairs
 from gpo_theory import InputError
-from tests.gpo_full.reference.test_reference_store import Passes
+from tests.gpo_full.reference.test_store import Passes
 from tests.gpo_full.training.test_trainer import PAIRS, objects, step0, trainer, weights
 from tests.support.oracle import TRUTHS
 from tests.support.session import payload

@@ -22,13 +22,13 @@ from gpo_full.data.pairs import Pair
 from gpo_full.diagnosis.log import read_run
 from gpo_full.engine.log_probabilities import response_log_probabilities
 from gpo_full.engine.model_plan import Plan
-from gpo_full.packing.rows import pack
+from gpo_full.engine.packing import pack
 from gpo_full.training.live_evaluation import LiveEvaluation
 from gpo_full.training.reporting.metrics import NonFiniteLoss
 from gpo_full.training.rows import Collator
 from gpo_theory import LOSSES, InputError
 from tests.gpo_full.engine.test_log_probabilities import some_pairs
-from tests.gpo_full.reference.test_reference_store import Passes
+from tests.gpo_full.reference.test_store import Passes
 from tests.support.oracle import TRUTHS, evaluate
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 from tests.support.two_sequences import response_sums

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gpo_full import GPOConfig, GPOTrainer
-from tests.gpo_full.training.test_trl_adapter import BETA, QUIET, ROWS
+from tests.gpo_full.test_trl_adapter import BETA, QUIET, ROWS
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 
 trl = pytest.importorskip("trl", minversion="1.16", reason="trl 1.16 is a test oracle, not a dependency")

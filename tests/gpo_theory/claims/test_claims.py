@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from gpo_theory import LOSSES, DomainError, Verdict, analyze, parse
-from gpo_theory.claims.proving import certificate_document
 from gpo_theory.kernel.certificates import verify
+from gpo_theory.report.certificate_file import certificate_document
 from tests.support.oracle import CLAIMS, MUST_DECIDE, PAPER, TRUTHS, check_chord, check_claims, check_witness, evaluate
 from tests.support.session import analysis, certificate, convexity, payload
 from tests.support.strategies import NonConvex, convex_formulas, nonconvex_formulas

@@ -14,8 +14,8 @@ import mpmath as mp
 import pytest
 
 from gpo_theory import LOSSES, InputError
-from gpo_theory.claims.proving import certificate_document
 from gpo_theory.kernel import seal, verify
+from gpo_theory.report.certificate_file import certificate_document
 from tests.support.oracle import CLAIMS, TRUTHS, check_witness, number
 from tests.support.places import ROOT
 from tests.support.session import analysis

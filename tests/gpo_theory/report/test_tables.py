@@ -11,7 +11,7 @@ import pytest
 
 from gpo_theory import LOSSES, parse
 from gpo_theory.analysis import analyze
-from gpo_theory.report.show import as_html
+from gpo_theory.report.result import as_html
 from gpo_theory.report.tables import Table, of_analyses, of_losses
 from tests.support.oracle import TRUTHS, number
 from tests.support.session import analysis, payload

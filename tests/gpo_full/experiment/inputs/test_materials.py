@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from gpo_full.experiment.inputs.materials import material
-from gpo_full.experiment.result import run
-from gpo_full.experiment.scales import SCALES
+from gpo_full.experiment.inputs.scales import SCALES
+from gpo_full.experiment.run import run_experiment
 from gpo_theory.errors import InputError
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 
@@ -102,7 +102,7 @@ def test_a_policy_that_is_none_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_an_experiment_with_them_labels_by_the_reward_s_own_spread(policy: Path, reward: str, tmp_path: Path) -> None:
     scale = replace(SMOKE, losses=("logistic",), longest_prompt=128)
-    found = run(scale, tmp_path / "work", policy=str(policy), reward=reward)
+    found = run_experiment(scale, tmp_path / "work", policy=str(policy), reward=reward)
     assert (found.policy, found.reward) == ("policy", reward)
     # The two samples' lengths differ by several characters, not by 0.2: k = 4 over the mean difference is far below 20.
     assert 0 < found.labels["k"] < 20

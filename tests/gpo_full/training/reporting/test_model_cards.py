@@ -14,7 +14,7 @@ from gpo_full.cli.entry import main
 from gpo_full.data.pairs import PairSummary
 from gpo_full.training.reporting.model_cards import METRICS, SECONDS, CardFacts, model_card
 from gpo_theory import analyze, find_loss
-from gpo_theory.analysis import Analysis
+from gpo_theory.report.result import Analysis
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 
 FIRST = dict.fromkeys(METRICS, 0.25)

@@ -9,9 +9,9 @@ from torch import nn
 
 from gpo_full import GPOConfig
 from gpo_full.engine.log_probabilities import token_log_probabilities
+from gpo_full.engine.packing import pack
 from gpo_full.kernels import matmul as module
 from gpo_full.kernels.matmul import _agrees, _kernel, _Linear, fast_products, product
-from gpo_full.packing.rows import pack
 from gpo_full.training.dry_run import dry_run
 from tests.gpo_full.engine.test_log_probabilities import distance, some_pairs
 from tests.support.tiny_models import tiny_model

@@ -8,7 +8,7 @@ import mpmath
 import pytest
 
 from gpo_full.experiment.grid import grid, target_margin
-from gpo_full.experiment.scales import LOSS_NAMES, SCALES
+from gpo_full.experiment.inputs.scales import LOSS_NAMES, SCALES
 
 
 def test_betas_are_matched_by_strength_and_the_hinge_by_its_target() -> None:

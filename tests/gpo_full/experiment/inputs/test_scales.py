@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import pytest
 
-from gpo_full.experiment.scales import LOSS_NAMES, SCALES, Scale, find_scale
+from gpo_full.experiment.inputs.scales import LOSS_NAMES, SCALES, Scale, find_scale
 from gpo_theory import LOSSES
 from gpo_theory.errors import InputError
 

@@ -8,7 +8,7 @@ import pytest
 
 from gpo_full.experiment import forecast as module
 from gpo_full.experiment.forecast import forecast
-from gpo_full.experiment.scales import SCALES
+from gpo_full.experiment.inputs.scales import SCALES
 
 SCALE = replace(SCALES["smoke"], losses=("logistic", "hinge"), factors=(0.5, 1.0, 2.0), repeats=2, budget_seconds=None,
                 learning_rates=(1e-3, 1e-2), steps=10, pairs=16, pair_prompts=24, pilot_prompts=6, test_prompts=12)  # fmt: skip

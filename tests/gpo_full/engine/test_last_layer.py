@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gpo_full.kernels.last_layer import PARTS, only_where_read
-from gpo_full.packing.rows import Batch, pack
+from gpo_full.engine.last_layer import PARTS, only_where_read
+from gpo_full.engine.packing import Batch, pack
 from tests.gpo_full.engine.test_log_probabilities import distance, some_pairs
 from tests.support.tiny_models import tiny_model
 

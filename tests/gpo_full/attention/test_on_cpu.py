@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpo_full.attention import on_cpu as module
+from gpo_full.attention.blocks import BlockSizes
+from gpo_full.attention.mask import PairMask, _is_multiplied, kept_by_attention
+from gpo_full.attention.on_cpu import RowAttention, copies
 from gpo_full.engine.log_probabilities import token_log_probabilities
-from gpo_full.kernels import cpu_attention as module
-from gpo_full.kernels.cpu_attention import RowAttention, copies
-from gpo_full.packing.blocks import BlockSizes
-from gpo_full.packing.mask import PairMask, _is_multiplied, kept_by_attention
-from gpo_full.packing.rows import pack
+from gpo_full.engine.packing import pack
 from tests.gpo_full.engine.test_log_probabilities import some_pairs
 from tests.support.tiny_models import tiny_model
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpo_full.data.pairs import Pair
-from gpo_full.packing.rows import LAYOUTS, Batch, pack
+from gpo_full.engine.packing import LAYOUTS, Batch, pack
 from gpo_theory import InputError
 
 TOKENS = st.lists(st.integers(0, 9), max_size=6)

@@ -15,9 +15,10 @@ import torch
 
 from gpo_full.checkpoints.atomic import FolderInUse, sole_writer
 from gpo_full.evaluation.scores import read_scores
+from gpo_full.experiment.inputs.scales import LOSS_NAMES, SCALES
 from gpo_full.experiment.protocol import Protocol
-from gpo_full.experiment.result import ExperimentResult, default_folder, run
-from gpo_full.experiment.scales import LOSS_NAMES, SCALES
+from gpo_full.experiment.result import ExperimentResult
+from gpo_full.experiment.run import default_folder, run_experiment
 from gpo_full.experiment.stages import Stage
 from gpo_theory.errors import InputError
 from tests.support.places import ROOT
@@ -40,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(folder: Path) -> ExperimentResult:
-    return run("smoke", folder)
+    return run_experiment("smoke", folder)
 
 
 @pytest.mark.slow
@@ -69,7 +70,7 @@ def test_a_second_run_computes_nothing_and_finds_the_same(
 
     for name in ("_fine_tune", "_sample_and_label", "_try_rates", "_train"):
         monkeypatch.setattr(Protocol, name, refuse)
-    assert run("smoke", folder) == result
+    assert run_experiment("smoke", folder) == result
 
 
 @pytest.mark.slow
@@ -95,9 +96,9 @@ def test_an_interrupted_experiment_continues_where_it_was(
 
     monkeypatch.setattr(Protocol, "_train", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run("smoke", tmp_path)
+        run_experiment("smoke", tmp_path)
     assert not (tmp_path / "result.json").exists()
-    again = run("smoke", tmp_path)
+    again = run_experiment("smoke", tmp_path)
     # Pilot and two runs had been finished; the one that was interrupted is trained again, none twice.
     assert trained[3] == trained[4] == "hinge-matched"
     assert len(trained) == 14
@@ -148,7 +149,7 @@ def many_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def many(many_folder: Path) -> ExperimentResult:
-    return run(MANY, many_folder)
+    return run_experiment(MANY, many_folder)
 
 
 @pytest.mark.slow
@@ -169,7 +170,7 @@ def test_many_betas_and_seeds(many: ExperimentResult) -> None:
 
 @pytest.mark.slow
 def test_a_forecast_is_said_before_anything_else(many: ExperimentResult, many_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(MANY, many_folder)
+    run_experiment(MANY, many_folder)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("experiment at scale smoke: 12 runs (3 losses, 3 betas, 2 seeds at the matched one), each of 6 steps")
     assert lines[1] == "experiment sft: from the cache"
@@ -187,9 +188,9 @@ def test_the_width_is_that_of_the_scores_kept(many: ExperimentResult, many_folde
 @pytest.mark.slow
 def test_two_processes_find_what_one_finds(many: ExperimentResult, tmp_path: Path) -> None:
     # One thread in each, as here.
-    code = (f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nfrom tests.gpo_full.experiment.test_experiment import MANY, run\n"
+    code = (f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nfrom tests.gpo_full.experiment.test_result import MANY, run_experiment\n"
             "import os; os.cpu_count = lambda: 2\n"
-            "if __name__ == '__main__': run(MANY, Path(sys.argv[1]), workers=2)")  # fmt: skip
+            "if __name__ == '__main__': run_experiment(MANY, Path(sys.argv[1]), workers=2)")  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     found = ExperimentResult.load(tmp_path / "result.json")
     assert [replace(one, cpu_seconds=0) for one in found.runs] == [replace(one, cpu_seconds=0) for one in many.runs]
@@ -200,8 +201,8 @@ def test_two_processes_find_what_one_finds(many: ExperimentResult, tmp_path: Pat
 
 @pytest.mark.slow
 def test_killed_between_two_runs_it_goes_on_and_finds_the_same(many: ExperimentResult, tmp_path: Path) -> None:
-    code = (f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nfrom tests.gpo_full.experiment.test_experiment import MANY, run\n"
-            "run(MANY, Path(sys.argv[1]))")  # fmt: skip
+    code = (f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nfrom tests.gpo_full.experiment.test_result import MANY, run_experiment\n"
+            "run_experiment(MANY, Path(sys.argv[1]))")  # fmt: skip
     child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.DEVNULL)
     try:
         while len(done := finished(tmp_path)) < 3:
@@ -212,7 +213,7 @@ def test_killed_between_two_runs_it_goes_on_and_finds_the_same(many: ExperimentR
         child.wait()
     assert len(done) < len(many.runs)
     (tmp_path / ".half-a-stage").mkdir()
-    result = run(MANY, tmp_path)
+    result = run_experiment(MANY, tmp_path)
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert not list(tmp_path.glob(".*"))
     assert [replace(one, cpu_seconds=0) for one in result.runs] == [replace(one, cpu_seconds=0) for one in many.runs]
@@ -225,4 +226,4 @@ def finished(folder: Path) -> dict[Path, int]:
 
 def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
     with sole_writer(tmp_path), pytest.raises(FolderInUse):
-        run("smoke", tmp_path)
+        run_experiment("smoke", tmp_path)

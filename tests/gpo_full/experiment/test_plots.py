@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from gpo_full.experiment import plots
+from gpo_full.experiment.inputs.scales import LOSS_NAMES
 from gpo_full.experiment.result import ExperimentResult
-from gpo_full.experiment.scales import LOSS_NAMES
 from gpo_theory.report.plots import colour
 from tests.support.made_up_results import made_up
 

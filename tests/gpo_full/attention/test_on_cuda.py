@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 
+from gpo_full.attention import mask as pair_mask
+from gpo_full.attention import on_cuda as segments
 from gpo_full.data.pairs import Pair
 from gpo_full.engine.log_probabilities import response_log_probabilities
 from gpo_full.engine.model_plan import plan
-from gpo_full.kernels import cuda_attention as segments
-from gpo_full.packing import mask as pair_mask
-from gpo_full.packing.rows import pack
+from gpo_full.engine.packing import pack
+from tests.gpo_full.attention.test_pair_mask import dense
 from tests.gpo_full.engine.test_log_probabilities import distance, gradients, some_pairs
-from tests.gpo_full.packing.test_packing import SOME
-from tests.gpo_full.packing.test_pair_mask import dense
+from tests.gpo_full.engine.test_packing import SOME
 from tests.support.tiny_models import tiny_model
 from tests.support.two_sequences import response_sums
 

@@ -53,7 +53,7 @@ def test_a_formula_too_long_to_be_matched_is_refused_at_once() -> None:
 
 
 def test_a_parameter_of_no_loss_is_refused() -> None:
-    with pytest.raises(InputError, match="--param b: none of the losses has such a parameter"):
+    with pytest.raises(InputError, match="parameter 'b': none of the losses has it"):
         grid(["exp(-a*x)", "dpo"], [0.1], [0], None, {"a": "2", "b": "3"})
     with pytest.raises(InputError, match="a"):
         grid(["exp(-a*x)"], [0.1], [0])  # no value

@@ -14,11 +14,11 @@ from tests.support.places import ROOT
 CODE = f"""
 import sys; sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-from tests.gpo_full.experiment.test_experiment import MANY, run
+from tests.gpo_full.experiment.test_result import MANY, run_experiment
 from gpo_full.experiment.pool import WorkerDied
 if __name__ == "__main__":
     try:
-        run(MANY, Path(sys.argv[1]), workers=2)
+        run_experiment(MANY, Path(sys.argv[1]), workers=2)
     except WorkerDied as error:
         sys.exit(str(error))
 """

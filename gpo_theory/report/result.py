@@ -1,23 +1,81 @@
-"""An analysis as a person reads it: tables in a terminal, HTML in a notebook."""
+"""What is known of a loss, as a value that shows itself: in a terminal, in a notebook, as JSON and as LaTeX."""
 
-__all__ = ["as_html", "as_table", "digits"]
+__all__ = ["Analysis", "describe", "digits"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gpo_theory.budget import OutOfTimeError, limited
+from gpo_theory.calculus.series import Coefficient
+from gpo_theory.calculus.strengths import Strength
+from gpo_theory.calculus.tails import Tail
 from gpo_theory.certificate import Certificate
+from gpo_theory.dynamics.flow import gradient_flow
+from gpo_theory.dynamics.reversals import Bracket, convex_around_zero, reversals_of
+from gpo_theory.formula.typeset import latex
+from gpo_theory.loss import Loss
+from gpo_theory.risk.conjugate import fenchel_conjugate
+from gpo_theory.risk.links import Link
+from gpo_theory.risk.psi import Psi
 
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from gpo_theory.analysis import Analysis
-    from gpo_theory.dynamics.reversals import Bracket
-
 T = TypeVar("T")
 SECONDS = 2.0
 _COLOURS = {"proved": "green", "refuted": "red", "unknown": "yellow"}
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What is known of a loss: exact Taylor coefficients, strength R, certificates, tails and the link.
+
+    Shows itself in a terminal (rich), in a notebook (HTML), as JSON (`as_dict`) and as LaTeX (`latex`).
+    """
+
+    loss: Loss
+    taylor: tuple[Coefficient | None, ...]
+    strength: Strength
+    claims: Mapping[str, Certificate]
+    tails: Mapping[str, Mapping[str, Tail]]
+    link: Link
+    psi: Psi
+
+    @property
+    def latex(self) -> str:
+        """The formula in LaTeX."""
+        return latex(self.loss.body)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the stable JSON form; what is not yet computed is None."""
+        return {
+            "loss": describe(self.loss),
+            "taylor": [c.text if c else None for c in self.taylor],
+            "strength": self.strength.as_dict(),
+            "claims": {name: certificate.as_dict() for name, certificate in self.claims.items()},
+            "tails": {side: {of: tail.as_dict() for of, tail in by.items()} for side, by in self.tails.items()},
+            "link": self.link.as_dict(),
+            "psi": self.psi.as_dict(),
+        }
+
+    def __rich__(self) -> "Group":
+        from gpo_theory.report.result import as_table
+
+        return as_table(self)
+
+    def _repr_html_(self) -> str:
+        from gpo_theory.report.result import as_html
+
+        return as_html(self)
+
+
+def describe(loss: Loss) -> dict[str, Any]:
+    """Return the JSON form of a loss; parameter values are exact text."""
+    return {"name": loss.name, "formula": loss.formula, "latex": latex(loss.body),
+            "parameters": {name: str(value) for name, value in loss.parameters.items()},
+            "reference": loss.reference}  # fmt: skip
 
 
 def digits(value: float) -> str:
@@ -29,7 +87,7 @@ def digits(value: float) -> str:
     return f"{value:.9g}"
 
 
-def _facts(analysis: "Analysis") -> list[tuple[str, str]]:
+def _facts(analysis: Analysis) -> list[tuple[str, str]]:
     r, link, half = analysis.strength, analysis.link, analysis.psi.at_half
     sides = "" if r.left is None or r.right is None else f" (left {digits(r.left)}, right {digits(r.right)})"
     rows = [
@@ -50,12 +108,8 @@ def _number(value: float | str | None, none: str) -> str:
     return none if value is None else value if isinstance(value, str) else digits(value)
 
 
-def _more(analysis: "Analysis") -> list[tuple[str, str]]:
+def _more(analysis: Analysis) -> list[tuple[str, str]]:
     """Rows that only a person asks for: where f' changes sign, where f is convex, f*, and the flow on a clean pair."""
-    from gpo_theory.dynamics.flow import gradient_flow
-    from gpo_theory.dynamics.reversals import convex_around_zero, reversals_of
-    from gpo_theory.risk.conjugate import fenchel_conjugate
-
     loss = analysis.loss
     reversals = _in_time(lambda: reversals_of(loss))
     around = _in_time(lambda: convex_around_zero(loss))
@@ -71,7 +125,7 @@ def _more(analysis: "Analysis") -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-def _place(bracket: "Bracket", infinite: str = "inf") -> str:
+def _place(bracket: Bracket, infinite: str = "inf") -> str:
     if bracket.low is None or bracket.high is None:
         return infinite
     middle = (bracket.low + bracket.high) / 2
@@ -101,7 +155,7 @@ def _why(certificate: Certificate) -> str:
     return certificate.because + extra
 
 
-def as_table(analysis: "Analysis") -> "Group":
+def as_table(analysis: Analysis) -> "Group":
     """Return rich tables of the derived facts and of the verdicts."""
     from rich.console import Group
     from rich.table import Table
@@ -121,7 +175,7 @@ def as_table(analysis: "Analysis") -> "Group":
     return Group(*head, Text("x = beta * rho, rho in nats"), Text(""), derived, Text(""), verdicts)
 
 
-def as_html(analysis: "Analysis") -> str:
+def as_html(analysis: Analysis) -> str:
     """Return an HTML fragment with the formula typeset by MathJax."""
     loss = analysis.loss
     facts = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in _facts(analysis))

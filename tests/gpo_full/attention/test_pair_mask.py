@@ -6,12 +6,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpo_full.attention import mask as pair_mask
+from gpo_full.attention import on_cpu as batched_attention
+from gpo_full.attention.mask import PairMask
 from gpo_full.data.pairs import Pair
-from gpo_full.kernels import cpu_attention as batched_attention
-from gpo_full.packing import mask as pair_mask
-from gpo_full.packing.mask import PairMask
-from gpo_full.packing.rows import pack
-from tests.gpo_full.packing.test_packing import SOME as ANY_PAIRS
+from gpo_full.engine.packing import pack
+from tests.gpo_full.engine.test_packing import SOME as ANY_PAIRS
 
 SOME = [Pair((1, 2, 3), (4, 5), (6,), 2), Pair((1,), (2,), (3, 4, 5), 1), Pair((1, 2), (), (5,), 1)]
 

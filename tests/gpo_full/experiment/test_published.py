@@ -3,9 +3,9 @@
 import lzma
 
 from gpo_full.experiment.grid import grid
+from gpo_full.experiment.inputs.scales import SCALES
 from gpo_full.experiment.predictions import checks
 from gpo_full.experiment.published import FULL, published_result
-from gpo_full.experiment.scales import SCALES
 
 
 def test_it_holds_every_run_of_the_grid() -> None:

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gpo_full.attention.blocks import BlockSizes
+from gpo_full.attention.on_cpu import RowAttention, copies
+from gpo_full.attention.on_cuda import Segments, one_call
 from gpo_full.kernels.autocast import autocast_dtype
-from gpo_full.kernels.cpu_attention import RowAttention, copies
-from gpo_full.kernels.cuda_attention import Segments, one_call
-from gpo_full.packing.blocks import BlockSizes
 
 # What is multiplied block by block on a CPU.
 FULL = (torch.float32, torch.float64)

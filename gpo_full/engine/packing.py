@@ -10,9 +10,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from gpo_full.attention.blocks import Block, BlockSizes, blocks_of
+from gpo_full.attention.mask import PairMask
 from gpo_full.data.pairs import Pair
-from gpo_full.packing.blocks import Block, BlockSizes, blocks_of
-from gpo_full.packing.mask import PairMask
 from gpo_theory.errors import InputError
 
 # How blocks (a prompt and its responses) lie in rows: all in one row without padding, attention going block by block;

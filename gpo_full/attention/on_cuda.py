@@ -12,8 +12,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from gpo_full.attention.blocks import BlockSizes
 from gpo_full.kernels.autocast import autocast_dtype
-from gpo_full.packing.blocks import BlockSizes
 
 HALF = (torch.bfloat16, torch.float16)
 # What torch's flash kernels take: their widest head, its step, and the first generation of devices that has them.

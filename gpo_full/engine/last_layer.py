@@ -1,6 +1,6 @@
 """The last layer where it is read: nobody reads its output at prompt tokens, so only keys and values are made there."""
 
-__all__ = ["checkpointed", "forward_replaced", "layer_stack", "only_where_read"]
+__all__ = ["only_where_read"]
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gpo_full.packing.mask import PairMask
-from gpo_full.packing.rows import Batch
+from gpo_full.attention.mask import PairMask
+from gpo_full.engine.packing import Batch
+from gpo_full.kernels.layers import checkpointed, forward_replaced, layer_stack
 
 # Parts of a layer that treat each position alone, and whose output at a position is of use to that position only.
 PARTS = ("mlp", "feed_forward", "self_attn.q_proj", "self_attn.o_proj")
@@ -29,31 +30,6 @@ def only_where_read(model: Any, batch: Batch) -> Iterator[None]:
             if batch.layout == "line":
                 stack.callback(layer.register_forward_pre_hook(_mask_replaced(batch), with_kwargs=True).remove)
         yield
-
-
-@contextmanager
-def forward_replaced(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Let `module` compute `forward` instead of its own."""
-    own = module.__dict__.get("forward")
-    module.forward = forward
-    try:
-        yield
-    finally:
-        if own is None:
-            del module.forward
-        else:
-            module.forward = own
-
-
-def checkpointed(layer: nn.Module) -> bool:
-    """Return whether `layer` is computed once more in backward, by transformers or by a sharded model's wrapper."""
-    return bool(getattr(layer, "gradient_checkpointing", False)) or type(layer).__name__ == "CheckpointWrapper"
-
-
-def layer_stack(model: Any) -> list[nn.Module]:
-    """Return the decoder's layers, none if they are not one list."""
-    stacks = [child for child in model.get_decoder().children() if isinstance(child, nn.ModuleList)]
-    return [*stacks[0]] if len(stacks) == 1 else []
 
 
 def _last_layer(model: Any) -> nn.Module | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gpo_full.packing.blocks import BlockSizes
+from gpo_full.attention.blocks import BlockSizes
 
 # Queries of a block: fewer make small products, more compute scores of keys that a causal query does not see.
 QUERIES = 64

@@ -1,0 +1,144 @@
+"""The controlled experiment: one policy, one set of pairs, several losses and betas, and what became of each."""
+
+__all__ = ["default_folder", "run_experiment"]
+
+import hashlib
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from gpo_full.checkpoints.atomic import sole_writer
+from gpo_full.experiment.grid import Experiment, base_of, grid
+from gpo_full.experiment.inputs.scales import Scale, find_scale
+from gpo_full.experiment.pool import finished
+from gpo_full.experiment.predictions import checks
+from gpo_full.experiment.protocol import Protocol
+from gpo_full.experiment.result import ExperimentResult, Run, frozen
+from gpo_full.experiment.stages import Stage
+from gpo_full.files import cache_root
+from gpo_theory import LOSSES
+
+
+def default_folder(scale: str, policy: str | None = None, reward: str | None = None) -> Path:
+    """Return where `gpo reproduce` keeps the experiment of `scale`, apart for a policy or reward of the user's own."""
+    own = "" if policy is reward is None else f"-{hashlib.sha256(repr((policy, reward)).encode()).hexdigest()[:12]}"
+    return cache_root() / "experiment" / f"{find_scale(scale).name}{own}"
+
+
+def run_experiment(
+    scale: str | Scale, folder: Path, budget_seconds: float | None = None, *, policy: str | None = None,
+    reward: str | None = None, workers: int = 1,
+) -> ExperimentResult:  # fmt: skip
+    """Run the experiment at `scale`, or what is missing of it in `folder`; write `folder/result.json` and return it.
+
+    Stages, each cached under all that it depends on: supervised fine-tuning; sampling and labelling; the pilot, which
+    fixes the learning rate; the plan, which shortens every run alike if the pilot's time says that the experiment
+    would outlast `budget_seconds` (default: the scale's); and one stage per run, trained and evaluated. A scale without
+    a budget says first, from a few steps of each kind of work, what it will take. `policy` and `reward` take the place
+    of the scale's own (`gpo_full.experiment.inputs.materials`). `workers` runs are done at a time, each on its share of
+    the cores. Raises FolderInUse while another process works in `folder`.
+    """
+    settings = scale if isinstance(scale, Scale) else find_scale(scale)
+    if budget_seconds is not None:
+        settings = replace(settings, budget_seconds=budget_seconds)
+    if reward is not None:
+        settings = replace(settings, label_slope=None)
+    _quiet()
+    with sole_writer(folder):
+        # Half done by a process that was killed.
+        for path in folder.glob(".*/"):
+            shutil.rmtree(path)
+        found = _run_all(settings, folder, policy, reward, workers)
+        replace(found, checks=checks(found)).save(folder / "result.json")
+    # Read back, so that the result is the same value whether it was computed or loaded.
+    return ExperimentResult.load(folder / "result.json")
+
+
+def _run_all(
+    settings: Scale, folder: Path, policy: str | None, reward: str | None, workers: int
+) -> ExperimentResult:
+    clock, runs = _Clock(workers), grid(settings)
+    ahead = None if settings.budget_seconds is not None else _forecast(settings, folder, policy, reward)
+    protocol = Protocol(settings, folder, policy, reward)
+    sft = clock.done(protocol.sft())
+    labels = clock.done(protocol.pairs())
+    pilot = clock.done(protocol.pilot(base_of(runs)))
+    plan = protocol.plan(elapsed=clock.elapsed(), runs=len(runs))
+    if plan.payload["shortened"]:
+        print(f"shortened: {plan.payload['shortened']['because']}", file=sys.stderr, flush=True)
+    ends = enumerate(finished(protocol, runs, workers), 1)
+    by_name = {one.name: clock.done(stage, number, len(runs)) for number, (one, stage) in ends}
+    done = [by_name[one.name] for one in runs]
+    stages = (sft, labels, pilot, *done)
+    return ExperimentResult(
+        settings.name, settings.seed, _versions(), protocol.material.policy_name, protocol.material.reward_name,
+        protocol.data(), {k: v for k, v in asdict(settings).items() if k not in ("name", "budget_seconds")},
+        sft.payload, labels.payload, pilot.payload, plan.payload["shortened"], ahead,
+        tuple(_run(one, s) for one, s in zip(runs, done, strict=True)),
+        tuple({"name": s.name, "cpu_seconds": s.cpu_seconds, "seconds": s.seconds} for s in stages),
+        (),
+    )  # fmt: skip
+
+
+def _forecast(settings: Scale, folder: Path, policy: str | None, reward: str | None) -> dict[str, Any]:
+    from gpo_full.experiment.forecast import forecast
+
+    found = forecast(settings, folder, policy, reward).payload
+    print(f"experiment at scale {settings.name}: {found['runs']} runs ({len(settings.losses)} losses, "
+          f"{len(settings.factors)} betas, {settings.repeats} seeds at the matched one), each of {settings.steps} "
+          f"steps and {settings.test_prompts} test prompts: about {found['cpu_hours']:.2g} CPU-hours, "
+          f"{found['hours']:.2g} hours on this machine, one run at a time; runs that are finished are not repeated",
+          file=sys.stderr, flush=True)  # fmt: skip
+    return found
+
+
+def _run(one: Experiment, stage: Stage) -> Run:
+    beta_r = None if not one.strength else one.beta * one.strength
+    return Run(one.name, one.loss, LOSSES[one.loss].formula, one.beta, one.matched, one.factor, one.strength, beta_r,
+               one.matching, cpu_seconds=stage.cpu_seconds, **frozen(stage.payload))  # fmt: skip
+
+
+def _versions() -> dict[str, str]:
+    names = ("gpo-toolkit", "torch", "transformers")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def _quiet() -> None:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+class _Clock:
+    """Says after each stage what came of it and, among the runs, about how long is left."""
+
+    def __init__(self, workers: int) -> None:
+        self._start, self._workers = time.monotonic(), workers
+        self._runs: list[float] = []
+
+    def elapsed(self) -> float:
+        return time.monotonic() - self._start
+
+    def done(self, stage: Stage, number: int = 0, total: int = 0) -> Stage:
+        left = ""
+        if not stage.cached and number:
+            self._runs.append(stage.seconds)
+            seconds = sum(self._runs) / len(self._runs) * (total - number) / self._workers
+            left = f"; about {seconds / 60:.0f} min left" if seconds >= 60 else f"; about {seconds:.0f} s left"
+        place = f" {number}/{total}" if number else ""
+        how = "from the cache" if stage.cached else f"{stage.seconds:.0f} s"
+        print(f"experiment{place} {stage.name}: {how}{_outcome(stage.payload)}{left}", file=sys.stderr, flush=True)
+        return stage
+
+
+def _outcome(payload: Mapping[str, Any]) -> str:
+    if "win_rate" in payload:
+        interval = f"[{payload['win_low']:.3f}, {payload['win_high']:.3f}]"
+        return f"; win rate {payload['win_rate']:.3f} {interval}, KL {payload['kl']:.3f}"
+    return ""
