@@ -9,7 +9,7 @@ from typing import TypeVar
 from gpo_theory.budget import OutOfTimeError, limited
 from gpo_theory.calculus.series import taylor
 from gpo_theory.calculus.strengths import Strength, strength
-from gpo_theory.calculus.tails import UNKNOWN, Tail, tails
+from gpo_theory.calculus.tails import UNKNOWN, Tail, tails_of
 from gpo_theory.certificate import CLAIMS, Certificate, Verdict, unknown
 from gpo_theory.claims.bayes_consistency import bayes_consistent
 from gpo_theory.claims.bradley_terry import bradley_terry_exact
@@ -56,7 +56,7 @@ def _analysis(loss: Loss, seconds: float) -> Analysis:
             _in_time(lambda: taylor(loss), (None,) * 5),
             _in_time(lambda: strength(loss), Strength()),
             claims,
-            _in_time(lambda: tails(cancelled(f)), _NO_TAILS),
+            _in_time(lambda: tails_of(cancelled(f)), _NO_TAILS),
             _in_time(lambda: link(loss, claims), Link()),
             _in_time(lambda: psi_transform(loss, claims), Psi()),
         )

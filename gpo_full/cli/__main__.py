@@ -1,7 +1,5 @@
 """`python -m gpo_full.cli` is the command `gpo`."""
 
-__all__: list[str] = []
-
 from gpo_full.cli.entry import main
 
 if __name__ == "__main__":

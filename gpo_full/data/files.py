@@ -17,6 +17,8 @@ from gpo_theory.errors import InputError, misspelt
 
 KEYS = ("prompt", "chosen", "rejected")
 REQUIRED = ("chosen", "rejected")
+# What becomes of a row that cannot be used.
+BAD_ROWS = ("fail", "skip")
 # Numbers that a row may hold; those of the reference by the names that TRL gives them.
 REFERENCES = ("ref_chosen_logps", "ref_rejected_logps")
 NUMBERS = ("weight", "p", *REFERENCES)

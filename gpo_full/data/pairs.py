@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from gpo_full.data.files import KEYS, MAX_CHARACTERS, BadRow, read_rows
+from gpo_full.data.files import BAD_ROWS, KEYS, MAX_CHARACTERS, BadRow, read_rows
 from gpo_full.data.numbers import NOTHING_SAID, PairNumbers, numbers_of_row
 from gpo_theory.errors import InputError, misspelt, nearest
-
-BAD_ROWS = ("fail", "skip")
 
 
 @dataclass(frozen=True, slots=True)

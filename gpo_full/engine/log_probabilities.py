@@ -1,30 +1,21 @@
 """Log-probabilities of response tokens: one forward pass of packed rows, and a head that never keeps its logits."""
 
-__all__ = ["token_log_probabilities", "response_log_probabilities", "margin_of_tokens"]
+__all__ = ["token_log_probabilities", "response_log_probabilities"]
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.utils.checkpoint import checkpoint
 
+from gpo_full.engine.head import CHUNK, accumulation, at_sources_only, log_probabilities_head
 from gpo_full.engine.last_layer import only_where_read
 from gpo_full.engine.packing import Batch
-from gpo_full.kernels.autocast import autocast_dtype
 from gpo_full.kernels.gated_mlp import fused_gates
 from gpo_full.kernels.layers import forward_replaced
-from gpo_full.kernels.matmul import fast_products, product
+from gpo_full.kernels.matmul import fast_products
 from gpo_full.kernels.norms import fused_norms
 from gpo_full.kernels.rotary import fused_rotary
-from gpo_theory.errors import InputError, nearest
-
-MARGINS = ("sum", "mean")
-# Rows of logits in memory at a time; each costs vocabulary * 4 bytes twice.
-CHUNK = 512
-# Logits that may stay until backward, which else computes them once more: at most 256 MiB.
-KEPT = 2**26
+from gpo_full.margin import margin_of_tokens
 
 
 def token_log_probabilities(model: nn.Module, batch: Batch, *, fused_head: bool = True, chunk: int = CHUNK) -> Tensor:
@@ -39,7 +30,7 @@ def token_log_probabilities(model: nn.Module, batch: Batch, *, fused_head: bool 
     """
     inner = _unwrapped(model)
     head = inner.get_output_embeddings()
-    answer = _answer(head, batch, chunk) if fused_head else _select(head.forward, batch)
+    answer = log_probabilities_head(head, batch, chunk) if fused_head else at_sources_only(head.forward, batch)
     with (
         forward_replaced(head, answer), fast_products(inner), fused_gates(inner), only_where_read(inner, batch),
         fused_norms(inner), fused_rotary(inner)
@@ -47,7 +38,7 @@ def token_log_probabilities(model: nn.Module, batch: Batch, *, fused_head: bool 
         output = model(input_ids=batch.input_ids, use_cache=False, **_attention_inputs(inner, batch)).logits
     if fused_head:
         return output.view(-1)  # type: ignore[no-any-return]
-    logits = _accumulation(output.view(-1, output.shape[-1]))
+    logits = accumulation(output.view(-1, output.shape[-1]))
     return logits.gather(1, batch.target[:, None])[:, 0] - logits.logsumexp(1)
 
 
@@ -57,13 +48,6 @@ def response_log_probabilities(
     """Return log pi(y | x) of each response, [P, 2], chosen first: nats (`"sum"`) or nats per token (`"mean"`)."""
     per_token = token_log_probabilities(model, batch, fused_head=fused_head, chunk=chunk)
     return margin_of_tokens(batch.sums(per_token), batch.lengths, margin)
-
-
-def margin_of_tokens(sums: Tensor, lengths: Tensor, margin: str) -> Tensor:
-    """Return the chosen aggregation of per-token sums over responses of `lengths` tokens: `"sum"` or `"mean"`."""
-    if margin not in MARGINS:
-        raise InputError(f"margin={margin!r}; allowed: {', '.join(MARGINS)}{nearest(margin, MARGINS)}")
-    return sums / lengths if margin == "mean" else sums
 
 
 def _attention_inputs(inner: Any, batch: Batch) -> dict[str, Tensor]:
@@ -76,118 +60,6 @@ def _attention_inputs(inner: Any, batch: Batch) -> dict[str, Tensor]:
         dtype = _dtype(inner)
         mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
     return {"attention_mask": mask, "position_ids": batch.position_ids}
-
-
-def _answer(head: nn.Module, batch: Batch, chunk: int) -> Callable[[Tensor], Tensor]:
-    """What the head is to return: log p(target | source), shaped [1, T] as if they were logits."""
-    original = head.forward
-
-    def linear(hidden: Tensor) -> Tensor:
-        assert isinstance(head, nn.Linear)
-        rows = _at_sources(hidden, batch)
-        # Under no_grad a Function still believes its parameters need gradients.
-        weight, bias = (x if x is None or torch.is_grad_enabled() else x.detach() for x in (head.weight, head.bias))
-        values: Tensor = _LinearLogProbabilities.apply(rows, weight, bias, batch.target, chunk, KEPT)  # type: ignore[no-untyped-call]
-        return values[None]
-
-    def any_head(hidden: Tensor) -> Tensor:
-        pieces = zip(torch.split(_at_sources(hidden, batch), chunk), torch.split(batch.target, chunk), strict=True)
-        return torch.cat([checkpoint(_picked, original, *piece, use_reentrant=False) for piece in pieces])[None]
-
-    return linear if type(head) is nn.Linear and "forward" not in head.__dict__ else any_head
-
-
-def _at_sources(hidden: Tensor, batch: Batch) -> Tensor:
-    return hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.source)
-
-
-def _select(original: Callable[[Tensor], Tensor], batch: Batch) -> Callable[[Tensor], Tensor]:
-    def selected(hidden: Tensor) -> Tensor:
-        return original(_at_sources(hidden, batch)[None])
-
-    return selected
-
-
-def _picked(head: Callable[[Tensor], Tensor], hidden: Tensor, target: Tensor) -> Tensor:
-    logits = _accumulation(head(hidden))
-    return logits.gather(1, target[:, None])[:, 0] - logits.logsumexp(1)
-
-
-class _LinearLogProbabilities(torch.autograd.Function):
-    """log softmax(hidden W' + b)[target], chunk by chunk.
-
-    With z the logits, d log p_t / d z = onehot_t - softmax(z), so the gradient with respect to `hidden`, per unit of
-    incoming gradient, is known as soon as z is: it is kept ([T, width]) instead of z ([T, vocabulary]). Only a head
-    that is itself trained needs d log p / d z in backward: the first `kept` numbers of it are there, the others are
-    computed once more.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, chunk: int, kept: int
-    ) -> Tensor:
-        hidden, weight, bias = _autocast(hidden), _autocast(weight), None if bias is None else _autocast(bias)
-        wanted, trained = any(ctx.needs_input_grad[:3]), any(ctx.needs_input_grad[1:3])
-        slope = torch.empty_like(hidden) if wanted else None
-        values, in_logits = [], []
-        for start in range(0, len(target), chunk):
-            part = slice(start, start + chunk)
-            value, of_part = _in_logits(hidden[part], weight, bias, target[part], sloped=wanted)
-            values.append(value)
-            if slope is not None:
-                slope[part] = product(of_part, weight.T)
-            kept -= of_part.numel()
-            if trained and kept >= 0:
-                in_logits.append(of_part)
-        ctx.chunk = chunk
-        ctx.save_for_backward(slope, target, *((hidden, weight, bias, *in_logits) if trained else ()))
-        return torch.cat(values)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
-        slope, target, *trained = ctx.saved_tensors
-        to_hidden = slope * incoming[:, None].to(slope.dtype)
-        if not trained:
-            return to_hidden, None, None, None, None, None
-        hidden, weight, bias, *in_logits = trained
-        to_weight = torch.zeros(weight.shape, dtype=_accumulation(weight[:0]).dtype, device=weight.device)
-        to_bias = None if bias is None else torch.zeros_like(to_weight[:, 0])
-        for at, start in enumerate(range(0, len(target), ctx.chunk)):
-            part = slice(start, start + ctx.chunk)
-            if at < len(in_logits):
-                of_part = in_logits[at]
-            else:
-                _, of_part = _in_logits(hidden[part], weight, bias, target[part], sloped=True)
-            to_rows = hidden[part] * incoming[part, None].to(hidden.dtype)
-            if to_weight.dtype == weight.dtype:
-                to_weight.addmm_(of_part.T, to_rows)
-            else:
-                to_weight += of_part.T @ to_rows
-            if to_bias is not None:
-                to_bias += incoming[part].to(to_bias.dtype) @ of_part.to(to_bias.dtype)
-        return to_hidden, to_weight, to_bias, None, None, None
-
-
-def _in_logits(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, *, sloped: bool
-) -> tuple[Tensor, Tensor]:
-    """log p of each target, [T], and, where `sloped`, its slope in the logits: onehot - p, [T, vocabulary]."""
-    logits, target = _accumulation(product(hidden, weight, bias)), target[:, None]
-    logits -= logits.amax(1, keepdim=True)
-    picked = logits.gather(1, target)
-    total = logits.exp_().sum(1, keepdim=True)
-    if sloped:
-        logits.div_(-total).scatter_add_(1, target, torch.ones_like(total))
-    return (picked - total.log())[:, 0], logits.to(weight.dtype)
-
-
-def _accumulation(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
-
-
-def _autocast(tensor: Tensor) -> Tensor:
-    return tensor.to(autocast_dtype(tensor))
 
 
 def _unwrapped(model: nn.Module) -> Any:

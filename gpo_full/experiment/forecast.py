@@ -1,6 +1,6 @@
 """What an experiment will cost on this machine, from a few steps of each kind of work that it does."""
 
-__all__ = ["forecast"]
+__all__ = ["forecast_cost"]
 
 import copy
 import sys
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gpo_full.data.pairs import Pair
 from gpo_full.evaluation.sampling import sample
-from gpo_full.experiment.grid import grid
+from gpo_full.experiment.grid import all_runs
 from gpo_full.experiment.inputs.materials import Material
 from gpo_full.experiment.inputs.scales import Scale
 from gpo_full.experiment.labels import label_pairs
@@ -28,7 +28,7 @@ _FEW, _MORE = 2, 6  # steps of a run
 _PAIRS, _TESTS, _SFT = 16, 32, 2  # prompts for pairs, test prompts (one batch), steps of fine-tuning
 
 
-def forecast(scale: Scale, folder: Path, policy: str | None = None, reward: str | None = None) -> Stage:
+def forecast_cost(scale: Scale, folder: Path, policy: str | None = None, reward: str | None = None) -> Stage:
     """Return the stage that measured, on the policy before any training, what `scale` will take.
 
     Its payload: `runs`, `cpu_hours` and `hours` of the whole experiment, and `seconds` (CPU, wall) of each part: a step
@@ -42,14 +42,14 @@ def forecast(scale: Scale, folder: Path, policy: str | None = None, reward: str 
     def measure(place: Path) -> dict[str, Any]:
         seconds = _measured(protocol)
         cpu, wall = (_total(scale, {name: both[i] for name, both in seconds.items()}) for i in (0, 1))
-        return {"runs": len(grid(scale)), "cpu_hours": cpu / 3600, "hours": wall / 3600, "seconds": seconds}
+        return {"runs": len(all_runs(scale)), "cpu_hours": cpu / 3600, "hours": wall / 3600, "seconds": seconds}
 
     return stage(folder, "forecast", inputs, measure)
 
 
 def _total(scale: Scale, of: dict[str, float]) -> float:
     """Return the seconds of everything; the first run of a seed, and the pilot, compute each batch's frozen layers."""
-    runs, tries = len(grid(scale)), len(scale.learning_rates)
+    runs, tries = len(all_runs(scale)), len(scale.learning_rates)
     training = (runs + tries) * (of["run"] + scale.steps * of["step"])
     firsts = (scale.repeats + 1) * scale.steps * (of["first_step"] - of["step"])
     prompts = runs * scale.test_prompts + tries * scale.pilot_prompts
@@ -99,7 +99,7 @@ def _made_pairs(protocol: Protocol, tasks: Sequence[Mapping[str, str]]) -> list[
 
 def _train(protocol: Protocol, steps: int) -> Any:
     protocol._trunk.clear()
-    return protocol._train(grid(protocol.scale)[0], protocol.scale.learning_rates[0], steps)[0]
+    return protocol._train(all_runs(protocol.scale)[0], protocol.scale.learning_rates[0], steps)[0]
 
 
 def _fine_tune(m: Material, s: Scale, tasks: Sequence[Mapping[str, str]]) -> None:

@@ -1,6 +1,6 @@
 """The runs of a scale: each loss at its matched beta and around it, with the seeds that each beta gets."""
 
-__all__ = ["Experiment", "base_of", "grid", "target_margin"]
+__all__ = ["Experiment", "base_of", "all_runs", "target_margin"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,14 +32,14 @@ class Experiment:
         return f"{self.loss}-{'matched' if self.matched else f'x{self.factor:g}'}{seed}"
 
 
-def grid(scale: Scale) -> list[Experiment]:
+def all_runs(scale: Scale) -> list[Experiment]:
     """Return every run: each loss at `scale.factors` times the beta matched to the logistic's, that one repeated.
 
     Matched by strength, beta R = beta_logistic R_logistic (proposition P1'); a loss with R = 0 has no such beta and
     shares the logistic's target margin x*(p) / beta at p = `scale.certainty` instead.
 
     >>> from gpo_full.experiment.inputs.scales import SCALES
-    >>> len(grid(SCALES["cpu"])), len(grid(SCALES["full"]))  # 6 x 2, and 9 x 5 + 9 x 2 more seeds
+    >>> len(all_runs(SCALES["cpu"])), len(all_runs(SCALES["full"]))  # 6 x 2, and 9 x 5 + 9 x 2 more seeds
     (12, 63)
     """
     matched = {loss: _matched(loss, scale) for loss in scale.losses}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gpo_full.checkpoints.atomic import sole_writer
-from gpo_full.experiment.grid import Experiment, base_of, grid
+from gpo_full.experiment.grid import Experiment, all_runs, base_of
 from gpo_full.experiment.inputs.scales import Scale, find_scale
 from gpo_full.experiment.pool import finished
 from gpo_full.experiment.predictions import checks
@@ -63,7 +63,7 @@ def run_experiment(
 def _run_all(
     settings: Scale, folder: Path, policy: str | None, reward: str | None, workers: int
 ) -> ExperimentResult:
-    clock, runs = _Clock(workers), grid(settings)
+    clock, runs = _Clock(workers), all_runs(settings)
     ahead = None if settings.budget_seconds is not None else _forecast(settings, folder, policy, reward)
     protocol = Protocol(settings, folder, policy, reward)
     sft = clock.done(protocol.sft())
@@ -87,9 +87,9 @@ def _run_all(
 
 
 def _forecast(settings: Scale, folder: Path, policy: str | None, reward: str | None) -> dict[str, Any]:
-    from gpo_full.experiment.forecast import forecast
+    from gpo_full.experiment.forecast import forecast_cost
 
-    found = forecast(settings, folder, policy, reward).payload
+    found = forecast_cost(settings, folder, policy, reward).payload
     print(f"experiment at scale {settings.name}: {found['runs']} runs ({len(settings.losses)} losses, "
           f"{len(settings.factors)} betas, {settings.repeats} seeds at the matched one), each of {settings.steps} "
           f"steps and {settings.test_prompts} test prompts: about {found['cpu_hours']:.2g} CPU-hours, "

@@ -1,0 +1,6 @@
+"""The reference policy's log-probabilities, computed once.
+
+compute    one pass over the pairs, in parts that several processes share
+store      kept on disk under the hash of weights and pairs
+given      taken from the data instead
+"""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gpo_full.data.pairs import Pair
 from gpo_full.data.table import lengths_of, numbers_of
-from gpo_full.engine.log_probabilities import margin_of_tokens
+from gpo_full.margin import margin_of_tokens
 from gpo_full.reference.store import ReferenceStore
 from gpo_theory.errors import InputError
 

@@ -19,8 +19,8 @@ from gpo_full.data.pairs import Pair
 from gpo_full.data.table import digests_of
 from gpo_full.data.tensor_stream import Array, mapped, streamed
 from gpo_full.distributed import ALONE, first, largest, together
-from gpo_full.engine.log_probabilities import margin_of_tokens
 from gpo_full.engine.model_plan import Plan
+from gpo_full.margin import margin_of_tokens
 from gpo_full.reference.compute import Computed, ReferencePass, computed_parts, discard_parts, write_part
 from gpo_theory.errors import InputError
 

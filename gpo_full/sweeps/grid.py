@@ -1,6 +1,6 @@
 """A sweep: a grid of losses, betas and seeds, each an ordinary run of `gpo train`, and one table of what came out."""
 
-__all__ = ["Run", "grid", "write_results"]
+__all__ = ["Run", "all_runs", "write_results"]
 
 import hashlib
 import json
@@ -47,7 +47,7 @@ class Run:
                 "--output", str(folder / "runs" / self.name), *shared]  # fmt: skip
 
 
-def grid(losses: Sequence[str], betas: Sequence[float], seeds: Sequence[int], betas_of: str | None = None,
+def all_runs(losses: Sequence[str], betas: Sequence[float], seeds: Sequence[int], betas_of: str | None = None,
          parameters: Mapping[str, str] | None = None) -> list[Run]:  # fmt: skip
     """Return every loss at every beta with every seed, the first loss's runs first.
 
@@ -55,7 +55,7 @@ def grid(losses: Sequence[str], betas: Sequence[float], seeds: Sequence[int], be
     `parameters` goes to the losses that have it. InputError where there is no such beta or no such loss, for a beta
     that is not above 0, and for anything given twice.
 
-    >>> [(run.name, run.beta) for run in grid(["dpo", "ipo"], [0.1], [0], betas_of="dpo")]
+    >>> [(run.name, run.beta) for run in all_runs(["dpo", "ipo"], [0.1], [0], betas_of="dpo")]
     [('dpo-beta0.1-seed0', 0.1), ('ipo-beta0.1-seed0', 0.05)]
     """
     for option, values in (("--loss", losses), ("--beta", betas), ("--seed", seeds)):

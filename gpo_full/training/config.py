@@ -17,8 +17,8 @@ import torch
 from torch import distributed
 from transformers import TrainingArguments
 
-from gpo_full.data.pairs import BAD_ROWS
-from gpo_full.engine.log_probabilities import MARGINS
+from gpo_full.data.files import BAD_ROWS
+from gpo_full.margin import MARGINS
 from gpo_full.training.reporting.trackers import checked_trackers
 from gpo_theory import DomainError, Loss, Verdict, find_loss, taylor
 from gpo_theory.budget import OutOfTimeError, limited

@@ -1,6 +1,6 @@
 """What a training will need of each device: memory and arithmetic, from the configuration and the pairs alone."""
 
-__all__ = ["DryRun", "dry_run", "attention_flops"]
+__all__ = ["DryRun", "forecast_needs", "attention_flops"]
 
 import math
 import os
@@ -17,7 +17,8 @@ from gpo_full.attention.blocks import BlockSizes
 from gpo_full.attention.mask import kept_by_attention
 from gpo_full.data.pairs import Pair
 from gpo_full.data.table import sizes_of
-from gpo_full.engine.log_probabilities import CHUNK, response_log_probabilities
+from gpo_full.engine.head import CHUNK
+from gpo_full.engine.log_probabilities import response_log_probabilities
 from gpo_full.engine.model_plan import sharing_obstacle
 from gpo_full.engine.packing import Batch, pack
 from gpo_full.training.config import GPOConfig
@@ -51,7 +52,7 @@ class DryRun:
         return sum(self.memory_mib.values())
 
 
-def dry_run(model: str, args: GPOConfig, pairs: Sequence[Pair]) -> DryRun:
+def forecast_needs(model: str, args: GPOConfig, pairs: Sequence[Pair]) -> DryRun:
     """Return what training `model` (a folder or hub name) with `args` on `pairs` needs; no weight is loaded.
 
     The model of the configuration takes one forward and backward pass over the largest pairs on tensors that have

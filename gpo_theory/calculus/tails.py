@@ -1,6 +1,6 @@
 """The tails of f and of -f': what a loss still says about a pair whose margin is already far from 0."""
 
-__all__ = ["Tail", "tails"]
+__all__ = ["Tail", "tails_of"]
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -42,11 +42,11 @@ class Tail:
 UNKNOWN = Tail("unknown")
 
 
-def tails(f: Expr) -> dict[str, dict[str, Tail]]:
+def tails_of(f: Expr) -> dict[str, dict[str, Tail]]:
     """Return {"left"|"right": {"loss"|"slope": Tail}} for a primitive formula; `slope` describes -f'.
 
     >>> from gpo_theory.formula.grammar import parse_formula
-    >>> tails(parse_formula("log(1+exp(-x))").primitive())["right"]["slope"]
+    >>> tails_of(parse_formula("log(1+exp(-x))").primitive())["right"]["slope"]
     Tail(kind='exponential', rate='1', order=None, limit='0', verdict='proved')
     """
     return {name: {"loss": tail(f, side), "slope": slope_tail(f, side)} for name, side in (("left", -1), ("right", 1))}

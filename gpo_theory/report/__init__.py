@@ -1,0 +1,7 @@
+"""What is known of a loss, as people and programs read it.
+
+result              `Analysis`, the value that shows itself in a terminal, a notebook, as JSON and as LaTeX
+certificate_file    the verdicts with their proofs, for `gpo verify`
+tables, plots       several losses side by side; figures
+symbolic            R and ranges of validity as formulas in the parameters
+"""

@@ -1,1 +1,1 @@
-"""The subcommands of `gpo`: one module each, imported only when it runs."""
+"""The subcommands of `gpo`: each file declares its options in `add_arguments` and works in `run`."""

@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run what is left of the grid and write the table; exit 1 if a run failed."""
-    from gpo_full.sweeps.grid import grid, write_results
+    from gpo_full.sweeps.grid import all_runs, write_results
 
     if args.ray is not None and args.workers is not None:
         raise InputError(f"--workers {args.workers} is for this machine; a Ray cluster has its own")
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--workers {args.workers} must be at least 1")
     shared = train.shared_words(args)
     parameters = read_parameters(args.param)
-    runs = grid(args.loss, args.beta, args.seed or [42], args.betas_of, parameters)
+    runs = all_runs(args.loss, args.beta, args.seed or [42], args.betas_of, parameters)
     output = Path(args.output)
     created = not output.exists()
     _begin(output, {"schema": 1, "runs": [run.name for run in runs], "betas": [run.beta for run in runs],

@@ -157,11 +157,11 @@ def _already_complete(output: Path, changed: Collection[str], as_json: bool) -> 
 def _dry_run(args: argparse.Namespace, config: "GPOConfig", data: Mapping[str, Any]) -> int:
     from dataclasses import asdict
 
-    from gpo_full.training.dry_run import dry_run
+    from gpo_full.training.dry_run import forecast_needs
     from gpo_full.training.rows import pairs_of
 
     pairs, _ = pairs_of("train", data["data"], _tokenizer(args.model), config)
-    found = dry_run(args.model, config, pairs)
+    found = forecast_needs(args.model, config, pairs)
     if args.json:
         print_json({**asdict(found), "total_mib": found.total_mib})
         return 0

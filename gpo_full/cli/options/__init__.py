@@ -1,0 +1,5 @@
+"""Options that several subcommands have.
+
+parameters   `--param NAME=VALUE`
+export       `--csv`, `--latex` and other files beside the answer
+"""

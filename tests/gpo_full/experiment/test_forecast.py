@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gpo_full.experiment import forecast as module
-from gpo_full.experiment.forecast import forecast
+from gpo_full.experiment.forecast import forecast_cost
 from gpo_full.experiment.inputs.scales import SCALES
 
 SCALE = replace(SCALES["smoke"], losses=("logistic", "hinge"), factors=(0.5, 1.0, 2.0), repeats=2, budget_seconds=None,
@@ -34,7 +34,7 @@ def test_each_kind_of_work_is_counted(price: str, count: int) -> None:
 
 @pytest.mark.slow
 def test_it_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = forecast(SCALE, tmp_path).payload
+    found = forecast_cost(SCALE, tmp_path).payload
     assert found["runs"] == 8
     assert 0 < found["cpu_hours"] < 1
     assert set(found["seconds"]) == set(PRICES)
@@ -44,4 +44,4 @@ def test_it_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise AssertionError("measured again")
 
     monkeypatch.setattr(module, "_measured", refuse)
-    assert forecast(SCALE, tmp_path).payload == found
+    assert forecast_cost(SCALE, tmp_path).payload == found

@@ -7,13 +7,13 @@ from typing import Any
 import mpmath
 import pytest
 
-from gpo_full.experiment.grid import grid, target_margin
+from gpo_full.experiment.grid import all_runs, target_margin
 from gpo_full.experiment.inputs.scales import LOSS_NAMES, SCALES
 
 
 def test_betas_are_matched_by_strength_and_the_hinge_by_its_target() -> None:
     scale = SCALES["cpu"]
-    by_name = {one.name: one for one in grid(scale)}
+    by_name = {one.name: one for one in all_runs(scale)}
     # R of the six losses, by hand: f''(0)/|f'(0)|.
     strengths = {"logistic": 0.5, "squared": 1, "exponential": 1, "truncated_squared": 1, "savage": 0.5}
     for loss, r in strengths.items():
@@ -46,7 +46,7 @@ def test_target_margin_is_the_minimiser_of_the_pointwise_risk(loss: str, closed_
 
 
 def test_scale_full_has_each_loss_at_five_betas_and_three_seeds_at_the_matched_one() -> None:
-    found = grid(SCALES["full"])
+    found = all_runs(SCALES["full"])
     assert len({one.name for one in found}) == len(found) == 9 * 5 + 9 * 2
     assert Counter((one.factor, one.seed) for one in found) == {
         **{(factor, 0): 9 for factor in (0.25, 0.5, 1.0, 2.0, 4.0)}, (1.0, 1): 9, (1.0, 2): 9}  # fmt: skip
@@ -60,5 +60,5 @@ def test_scale_full_has_each_loss_at_five_betas_and_three_seeds_at_the_matched_o
 
 
 def test_a_run_s_seed_is_in_its_name_but_for_the_first() -> None:
-    names = [one.name for one in grid(SCALES["full"]) if one.loss == "cdpo"]
+    names = [one.name for one in all_runs(SCALES["full"]) if one.loss == "cdpo"]
     assert names == ["cdpo-x0.25", "cdpo-x0.5", "cdpo-matched", "cdpo-x2", "cdpo-x4", "cdpo-matched-seed1", "cdpo-matched-seed2"]

@@ -2,14 +2,14 @@
 
 import lzma
 
-from gpo_full.experiment.grid import grid
+from gpo_full.experiment.grid import all_runs
 from gpo_full.experiment.inputs.scales import SCALES
 from gpo_full.experiment.predictions import checks
 from gpo_full.experiment.published import FULL, published_result
 
 
 def test_it_holds_every_run_of_the_grid() -> None:
-    result, expected = published_result(), grid(SCALES["full"])
+    result, expected = published_result(), all_runs(SCALES["full"])
     assert (result.scale, result.shortened) == ("full", None)
     assert [(one.name, one.loss, one.seed, one.factor) for one in result.runs] == [
         (one.name, one.loss, one.seed, one.factor) for one in expected]  # fmt: skip

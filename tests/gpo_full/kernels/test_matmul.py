@@ -12,7 +12,7 @@ from gpo_full.engine.log_probabilities import token_log_probabilities
 from gpo_full.engine.packing import pack
 from gpo_full.kernels import matmul as module
 from gpo_full.kernels.matmul import _agrees, _kernel, _Linear, fast_products, product
-from gpo_full.training.dry_run import dry_run
+from gpo_full.training.dry_run import forecast_needs
 from tests.gpo_full.engine.test_log_probabilities import distance, some_pairs
 from tests.support.tiny_models import tiny_model
 
@@ -192,10 +192,10 @@ def test_a_dry_run_counts_every_product_and_asks_for_none(
     monkeypatch.setattr(module, "LEAST", 1)
     tiny_model().config.save_pretrained(tmp_path)
     args = GPOConfig(output_dir=str(tmp_path), use_cpu=True)
-    found = dry_run(str(tmp_path), args, some_pairs())
+    found = forecast_needs(str(tmp_path), args, some_pairs())
     assert calls == []
     monkeypatch.setattr(module, "_kernel", lambda: pytest.fail("asked for"))
-    assert dry_run(str(tmp_path), args, some_pairs()) == found
+    assert forecast_needs(str(tmp_path), args, some_pairs()) == found
 
 
 @needs_kernel

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from pyarrow import parquet
 
-from gpo_full.sweeps.grid import Run, grid, write_results
+from gpo_full.sweeps.grid import Run, all_runs, write_results
 from gpo_full.sweeps.jobs import Outcome
 from gpo_theory import InputError
 
 
 def test_every_loss_at_every_beta_with_every_seed_the_first_loss_first() -> None:
-    runs = grid(["dpo", "ipo"], [0.1, 2.0], [7, 42])
+    runs = all_runs(["dpo", "ipo"], [0.1, 2.0], [7, 42])
     assert [(run.loss, run.beta, run.seed) for run in runs] == [
         ("dpo", 0.1, 7), ("dpo", 0.1, 42), ("dpo", 2.0, 7), ("dpo", 2.0, 42),
         ("ipo", 0.1, 7), ("ipo", 0.1, 42), ("ipo", 2.0, 7), ("ipo", 2.0, 42)]  # fmt: skip
@@ -29,7 +29,7 @@ def test_every_loss_at_every_beta_with_every_seed_the_first_loss_first() -> None
 def test_betas_of_gives_each_loss_the_beta_of_the_same_strength(
     of: str, beta: float, loss: str, matched: float
 ) -> None:
-    (run,) = grid([loss], [beta], [0], betas_of=of)
+    (run,) = all_runs([loss], [beta], [0], betas_of=of)
     assert run.beta == pytest.approx(matched, rel=1e-15)
     assert run.like == beta
     assert run.name.endswith(f"-beta{beta:g}-seed0")  # called by what was asked for
@@ -38,7 +38,7 @@ def test_betas_of_gives_each_loss_the_beta_of_the_same_strength(
 # By hand: exp(-a x) has f' = -a, f'' = a^2, so R = a; dpo's R is 1/2.
 @pytest.mark.parametrize(("of", "betas"), [(None, [0.1, 0.1]), ("dpo", [0.025, 0.1]), ("exp(-a*x)", [0.1, 0.4])])
 def test_a_parameter_goes_to_the_losses_that_have_it(of: str | None, betas: list[float]) -> None:
-    one, other = grid(["exp(-a*x)", "dpo"], [0.1], [0], of, {"a": "2"})
+    one, other = all_runs(["exp(-a*x)", "dpo"], [0.1], [0], of, {"a": "2"})
     assert [one.beta, other.beta] == pytest.approx(betas, rel=1e-12)
     assert (one.parameters, other.parameters) == ((("a", "2"),), ())
     assert one.words([], Path("s"))[:3] == ["--loss=exp(-a*x)", "--param=a=2", f"--beta={one.beta!r}"]
@@ -48,19 +48,19 @@ def test_a_parameter_goes_to_the_losses_that_have_it(of: str | None, betas: list
 def test_a_formula_too_long_to_be_matched_is_refused_at_once() -> None:
     """At alpha = 1/100 the alpha loss is a polynomial of degree 99, whose matching would take longer than a sweep."""
     with pytest.raises(InputError, match="exponent '99' is above 32"):
-        grid(["alpha_loss"], [0.1], [0], "dpo", {"alpha": "1e-2"})
-    assert grid(["alpha_loss"], [0.1], [0], None, {"alpha": "1e-2"})[0].beta == 0.1
+        all_runs(["alpha_loss"], [0.1], [0], "dpo", {"alpha": "1e-2"})
+    assert all_runs(["alpha_loss"], [0.1], [0], None, {"alpha": "1e-2"})[0].beta == 0.1
 
 
 def test_a_parameter_of_no_loss_is_refused() -> None:
     with pytest.raises(InputError, match="parameter 'b': none of the losses has it"):
-        grid(["exp(-a*x)", "dpo"], [0.1], [0], None, {"a": "2", "b": "3"})
+        all_runs(["exp(-a*x)", "dpo"], [0.1], [0], None, {"a": "2", "b": "3"})
     with pytest.raises(InputError, match="a"):
-        grid(["exp(-a*x)"], [0.1], [0])  # no value
+        all_runs(["exp(-a*x)"], [0.1], [0])  # no value
 
 
 def test_the_table_names_parameters_and_knows_the_strength_at_their_values(tmp_path: Path) -> None:
-    write_results(grid(["exp(-a*x)", "dpo"], [0.1], [0], None, {"a": "1/4"}), {}, tmp_path / "results.parquet")
+    write_results(all_runs(["exp(-a*x)", "dpo"], [0.1], [0], None, {"a": "1/4"}), {}, tmp_path / "results.parquet")
     rows = parquet.read_table(tmp_path / "results.parquet").to_pylist()
     assert [(row["formula"], row["parameters"], row["strength"]) for row in rows] == [
         ("exp(-a*x)", "a=1/4", 0.25), ("log(1 + exp(-x))", "", 0.5)]  # fmt: skip
@@ -84,13 +84,13 @@ def test_what_cannot_be_a_grid(
     losses: list[str], betas: list[float], seeds: list[int], of: str | None, reason: str
 ) -> None:
     with pytest.raises(InputError) as caught:
-        grid(losses, betas, seeds, of)
+        all_runs(losses, betas, seeds, of)
     assert reason in str(caught.value)
 
 
 def test_the_name_of_any_formula_is_a_folder_and_long_ones_stay_apart(tmp_path: Path) -> None:
     long = "+".join(["exp(-1*x)"] * 30)
-    names = [run.name for run in grid(["-x + log(1+exp(x))", long, f"{long}+exp(-x)"], [1e-5], [0])]
+    names = [run.name for run in all_runs(["-x + log(1+exp(x))", long, f"{long}+exp(-x)"], [1e-5], [0])]
     assert names[0] == "-x_+_log_1+exp_x__-beta1e-05-seed0"
     assert len({*names}) == 3
     for name in names:
@@ -114,7 +114,7 @@ def test_the_words_of_a_run_are_those_of_the_train_command(tmp_path: Path) -> No
 
 
 def test_one_row_a_run_with_its_point_its_end_and_its_metrics(tmp_path: Path) -> None:
-    done, held, failed, killed, left = grid(["dpo", "ipo", "hinge", "exp(-x)", "x**2"], [0.1], [0])
+    done, held, failed, killed, left = all_runs(["dpo", "ipo", "hinge", "exp(-x)", "x**2"], [0.1], [0])
     printed = {"schema": 1, "output": "o", "pairs": 7, "steps": 4, "first": {"loss": 9.0}}
     outcomes = {
         done.name: Outcome(0, json.dumps(printed | {"last": {"step": 4, "loss": 0.5}, "evaluation": None}), "", 1),
@@ -143,7 +143,7 @@ def test_one_row_a_run_with_its_point_its_end_and_its_metrics(tmp_path: Path) ->
 
 def test_a_table_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:
     path = tmp_path / "results.parquet"
-    runs = grid(["dpo", "ipo"], [0.1], [0])
+    runs = all_runs(["dpo", "ipo"], [0.1], [0])
     write_results(runs, {}, path)
     before = path.read_bytes()
     with pytest.raises(ValueError, match="Expecting value"):

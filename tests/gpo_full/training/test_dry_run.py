@@ -11,7 +11,7 @@ import pytest
 from gpo_full import GPOConfig
 from gpo_full.bench.run import SHAPES, SIZES
 from gpo_full.data.pairs import Pair
-from gpo_full.training.dry_run import dry_run
+from gpo_full.training.dry_run import forecast_needs
 from gpo_full.training.model import prepared
 from gpo_theory import InputError
 from tests.gpo_full.cli.test_command_train import arguments, data, gpo, model  # noqa: F401
@@ -25,7 +25,7 @@ def test_it_counts_what_the_model_has(options: dict[str, Any], tmp_path: Path) -
     real = tiny_model()
     real.config.save_pretrained(tmp_path)
     args = GPOConfig(output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=2, num_train_epochs=3, **options)
-    found = dry_run(str(tmp_path), args, PAIRS)
+    found = forecast_needs(str(tmp_path), args, PAIRS)
     sizes = [(each.numel(), each.requires_grad) for each in prepared(real, args).parameters()]
     assert found.parameters == sum(size for size, _ in sizes)
     assert found.trained == sum(size for size, trained in sizes if trained)
@@ -43,7 +43,7 @@ def test_the_largest_batch_is_of_different_prompts(tmp_path: Path) -> None:
     found = {}
     for count in (1, 2, 4, 6):
         args = GPOConfig(output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=count)
-        found[count] = dry_run(str(tmp_path), args, pairs).tokens
+        found[count] = forecast_needs(str(tmp_path), args, pairs).tokens
     # 23 tokens of a long pair, 7, 6 and 3 of the others; two more long ones add one and two responses of 2 tokens.
     assert found == {1: 23, 2: 30, 4: 39, 6: 45}
 
@@ -53,14 +53,14 @@ def test_sharding_divides_what_lies_in_pieces(tmp_path: Path, monkeypatch: pytes
     tiny_model().config.save_pretrained(tmp_path)
     args = GPOConfig(output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=1, num_train_epochs=2,
                      gradient_accumulation_steps=2)  # fmt: skip
-    whole = dry_run(str(tmp_path), args, PAIRS)
+    whole = forecast_needs(str(tmp_path), args, PAIRS)
     assert whole.run_flops == 4 * 2 * whole.flops  # 2 epochs of ceil(3 / 2) steps of two micro-batches
     monkeypatch.setenv("WORLD_SIZE", "4")
-    replicated = dry_run(str(tmp_path), args, PAIRS)
+    replicated = forecast_needs(str(tmp_path), args, PAIRS)
     assert replicated.memory_mib == whole.memory_mib
     assert replicated.run_flops == 2 * 2 * whole.flops  # 3 pairs are one batch a device
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    pieces = dry_run(str(tmp_path), args, PAIRS).memory_mib
+    pieces = forecast_needs(str(tmp_path), args, PAIRS).memory_mib
     for name, size in whole.memory_mib.items():
         assert pieces[name] == (size / 4 if name in ("weights", "gradients", "moments") else size)
 
@@ -70,10 +70,10 @@ def test_what_another_optimizer_keeps_is_not_guessed(tmp_path: Path) -> None:
     for optimizer, known in (("adamw_torch", True), ("adamw_torch_fused", True), ("adamw_torch_4bit", False), ("sgd", False)):
         args = GPOConfig(output_dir=str(tmp_path), use_cpu=True, optim=optimizer)
         if known:
-            assert dry_run(str(tmp_path), args, PAIRS).memory_mib["moments"] > 0
+            assert forecast_needs(str(tmp_path), args, PAIRS).memory_mib["moments"] > 0
         else:
             with pytest.raises(InputError, match=f"what optim='{optimizer}' keeps"):
-                dry_run(str(tmp_path), args, PAIRS)
+                forecast_needs(str(tmp_path), args, PAIRS)
 
 
 def test_it_is_told_without_weights_and_nothing_is_written(
@@ -107,7 +107,7 @@ def test_memory_grows_with_the_row_and_not_with_its_square(tmp_path: Path) -> No
     """Twice as many prompts, each of 800 tokens, whose scores no kernel keeps."""
     tiny_model(max_position_embeddings=4096).config.save_pretrained(tmp_path)
     prompts = [Pair((i, *[5] * 800), (6,), (7,), 801) for i in range(10, 14)]
-    kept = [dry_run(str(tmp_path), GPOConfig(output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=count),
+    kept = [forecast_needs(str(tmp_path), GPOConfig(output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=count),
                     prompts).memory_mib["activations"] for count in (2, 4)]  # fmt: skip
     assert kept[1] / kept[0] == pytest.approx(2, rel=0.01)
 
@@ -115,7 +115,7 @@ def test_memory_grows_with_the_row_and_not_with_its_square(tmp_path: Path) -> No
 def test_checkpointing_and_bfloat16_need_less(tmp_path: Path) -> None:
     tiny_model().config.save_pretrained(tmp_path)
     found = [
-        dry_run(str(tmp_path), GPOConfig(output_dir=str(tmp_path), use_cpu=True, **more), PAIRS).memory_mib["activations"]
+        forecast_needs(str(tmp_path), GPOConfig(output_dir=str(tmp_path), use_cpu=True, **more), PAIRS).memory_mib["activations"]
         for more in ({}, {"bf16": True}, {"activation_checkpointing": True})
     ]
     assert found[0] > found[1] > found[2] > 0
@@ -131,5 +131,5 @@ def test_the_sum_is_the_measured_peak(shape: str, tmp_path: Path) -> None:
     size = SIZES["10m"]
     size.model().config.save_pretrained(tmp_path)  # type: ignore[operator, union-attr]
     args = GPOConfig(output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=size.pairs)
-    found = dry_run(str(tmp_path), args, SHAPES[shape].pairs(size.pairs, size.vocabulary))
+    found = forecast_needs(str(tmp_path), args, SHAPES[shape].pairs(size.pairs, size.vocabulary))
     assert found.total_mib == pytest.approx(float(done.stdout.split()[-1]), rel=0.2)
