@@ -5,8 +5,7 @@ __all__ = ["continued", "robust", "scaled", "shifted", "smoothed", "soft_label"]
 from fractions import Fraction
 
 from gpo_theory.calculus.balls import enclose, exact_value
-from gpo_theory.calculus.breakpoints import joints
-from gpo_theory.calculus.pieces import Piece, UnsplitError, split
+from gpo_theory.calculus.pieces import Piece, UnsplitError, beside, joints, split
 from gpo_theory.errors import InputError
 from gpo_theory.formula.expression import Expr, call, rebuild, substitute
 from gpo_theory.loss import Loss
@@ -102,19 +101,12 @@ def continued(loss: Loss, at: Number, side: str) -> Loss:
     if side not in ("left", "right"):
         raise InputError(f"side {side!r}; allowed: left, right")
     knee = Fraction(at)
-    kept = next(p for p in _pieces(loss) if not p.is_point and _reaches(p, knee, side))
+    kept = beside(_pieces(loss), knee, 1 if side == "left" else -1)
     if not enclose(kept.f.diff(), knee).is_finite():
         raise InputError(f"{loss.formula!r} has no tangent at x = {at}")
     tangent = _constant(kept.f, knee) + _constant(kept.f.diff(), knee) * (X - knee)
     beyond = call("<" if side == "left" else ">", X, Expr.of(knee))
     return _made("continued", loss, f"{at}, {side}", call("where", beyond, tangent, loss.f), {})
-
-
-def _reaches(piece: Piece, knee: Fraction, side: str) -> bool:
-    """Whether the piece touches the knee from the side that is kept."""
-    if side == "left":
-        return (piece.low is None or piece.low <= knee) and (piece.high is None or knee < piece.high)
-    return (piece.low is None or piece.low < knee) and (piece.high is None or knee <= piece.high)
 
 
 def _pieces(loss: Loss) -> tuple[Piece, ...]:

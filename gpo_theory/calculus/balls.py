@@ -1,6 +1,7 @@
 """Rigorous numbers: a formula evaluated in ball arithmetic (Arb), at a point or as a power series."""
 
-__all__ = ["enclose", "expand", "sign_at"]
+__all__ = ["UndecidedError", "ball", "between", "bisected", "decided", "enclose", "enclose_between", "exact_value",
+           "expand", "sign_at"]  # fmt: skip
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -14,6 +15,8 @@ from gpo_theory.budget import spend
 from gpo_theory.formula.expression import Expr, steps
 
 MAX_BITS = 4096
+Sign = Callable[[Fraction], int | None]
+Width = Callable[[Fraction], Fraction]
 _COMPARE: dict[str, Callable[[arb, arb], bool]] = {
     "<": lambda a, b: a < b,
     "<=": lambda a, b: a <= b,
@@ -22,11 +25,27 @@ _COMPARE: dict[str, Callable[[arb, arb], bool]] = {
 }
 
 
+class UndecidedError(Exception):
+    """Balls show no sign or bound where one is needed."""
+
+
 def enclose(node: Expr, x: Fraction | arb, bits: int = 128) -> arb:
     """Return a ball that contains the value of `node` at x; not finite where it is undefined or undecided."""
     spend()
     with flint.ctx.workprec(bits):
         return _evaluate(node, ball(x))
+
+
+def enclose_between(node: Expr, a: Fraction, b: Fraction, bits: int = 128) -> arb:
+    """Return a ball that contains the values of a smooth formula on [a, b].
+
+    Its range there; where that has no sign, the mean value form f((a+b)/2) + f'([a, b]) (x - (a+b)/2).
+    """
+    with flint.ctx.workprec(bits):
+        values, middle = enclose(node, between(a, b), bits), (a + b) / 2
+        if values > 0 or values < 0:
+            return values
+        return enclose(node, middle, bits) + enclose(node.diff(), between(a, b), bits) * between(a - middle, b - middle)
 
 
 def sign_at(node: Expr, x: Fraction) -> int | None:
@@ -118,6 +137,34 @@ def expand(node: Expr, x: Fraction, order: int, bits: int = 256) -> list[arb]:
 def ball(x: Fraction | arb) -> arb:
     """Return x as a ball."""
     return arb(fmpq(x.numerator, x.denominator)) if isinstance(x, Fraction) else x
+
+
+def between(a: Fraction, b: Fraction) -> arb:
+    """Return the ball with the ends a and b, at the working precision."""
+    return ball((a + b) / 2) + arb(0, 1) * ball((b - a) / 2)
+
+
+def bisected(sign: Sign, before: int, low: Fraction, high: Fraction, width: Width) -> tuple[Fraction, Fraction]:
+    """Return two ends in [low, high] between which a sign changes from `before`, at most width(right end) apart.
+
+    `sign` returns -1, 0, 1, or None where it cannot tell. At a zero that it tells, both ends are the zero. Raises
+    UndecidedError where it tells nothing near the middle.
+    """
+    while high - low > width(high):
+        middle, here = decided(sign, low, high)
+        if here == 0:
+            return middle, middle
+        low, high = (middle, high) if here == before else (low, middle)
+    return low, high
+
+
+def decided(sign: Sign, low: Fraction, high: Fraction) -> tuple[Fraction, int]:
+    """Return a point near the middle of [low, high] and the sign there; the middle may be a zero that no ball tells."""
+    for share in (Fraction(1, 2), Fraction(31, 64), Fraction(27, 64)):
+        x = low + share * (high - low)
+        if (here := sign(x)) is not None:
+            return x, here
+    raise UndecidedError
 
 
 _FUNCTIONS = {"exp", "log", "atan", "erfc", "sin", "cos"}

@@ -37,8 +37,7 @@ def lowest(pieces: tuple[Piece, ...]) -> Lowest | None:
     for piece in pieces:
         inside = [float(end) for end in (piece.low, piece.high) if end is not None]
         if not piece.is_point:
-            low, high = piece.low, piece.high
-            points = [x for x in _GRID if (low is None or x > low) and (high is None or x < high)]
+            points = [x for x in _GRID if piece.contains(x)]
             found += _refined(piece, np.array(sorted({*points, *inside, float(piece.sample)})))
     for side, outer in ((-1, pieces[0].f), (1, pieces[-1].f)):
         end = tail(outer, side)
@@ -58,8 +57,7 @@ def _float(g: Expr, x: Fraction = Fraction(0)) -> float:
 def reached(pieces: tuple[Piece, ...], side: int, limit: float) -> Fraction | None:
     """Return a far point at which the outer piece is within a millionth of its limit."""
     outer = pieces[0 if side < 0 else -1]
-    inside = (side * x for x in FAR if (outer.low is None or side * x > outer.low)
-              and (outer.high is None or side * x < outer.high))  # fmt: skip
+    inside = (side * x for x in FAR if outer.contains(side * x))
     return next((x for x in inside if abs(_float(outer.f, x) - limit) < 9e-7 * (1 + abs(limit))), None)
 
 
@@ -78,6 +76,5 @@ def _refined(piece: Piece, grid: np.ndarray) -> list[Lowest]:
         a, b = (a, right) if enclose(piece.f, left, 192).mid() < enclose(piece.f, right, 192).mid() else (left, b)
         a, b = a.limit_denominator(2**60), b.limit_denominator(2**60)
     middle = ((a + b) / 2).limit_denominator(10**9)
-    inside = (piece.low is None or piece.low < middle) and (piece.high is None or middle < piece.high)
-    return [Lowest(v, None, x) for v, x in [*edges, *([(_float(piece.f, middle), middle)] if inside else [])]
+    return [Lowest(v, None, x) for v, x in [*edges, *([(_float(piece.f, middle), middle)] if piece.contains(middle) else [])]
             if np.isfinite(v)]  # fmt: skip

@@ -1,9 +1,9 @@
 """The certified infimum of a formula on an interval: a rigorous enclosure of its value, and of where it is attained."""
 
-__all__ = ["Infimum", "half_line", "infimum_of"]
+__all__ = ["Infimum", "infimum_of"]
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache, reduce
 from math import inf, nextafter
@@ -11,16 +11,13 @@ from math import inf, nextafter
 from flint import arb, ctx
 
 from gpo_theory.budget import spend
-from gpo_theory.calculus.balls import ball, enclose
-from gpo_theory.calculus.hints import shifts_of
-from gpo_theory.calculus.pieces import Piece, UnsplitError, split
+from gpo_theory.calculus.balls import UndecidedError, between, enclose, enclose_between
+from gpo_theory.calculus.pieces import Piece, UnsplitError, clipped, split
 from gpo_theory.calculus.rational import as_rational
-from gpo_theory.calculus.tails import tail
+from gpo_theory.calculus.tails import half_line, tail
 from gpo_theory.formula.expression import Expr
 from gpo_theory.formula.grammar import parse_constant
-from gpo_theory.kernel.horizon import UnresolvedError, lead_beyond
 
-STARTS = tuple(map(Fraction, (8, 16, 32, 64, 256, 1024, 2**14)))
 MOST_BOXES, SMALLEST, BITS = 6000, Fraction(1, 2**40), 160
 
 
@@ -41,10 +38,6 @@ class _Leaf:
     right: float
 
 
-class _UndecidedError(Exception):
-    pass
-
-
 @lru_cache(maxsize=512)
 def infimum_of(g: Expr, low: Fraction | None = None, high: Fraction | None = None) -> Infimum | None:
     """Return the infimum of a primitive formula over [low, high] (None: no end), or None where it is not certified.
@@ -60,13 +53,12 @@ def infimum_of(g: Expr, low: Fraction | None = None, high: Fraction | None = Non
     try:
         with ctx.workprec(BITS):  # also where ends of balls are taken: they round to the working precision
             return _infimum(g, low, high)
-    except (UnsplitError, _UndecidedError):
+    except (UnsplitError, UndecidedError):
         return None
 
 
 def _infimum(g: Expr, low: Fraction | None, high: Fraction | None) -> Infimum | None:
-    pieces = [clipped for piece in split(g) if (clipped := _clip(piece, low, high)) is not None]
-    leaves = [leaf for piece in pieces for leaf in _leaves(piece)]
+    leaves = [leaf for piece in clipped(split(g), low, high) for leaf in _leaves(piece)]
     top = _least(leaf.value.upper() for leaf in leaves)
     kept = [leaf for leaf in leaves if leaf.value.lower() <= top]
     if not kept:
@@ -85,12 +77,6 @@ def _float(value: arb, towards: float) -> float:
     return number if arb(number) == value else nextafter(number, towards)
 
 
-def _clip(piece: Piece, low: Fraction | None, high: Fraction | None) -> Piece | None:
-    left = low if piece.low is None or (low is not None and low > piece.low) else piece.low
-    right = high if piece.high is None or (high is not None and high < piece.high) else piece.high
-    return Piece(left, right, piece.f) if left is None or right is None or left <= right else None
-
-
 def _leaves(piece: Piece) -> list[_Leaf]:
     """Return boxes and points of which one holds the infimum over the piece."""
     slope = piece.f.diff()
@@ -103,12 +89,12 @@ def _leaves(piece: Piece) -> list[_Leaf]:
     out, span = list[_Leaf](), list[Fraction]()
     for end, side in ((piece.low, -1), (piece.high, 1)):
         if end is None:
-            found = half_line(piece, slope, side)
-            if found is None:
-                raise _UndecidedError
-            end, sign = found
+            found = half_line(replace(piece, f=slope), side)
+            if found is None or not found.sign:
+                raise UndecidedError
+            end = found.start
             # Where g falls outwards, its limit counts.
-            out += [_Leaf(_limit(piece.f, side), side * inf, side * inf)] if sign != side else []
+            out += [_Leaf(_limit(piece.f, side), side * inf, side * inf)] if found.sign != side else []
         span.append(end)
     return out + _search(piece.f, slope, *span)
 
@@ -116,7 +102,7 @@ def _leaves(piece: Piece) -> list[_Leaf]:
 def _value(g: Expr, x: Fraction) -> arb:
     value = enclose(g, x, BITS)
     if not value.is_finite():
-        raise _UndecidedError
+        raise UndecidedError
     return value
 
 
@@ -124,27 +110,10 @@ def _leaf(g: Expr, x: Fraction) -> _Leaf:
     return _Leaf(_value(g, x), nextafter(float(x), -inf), nextafter(float(x), inf))
 
 
-def half_line(piece: Piece, g: Expr, side: int) -> tuple[Fraction, int] | None:
-    """Return (x, sign): from x outwards on an infinite piece g has that sign, as its leading term shows."""
-    for start in STARTS:
-        for shift in (Fraction(0), *shifts_of(g)):
-            spend()
-            at = shift + side * start
-            if (piece.low is not None and at <= piece.low) or (piece.high is not None and at >= piece.high):
-                continue
-            try:
-                lead = lead_beyond(g, side, start, shift)
-            except UnresolvedError:
-                continue
-            if lead is not None and lead.sign:
-                return at, lead.sign
-    return None
-
-
 def _limit(g: Expr, side: int) -> arb:
     found = tail(g, side)
     if found.verdict != "proved" or found.limit is None:
-        raise _UndecidedError
+        raise UndecidedError
     if found.limit in ("inf", "-inf"):
         return arb(found.limit)
     return enclose(parse_constant(found.limit), Fraction(0), BITS)
@@ -152,33 +121,29 @@ def _limit(g: Expr, side: int) -> arb:
 
 def _search(g: Expr, slope: Expr, low: Fraction, high: Fraction) -> list[_Leaf]:
     """Halve [low, high] until each box has a slope with a sign, lies above a value found, or is small."""
-    bend = slope.diff()
     out = [_leaf(g, low), _leaf(g, high)]
     top, todo, seen = _least(leaf.value.upper() for leaf in out), [(low, high)], 0
     while todo:
         spend()
         seen += 1
         if seen > MOST_BOXES:
-            raise _UndecidedError
+            raise UndecidedError
         a, b = todo.pop()
         middle = (a + b) / 2
-        offset = arb(0, 1) * ball((b - a) / 2)
-        box = ball(middle) + offset
-        slopes = enclose(slope, box, BITS)
-        if not (slopes > 0 or slopes < 0):
-            slopes = enclose(slope, middle, BITS) + enclose(bend, box, BITS) * offset
+        slopes = enclose_between(slope, a, b, BITS)
         if slopes > 0 or slopes < 0:
             out.append(_leaf(g, a if slopes > 0 else b))
             top = _least((top, out[-1].value.upper()))
             continue
         here = _value(g, middle)
         top = _least((top, here.upper()))
-        values = [v for v in (enclose(g, box, BITS), here + slopes * offset) if v.is_finite()]
+        ways = enclose(g, between(a, b), BITS), here + slopes * between(a - middle, b - middle)
+        values = [way for way in ways if way.is_finite()]
         if any(v > top for v in values):
             continue
         if b - a < SMALLEST:
             if not values:
-                raise _UndecidedError
+                raise UndecidedError
             out.append(_Leaf(values[-1], nextafter(float(a), -inf), nextafter(float(b), inf)))
             continue
         todo += [(a, middle), (middle, b)]

@@ -1,16 +1,18 @@
-"""A formula split at its exact breakpoints into smooth pieces: no max, min or where is left on any of them."""
+"""A formula split at its exact breakpoints into smooth pieces, free of max, min and where, and how these join."""
 
-__all__ = ["Piece", "UnsplitError", "breakpoints", "split"]
+__all__ = ["Joint", "Piece", "UnsplitError", "beside", "breakpoints", "clipped", "joints", "split"]
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from itertools import combinations, pairwise
 
 from gpo_theory.budget import spend
-from gpo_theory.calculus.balls import exact_value, sign_at
+from gpo_theory.calculus.balls import enclose, exact_value, sign_at
 from gpo_theory.calculus.rational import sign_chart
 from gpo_theory.formula.expression import COMPARISONS, Expr, rebuild
+from gpo_theory.kernel.expansion import cancelled
 
 MAX_PIECES = 64
 
@@ -38,6 +40,32 @@ class Piece:
         if self.low is None:
             return Fraction(0) if self.high is None else self.high - 1
         return self.low + 1 if self.high is None else (self.low + self.high) / 2
+
+    def contains(self, x: Fraction | float) -> bool:
+        """Whether x lies on the piece; the ends of an interval do not."""
+        if self.is_point:
+            return x == self.low
+        return (self.low is None or self.low < x) and (self.high is None or x < self.high)
+
+    def borders(self, x: Fraction, side: int) -> bool:
+        """Whether the piece holds all points close to x on one side (-1 left, 1 right), x itself apart."""
+        return not self.is_point and (self.contains(x) or x == (self.high if side < 0 else self.low))
+
+
+def beside(pieces: Iterable[Piece], x: Fraction, side: int) -> Piece:
+    """Return the piece that holds all points close to x on one side (-1 left, 1 right)."""
+    return next(piece for piece in pieces if piece.borders(x, side))
+
+
+def clipped(pieces: Iterable[Piece], low: Fraction | None, high: Fraction | None) -> list[Piece]:
+    """Return the parts of the pieces that lie in [low, high], None for no end."""
+    out = []
+    for piece in pieces:
+        left = max((end for end in (piece.low, low) if end is not None), default=None)
+        right = min((end for end in (piece.high, high) if end is not None), default=None)
+        if left is None or right is None or left <= right:
+            out.append(Piece(left, right, piece.f))
+    return out
 
 
 @lru_cache(maxsize=512)
@@ -169,3 +197,41 @@ def _merged(pieces: list[Piece]) -> tuple[Piece, ...]:
         else:
             out += [point, interval]
     return tuple(out)
+
+
+@dataclass(frozen=True)
+class Joint:
+    """One breakpoint: `continuous` (None: undecided), `bend` the sign of f'(x+) - f'(x-), the two slopes as text."""
+
+    x: Fraction
+    continuous: bool | None
+    bend: int | None
+    left_slope: str
+    right_slope: str
+
+
+def joints(pieces: tuple[Piece, ...]) -> list[Joint]:
+    """Return the breakpoints of a split formula from left to right.
+
+    >>> from gpo_theory.formula.grammar import parse_formula
+    >>> joints(split(parse_formula("max(0, -x)").primitive()))
+    [Joint(x=Fraction(0, 1), continuous=True, bend=1, left_slope='-1', right_slope='0')]
+    """
+    return [_joint(*pieces[i : i + 3]) for i in range(0, len(pieces) - 1, 2)]
+
+
+def _joint(left: Piece, point: Piece, right: Piece) -> Joint:
+    x = point.sample
+    signs = [_difference(side.f, point.f, x) for side in (left, right)]
+    continuous = None if None in signs else signs == [0, 0]
+    slopes = [side.f.diff() for side in (left, right)]
+    return Joint(x, continuous, _difference(slopes[1], slopes[0], x), *(_text(slope, x) for slope in slopes))
+
+
+def _difference(a: Expr, b: Expr, x: Fraction) -> int | None:
+    return 0 if a == b else sign_at(cancelled(a - b), x)
+
+
+def _text(slope: Expr, x: Fraction) -> str:
+    exact = exact_value(slope, x)
+    return str(exact) if exact is not None else enclose(slope, x).str(12, radius=False)

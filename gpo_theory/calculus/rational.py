@@ -285,8 +285,7 @@ def _rational(x: arb) -> Fraction:
 
 
 def _inside(root: Root, low: Fraction | None, high: Fraction | None) -> bool | None:
-    if root.exact is not None:
-        return (low is None or low < root.exact) and (high is None or root.exact < high)
+    """Whether a root lies in (low, high); None where its bracket reaches over an end."""
     if (low is not None and root.high <= low) or (high is not None and root.low >= high):
         return False
     return True if (low is None or root.low > low) and (high is None or root.high < high) else None

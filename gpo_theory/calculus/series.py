@@ -9,7 +9,7 @@ from typing import Any
 
 from gpo_theory.calculus.balls import expand
 from gpo_theory.calculus.constants import TooLargeError, exact, function, text, tidy
-from gpo_theory.calculus.pieces import Piece, UnsplitError, split
+from gpo_theory.calculus.pieces import UnsplitError, beside, split
 from gpo_theory.formula.expression import Expr
 from gpo_theory.loss import Loss
 
@@ -57,30 +57,17 @@ def taylor(loss: Loss, order: int = 4) -> tuple[Coefficient | None, ...]:
 def one_sided(f: Expr, side: int, order: int) -> tuple[Coefficient | None, ...]:
     """Return the coefficients of the piece of f that touches 0 from the left (side -1) or the right (side 1)."""
     try:
-        touching = [p for p in split(f) if not p.is_point and _touches(p.low, p.high, side)]
         # One expansion serves the strength, the slope at 0 and the table alike.
-        return _checked(touching[0].f, max(order, USUAL))[: order + 1]
+        return _checked(beside(split(f), Fraction(0), side).f, max(order, USUAL))[: order + 1]
     except (UnsplitError, _NoSeriesError):
         return (None,) * (order + 1)
 
 
-def _touches(low: Fraction | None, high: Fraction | None, side: int) -> bool:
-    if side < 0:
-        return (low is None or low < 0) and (high is None or high >= 0)
-    return (low is None or low <= 0) and (high is None or high > 0)
-
-
 def _value_at_zero(f: Expr) -> Coefficient | None:
     try:
-        return _checked(next(piece.f for piece in split(f) if _holds_zero(piece)), USUAL)[0]
+        return _checked(next(piece.f for piece in split(f) if piece.contains(0)), USUAL)[0]
     except (UnsplitError, _NoSeriesError):
         return None
-
-
-def _holds_zero(piece: Piece) -> bool:
-    if piece.is_point:
-        return piece.low == 0
-    return (piece.low is None or piece.low < 0) and (piece.high is None or piece.high > 0)
 
 
 @lru_cache(maxsize=512)

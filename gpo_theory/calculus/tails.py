@@ -1,6 +1,6 @@
 """The tails of f and of -f': what a loss still says about a pair whose margin is already far from 0."""
 
-__all__ = ["Tail", "tails_of"]
+__all__ = ["HalfLine", "Tail", "half_line", "shifts_of", "slope_tail", "tail", "tails_of"]
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,13 +10,17 @@ from typing import Any
 import flint
 from flint import arb
 
+from gpo_theory.budget import spend
 from gpo_theory.calculus.asymptotics import Expansion, Growth, NoExpansionError, at_infinity
 from gpo_theory.calculus.balls import enclose
 from gpo_theory.calculus.constants import sign, text
-from gpo_theory.calculus.pieces import UnsplitError, split
+from gpo_theory.calculus.pieces import Piece, UnsplitError, split
+from gpo_theory.calculus.rational import as_rational
 from gpo_theory.formula.expression import Expr
 from gpo_theory.formula.grammar import parse_constant
 from gpo_theory.kernel.horizon import UnresolvedError, lead_beyond
+
+STARTS = tuple(map(Fraction, (8, 16, 32, 64, 256, 1024, 2**14)))
 
 
 @dataclass(frozen=True)
@@ -144,3 +148,43 @@ def _value(growth: Growth, x: Fraction) -> arb:
     exponent = sum((arb(c.numerator) / c.denominator * p for c, p in zip(growth.q, powers, strict=True)), arb(0))
     power = (ball.log() * (arb(growth.a.numerator) / growth.a.denominator)).exp()
     return exponent.exp() * power * ball.log() ** growth.b
+
+
+@dataclass(frozen=True)
+class HalfLine:
+    """From `start` outwards a formula has one sign (0: it vanishes), as its leading term in x - shift shows."""
+
+    start: Fraction
+    shift: Fraction
+    sign: int
+
+
+def half_line(piece: Piece, side: int, first: Fraction = Fraction(0)) -> HalfLine | None:
+    """Return a half-line of an infinite piece on which its formula has a known sign; the shift `first` is preferred."""
+    for start in STARTS:
+        for shift in dict.fromkeys((first, Fraction(0), *shifts_of(piece.f))):
+            spend()
+            at = shift + side * start
+            if not piece.contains(at):
+                continue
+            try:
+                lead = lead_beyond(piece.f, side, start, shift)
+            except UnresolvedError:
+                continue
+            if lead is None or lead.sign:
+                return HalfLine(at, shift, lead.sign if lead else 0)
+    return None
+
+
+@lru_cache(maxsize=1024)
+def shifts_of(g: Expr) -> tuple[Fraction, ...]:
+    """Return where the arguments of exponentials and Gaussian tails vanish or turn: there coefficients are rational."""
+    out: list[Fraction] = []
+    for node in g.walk():
+        form = as_rational(node.args[0]) if node.head in ("exp", "erfc") and node.depends_on_x else None
+        if form is None or form.slope is not None or form.denominator.degree() or form.numerator.degree() not in (1, 2):
+            continue
+        p = form.numerator
+        root = -p[0] / p[1] if p.degree() == 1 else -p[1] / (2 * p[2])
+        out.append(Fraction(int(root.p), int(root.q)))
+    return tuple(dict.fromkeys(out))[:4]

@@ -4,7 +4,7 @@ __all__ = ["BetaMatch", "convention", "match_beta", "unmatchable"]
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -13,9 +13,8 @@ import flint
 from flint import arb
 
 from gpo_theory.analysis import analyze
-from gpo_theory.calculus.balls import enclose
-from gpo_theory.calculus.breakpoints import joints
-from gpo_theory.calculus.pieces import Piece, UnsplitError, split
+from gpo_theory.calculus.balls import UndecidedError, bisected, enclose
+from gpo_theory.calculus.pieces import Piece, UnsplitError, beside, clipped, joints, split
 from gpo_theory.calculus.rational import sign_chart
 from gpo_theory.calculus.series import taylor
 from gpo_theory.calculus.strengths import strength
@@ -275,16 +274,16 @@ def _slope_rises(loss: Loss, side: int) -> bool:
         return True
     f = loss.f.primitive()
     ahead = f if side > 0 else substitute(f, {Expr.x(): -Expr.x()})
-    ray = [piece for piece in split(ahead) if not piece.is_point and (piece.high is None or piece.high > 0)]
-    charts = [sign_chart(p.f.diff().diff(), max(p.low or Fraction(0), Fraction(0)), p.high) for p in ray]
+    ray = [piece for piece in clipped(split(ahead), Fraction(0), None) if not piece.is_point]
+    charts = [sign_chart(piece.f.diff().diff(), piece.low, piece.high) for piece in ray]
     if any(chart is None or not chart.defined or -1 in chart.signs for chart in charts):
         return False
     return all(joint.continuous is True and joint.bend in (0, 1) for joint in joints(split(ahead)) if joint.x > 0)
 
 
-def _pieces(loss: Loss) -> list[Piece]:
+def _pieces(loss: Loss) -> tuple[Piece, ...]:
     try:
-        return [piece for piece in split(loss.f.primitive()) if not piece.is_point]
+        return split(loss.f.primitive())
     except UnsplitError as error:
         raise _RefusedError(f"the pieces of {loss.name} are not known exactly: {error}") from None
 
@@ -292,11 +291,10 @@ def _pieces(loss: Loss) -> list[Piece]:
 @lru_cache(maxsize=16)
 def _slope(loss: Loss) -> Callable[[Fraction, int], arb]:
     """Return f' as a function of x and of the side from which it is taken."""
-    slopes = [(piece.high, piece.f.diff()) for piece in _pieces(loss)]
+    slopes = [replace(piece, f=piece.f.diff()) for piece in _pieces(loss)]
 
     def slope(x: Fraction, side: int) -> arb:
-        here = next(g for high, g in slopes if high is None or x < high or (side < 0 and x == high))
-        return enclose(here, x, BITS)
+        return enclose(beside(slopes, x, side).f, x, BITS)
 
     return slope
 
@@ -307,21 +305,17 @@ def _crossing(rising: Callable[[Fraction], arb]) -> tuple[Fraction, Fraction] | 
     None where it does not, or where it stays at 0 on an interval.
     """
 
-    def sign(y: Fraction) -> int:
+    def sign(y: Fraction) -> int | None:
         with flint.ctx.workprec(BITS):
             value = rising(y)
-        return int(value > 0) - int(value < 0)
+        return 1 if value > 0 else -1 if value < 0 else None
 
     signs = [(y, sign(y)) for y in (NEAR * 2**k for k in range(81))]
-    low = max((y for y, s in signs if s < 0), default=None)
-    high = min((y for y, s in signs if s > 0), default=None)
+    low = max((y for y, s in signs if s == -1), default=None)
+    high = min((y for y, s in signs if s == 1), default=None)
     if low is None or high is None:
         return None
-    while high - low > high * Fraction(1, 2**60):
-        # A second place, because the first may be the crossing itself, where no ball has a sign.
-        decided = [(y, s) for y in (low + (high - low) * t for t in (Fraction(1, 2), Fraction(3, 8))) if (s := sign(y))]
-        if not decided:
-            return None
-        y, s = decided[0]
-        low, high = (low, y) if s > 0 else (y, high)
-    return low, high
+    try:
+        return bisected(sign, -1, low, high, lambda y: y / 2**60)
+    except UndecidedError:
+        return None

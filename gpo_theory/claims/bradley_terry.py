@@ -9,9 +9,8 @@ from fractions import Fraction
 from itertools import pairwise
 
 from gpo_theory.calculus.balls import enclose, sign_at
-from gpo_theory.calculus.breakpoints import joints
 from gpo_theory.calculus.constants import exact
-from gpo_theory.calculus.pieces import Piece, UnsplitError, split
+from gpo_theory.calculus.pieces import Piece, UnsplitError, beside, joints, split
 from gpo_theory.calculus.rational import as_rational
 from gpo_theory.calculus.series import one_sided
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
@@ -81,9 +80,8 @@ def _factor(rate: Fraction) -> str:
 
 
 def _slope_at(pieces: tuple[Piece, ...], x: Fraction) -> Expr:
-    """Return the formula of f' on the open piece that holds x (or begins at it)."""
-    return next(p.f for p in pieces if not p.is_point and (p.low is None or p.low <= x)
-                and (p.high is None or x < p.high)).diff()  # fmt: skip
+    """Return the formula of f' to the right of x."""
+    return beside(pieces, x, 1).f.diff()
 
 
 def _flat_point(pieces: tuple[Piece, ...]) -> Fraction | None:

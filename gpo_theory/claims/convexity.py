@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpo_theory.calculus.balls import enclose
-from gpo_theory.calculus.breakpoints import Joint, joints
-from gpo_theory.calculus.pieces import Piece, UnsplitError, split
+from gpo_theory.calculus.pieces import Joint, Piece, UnsplitError, joints, split
 from gpo_theory.calculus.rational import SignChart, as_rational, sign_chart
 from gpo_theory.calculus.samples import sample
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown

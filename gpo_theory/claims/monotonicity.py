@@ -8,8 +8,7 @@ from fractions import Fraction
 import numpy as np
 
 from gpo_theory.calculus.balls import enclose, sign_at
-from gpo_theory.calculus.breakpoints import joints
-from gpo_theory.calculus.pieces import Piece, UnsplitError, split
+from gpo_theory.calculus.pieces import Piece, UnsplitError, joints, split
 from gpo_theory.calculus.rational import SignChart, sign_chart
 from gpo_theory.calculus.samples import sample
 from gpo_theory.calculus.series import one_sided
@@ -64,8 +63,7 @@ def _rising_point(piece: Piece, chart: SignChart | None) -> Fraction | None:
     grid = np.linspace(low, high, 1025)[1:-1]
     values = np.nan_to_num(sample(slope, grid), nan=0.0, posinf=0.0, neginf=0.0)
     x = Fraction(float(grid[np.argmax(values)])).limit_denominator(2**12)
-    inside = (piece.low is None or piece.low < x) and (piece.high is None or x < piece.high)
-    return x if values.max() > 0 and inside and sign_at(slope, x) == 1 else None
+    return x if values.max() > 0 and piece.contains(x) and sign_at(slope, x) == 1 else None
 
 
 def falls_strictly(f: Expr, is_convex: Certificate) -> bool:
@@ -91,8 +89,10 @@ def falls_strictly(f: Expr, is_convex: Certificate) -> bool:
 def _smooth_at_zero(f: Expr) -> float | None:
     """Return f'(0) where 0 lies inside a smooth piece and f and f' are defined there, else None."""
     try:
-        piece = next(p for p in split(f) if (p.low is None or p.low < 0) and (p.high is None or p.high > 0))
-    except (UnsplitError, StopIteration):
+        piece = next(p for p in split(f) if p.contains(0))
+    except UnsplitError:
+        return None
+    if piece.is_point:
         return None
     value, slope = enclose(piece.f, Fraction(0)), enclose(piece.f.diff(), Fraction(0))
     return float(slope.mid()) if value.is_finite() and slope.is_finite() else None

@@ -8,9 +8,10 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from gpo_theory.calculus.hints import hint, shifts_of
 from gpo_theory.calculus.pieces import UnsplitError, breakpoints
+from gpo_theory.calculus.tails import shifts_of
 from gpo_theory.certificate import Certificate, Verdict
+from gpo_theory.claims.hints import hint
 from gpo_theory.formula.expression import Expr
 from gpo_theory.kernel.certificates import replay
 from gpo_theory.kernel.expansion import cancelled

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from gpo_theory.calculus.balls import enclose
-from gpo_theory.calculus.breakpoints import joints
-from gpo_theory.calculus.pieces import Piece, UnsplitError, split
+from gpo_theory.calculus.pieces import Piece, UnsplitError, joints, split
 from gpo_theory.calculus.tails import tail
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
 from gpo_theory.claims.lower_bounds import infimum
@@ -98,7 +97,7 @@ def _sup(claim: str, pieces: Pieces, operate: Callable[[Expr], Expr], name: str)
 def _where(pieces: Pieces, holds: Callable[[float], bool]) -> Fraction | None:
     """Return a power of two (or its negative) at which the value on its piece certainly satisfies a condition."""
     for x in (side * Fraction(2) ** k for k in range(60) for side in (-1, 1)):
-        piece = next((p for p in pieces if (p.low is None or p.low < x) and (p.high is None or x < p.high)), None)
+        piece = next((p for p in pieces if p.contains(x)), None)
         if piece is not None:
             value = enclose(piece.f, x, 256)
             if value.is_finite() and all(holds(float(end)) for end in (value.lower(), value.upper())):

@@ -9,7 +9,7 @@ from fractions import Fraction
 from gpo_theory.calculus.asymptotics import Growth, NoExpansionError, at_infinity
 from gpo_theory.calculus.balls import exact_value, sign_at
 from gpo_theory.calculus.constants import text
-from gpo_theory.calculus.pieces import Piece, UnsplitError, split
+from gpo_theory.calculus.pieces import Piece, UnsplitError, beside, split
 from gpo_theory.calculus.rational import as_rational
 from gpo_theory.calculus.tails import slope_tail
 from gpo_theory.dynamics.reversals import Bracket, reversals_of
@@ -78,14 +78,7 @@ def gradient_flow(loss: Loss) -> Flow:
 
 def _leaving(pieces: tuple[Piece, ...], side: int) -> int | None:
     """Return the sign of f' next to 0 on one side."""
-    piece = next(p for p in pieces if not p.is_point and _beside(p, Fraction(0), side))
-    return sign_at(piece.f.diff(), Fraction(0))
-
-
-def _beside(piece: Piece, x: Fraction, side: int) -> bool:
-    if side > 0:
-        return (piece.low is None or piece.low <= x) and (piece.high is None or x < piece.high)
-    return (piece.low is None or piece.low < x) and (piece.high is None or x <= piece.high)
+    return sign_at(beside(pieces, Fraction(0), side).f.diff(), Fraction(0))
 
 
 def _mirrored(found: Flow) -> Flow:
@@ -144,7 +137,7 @@ def _legs(f: Expr) -> Iterator[_Leg]:
     """Follow the flow from piece to piece, while f' < 0."""
     at, time = Fraction(0), Expr.of(0)
     for piece in split(f):
-        if piece.is_point or not _beside(piece, max(at, Fraction(0)), 1):
+        if not piece.borders(at, 1):
             continue
         slope = piece.f.diff()
         start = exact_value(slope, at)

@@ -2,17 +2,15 @@
 
 __all__ = ["Bracket", "convex_around_zero", "reversals_of"]
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-
-from flint import arb, ctx
+from functools import partial
 
 from gpo_theory.budget import spend
-from gpo_theory.calculus.balls import ball, enclose, sign_at
-from gpo_theory.calculus.breakpoints import joints
-from gpo_theory.calculus.infimum import half_line
-from gpo_theory.calculus.pieces import Piece, UnsplitError, split
+from gpo_theory.calculus.balls import UndecidedError, bisected, decided, enclose_between, sign_at
+from gpo_theory.calculus.pieces import Piece, UnsplitError, joints, split
 from gpo_theory.calculus.rational import sign_chart
+from gpo_theory.calculus.tails import half_line
 from gpo_theory.formula.expression import Expr
 from gpo_theory.loss import Loss
 
@@ -41,10 +39,6 @@ class _Run:
     end: Bracket
 
 
-class _UndecidedError(Exception):
-    pass
-
-
 def reversals_of(loss: Loss) -> tuple[Bracket, ...] | None:
     """Return every place where f' changes sign, from left to right; None where they are not all isolated.
 
@@ -57,7 +51,7 @@ def reversals_of(loss: Loss) -> tuple[Bracket, ...] | None:
     """
     try:
         runs = [run for piece in split(loss.f.primitive()) for run in _runs(piece, piece.f.diff())]
-    except (UnsplitError, _UndecidedError):
+    except (UnsplitError, UndecidedError):
         return None
     out: list[Bracket] = []
     last: _Run | None = None
@@ -86,7 +80,7 @@ def convex_around_zero(loss: Loss) -> tuple[Bracket, Bracket] | None:
         pieces = split(f)
         runs = [run for piece in pieces for run in _runs(piece, piece.f.diff().diff())]
         bad = _concave_joints(pieces)
-    except (UnsplitError, _UndecidedError):
+    except (UnsplitError, UndecidedError):
         return None
     falls = [Bracket(x, x) for x in bad]
     lefts = [run.end for run in runs if run.sign < 0 and run.end.low is not None and run.end.low <= 0]
@@ -109,7 +103,7 @@ def _inside(run: _Run, x: Fraction) -> bool:
 def _concave_joints(pieces: tuple[Piece, ...]) -> list[Fraction]:
     found = joints(pieces)
     if any(joint.continuous is None or joint.bend is None for joint in found):
-        raise _UndecidedError
+        raise UndecidedError
     return [joint.x for joint in found if not joint.continuous or joint.bend == -1]
 
 
@@ -122,7 +116,7 @@ def _runs(piece: Piece, g: Expr) -> list[_Run]:
     if chart is None:
         return _isolated(piece, g)
     if not chart.defined:
-        raise _UndecidedError
+        raise UndecidedError
     edges = [low, *(Bracket(root.low, root.high) for root in chart.roots), high]
     return _merged([_Run(sign, edges[i], edges[i + 1]) for i, sign in enumerate(chart.signs)])
 
@@ -139,13 +133,14 @@ def _merged(runs: list[_Run]) -> list[_Run]:
 
 def _isolated(piece: Piece, g: Expr) -> list[_Run]:
     """Isolate the sign changes by balls: boxes on which g has a sign, and boxes on which it is monotone."""
-    far = [None if end is not None else half_line(piece, g, side) for end, side in ((piece.low, -1), (piece.high, 1))]
-    first = piece.low if piece.low is not None else far[0] and far[0][0]
-    last = piece.high if piece.high is not None else far[1] and far[1][0]
-    if first is None or last is None:
-        raise _UndecidedError
+    span = list[Fraction]()
+    for end, side in ((piece.low, -1), (piece.high, 1)):
+        far = half_line(replace(piece, f=g), side) if end is None else None
+        if end is None and (far is None or not far.sign):
+            raise UndecidedError
+        span.append(far.start if far is not None else end or Fraction(0))
     low, high = Bracket(piece.low, piece.low), Bracket(piece.high, piece.high)
-    slope, todo, seen = g.diff(), [(first, last)], 0
+    sign, slope, todo, seen = partial(sign_at, g), g.diff(), [(span[0], span[1])], 0
     places, signs = list[Bracket](), list[int]()
     while todo:
         spend()
@@ -158,16 +153,16 @@ def _isolated(piece: Piece, g: Expr) -> list[_Run]:
             continue
         ends = [sign_at(g, x) for x in (a, b)]
         if _sign_on(slope, a, b) and None not in ends:
-            inner = [sign for sign in ends if sign]
-            change = len(inner) == 2 and inner[0] != inner[1]
-            for sign, place in ((inner[0], _narrowed(g, a, b, inner[0]) if change else Bracket(b, b)),
-                                *(((inner[1], Bracket(b, b)),) if change else ())):  # fmt: skip
-                signs.append(sign)
-                places.append(place)
+            inner = [one for one in ends if one]
+            if inner[0] != inner[-1]:
+                signs.append(inner[0])
+                places.append(Bracket(*bisected(sign, inner[0], a, b, lambda _: SMALLEST)))
+            signs.append(inner[-1])
+            places.append(Bracket(b, b))
             continue
         if b - a < SMALLEST or seen > MOST_BOXES:
-            raise _UndecidedError
-        middle, _ = _cut(g, a, b)
+            raise UndecidedError
+        middle, _ = decided(sign, a, b)
         todo += [(middle, b), (a, middle)]
     starts = [low, *places[:-1]]
     places[-1] = high
@@ -176,28 +171,5 @@ def _isolated(piece: Piece, g: Expr) -> list[_Run]:
 
 def _sign_on(g: Expr, a: Fraction, b: Fraction) -> int:
     """Return the sign of g on [a, b] where balls show one, else 0."""
-    with ctx.workprec(128):
-        offset = arb(0, 1) * ball((b - a) / 2)
-        box = ball((a + b) / 2) + offset
-        values = enclose(g, box)
-        if not (values > 0 or values < 0):
-            values = enclose(g, (a + b) / 2) + enclose(g.diff(), box) * offset
+    values = enclose_between(g, a, b)
     return 1 if values > 0 else -1 if values < 0 else 0
-
-
-def _cut(g: Expr, a: Fraction, b: Fraction) -> tuple[Fraction, int]:
-    """Return a point between a and b with the sign of g there; the middle may be a zero that no ball can tell."""
-    for share in (Fraction(1, 2), Fraction(31, 64), Fraction(27, 64)):
-        sign = sign_at(g, a + share * (b - a))
-        if sign is not None:
-            return a + share * (b - a), sign
-    raise _UndecidedError
-
-
-def _narrowed(g: Expr, a: Fraction, b: Fraction, sign: int) -> Bracket:
-    while b - a > SMALLEST:
-        middle, here = _cut(g, a, b)
-        if here == 0:
-            return Bracket(middle, middle)
-        a, b = (middle, b) if here == sign else (a, middle)
-    return Bracket(a, b)

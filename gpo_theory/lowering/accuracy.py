@@ -18,7 +18,7 @@ from flint import arb
 from numpy.typing import NDArray
 
 from gpo_theory.calculus.balls import expand
-from gpo_theory.calculus.pieces import Piece, split
+from gpo_theory.calculus.pieces import beside, split
 from gpo_theory.formula.expression import Expr
 from gpo_theory.loss import Loss
 from gpo_theory.lowering.knees import find_knees
@@ -107,7 +107,7 @@ def _zeros(f: Expr, base: NDArray[np.float64]) -> set[float]:
 
 
 def _signs(f: Expr, x: float) -> tuple[int, ...]:
-    values = expand(_piece(f, Fraction(x)), Fraction(x), 1)
+    values = expand(beside(split(f), Fraction(x), 1).f, Fraction(x), 1)
     return tuple(1 if v > 0 else -1 if v < 0 else 0 for v in values)
 
 
@@ -118,11 +118,6 @@ def _bisected(sign: Callable[[float], int], low: float, high: float) -> float:
     return float(high)
 
 
-def _piece(f: Expr, x: Fraction) -> Expr:
-    def holds(piece: Piece) -> bool:
-        return (piece.low is None or piece.low <= x) and (piece.high is None or x < piece.high)
-
-    return next(piece.f for piece in split(f) if not piece.is_point and holds(piece))
 
 
 def _truth(f: Expr, x: float) -> tuple[arb, arb, arb]:
@@ -137,7 +132,7 @@ def _truth(f: Expr, x: float) -> tuple[arb, arb, arb]:
 
 
 def _derivatives(f: Expr, x: float) -> tuple[arb, arb, arb]:
-    smooth, bits = _piece(f, Fraction(x)), 128
+    smooth, bits = beside(split(f), Fraction(x), 1).f, 128
     while bits <= 1 << 15:
         value, slope, half = expand(smooth, Fraction(x), 2, bits)
         with flint.ctx.workprec(bits):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpo_theory.calculus.balls import enclose
-from gpo_theory.calculus.pieces import Piece, UnsplitError, split
+from gpo_theory.calculus.pieces import Piece, UnsplitError, beside, split
 from gpo_theory.errors import InputError, nearest
 from gpo_theory.formula.expression import Expr
 from gpo_theory.loss import Loss
@@ -240,9 +240,7 @@ def _against(function: Function, loss: Loss, dtype: str) -> Iterator[Finding]:
 
 def _sides(pieces: Sequence[Piece], x: Fraction) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return f, f' and f'' from the left and from the right of x."""
-    ahead = next(piece for piece in pieces if piece.high is None or x < piece.high)
-    behind = next(piece for piece in pieces if piece.high is None or x <= piece.high)
-    return _jet(behind.f, x), _jet(ahead.f, x)
+    return _jet(beside(pieces, x, -1).f, x), _jet(beside(pieces, x, 1).f, x)
 
 
 @lru_cache(maxsize=4096)

@@ -10,7 +10,7 @@ import numpy as np
 from flint import arb
 
 from gpo_theory.calculus.balls import enclose, expand
-from gpo_theory.calculus.pieces import UnsplitError, split
+from gpo_theory.calculus.pieces import UnsplitError, beside, split
 from gpo_theory.formula.expression import Expr, rebuild
 from gpo_theory.lowering.normal_form import to_normal_form
 from gpo_theory.lowering.program import compiled, numpy_operations
@@ -70,10 +70,9 @@ def _value_and_slope(f: Expr, x: float) -> tuple[float, float]:
 def _piece(f: Expr, at: Fraction) -> Expr:
     """Return the formula that holds at a point and on its right; f itself where it cannot be split."""
     try:
-        pieces = [piece for piece in split(f) if not piece.is_point]
+        return beside(split(f), at, 1).f
     except UnsplitError:
         return f
-    return next(p.f for p in pieces if (p.low is None or p.low <= at) and (p.high is None or at < p.high))
 
 
 def _active(node: Expr, at: Fraction) -> Expr:

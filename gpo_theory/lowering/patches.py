@@ -11,7 +11,7 @@ import flint
 import numpy as np
 from flint import arb
 
-from gpo_theory.calculus.balls import ball, exact_value, expand
+from gpo_theory.calculus.balls import ball, bisected, exact_value, expand
 from gpo_theory.calculus.pieces import Piece, UnsplitError, split
 from gpo_theory.formula.expression import Expr
 
@@ -46,7 +46,7 @@ def find_patches(f: Expr, run: Callable[[float], float]) -> tuple[Patch, ...]:
 
 
 def _suspects(piece: Piece) -> Iterator[Fraction]:
-    inside = [x for x in sorted({*_GRID, Fraction(0)}) if _inside(piece, x)]
+    inside = [x for x in sorted({*_GRID, Fraction(0)}) if piece.contains(x)]
     if Fraction(0) in inside and exact_value(piece.f, Fraction(0)) == 0:
         yield Fraction(0)
     signs = [(x, _sign(piece.f, x)) for x in inside]
@@ -59,10 +59,6 @@ def _suspects(piece: Piece) -> Iterator[Fraction]:
             yield centre
 
 
-def _inside(piece: Piece, x: Fraction) -> bool:
-    return (piece.low is None or piece.low < x) and (piece.high is None or x < piece.high)
-
-
 def _sign(f: Expr, x: Fraction) -> int:
     slope = expand(f, x, 1)[1]
     return 1 if slope > 0 else -1 if slope < 0 else 0
@@ -70,15 +66,13 @@ def _sign(f: Expr, x: Fraction) -> int:
 
 def _bisected(f: Expr, low: Fraction, high: Fraction, before: int) -> Fraction:
     """Return the zero of f' to a double, so that x - centre is exact near it."""
-    while high - low > abs(high) / 2**60:
-        middle = (low + high) / 2
-        low, high = (middle, high) if _sign(f, middle) == before else (low, middle)
-    return Fraction(float(low))
+    here = bisected(lambda x: 1 if _sign(f, x) == before else -1, 1, low, high, lambda x: abs(x) / 2**60)
+    return Fraction(float(here[0]))
 
 
 def _patch(piece: Piece, centre: Fraction, run: Callable[[float], float]) -> Patch | None:
     f, steps = piece.f, [Fraction(1, 2**k) for k in range(24)]
-    steps = [step for step in steps if _inside(piece, centre - step) and _inside(piece, centre + step)]
+    steps = [step for step in steps if piece.contains(centre - step) and piece.contains(centre + step)]
     sides = (-1, 1, -_ODD, _ODD)
     bad = [step for step in steps for side in sides if _error(f, centre + side * step, run) > LIMIT]
     balls = expand(f, centre, ORDERS[-1])

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from flint import arb, ctx
 
-from gpo_theory.calculus.balls import ball, enclose, sign_at
+from gpo_theory.calculus.balls import ball, bisected, enclose, sign_at
 from gpo_theory.errors import InputError
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.loss import Loss
@@ -54,10 +54,8 @@ def link_at(loss: Loss, p: Fraction) -> float:
     if sign in (-1, None):
         raise InputError(f"the risk of {loss.name} at p = {p} falls as far as one can see, beyond x = {float(low):g}: "
                          "no finite minimiser is found")  # fmt: skip
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if sign_at(step, middle) == -1 else (low, middle)
-    return float(high)
+    width = (high - low) / 2**60
+    return float(bisected(lambda x: -1 if sign_at(step, x) == -1 else 1, -1, low, high, lambda _: width)[1])
 
 
 def _step_of_risk(loss: Loss, p: Fraction) -> Expr:

@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import inf, isfinite
 
-from flint import arb
-
-from gpo_theory.calculus.balls import ball, enclose
-from gpo_theory.calculus.breakpoints import joints
+from gpo_theory.calculus.balls import between, enclose
 from gpo_theory.calculus.infimum import infimum_of
-from gpo_theory.calculus.pieces import UnsplitError, split
+from gpo_theory.calculus.pieces import UnsplitError, clipped, joints, split
 from gpo_theory.calculus.rational import sign_chart
 from gpo_theory.calculus.strengths import strength
 from gpo_theory.certificate import Certificate, Verdict
@@ -104,16 +101,14 @@ def _least_at_zero_alone(f: Expr) -> bool:
         pieces, smooth = split(even), all(joint.continuous is True for joint in joints(split(f)))
     except UnsplitError:
         return False
-    ahead = [p for p in pieces if not p.is_point and (p.high is None or p.high > 0)]
-    right = [(p, max(p.low or Fraction(0), Fraction(0))) for p in ahead]
-    charts = [sign_chart(p.f.diff(), low, p.high) for p, low in right]
+    ahead = [piece for piece in clipped(pieces, Fraction(0), None) if not piece.is_point]
+    charts = [sign_chart(piece.f.diff(), piece.low, piece.high) for piece in ahead]
     if smooth and all(chart is not None and set(chart.signs) == {1} for chart in charts):
         return True
     found, first = infimum_of(even) if smooth else None, ahead[0]
     if found is None or found.right > (inf if first.high is None else first.high) or found.right == inf:
         return False
-    half = ball(Fraction(found.right) / 2)
-    return bool(enclose(first.f.diff().diff(), half + arb(0, 1) * half) > 0)
+    return bool(enclose(first.f.diff().diff(), between(Fraction(0), Fraction(found.right))) > 0)
 
 
 def _target(f: Expr, is_convex: Certificate) -> str | None:

@@ -19,7 +19,7 @@ from gpo_theory.calculus.algebra import as_algebra, as_formula, signed
 from gpo_theory.calculus.balls import enclose
 from gpo_theory.calculus.constants import exact
 from gpo_theory.calculus.infimum import infimum_of
-from gpo_theory.calculus.pieces import UnsplitError, split
+from gpo_theory.calculus.pieces import UnsplitError, beside, split
 from gpo_theory.calculus.rational import as_rational
 from gpo_theory.certificate import Certificate, Verdict
 from gpo_theory.errors import InputError
@@ -133,12 +133,9 @@ def _formula(f: Expr, claims: Mapping[str, Certificate]) -> Expr | None:
 
 def _at_zero(f: Expr) -> Expr | None:
     try:
-        pieces = split(f)
+        return substitute(beside(split(f), Fraction(0), -1).f, {X: Expr.of(0)})
     except UnsplitError:
         return None
-    holding = next(p for p in pieces if (p.low is None or p.low <= 0) and (p.high is None or p.high >= 0)
-                   and (p.is_point or p.low != 0))  # fmt: skip
-    return substitute(holding.f, {X: Expr.of(0)})
 
 
 def _symmetric(f: Expr) -> bool:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from gpo_theory.calculus.balls import enclose, exact_value, sign_at
 from gpo_theory.calculus.infimum import infimum_of
 from gpo_theory.calculus.inverse import inverses
-from gpo_theory.calculus.pieces import Piece, UnsplitError, split
+from gpo_theory.calculus.pieces import Piece, UnsplitError, beside, split
 from gpo_theory.calculus.tails import slope_tail
 from gpo_theory.certificate import Certificate, Verdict
 from gpo_theory.formula.expression import Expr, call, substitute
@@ -79,7 +79,7 @@ def _walk(f: Expr, pieces: list[Piece]) -> Iterator[Regime]:
     for a, b in pairwise([*edges, None]):
         assert a is not None
         middle = a + 1 if b is None else (a + b) / 2
-        ahead, behind = (next(piece.f for piece in pieces if _holds(piece, side * middle)) for side in (1, -1))
+        ahead, behind = (beside(pieces, side * middle, 1).f for side in (1, -1))
         mirrored = substitute(behind.diff(), {X: -X})
         start = _odds(ahead.diff(), mirrored, a)
         if start is None or start > reached:
@@ -95,10 +95,6 @@ def _walk(f: Expr, pieces: list[Piece]) -> Iterator[Regime]:
             if end is None:
                 return
             reached = end
-
-
-def _holds(piece: Piece, x: Fraction) -> bool:
-    return (piece.low is None or piece.low < x) and (piece.high is None or x < piece.high)
 
 
 def _p(odds: Fraction | None) -> Fraction:
