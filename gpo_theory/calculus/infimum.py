@@ -1,6 +1,11 @@
-"""The certified infimum of a formula on an interval: a rigorous enclosure of its value, and of where it is attained."""
+"""The least value of a formula, in two ways.
 
-__all__ = ["Infimum", "infimum_of"]
+`proposed_infimum` is quick and as exact as the formula allows: what a certificate says, for the verifier to prove. It
+returns exact text, and a point near which the value is reached. `infimum_of` is rigorous by itself, by branch and bound
+in ball arithmetic: for the risk C_p, which has no certificate. It returns bounds of the value and of its place.
+"""
+
+__all__ = ["Enclosure", "Infimum", "exact_infimum", "infimum_of", "proposed_infimum"]
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -8,21 +13,150 @@ from fractions import Fraction
 from functools import lru_cache, reduce
 from math import inf, nextafter
 
+import numpy as np
 from flint import arb, ctx
 
 from gpo_theory.budget import spend
-from gpo_theory.calculus.balls import UndecidedError, between, enclose, enclose_between
-from gpo_theory.calculus.pieces import Piece, UnsplitError, clipped, split
+from gpo_theory.calculus.balls import UndecidedError, between, enclose, enclose_between, exact_value
+from gpo_theory.calculus.constants import exact, text
+from gpo_theory.calculus.pieces import Piece, UnsplitError, clipped, sign_charts, split
 from gpo_theory.calculus.rational import as_rational
+from gpo_theory.calculus.samples import sample
 from gpo_theory.calculus.tails import half_line, tail
-from gpo_theory.formula.expression import Expr
+from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.formula.grammar import parse_constant
 
+_STEPS = np.concatenate([np.linspace(0, 8, 1601), np.geomspace(8, 1000, 200)[1:]])
+_GRID = np.concatenate([-_STEPS[:0:-1], _STEPS])
+FAR = tuple(Fraction(2) ** k for k in (3, 4, 5, 6, 8, 10, 14, 20, 30, 45, 60))
 MOST_BOXES, SMALLEST, BITS = 6000, Fraction(1, 2**40), 160
 
 
 @dataclass(frozen=True)
 class Infimum:
+    """The infimum of a formula: exact text where known, a float, where it is attained, and a point that comes near it.
+
+    `at` is the least x that attains it, "inf" or "-inf" where it is only approached, None where only samples were
+    taken; `near` is None where no rational point is found at which the formula comes near.
+    """
+
+    exact: str | None
+    value: float
+    at: str | None
+    near: Fraction | None
+
+    @property
+    def number(self) -> dict[str, str | float | None]:
+        """The value of a certificate."""
+        return {"exact": self.exact, "float": self.value}
+
+    @property
+    def negated(self) -> "Infimum":
+        """The supremum of the negated formula."""
+        plain = self.exact is not None and not any(sign in self.exact[1:] for sign in "+-")
+        turned = self.exact.removeprefix("-") if self.exact and plain else None
+        return replace(self, exact=turned, value=abs(self.value))
+
+
+def proposed_infimum(pieces: tuple[Piece, ...]) -> Infimum | None:
+    """Return the infimum over the open pieces: exactly from the signs of the slope, else numerically."""
+    found = exact_infimum(pieces) or _sampled(pieces)
+    return found if found is not None and found.near is not None else None
+
+
+@lru_cache(maxsize=256)
+def exact_infimum(pieces: tuple[Piece, ...]) -> Infimum | None:
+    """Return the infimum over the open pieces of a function that need not be continuous, or None if undecided.
+
+    >>> from gpo_theory.formula.grammar import parse_formula
+    >>> exact_infimum(split(parse_formula("max(0, 1-x)").primitive()))
+    Infimum(exact='0', value=0.0, at='1', near=Fraction(1, 1))
+    """
+    charts = list(sign_charts(pieces, 1))
+    if any(chart is None for _, chart in charts):
+        return None
+    ends = [("-inf", tail(pieces[0].f, -1)), ("inf", tail(pieces[-1].f, 1))]
+    if any(end.verdict != "proved" or end.limit == "-inf" for _, end in ends):
+        return None
+    candidates = [Infimum(end.limit, _float(parse_constant(end.limit)), at, None) for at, end in ends
+                  if end.limit not in ("inf", None)]  # fmt: skip
+    for piece, chart in charts:
+        assert chart is not None
+        stationary = [(root.low, root.exact) for root in chart.roots]
+        edges = [(x, x) for x in (piece.low, piece.high) if x is not None]
+        candidates += [_candidate(piece.f, near, x) for near, x in [*stationary, *edges]]
+    best = min(candidates, key=_rank)
+    side = -1 if best.at == "-inf" else 1
+    return best if best.near is not None else replace(best, near=_reached(pieces, side, best.value))
+
+
+def _rank(candidate: Infimum) -> tuple[float, bool, float]:
+    """Order by value; at equal values a point that attains it comes before an end that only approaches it."""
+    place = float(candidate.at or 0) if candidate.near is None else float(candidate.near)
+    return round(candidate.value, 12), candidate.near is None, place
+
+
+def _candidate(f: Expr, near: Fraction, x: Fraction | None) -> Infimum:
+    value = _float(f, near)
+    if x is None:
+        return Infimum(None, value, repr(float(near)), Fraction(repr(float(near))))
+    known = exact_value(f, x)
+    at = substitute(f, {Expr.x(): Expr.of(x)})
+    return Infimum(str(known) if known is not None else text(exact(at)), value, str(x), x)
+
+
+@lru_cache(maxsize=256)
+def _sampled(pieces: tuple[Piece, ...]) -> Infimum | None:
+    """Return the infimum over the open pieces, or None where a tail is not known or falls without bound."""
+    found: list[Infimum] = []
+    for piece in pieces:
+        inside = [float(end) for end in (piece.low, piece.high) if end is not None]
+        if not piece.is_point:
+            points = [x for x in _GRID if piece.contains(x)]
+            found += _refined(piece, np.array(sorted({*points, *inside, float(piece.sample)})))
+    for side, outer in ((-1, pieces[0].f), (1, pieces[-1].f)):
+        end = tail(outer, side)
+        if end.verdict != "proved" or end.limit == "-inf":
+            return None
+        if end.limit not in ("inf", None):
+            limit = _float(parse_constant(end.limit))
+            near = _reached(pieces, side, limit)
+            found += [Infimum(end.limit, limit, None, near)] if near is not None else []
+    return min(found, key=lambda one: (one.value, one.exact is None), default=None)
+
+
+def _float(g: Expr, x: Fraction = Fraction(0)) -> float:
+    return float(enclose(g, x, 256).mid())
+
+
+def _reached(pieces: tuple[Piece, ...], side: int, limit: float) -> Fraction | None:
+    """Return a far point at which the outer piece is within a millionth of its limit."""
+    outer = pieces[0 if side < 0 else -1]
+    inside = (side * x for x in FAR if outer.contains(side * x))
+    return next((x for x in inside if abs(_float(outer.f, x) - limit) < 9e-7 * (1 + abs(limit))), None)
+
+
+def _refined(piece: Piece, grid: np.ndarray) -> list[Infimum]:
+    values = sample(piece.f, grid)
+    if not np.isfinite(values).any():
+        return []
+    # Floats can lie where a formula cancels: the best few are looked at again in balls.
+    order = np.argsort(np.where(np.isfinite(values), values, np.inf))[:24]
+    best = min(map(int, order), key=lambda i: _float(piece.f, Fraction(float(grid[i]))))
+    a, b = (Fraction(float(grid[i])) for i in (max(best - 1, 0), min(best + 1, len(grid) - 1)))
+    edges = [(_float(piece.f, x), x) for x in (piece.low, piece.high) if x is not None]
+    for _ in range(70):  # thirds: the value settles long before the place does
+        spend()
+        left, right = a + (b - a) / 3, b - (b - a) / 3
+        a, b = (a, right) if enclose(piece.f, left, 192).mid() < enclose(piece.f, right, 192).mid() else (left, b)
+        a, b = a.limit_denominator(2**60), b.limit_denominator(2**60)
+    middle = ((a + b) / 2).limit_denominator(10**9)
+    edges += [(_float(piece.f, middle), middle)] if piece.contains(middle) else []
+    return [Infimum(None, value, None, x) for value, x in edges if np.isfinite(value)]
+
+
+@dataclass(frozen=True)
+class Enclosure:
     """low <= inf g <= high; every point that attains it, or end that approaches it, lies in [left, right]."""
 
     low: float
@@ -39,7 +173,7 @@ class _Leaf:
 
 
 @lru_cache(maxsize=512)
-def infimum_of(g: Expr, low: Fraction | None = None, high: Fraction | None = None) -> Infimum | None:
+def infimum_of(g: Expr, low: Fraction | None = None, high: Fraction | None = None) -> Enclosure | None:
     """Return the infimum of a primitive formula over [low, high] (None: no end), or None where it is not certified.
 
     Where the slope has a sign on a box only an end of the box counts; a half-line is left to the exact sign of the
@@ -57,13 +191,13 @@ def infimum_of(g: Expr, low: Fraction | None = None, high: Fraction | None = Non
         return None
 
 
-def _infimum(g: Expr, low: Fraction | None, high: Fraction | None) -> Infimum | None:
+def _infimum(g: Expr, low: Fraction | None, high: Fraction | None) -> Enclosure | None:
     leaves = [leaf for piece in clipped(split(g), low, high) for leaf in _leaves(piece)]
     top = _least(leaf.value.upper() for leaf in leaves)
     kept = [leaf for leaf in leaves if leaf.value.lower() <= top]
     if not kept:
         return None
-    return Infimum(_float(_least(leaf.value.lower() for leaf in kept), -inf), _float(top, inf),
+    return Enclosure(_rounded(_least(leaf.value.lower() for leaf in kept), -inf), _rounded(top, inf),
                    min(leaf.left for leaf in kept), max(leaf.right for leaf in kept))  # fmt: skip
 
 
@@ -71,7 +205,7 @@ def _least(values: Iterable[arb]) -> arb:
     return reduce(lambda a, b: a if a <= b else b, values, arb("inf"))
 
 
-def _float(value: arb, towards: float) -> float:
+def _rounded(value: arb, towards: float) -> float:
     """Return an exact ball as a float, rounded one way where it is none."""
     number = float(value)
     return number if arb(number) == value else nextafter(number, towards)

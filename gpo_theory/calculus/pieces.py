@@ -1,18 +1,19 @@
 """A formula split at its exact breakpoints into smooth pieces, free of max, min and where, and how these join."""
 
-__all__ = ["Joint", "Piece", "UnsplitError", "beside", "breakpoints", "clipped", "joints", "split"]
+__all__ = ["Joint", "Piece", "UnsplitError", "beside", "breakpoints", "clipped", "joints",
+           "sign_charts", "split"]  # fmt: skip
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, reduce
 from itertools import combinations, pairwise
 
 from gpo_theory.budget import spend
 from gpo_theory.calculus.balls import enclose, exact_value, sign_at
-from gpo_theory.calculus.rational import sign_chart
+from gpo_theory.calculus.rational import SignChart, sign_chart
 from gpo_theory.formula.expression import COMPARISONS, Expr, rebuild
-from gpo_theory.kernel.expansion import cancelled
+from gpo_theory.kernel.expansion import cancelled, expanded
 
 MAX_PIECES = 64
 
@@ -197,6 +198,14 @@ def _merged(pieces: list[Piece]) -> tuple[Piece, ...]:
         else:
             out += [point, interval]
     return tuple(out)
+
+
+def sign_charts(pieces: Iterable[Piece], order: int) -> Iterator[tuple[Piece, SignChart | None]]:
+    """Yield every open piece with the exact signs of a derivative of f on it (None where there is no exact form)."""
+    for piece in pieces:
+        if not piece.is_point:
+            g = reduce(lambda f, _: f.diff(), range(order), piece.f)
+            yield piece, sign_chart(expanded(g) or g, piece.low, piece.high)
 
 
 @dataclass(frozen=True)

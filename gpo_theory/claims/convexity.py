@@ -2,7 +2,6 @@
 
 __all__ = ["convex", "strictly_convex"]
 
-from collections.abc import Iterator
 from fractions import Fraction
 
 import flint
@@ -10,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpo_theory.calculus.balls import enclose
-from gpo_theory.calculus.pieces import Joint, Piece, UnsplitError, joints, split
-from gpo_theory.calculus.rational import SignChart, as_rational, sign_chart
+from gpo_theory.calculus.pieces import Joint, Piece, UnsplitError, joints, sign_charts, split
+from gpo_theory.calculus.rational import SignChart, as_rational
 from gpo_theory.calculus.samples import sample
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
 from gpo_theory.formula.expression import Expr, substitute
-from gpo_theory.kernel.expansion import expanded
 
 # Half-widths of the chords tried, and the grid of centres: dips narrower than 1/300 escape, and stay UNKNOWN.
 MOST_LINES = 12
@@ -41,7 +39,7 @@ def convex(f: Expr) -> Certificate:
         fault = _fault(f, joint)
         if fault is not None:
             return fault
-    charts = list(curvature_charts(pieces))
+    charts = list(sign_charts(pieces, 2))
     for _, chart in charts:
         if chart is not None and -1 in chart.signs:
             return _refuted_by_sign(f, chart)
@@ -57,7 +55,7 @@ def strictly_convex(f: Expr, is_convex: Certificate) -> Certificate:
     if is_convex.verdict is Verdict.UNKNOWN:
         return unknown(claim, "convexity is not decided")
     try:
-        charts = list(curvature_charts(split(f)))
+        charts = list(sign_charts(split(f), 2))
     except UnsplitError as error:
         return unknown(claim, f"the pieces are not known exactly: {error}")
     for piece, chart in charts:
@@ -72,14 +70,6 @@ def _inside(piece: Piece) -> tuple[Fraction, Fraction]:
     low = piece.sample if piece.low is None else piece.low
     high = piece.sample + 1 if piece.high is None else piece.high
     return (low - 1, high) if piece.low is None and piece.high is not None else (low, high)
-
-
-def curvature_charts(pieces: tuple[Piece, ...]) -> Iterator[tuple[Piece, SignChart | None]]:
-    """Yield every open piece with the exact signs of f'' on it (None where there is no exact form)."""
-    for piece in pieces:
-        if not piece.is_point:
-            bend = piece.f.diff().diff()
-            yield piece, sign_chart(expanded(bend) or bend, piece.low, piece.high)
 
 
 def _violated_chord(f: Expr) -> tuple[Fraction, Fraction] | None:

@@ -2,28 +2,18 @@
 
 __all__ = ["differentiable_at_zero", "falls_strictly", "monotone_decreasing"]
 
-from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
 
 from gpo_theory.calculus.balls import enclose, sign_at
-from gpo_theory.calculus.pieces import Piece, UnsplitError, joints, split
-from gpo_theory.calculus.rational import SignChart, sign_chart
+from gpo_theory.calculus.pieces import Piece, UnsplitError, joints, sign_charts, split
+from gpo_theory.calculus.rational import SignChart
 from gpo_theory.calculus.samples import sample
 from gpo_theory.calculus.series import one_sided
 from gpo_theory.calculus.tails import slope_tail
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
 from gpo_theory.formula.expression import Expr
-from gpo_theory.kernel.expansion import expanded
-
-
-def slope_charts(pieces: tuple[Piece, ...]) -> Iterator[tuple[Piece, SignChart | None]]:
-    """Yield every open piece with the exact signs of f' on it (None where there is no exact form)."""
-    for piece in pieces:
-        if not piece.is_point:
-            slope = piece.f.diff()
-            yield piece, sign_chart(expanded(slope) or slope, piece.low, piece.high)
 
 
 def monotone_decreasing(f: Expr, is_convex: Certificate) -> Certificate:
@@ -40,7 +30,7 @@ def monotone_decreasing(f: Expr, is_convex: Certificate) -> Certificate:
         pieces = split(f)
     except UnsplitError as error:
         return unknown(claim, f"the pieces are not known exactly: {error}")
-    charts = list(slope_charts(pieces))
+    charts = list(sign_charts(pieces, 1))
     for piece, chart in charts:
         x = _rising_point(piece, chart)
         if x is not None:
@@ -78,7 +68,7 @@ def falls_strictly(f: Expr, is_convex: Certificate) -> bool:
              and not piece.is_point]  # fmt: skip
     if any(sign != -1 for sign in edges):
         return False
-    if all(chart is not None and set(chart.signs) == {-1} and not chart.roots for _, chart in slope_charts(pieces)):
+    if all(chart is not None and set(chart.signs) == {-1} and not chart.roots for _, chart in sign_charts(pieces, 1)):
         return True
     # A convex f whose slope reached 0 would be constant from there on.
     tail = slope_tail(f, 1)

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from gpo_theory.calculus.balls import enclose
+from gpo_theory.calculus.infimum import proposed_infimum
 from gpo_theory.calculus.pieces import Piece, UnsplitError, joints, split
 from gpo_theory.calculus.tails import tail
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
-from gpo_theory.claims.lower_bounds import infimum
 from gpo_theory.formula.expression import Expr
 
 LARGE, SMALL = 10**4, 1e-3
@@ -47,11 +47,11 @@ def strongly_convex(f: Expr, is_convex: Certificate) -> Certificate:
 
     def decide(pieces: Pieces) -> Certificate:
         curved = _mapped(pieces, lambda g: g.diff().diff())
-        modulus = infimum(curved)
+        modulus = proposed_infimum(curved)
         if modulus is None:
             return unknown(claim, "the least value of f'' is not known")
         if modulus.value > 0:
-            return proved(claim, "f is convex and f'' is bounded away from 0", modulus.number, near=modulus.near)
+            return proved(claim, "f is convex and f'' is bounded away from 0", modulus.number, near=str(modulus.near))
         x = _where(curved, lambda value: value < SMALL)
         if x is None:
             return unknown(claim, "f'' tends to 0 too slowly for a witness")
@@ -86,12 +86,12 @@ def _sup(claim: str, pieces: Pieces, operate: Callable[[Expr], Expr], name: str)
             x = _where(mapped, lambda value: abs(value) > LARGE)
             if x is not None:
                 return refuted(claim, f"{name} is unbounded; |{name}({x})| > {LARGE}", kind="point", x=str(x))
-    low, high = infimum(mapped), infimum(_mapped(mapped, lambda g: -g))
+    low, high = proposed_infimum(mapped), proposed_infimum(_mapped(mapped, lambda g: -g))
     if low is None or high is None:
         return unknown(claim, f"the range of {name} is not known")
     # inf g and inf (-g): whichever lies further below 0 holds the supremum of |g|.
     bound = min((low, high), key=lambda m: m.value).negated
-    return proved(claim, f"|{name}| is bounded on every piece", bound.number, near=bound.near)
+    return proved(claim, f"|{name}| is bounded on every piece", bound.number, near=str(bound.near))
 
 
 def _where(pieces: Pieces, holds: Callable[[float], bool]) -> Fraction | None:

@@ -8,12 +8,11 @@ from fractions import Fraction
 from math import inf, isfinite
 
 from gpo_theory.calculus.balls import between, enclose
-from gpo_theory.calculus.infimum import infimum_of
+from gpo_theory.calculus.infimum import exact_infimum, infimum_of
 from gpo_theory.calculus.pieces import UnsplitError, clipped, joints, split
 from gpo_theory.calculus.rational import sign_chart
 from gpo_theory.calculus.strengths import strength
 from gpo_theory.certificate import Certificate, Verdict
-from gpo_theory.claims.lower_bounds import minimum
 from gpo_theory.claims.monotonicity import falls_strictly
 from gpo_theory.errors import InputError
 from gpo_theory.formula.expression import Expr, call, substitute
@@ -114,7 +113,10 @@ def _least_at_zero_alone(f: Expr) -> bool:
 def _target(f: Expr, is_convex: Certificate) -> str | None:
     if falls_strictly(f, is_convex):
         return "inf"
-    least = minimum(f)
+    try:
+        least = exact_infimum(split(f))
+    except UnsplitError:
+        return None
     if least is not None:
         return least.at
     found = infimum_of(f)
