@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import reduce
-from math import gcd, lcm
+from math import gcd
 from typing import Any
 
 import sympy
 
 from gpo_theory.budget import spend
 from gpo_theory.calculus.algebra import as_formula, signed
+from gpo_theory.calculus.rational import common_step
 from gpo_theory.formula.expression import Expr, call
 
 LARGEST = 120  # nodes of a formula that is handed to the algebra
@@ -98,14 +99,7 @@ def _root(ratio: Any, y: Any) -> tuple[Any, Any, int, bool]:
 def _unit(*formulas: Expr) -> tuple[Fraction, Fraction]:
     """Return the common step of the slopes, and of the constants, in the arguments of all exponentials."""
     lines = [_line(n.args[0]) for g in formulas for n in g.walk() if n.head == "exp" and n.depends_on_x]
-    return _step([a for a, _ in lines]), _step([b for _, b in lines])
-
-
-def _step(values: list[Fraction]) -> Fraction:
-    nonzero = [v for v in values if v]
-    if not nonzero:
-        return Fraction(1)
-    return Fraction(reduce(gcd, (v.numerator for v in nonzero)), reduce(lcm, (v.denominator for v in nonzero)))
+    return common_step(a for a, _ in lines), common_step(b for _, b in lines)
 
 
 def _line(node: Expr) -> tuple[Fraction, Fraction]:

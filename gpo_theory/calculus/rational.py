@@ -1,7 +1,8 @@
 """Formulas that are rational in x or in one exponential: exact normal form, exact roots, exact signs."""
 
-__all__ = ["SignChart", "as_rational", "sign_chart"]
+__all__ = ["Rational", "SignChart", "as_rational", "common_step", "fraction", "sign_chart"]
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache, reduce
@@ -86,8 +87,13 @@ def _variable(node: Expr) -> tuple[Fraction | None, Fraction]:
     shifts = {-b / a for a, b in lines}
     if len(shifts) > 1:
         raise _NotRationalError
-    common = Fraction(reduce(gcd, (a.numerator for a in slopes)), reduce(lcm, (a.denominator for a in slopes)))
-    return common, shifts.pop()
+    return common_step(slopes), shifts.pop()
+
+
+def common_step(values: Iterable[Fraction]) -> Fraction:
+    """Return the largest number of which all values are integer multiples: a lone value itself, 1 where all are 0."""
+    nonzero = [value for value in values if value] or [Fraction(1)]
+    return Fraction(reduce(gcd, (value.numerator for value in nonzero)), lcm(*(value.denominator for value in nonzero)))
 
 
 def _line(node: Expr) -> tuple[Fraction, Fraction]:
@@ -96,10 +102,11 @@ def _line(node: Expr) -> tuple[Fraction, Fraction]:
     numerator, denominator = first.numerator, first.denominator
     if denominator.degree() > 0 or numerator.degree() != 1 or first.constant.number != 1:
         raise _NotRationalError
-    return _fraction(numerator[1] / denominator[0]), _fraction(numerator[0] / denominator[0])
+    return fraction(numerator[1] / denominator[0]), fraction(numerator[0] / denominator[0])
 
 
-def _fraction(q: fmpq) -> Fraction:
+def fraction(q: fmpq) -> Fraction:
+    """Return a rational number of flint as a Fraction."""
     return Fraction(int(q.p), int(q.q))
 
 
@@ -257,7 +264,7 @@ def _real_roots(polynomial: fmpq_poly, form: Rational, pole: bool) -> list[Root]
     roots: list[Root] = []
     for factor, _ in polynomial.factor()[1]:
         if factor.degree() == 1:
-            exact = _fraction(-factor[0] / factor[1])
+            exact = fraction(-factor[0] / factor[1])
             if form.slope is None or exact == 1:
                 x = exact if form.slope is None else form.shift
                 roots.append(Root(x, x, pole))

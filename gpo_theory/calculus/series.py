@@ -11,6 +11,7 @@ from gpo_theory.calculus.balls import expand
 from gpo_theory.calculus.constants import TooLargeError, exact, function, text, tidy
 from gpo_theory.calculus.pieces import UnsplitError, beside, split
 from gpo_theory.formula.expression import Expr
+from gpo_theory.formula.grammar import parse_constant
 from gpo_theory.loss import Loss
 
 Series = list[Any]
@@ -24,6 +25,11 @@ class Coefficient:
 
     text: str
     value: float
+
+    @property
+    def exact(self) -> Any:
+        """The coefficient as an exact number."""
+        return exact(parse_constant(self.text))
 
 
 class _NoSeriesError(Exception):

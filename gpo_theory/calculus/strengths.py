@@ -5,10 +5,8 @@ __all__ = ["Strength", "strength"]
 from dataclasses import dataclass
 from typing import Any
 
-from gpo_theory.calculus.constants import exact, text
-from gpo_theory.calculus.constants import sign as sign_of
+from gpo_theory.calculus.constants import sign, text
 from gpo_theory.calculus.series import Coefficient, one_sided, taylor
-from gpo_theory.formula.grammar import parse_constant
 from gpo_theory.loss import Loss
 
 
@@ -42,7 +40,7 @@ def strength(loss: Loss) -> Strength:
     Strength(exact=None, value=None, left=None, right=None, sign=None)
     """
     first = taylor(loss, 1)[1]
-    if first is None or not sign_of(_read(first)):  # f'(0) is 0, or not told apart from it
+    if first is None or not sign(first.exact):  # f'(0) is 0, or not told apart from it
         return Strength()
     f = loss.f.primitive()
     sides = [one_sided(f, side, 2)[2] for side in (-1, 1)]
@@ -50,17 +48,13 @@ def strength(loss: Loss) -> Strength:
         return Strength()
     left, right = (_ratio(second, first) for second in (sides[0], sides[1]))
     curvature = sides[0].value + sides[1].value
-    sign = (curvature > 0) - (curvature < 0)
+    upwards = (curvature > 0) - (curvature < 0)
     if sides[0] == sides[1]:
-        return Strength(text(left), float(left), None, None, sign)
+        return Strength(text(left), float(left), None, None, upwards)
     mean = (left + right) / 2
-    return Strength(text(mean), float(mean), float(left), float(right), sign)
+    return Strength(text(mean), float(mean), float(left), float(right), upwards)
 
 
 def _ratio(second: Coefficient, first: Coefficient) -> Any:
-    ratio = 2 * _read(second) / _read(first)
+    ratio = 2 * second.exact / first.exact
     return -ratio if second.value * first.value < 0 else ratio
-
-
-def _read(coefficient: Coefficient) -> Any:
-    return exact(parse_constant(coefficient.text))

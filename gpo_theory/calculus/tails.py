@@ -15,7 +15,7 @@ from gpo_theory.calculus.asymptotics import Expansion, Growth, NoExpansionError,
 from gpo_theory.calculus.balls import enclose
 from gpo_theory.calculus.constants import sign, text
 from gpo_theory.calculus.pieces import Piece, UnsplitError, split
-from gpo_theory.calculus.rational import as_rational
+from gpo_theory.calculus.rational import as_rational, fraction
 from gpo_theory.formula.expression import Expr
 from gpo_theory.formula.grammar import parse_constant
 from gpo_theory.kernel.horizon import UnresolvedError, lead_beyond
@@ -185,6 +185,5 @@ def shifts_of(g: Expr) -> tuple[Fraction, ...]:
         if form is None or form.slope is not None or form.denominator.degree() or form.numerator.degree() not in (1, 2):
             continue
         p = form.numerator
-        root = -p[0] / p[1] if p.degree() == 1 else -p[1] / (2 * p[2])
-        out.append(Fraction(int(root.p), int(root.q)))
+        out.append(fraction(-p[0] / p[1] if p.degree() == 1 else -p[1] / (2 * p[2])))
     return tuple(dict.fromkeys(out))[:4]

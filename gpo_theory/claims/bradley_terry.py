@@ -9,14 +9,12 @@ from fractions import Fraction
 from itertools import pairwise
 
 from gpo_theory.calculus.balls import enclose, sign_at
-from gpo_theory.calculus.constants import exact
 from gpo_theory.calculus.pieces import Piece, UnsplitError, beside, joints, split
 from gpo_theory.calculus.rational import as_rational
 from gpo_theory.calculus.series import one_sided
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
 from gpo_theory.claims.monotonicity import falls_strictly
 from gpo_theory.formula.expression import Expr, substitute
-from gpo_theory.formula.grammar import parse_constant
 
 CLAIM = "bradley_terry_exact"
 X = Expr.x()
@@ -69,9 +67,7 @@ def _only_candidate(f: Expr) -> Fraction | None:
     first, second = one_sided(f, 1, 1)[1], [one_sided(f, side, 2)[2] for side in (-1, 1)]
     if first is None or second[0] is None or second[1] is None or not first.value:
         return None
-    ratio = (exact(parse_constant(second[0].text)) + exact(parse_constant(second[1].text))) / exact(
-        parse_constant(first.text)
-    )
+    ratio = (second[0].exact + second[1].exact) / first.exact
     return 1 / abs(Fraction(int(ratio.p), int(ratio.q))) / 2 if ratio.is_Rational and ratio else None
 
 

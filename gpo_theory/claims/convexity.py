@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gpo_theory.calculus.balls import enclose
 from gpo_theory.calculus.pieces import Joint, Piece, UnsplitError, joints, sign_charts, split
-from gpo_theory.calculus.rational import SignChart, as_rational
+from gpo_theory.calculus.rational import SignChart, as_rational, fraction
 from gpo_theory.calculus.samples import sample
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
 from gpo_theory.formula.expression import Expr, substitute
@@ -107,7 +107,7 @@ def _lines(f: Expr) -> list[tuple[Fraction, Fraction]]:
         form = as_rational(node) if node.depends_on_x and node.head in ("+", "*") else None
         if form is None or form.slope is not None or form.denominator.degree() or form.numerator.degree() != 1:
             continue
-        slope, start = (Fraction(int(c.p), int(c.q)) for c in (form.numerator[1], form.numerator[0]))
+        slope, start = (fraction(form.numerator[k]) for k in (1, 0))
         found[-start / slope] = min(found.get(-start / slope, Fraction(10)), 1 / abs(slope))
     return sorted(found.items(), key=lambda item: (item[1], item[0]))[:MOST_LINES]
 

@@ -16,7 +16,7 @@ from flint import ctx
 from gpo_theory.budget import spend
 from gpo_theory.calculus.balls import ball, between, enclose
 from gpo_theory.calculus.pieces import Piece
-from gpo_theory.calculus.rational import Rational, as_rational, sign_chart
+from gpo_theory.calculus.rational import Rational, as_rational, fraction, sign_chart
 from gpo_theory.calculus.tails import half_line, shifts_of
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.kernel.inequality import Fact
@@ -45,7 +45,7 @@ def hint(fact: Fact) -> Mapping[str, Any] | None:
 
 
 def _quotient(form: Rational) -> Mapping[str, Any]:
-    numerator, denominator = ([str(Fraction(int(c.p), int(c.q))) for c in p.coeffs()]
+    numerator, denominator = ([str(fraction(c)) for c in p.coeffs()]
                               for p in (form.numerator, form.denominator))  # fmt: skip
     return {"by": "quotient", "numerator": numerator, "denominator": denominator,
             "slope": None if form.slope is None else str(form.slope), "shift": str(form.shift)}  # fmt: skip

@@ -20,7 +20,7 @@ ARROWS = {
     "gpo_theory.kernel": "budget errors formula certificate",
     "gpo_theory.loss": "errors formula",
     "gpo_theory.calculus": "budget formula kernel loss",
-    "gpo_theory.claims": "formula certificate kernel calculus",
+    "gpo_theory.claims": "budget formula certificate kernel calculus",
     "gpo_theory.methods": "",
     "gpo_theory.transforms": "errors formula loss calculus",
     "gpo_theory.catalogue": "errors loss methods transforms",
