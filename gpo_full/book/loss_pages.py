@@ -1,10 +1,11 @@
 """The book's catalogue: a page of tables, and for each loss a page with its plot, its verdicts and its certificate."""
 
-__all__ = ["catalogue_page", "write_loss_pages"]
+__all__ = ["catalogue_page", "formulas_in_parameters", "write_loss_pages"]
 
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,13 +16,18 @@ from gpo_full.output import progress
 from gpo_full.source_hash import code_hash
 from gpo_theory import LOSSES, Loss, analyze, taylor
 from gpo_theory.catalogue import ALIASES
+from gpo_theory.errors import InputError
+from gpo_theory.formula.grammar import parse_formula
+from gpo_theory.formula.typeset import latex
 from gpo_theory.methods import METHODS
 from gpo_theory.report import plots
 from gpo_theory.report.certificate_file import certificate_document
 from gpo_theory.report.result import as_html
+from gpo_theory.report.symbolic import slope_in, strength_in, validity_in, zero_slope_at
 
 _CLAIMS = {"convex": "convex", "monotone_decreasing": "decreasing", "bounded_below": "bounded below",
            "bayes_consistent": "Bayes consistent", "bradley_terry_exact": "BT exact"}  # fmt: skip
+_RELATIONS = {">=": r"\ge"}
 _VERDICTS = {"proved": "yes", "refuted": "no", "unknown": "unknown"}
 _INTRODUCTION = """---
 html_theme.sidebar_secondary.remove: true
@@ -79,7 +85,7 @@ $f$, $f'$ and $f''$ over the scaled margin $x = \\beta\\rho$, $\\rho$ in nats.
 
 The verdicts come with a {{download}}`certificate <{name}.json>`, which `gpo verify {name}.json` replays;
 `gpo analyze {name} --certificate {name}.json` writes it anew. <a href="{explorer}">Look at it in the explorer.</a>
-
+{formulas}
 ## Use it
 
 ```python
@@ -89,6 +95,13 @@ f = to_torch(LOSSES["{name}"])  # a function of the scaled margin, with gradient
 ```
 
     gpo train --loss {name} --beta 0.1 --model PATH_OR_ID --data pairs.jsonl --output run
+"""
+_FORMULAS = """
+## As functions of the parameters
+
+{lines}
+
+The formulas hold where {conditions} and {last}.
 """
 _METHODS_TITLE = """
 ## Methods that are not of this form
@@ -114,8 +127,8 @@ def write_loss_pages(folder: Path) -> None:
     """Write `catalogue.md` and `losses/NAME.md` with each loss's plot and certificate beside it."""
     done = _catalogue()
     shutil.copytree(done.folder, folder / "losses", ignore=shutil.ignore_patterns("stage.json"))
-    for loss, shown in zip(LOSSES.values(), done.payload["shown"], strict=True):
-        (folder / "losses" / f"{loss.name}.md").write_text(_page(loss, shown), encoding="utf-8")
+    for loss, shown, formulas in zip(LOSSES.values(), done.payload["shown"], done.payload["formulas"], strict=True):
+        (folder / "losses" / f"{loss.name}.md").write_text(_page(loss, shown, formulas), encoding="utf-8")
     (folder / "catalogue.md").write_text(catalogue_page(), encoding="utf-8")
 
 
@@ -125,7 +138,7 @@ def _catalogue() -> Stage:
 
 
 def _analyses(folder: Path) -> dict[str, Any]:
-    analyses, shown = [], []
+    analyses, shown, formulas = [], [], []
     for loss in progress(LOSSES.values(), "analysing the catalogue", len(LOSSES)):
         analysis = analyze(loss)
         certificate = json.dumps(certificate_document(analysis), indent=1, allow_nan=False) + "\n"
@@ -133,17 +146,38 @@ def _analyses(folder: Path) -> dict[str, Any]:
         plots.save(plots.shapes([loss]), folder / f"{loss.name}.svg")
         analyses.append(analysis.as_dict())
         shown.append(as_html(analysis))
-    return {"analyses": analyses, "shown": shown}
+        formulas.append(formulas_in_parameters(loss) if loss.parameters else "")
+    return {"analyses": analyses, "shown": shown, "formulas": formulas}
 
 
-def _page(loss: Loss, shown: str) -> str:
+def formulas_in_parameters(loss: Loss) -> str:
+    """Return the section of a page with f'(0), R and where f'(0) = 0 in the parameters of a loss, as MyST Markdown.
+
+    It states the range of the parameters over which the formulas hold.
+    """
+
+    def typeset(formula: str) -> str:
+        return latex(parse_formula(formula, loss.parameters))
+
+    slope, strength = slope_in(loss), strength_in(loss)
+    lines = [f"- $f'(0) = {typeset(slope)}$", f"- $R = {typeset(strength)}$" if strength else "- $R$ does not exist."]
+    for name in loss.parameters:
+        with suppress(InputError):  # f'(0) is not linear in this parameter
+            lines.append(f"- $f'(0) = 0$ at ${typeset(name)} = {typeset(zero_slope_at(loss, name))}$")
+    shown = {slope: "f'(0)", strength: "R"}
+    *conditions, last = (f"${shown.get(formula) or typeset(formula)} {_RELATIONS.get(relation, relation)} 0$"
+                         for formula, relation in validity_in(loss))  # fmt: skip
+    return _FORMULAS.format(lines="\n".join(lines), conditions=", ".join(["$f$ is defined", *conditions]), last=last)
+
+
+def _page(loss: Loss, shown: str, formulas: str) -> str:
     names = ", ".join(f"`{alias}`" for alias, name in ALIASES.items() if name == loss.name)
     values = ", ".join(f"`{name}` = {value}" for name, value in loss.parameters.items())
     address = f"../explorer.html#{quote(json.dumps({'losses': [loss.name]}))}"
     lines = (f"From: {loss.reference}." if loss.reference else "", f"Also called {names}." if names else "",
              f"Parameters, with the values used here: {values}." if values else "")  # fmt: skip
     return _LOSS_PAGE.format(name=loss.name, lines="\n".join(filter(None, lines)), shown=shown, explorer=address,
-                             words=loss.name.replace("_", " "))  # fmt: skip
+                             formulas=formulas, words=loss.name.replace("_", " "))  # fmt: skip
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

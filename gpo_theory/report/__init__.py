@@ -3,5 +3,5 @@
 result              `Analysis`, the value that shows itself in a terminal, a notebook, as JSON and as LaTeX
 certificate_file    the verdicts with their proofs, for `gpo verify`
 tables, plots       several losses side by side; figures
-symbolic            R and ranges of validity as formulas in the parameters
+symbolic            R and f'(0) as formulas in the parameters, with the conditions under which they hold
 """

@@ -30,7 +30,6 @@ ARROWS = {
     "gpo_theory.report": "budget errors formula certificate kernel loss calculus catalogue dynamics lowering risk",
     "gpo_theory.analysis": "budget errors formula certificate kernel loss calculus claims risk report",
     "gpo_theory.choosing": "errors formula certificate loss calculus transforms catalogue risk report analysis",
-    "gpo_theory.convex_range": "errors certificate loss calculus analysis",
     "gpo_theory.propositions": "errors formula certificate loss calculus transforms catalogue analysis",
     "toy_models.draws": "",
     "toy_models.simplex": "",

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpo_theory import LOSSES, InputError, Verdict, analyze, find_loss, parse, taylor
-from gpo_theory.convex_range import range_of_convexity
-from gpo_theory.report.symbolic import slope_in, strength_in, zero_slope_at
+from gpo_theory.report.symbolic import slope_in, strength_in, validity_in, zero_slope_at
 from tests.support.oracle import evaluate
 
 # Where each parameter keeps f'(0) < 0, the sign of f''(0) and every breakpoint on its side of 0.
@@ -31,6 +30,7 @@ RANGES = {
     "offset_dpo": {"delta": ("-2", "3")},
     "focal_po": {"gamma": ("1/100", "1/3")},
 }
+FORMULAS = {name: (slope_in(LOSSES[name]), strength_in(LOSSES[name]), validity_in(LOSSES[name])) for name in RANGES}
 
 
 def test_every_loss_with_parameters_is_in_the_table() -> None:
@@ -53,9 +53,60 @@ def test_the_formulas_hold_at_random_parameters(name: str, share: Fraction) -> N
     with mp.workdps(80):
         h, zero = mp.mpf(10) ** -20, mp.mpf(0)
         first, second = (f(h) - f(-h)) / (2 * h), (f(h) + f(-h) - 2 * f(zero)) / h**2
-        by_formula = [evaluate(text(LOSSES[name]), zero, values) for text in (slope_in, strength_in)]
+        by_formula = [evaluate(text, zero, values) for text in FORMULAS[name][:2]]
         assert abs(by_formula[0] - first) < 1e-15
         assert abs(by_formula[1] - abs(second / first)) < 1e-15
+
+
+# Wider: where f is smooth near 0 and defined, whatever the sign of f'(0) and f''(0).
+DEFINED = {
+    "gamma_hinge": {"gamma": ("1/10", "3")},
+    "huberised_hinge": {"h": ("1/10", "3")},
+    "lum": {"a": ("1/4", "4"), "c": ("-1/2", "2")},
+    "focal": {"gamma": ("-4", "4")},
+    "poly1": {"eps": ("-6", "4")},
+    "huber": {"delta": ("1/10", "4")},
+    "pinball": {"tau": ("-3", "2")},
+    "exo": {"eps": ("1/1000", "999/1000")},
+    "discopop": {"tau": ("1/50", "2")},
+    "focal_po": {"gamma": ("-3", "4")},
+    "cdpo": {"eps": ("0", "1")},
+    "robust_dpo": {"eps": ("0", "1")},
+}
+HOLDS = {"<": lambda v: v < 0, ">": lambda v: v > 0, ">=": lambda v: v >= 0, "=": lambda v: v == 0}
+
+
+@given(st.sampled_from(sorted(RANGES)), st.fractions(0, 1, max_denominator=40))
+@settings(max_examples=150, deadline=None)
+def test_where_the_conditions_hold_the_formulas_do(name: str, share: Fraction) -> None:
+    ends = {**RANGES[name], **DEFINED.get(name, {})}
+    values = {key: Fraction(low) + share * (Fraction(high) - Fraction(low)) for key, (low, high) in ends.items()}
+    values = {**LOSSES[name].parameters, **values}
+    f = lambda x: evaluate(LOSSES[name].formula, x, values)  # noqa: E731
+    with mp.workdps(80):
+        h, zero = mp.mpf(10) ** -20, mp.mpf(0)
+        try:
+            held = [HOLDS[relation](evaluate(formula, zero, values)) for formula, relation in FORMULAS[name][2]]
+            slopes = [(f(h) - f(zero)) / h, (f(zero) - f(-h)) / h]
+        except ZeroDivisionError:  # R has a pole where f'(0) = 0
+            return
+        if not all(held):
+            return
+        second = (f(h) + f(-h) - 2 * f(zero)) / h**2
+        slope, r = (evaluate(text, zero, values) for text in FORMULAS[name][:2])
+        assert all(abs(slope - found) < 1e-15 for found in slopes)
+        assert abs(r - abs(second / slope)) < 1e-15
+
+
+def test_the_known_conditions() -> None:
+    """By hand: the breakpoint 1 - gamma passes 0 at gamma = 1; lum's c/(1+c) is at 0 for c = 0."""
+    assert validity_in(LOSSES["gamma_hinge"]) == (("1 - gamma", ">"),)
+    assert validity_in(LOSSES["huber"]) == (("delta - 1", ">"),)
+    assert validity_in(LOSSES["pinball"]) == (("tau + 1", ">"),)
+    assert validity_in(LOSSES["lum"]) == (("c", "="), ("1 + 1/a", ">="))
+    assert validity_in(LOSSES["cdpo"])[0] == ("eps - 1/2", "<")
+    assert validity_in(LOSSES["discopop"])[0][1] == ">", "at its default the slope at 0 has the wrong sign"
+    assert validity_in(LOSSES["logistic"]) == ()
 
 
 @pytest.mark.parametrize(
@@ -93,17 +144,6 @@ def test_poly1_is_convex_exactly_for_eps_between_minus_one_and_one() -> None:
     for eps, right in (("-1", True), ("1", True), ("-1.01", False), ("1.01", False), ("0", True)):
         verdict = analyze(find_loss("poly1", {"eps": eps})).claims["convex"].verdict
         assert verdict is (Verdict.PROVED if right else Verdict.REFUTED)
-    assert range_of_convexity(LOSSES["poly1"], "eps") == (-1, 1)
-
-
-def test_the_range_of_convexity_is_refused_where_it_is_not_derived() -> None:
-    doubled = parse("log(1+exp(-2*x)) + k*sigmoid(-2*x)/3", {"k": 1})
-    assert range_of_convexity(doubled, "k") == (-3, 3)  # by the same computation with 2x for x and k/3 for eps
-    for name, parameter in (("focal", "gamma"), ("linex", "a"), ("cdpo", "eps"), ("huber", "delta")):
-        with pytest.raises(InputError, match="not bounded by its tails"):
-            range_of_convexity(LOSSES[name], parameter)
-    with pytest.raises(InputError, match="did you mean 'eps'"):
-        range_of_convexity(LOSSES["poly1"], "epz")
 
 
 def test_where_there_is_no_strength() -> None:
