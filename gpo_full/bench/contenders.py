@@ -16,15 +16,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from gpo_full.bench.device import Place
 from gpo_full.data.pairs import Pair
-from gpo_full.kernels.compiled import has_compiler
 
 BETA = 0.1
 LEARNING_RATE = 1e-5
 # TRL changes its interface every two weeks; the comparison is with this one.
 TRL = "1.16"
-
-# Compiled at its first step, of three whose median counts.
-COMPILED = "ours compiled"
 
 # One step: token ids to batch, forward, backward, AdamW. Returns the loss before the step.
 Step = Callable[[], float]
@@ -32,8 +28,6 @@ Step = Callable[[], float]
 
 def missing(name: str) -> str | None:
     """Return why a contender cannot run here, or None."""
-    if name == COMPILED and not has_compiler():
-        return "a C++ compiler is not on the path"
     if not name.startswith("trl"):
         return None
     try:
@@ -43,13 +37,12 @@ def missing(name: str) -> str | None:
     return None if found.startswith(f"{TRL}.") else f"trl {found} is installed, not {TRL}"
 
 
-def _ours(model: nn.Module, pairs: Sequence[Pair], folder: Path, place: Place, compile_mlp: bool = False) -> Step:
+def _ours(model: nn.Module, pairs: Sequence[Pair], folder: Path, place: Place) -> Step:
     from gpo_full.training.config import GPOConfig
     from gpo_full.training.trainer import GPOTrainer
 
     args = GPOConfig(output_dir=str(folder / "gpo"), reference_store=str(folder), beta=BETA, loss="dpo",
-                     use_cpu=place.device == "cpu", bf16=place.bf16, report_to="none",
-                     compile_mlp=compile_mlp)  # fmt: skip
+                     use_cpu=place.device == "cpu", bf16=place.bf16, report_to="none")  # fmt: skip
     trainer = GPOTrainer(model, args, list(pairs))
     rows = [trainer.train_dataset[i] for i in range(len(pairs))]
     prepared = trainer._prepare_inputs
@@ -141,15 +134,6 @@ def _step(model: nn.Module, place: Place, loss: Callable[[], Tensor]) -> Step:
     return step
 
 
-def _trl_live(model: nn.Module, pairs: Sequence[Pair], folder: Path, place: Place) -> Step:
-    return _trl(model, pairs, folder, place, live=True)
-
-
-def _trl_precomputed(model: nn.Module, pairs: Sequence[Pair], folder: Path, place: Place) -> Step:
-    return _trl(model, pairs, folder, place, live=False)
-
-
 # Each makes a step from a model in float32, pairs, a folder that it may write into, and where it runs.
 CONTENDERS: dict[str, Callable[[nn.Module, Sequence[Pair], Path, Place], Step]] = {
-    "ours": _ours, COMPILED: partial(_ours, compile_mlp=True), "lean": _lean, "trl live": _trl_live,
-    "trl precomputed": _trl_precomputed}  # fmt: skip
+    "ours": _ours, "lean": _lean, "trl live": partial(_trl, live=True), "trl precomputed": partial(_trl, live=False)}

@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from gpo_full.strict_json import NotJson, parse_json
 from gpo_theory.errors import InputError
 
 MANIFEST = "manifest.json"
@@ -350,20 +351,9 @@ def _strict_json(path: Path, *, finite: bool) -> Any:
 
 
 def _parse(data: bytes, name: str, *, finite: bool) -> Any:
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(items)
-        if len(found) < len(items):
-            raise ValueError("a key is there twice")
-        return found
-
-    def constant(text: str) -> float:
-        if finite:
-            raise ValueError(f"{text} is not JSON")
-        return float(text)
-
     try:
-        return json.loads(data.decode(), object_pairs_hook=pairs, parse_constant=constant)
-    except (ValueError, RecursionError) as error:
+        return parse_json(data, finite=finite)
+    except NotJson as error:
         raise ValueError(f"{name!r} cannot be read: {error}") from None
 
 

@@ -5,7 +5,6 @@ __all__ = ["BadRow", "read_rows"]
 import csv
 import gzip
 import importlib
-import json
 import re
 import zlib
 from collections import Counter
@@ -13,6 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from gpo_full.strict_json import NotJson, parse_json
 from gpo_theory.errors import InputError, misspelt
 
 KEYS = ("prompt", "chosen", "rejected")
@@ -68,28 +68,13 @@ def _parse(line: bytes) -> Any:
     if line.startswith(b"\xef\xbb\xbf"):
         raise BadRow("begins with a byte order mark; save the file as UTF-8 without one")
     try:
-        return json.loads(line.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except UnicodeDecodeError as error:
-        raise BadRow(f"not UTF-8 (byte {error.start + 1} of the line)") from None
-    except json.JSONDecodeError as error:
-        raise BadRow(f"not JSON ({error.msg}, column {error.colno})") from None
-    except (RecursionError, ValueError) as error:
-        raise BadRow(f"not JSON that can be read ({type(error).__name__})") from None
-
-
-def _unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(items)
-    if len(row) < len(items):
-        raise BadRow(f"key {_twice([key for key, _ in items])!r} appears twice")
-    return row
+        return parse_json(line)
+    except NotJson as error:
+        raise BadRow(str(error)) from None
 
 
 def _twice(names: Sequence[str]) -> str | None:
     return next((name for name, count in Counter(names).items() if count > 1), None)
-
-
-def _no_constant(text: str) -> None:
-    raise BadRow(f"not JSON ({text})")
 
 
 def _csv(path: Path, columns: Collection[str]) -> Rows:

@@ -9,12 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gpo_full.run_files import EVENTS_FILE, METER, METRICS_FILE, RESUMED, RUN_FILE, SAMPLES_FILE, STATE_FILE
 from gpo_theory.errors import InputError
 
-METRICS, STATE, RUN_FILE, SAMPLES = "metrics.jsonl", "trainer_state.json", "run.json", "samples.jsonl"
-EVENTS, RESUMED = "events.jsonl", "resumed with changes"
-# Where a checkpoint of ours keeps the state of its metrics, and by which one is known.
-METER = "GPOMeter"
 # TRL's names for ours; its rewards are beta times the summed log-ratio.
 OF_TRL = {"rewards/margins": "margin", "rewards/chosen": "log_ratio_chosen", "rewards/rejected": "log_ratio_rejected",
           "rewards/accuracies": "accuracy", "loss": "loss", "grad_norm": "grad_norm", "step": "step",
@@ -60,7 +57,7 @@ def read_run(path: Path | str) -> RunLog:
         source = "gpo" if isinstance(state, dict) and METER in (state.get("stateful_callbacks") or ()) else "trl"
         folder = file.parent.parent
     settings = _settings(folder / RUN_FILE) if source == "gpo" else {}
-    samples = _samples(folder / SAMPLES) if source == "gpo" and folder == file.parent else ()
+    samples = _samples(folder / SAMPLES_FILE) if source == "gpo" and folder == file.parent else ()
     logs = [each for each in entries if isinstance(each, dict) and "loss" in each] if isinstance(entries, list) else []
     if not logs:
         raise InputError(f"{str(file)!r} holds no training log")
@@ -70,7 +67,7 @@ def read_run(path: Path | str) -> RunLog:
 
 def changes_of(folder: Path) -> list[str]:
     """Return what a run that was resumed with other settings changed, and after which step."""
-    path = folder / EVENTS
+    path = folder / EVENTS_FILE
     events = _lines(path) if path.is_file() else []
     return [f"after step {event['step']}, {name}: {old} -> {new}" for event in events
             if isinstance(event, dict) and event.get("event") == RESUMED
@@ -82,12 +79,12 @@ def _find(path: Path) -> Path:
         return path
     if not path.is_dir():
         raise InputError(f"run {str(path)!r} is neither a folder nor a file")
-    inside = [path / name for name in (METRICS, STATE) if (path / name).is_file()]
-    saved = [each for each in path.glob(f"checkpoint-*/{STATE}") if _step(each).isdecimal()]
+    inside = [path / name for name in (METRICS_FILE, STATE_FILE) if (path / name).is_file()]
+    saved = [each for each in path.glob(f"checkpoint-*/{STATE_FILE}") if _step(each).isdecimal()]
     if not inside and saved:
         return max(saved, key=lambda each: int(_step(each)))
     if not inside:
-        raise InputError(f"run {str(path)!r} holds neither {METRICS} nor {STATE}")
+        raise InputError(f"run {str(path)!r} holds neither {METRICS_FILE} nor {STATE_FILE}")
     return inside[0]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpo_full.files import atomic_file
+from gpo_full.strict_json import NotJson, parse_json
 from gpo_theory.errors import InputError
 
 
@@ -108,8 +109,8 @@ def read_scores(path: Path | str) -> list[PromptScore]:
 
 def _score(where: str, line: str) -> PromptScore:
     try:
-        row: Any = json.loads(line, parse_constant=_refuse)
-    except (ValueError, RecursionError):
+        row: Any = parse_json(line.encode())
+    except NotJson:
         raise InputError(f"{where} is not JSON") from None
     kinds: dict[str, Any] = {each.name: (int, float) if each.type is float else each.type
                              for each in fields(PromptScore)}  # fmt: skip
@@ -119,7 +120,3 @@ def _score(where: str, line: str) -> PromptScore:
     if wrong:
         raise InputError(f"{where}: {wrong[0]} {row[wrong[0]]!r} is of the wrong type")
     return PromptScore(**row)
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")

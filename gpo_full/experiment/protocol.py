@@ -231,7 +231,7 @@ class Protocol:
         from transformers import PrinterCallback
 
         from gpo_full import GPOConfig, GPOTrainer
-        from gpo_full.training.trainer import ProgressLines
+        from gpo_full.training.callbacks import ProgressLines
 
         s = self.scale
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".training-") as output:

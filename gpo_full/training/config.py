@@ -38,7 +38,7 @@ REFUSED = {
     "prediction_loss_only": "evaluation returns metrics of the margin, never logits",
     "batch_eval_metrics": "evaluation metrics are exact means over pairs",
     "label_names": "the batches hold no labels",
-    "torch_compile": "attention goes pair by pair, which is no graph; compile_mlp compiles what is one",
+    "torch_compile": "attention goes pair by pair, which torch cannot compile as one graph",
     "deepspeed": "sharded training is FSDP's",
     "fp16": "its loss scaler skips steps by rules of its own; bf16 needs none",
     "restore_callback_states_from_checkpoint": "metrics resume by themselves",
@@ -79,10 +79,6 @@ class GPOConfig(TrainingArguments):  # type: ignore[misc]
         default=None, metadata={"help": "train the last layers and the final norm only; the rest is frozen"}
     )
     lora_rank: int | None = field(default=None, metadata={"help": "train adapters of this rank on all linear layers"})
-    compile_mlp: bool = field(
-        default=False, metadata={"help": "let torch compile the MLPs: a few percent faster after some seconds more, "
-                          "but slower in float32 on a CPU with AVX-512, whose products are fast without it"}
-    )
     group_by_prompt: bool = field(
         default=False,
         metadata={"help": "draw the pairs of a prompt one after another: a batch then computes the prompt, and a "
@@ -144,8 +140,6 @@ class GPOConfig(TrainingArguments):  # type: ignore[misc]
         if self.fsdp and (self.device.type == "cpu" or self.world_size == 1):
             raise InputError(f"fsdp={self.fsdp!r} is refused: {self.world_size} process(es) on {self.device.type} "
                              "would run unsharded; it needs accelerators and a launcher")  # fmt: skip
-        if self.fsdp and self.compile_mlp:
-            raise InputError("compile_mlp and fsdp exclude each other: they have not been tried together")
         if self.n_gpu > 1:
             raise InputError(f"{self.n_gpu} devices are visible without a launcher, which would run nn.DataParallel; "
                              "use `accelerate launch`, or show one device")  # fmt: skip

@@ -55,7 +55,7 @@ class LiveEvaluation(TrainerCallback):  # type: ignore[misc]
             return
         found = asdict(self._measure(args))
         del found["examples"]
-        self._trainer._folder.samples({"schema": 1, "step": state.global_step, **found,
+        self._trainer.folder.samples({"schema": 1, "step": state.global_step, **found,
                                       "judge": args.sample_reward or REWARD_NAME})  # fmt: skip
         asked = control.should_log
         self._trainer.log({f"sample_{name}": found[name] for name in SHOWN})

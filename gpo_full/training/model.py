@@ -1,8 +1,10 @@
 """A model made ready for training: loaded in float32, without dropout, trainable where the configuration says."""
 
-__all__ = ["loaded", "prepared", "check_sizes"]
+__all__ = ["check_sizes", "loaded", "prepared", "without_peft_warning"]
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,8 +13,6 @@ from torch import nn
 
 from gpo_full.data.pairs import Pair
 from gpo_full.data.table import extent
-from gpo_full.kernels.compiled import compile_mlps
-from gpo_full.training.adapters import quietly
 from gpo_full.training.config import GPOConfig
 from gpo_theory.errors import InputError
 
@@ -41,9 +41,15 @@ def prepared(model: nn.Module, args: GPOConfig) -> nn.Module:
     elif args.train_last_layers is not None:
         _freeze_lower(model, args.train_last_layers)
     _check_precision(model)
-    if args.compile_mlp:
-        compile_mlps(model)
     return model
+
+
+@contextmanager
+def without_peft_warning() -> Iterator[None]:
+    """Ignore a warning about code of peft 0.21, which asks a model for its gradient checkpointing by an old name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
 
 
 def check_sizes(model: Any, sets: Sequence[Sequence[Pair]]) -> int:
@@ -74,8 +80,8 @@ def _with_adapter(model: nn.Module, rank: int, seed: int) -> nn.Module:
     if isinstance(model, PeftModel):
         raise InputError("lora_rank is for a model without an adapter; this one has its own")
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    # The Trainer seeds only later, and an adapter begins at random.
-    with torch.random.fork_rng(), quietly():
+    # The Trainer seeds later, and an adapter's first weights are random.
+    with torch.random.fork_rng(), without_peft_warning():
         torch.manual_seed(seed)
         adapted: nn.Module = get_peft_model(model, config)
     return adapted

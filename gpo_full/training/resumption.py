@@ -1,21 +1,27 @@
-"""Going on where a run was saved: what must be the same, what a checkpoint keeps of it, and putting that back."""
+"""Resuming a run: what must be the same, which checkpoint it continues, and putting back what that one keeps."""
 
-__all__ = ["settings", "data_hash", "record", "changes", "saved_parts", "restore"]
+__all__ = ["Resumed", "changes", "check_loaded", "chosen_checkpoint", "data_hash", "record", "restore",
+           "restore_generators", "resumed", "saved_parts", "settings"]  # fmt: skip
 
 import hashlib
 import json
+import logging
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from gpo_full.checkpoints import atomic
 from gpo_full.checkpoints.atomic import Checkpoint, DamagedCheckpoint
 from gpo_full.checkpoints.sharded import SavedPieces
-from gpo_full.checkpoints.state import decode, encode
+from gpo_full.checkpoints.state import decode, encode, random_state, set_random_state
 from gpo_full.data.pairs import Pair
 from gpo_full.data.table import digests_of, numbers_of
+from gpo_full.distributed import largest, stacked, together
 from gpo_full.training.config import GPOConfig
 from gpo_theory.errors import InputError, nearest
 
@@ -25,6 +31,17 @@ RESUME_FILE, TENSORS_FILE, RANDOM_FILE = "resume.json", "resume.safetensors", "r
 PIECES = "resume"
 # Fields of the configuration that do not change what is computed.
 UNRECORDED = {"output_dir", "reference_store", "logging_dir", "run_name", "disable_tqdm", "report_to", "project"}
+# Settings of earlier versions, and the value with which such a run computed what a run without them computes.
+REMOVED = {"compile_mlp": False}
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """What a training continues: a verified checkpoint, and the settings that differ, by name [old, new]."""
+
+    checkpoint: Checkpoint
+    changes: Mapping[str, Any]
 
 
 def settings(args: GPOConfig) -> dict[str, Any]:
@@ -40,39 +57,72 @@ def data_hash(pairs: Sequence[Pair]) -> str:
     return hashlib.sha256(digests_of(pairs).tobytes() + numbers_of(pairs).tobytes()).hexdigest()
 
 
-def record(args: GPOConfig, data: str, reference_weights: str) -> dict[str, Any]:
+def record(args: GPOConfig, *, data: str, reference_weights: str) -> dict[str, Any]:
     """Return what a resumed run must agree with, as JSON; `data` is `data_hash`."""
     return {**settings(args), "data": data, "reference_weights": reference_weights, "world_size": args.world_size}
 
 
-def changes(found: Checkpoint, now: Mapping[str, Any], allowed: Collection[str]) -> dict[str, Any]:
-    """Return what differs from the run that was saved; InputError if any of it is not allowed."""
-    before = found.json(RESUME_FILE)["record"]
-    for name in {*allowed} - {*before, *now}:
-        raise InputError(f"allow_changes names {name!r}, which is no setting{nearest(name, now)}")
-    changed = {name: [before.get(name), now.get(name)] for name in sorted({*before, *now})
-               if before.get(name) != now.get(name)}  # fmt: skip
-    refused = [f"{name}: {old!r} -> {new!r}" for name, (old, new) in changed.items() if name not in allowed]
+def changes(
+    before: Mapping[str, Any], now: Mapping[str, Any], allowed: Collection[str], *, run: str, hint: str = ""
+) -> dict[str, list[Any]]:
+    """Return the settings in which a run differs from `before`, by name [old, new].
+
+    Raises InputError, which names `run` and ends with `hint`, if one of them is not in `allowed`, and for a name in
+    `allowed` that is no setting. A setting that this version no longer has differs only if it had an effect.
+
+    >>> changes({"beta": 0.1, "compile_mlp": False}, {"beta": 0.2}, ["beta"], run="run")
+    {'beta': [0.1, 0.2]}
+    """
+    before = {name: value for name, value in before.items() if name in now or value != REMOVED.get(name, ...)}
+    for name in sorted({*allowed} - {*before, *now}):
+        raise InputError(f"{name!r} may change, but is no setting of a run{nearest(name, now)}")
+    found = {name: [before.get(name), now.get(name)] for name in sorted({*before, *now})
+             if before.get(name) != now.get(name)}  # fmt: skip
+    refused = [f"{name}: {old!r} -> {new!r}" for name, (old, new) in found.items() if name not in allowed]
     if refused:
-        raise InputError(f"{found.path.name} is of another run: {'; '.join(refused)}")
-    return changed
+        raise InputError(f"{run} is of another run: {'; '.join(refused)}{hint}")
+    return found
 
 
-def saved_parts(recorded: Mapping[str, Any], optimizer: Any, scheduler: Any) -> dict[str, Any]:
-    """Return the files of a checkpoint from which `restore` puts optimizer and schedule back."""
+def chosen_checkpoint(wanted: str | bool | None, output: Path, accelerator: Any) -> Checkpoint | None:
+    """Return the checkpoint to resume from: a path, the newest whole one of `output` (True), or None for the start.
+
+    Raises NoGoodCheckpoint if there are some in `output` and none is whole, DamagedCheckpoint if that in the path is
+    not, or if the ranks find different ones.
+    """
+    if not wanted:
+        return None
+    with together(accelerator, "no checkpoint that can be read"):
+        found = atomic.verify(Path(wanted)) if isinstance(wanted, str) else atomic.load(output)
+        step = -1 if found is None else found.step
+    if largest(accelerator, step if accelerator.is_main_process else -1) != step:
+        raise DamagedCheckpoint("the ranks find different checkpoints: output_dir must be a folder that all share")
+    _log.warning("resuming from %s", found.path.name if found else "the start: no checkpoint was saved")
+    return found
+
+
+def resumed(found: Checkpoint, now: Mapping[str, Any], allowed: Collection[str]) -> Resumed:
+    """Return what a run of the record `now` continues; InputError as in `changes`."""
+    return Resumed(found, changes(found.json(RESUME_FILE)["record"], now, allowed, run=found.path.name))
+
+
+def saved_parts(recorded: Mapping[str, Any], optimizer: Any, scheduler: Any, accelerator: Any) -> dict[str, Any]:
+    """Return the files of a checkpoint from which optimizer, schedule and random generators are restored."""
     tensors: dict[str, Tensor] = {}
     states = {name: encode(part.state_dict(), tensors)
               for name, part in (("optimizer", optimizer), ("scheduler", scheduler))}  # fmt: skip
-    return {RESUME_FILE: {"record": recorded, **states}, TENSORS_FILE: tensors}
+    generators = {name: stacked(accelerator, value) for name, value in random_state().items()}
+    return {RESUME_FILE: {"record": recorded, **states}, TENSORS_FILE: tensors, RANDOM_FILE: generators}
 
 
-def restore(found: Checkpoint, optimizer: Any, scheduler: Any, *, keep_settings: bool) -> None:
-    """Put optimizer and schedule back; with `keep_settings`, what this run sets of them stands."""
-    resume = found.json(RESUME_FILE)
+def restore(resumed: Resumed, optimizer: Any, scheduler: Any) -> None:
+    """Put optimizer and schedule back; after a change, what this run sets of them stays."""
+    found = resumed.checkpoint
+    saved = found.json(RESUME_FILE)
     try:
-        tensors = _tensors(found, resume, optimizer)
-        parts = {name: decode(resume[name], tensors) for name in ("optimizer", "scheduler")}
-        if keep_settings:
+        tensors = _tensors(found, saved, optimizer)
+        parts = {name: decode(saved[name], tensors) for name in ("optimizer", "scheduler")}
+        if resumed.changes:
             _keep_settings(parts, optimizer, scheduler)
         optimizer.load_state_dict(parts["optimizer"])
         scheduler.load_state_dict(parts["scheduler"])
@@ -80,21 +130,37 @@ def restore(found: Checkpoint, optimizer: Any, scheduler: Any, *, keep_settings:
         raise DamagedCheckpoint(f"{found.path.name}: {RESUME_FILE} does not fit this run: {error}") from None
 
 
-def _tensors(found: Checkpoint, resume: Mapping[str, Any], optimizer: Any) -> dict[str, Tensor]:
+def restore_generators(found: Checkpoint, rank: int) -> None:
+    """Put the random generators of a rank back; one that did not exist when the checkpoint was saved keeps its own."""
+    generators = found.tensors(RANDOM_FILE)
+    if rank < len(generators["torch"]):
+        set_random_state({name: value[rank] for name, value in generators.items()})
+
+
+def check_loaded(model: nn.Module, load_result: Any) -> None:
+    """Raise DamagedCheckpoint if the weights that were loaded are not those of `model`, tied ones apart."""
+    ignored: Any = getattr(model, "_keys_to_ignore_on_save", None)
+    tied = {*(getattr(model, "all_tied_weights_keys", None) or ()), *(ignored or ())}
+    strange = sorted({*load_result.missing_keys} - tied) + load_result.unexpected_keys
+    if strange:
+        raise DamagedCheckpoint(f"the checkpoint's weights are not this model's: {', '.join(strange[:5])}")
+
+
+def _tensors(found: Checkpoint, saved: Mapping[str, Any], optimizer: Any) -> dict[str, Tensor]:
     """The saved tensors, those of a parameter's moments sharded as the parameter is."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if TENSORS_FILE in found.names and not any(isinstance(parameter, DTensor) for parameter in parameters):
         return found.tensors(TENSORS_FILE)
-    saved = SavedPieces(found, PIECES)
-    names: Any = {key: key for key in saved.keys()}  # noqa: SIM118
-    moments = decode(resume["optimizer"], names)["state"]
+    pieces = SavedPieces(found, PIECES)
+    names: Any = {key: key for key in pieces.keys()}  # noqa: SIM118
+    moments = decode(saved["optimizer"], names)["state"]
     owner = {key: parameters[i] for i, each in moments.items() for key in each.values()
-             if key in saved and saved.shape(key) == tuple(parameters[i].shape)}  # fmt: skip
-    return {key: saved.read(key, owner.get(key)) for key in names}
+             if key in pieces and pieces.shape(key) == tuple(parameters[i].shape)}  # fmt: skip
+    return {key: pieces.read(key, owner.get(key)) for key in names}
 
 
 def _keep_settings(parts: dict[str, Any], optimizer: Any, scheduler: Any) -> None:
-    """Let the new run's settings of optimizer and schedule stand, at the step of the old one."""
+    """Put this run's settings of optimizer and schedule into the saved `parts`, at the step of those."""
     if not isinstance(scheduler, LambdaLR):
         raise InputError(f"settings cannot change under the schedule {type(scheduler).__name__}")
     step = parts["scheduler"]["last_epoch"]

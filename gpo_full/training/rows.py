@@ -1,20 +1,22 @@
-"""What the Trainer's loaders draw from: pairs by row, each with its reference, and the collator that packs them."""
+"""What the Trainer's loaders draw: pairs by row with their reference, in which order, and packed into batches."""
 
-__all__ = ["Rows", "Collator", "pairs_of", "real_rows"]
+__all__ = ["Collator", "PromptSampler", "Rows", "batch_of", "pairs_of", "real_rows"]
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gpo_full.data.hub import is_on_disk
 from gpo_full.data.pairs import Pair, PairSummary, read_pairs
 from gpo_full.data.table import PairTable, pair_table
+from gpo_full.data.tensor_stream import Array
 from gpo_full.distributed import first
-from gpo_full.engine.packing import pack
+from gpo_full.engine.packing import Batch, pack
 from gpo_full.training.config import GPOConfig
 from gpo_theory.errors import InputError
 
@@ -48,16 +50,51 @@ class Collator:
                 **_numbers(pairs, reference[0].dtype)}  # fmt: skip
 
 
+def batch_of(inputs: Mapping[str, Any], layout: str) -> Batch:
+    """Return the Batch in what a Collator of this layout returned."""
+    return Batch(**{each.name: inputs[each.name] for each in fields(Batch) if each.name != "layout"}, layout=layout)
+
+
 def _numbers(pairs: Sequence[Pair], dtype: torch.dtype) -> dict[str, Tensor]:
     both = {"weight": [pair.numbers.weight for pair in pairs], "p": [pair.numbers.p for pair in pairs]}
     return {name: torch.tensor(values, dtype=dtype) for name, values in both.items() if {*values} != {1.0}}
 
 
-def pairs_of(name: str, data: Any, tokenizer: Any, args: GPOConfig) -> tuple[Sequence[Pair], PairSummary | None]:
-    """Return the pairs of `data` (pairs already, or what `read_pairs` takes) and what was left out of them.
+class PromptSampler(torch.utils.data.Sampler[int]):
+    """The prompts in a random order, another in each epoch, and all rows of a prompt one after another.
 
-    Those of a file, of a folder of files or of a data set that `datasets` keeps on disk come in a table on disk, which
-    the first process writes.
+    Batches then share what their pairs share. `prompts` [N] holds the prompt of each row, as a number. The order
+    depends on `seed` and epoch alone, so a resumed run and every rank draw the same.
+
+    >>> sampler = PromptSampler(np.array([7, 8, 7, 8, 8, 9]), seed=0)
+    >>> list(sampler), len(sampler)
+    ([5, 0, 2, 1, 3, 4], 6)
+    """
+
+    def __init__(self, prompts: Array, seed: int) -> None:
+        _, which = np.unique(prompts, return_inverse=True)
+        self._rows = np.argsort(which, kind="stable")
+        self._ends = np.bincount(which).cumsum()
+        self.seed, self.epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the order of `epoch` from now on."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[int]:
+        prompts = np.split(self._rows, self._ends[:-1])
+        for which in np.random.default_rng([self.seed, self.epoch]).permutation(len(prompts)):
+            yield from prompts[which].tolist()
+
+
+def pairs_of(name: str, data: Any, tokenizer: Any, args: GPOConfig) -> tuple[Sequence[Pair], PairSummary | None]:
+    """Return the pairs of `data` (pairs already, or what `read_pairs` takes) and the summary of reading them.
+
+    A file, a folder of files or a data set that `datasets` keeps on disk is read once, by the first process, into a
+    table on disk.
     """
     if isinstance(data, PairTable):
         return data, data.summary
@@ -82,12 +119,12 @@ def pairs_of(name: str, data: Any, tokenizer: Any, args: GPOConfig) -> tuple[Seq
 
 
 def real_rows(accelerator: Any, size: int, pairs: int, *, drop_last: bool = False) -> int:
-    """Return how many of the `size` rows just drawn, the first ones, are not there a second time, of `pairs` an epoch.
+    """Return how many of the `size` rows just drawn are not padding; the others come last, in the order of ranks.
 
-    Ranks must take the same number of steps, so the end of an epoch is filled up with rows from its beginning; they
-    are behind all others, in the order of ranks, and count in no loss and no mean.
+    Ranks must take the same number of steps, so the last batch of an epoch of `pairs` is filled up with rows from its
+    beginning, which count in no loss and no mean.
     """
-    # accelerate's own count of the remainder is wrong in an epoch that is gone on with.
+    # accelerate's own count of the remainder is wrong in an epoch that a resumed run enters in its middle.
     remainder = pairs % (size * accelerator.num_processes)
     if accelerator.num_processes == 1 or drop_last or not remainder:
         return size

@@ -1,18 +1,42 @@
-"""One checkpoint of several ranks: saved whole and known to all, or not saved and known to all."""
+"""Writing into a run's folder: by one process at a time, and one checkpoint of all ranks."""
 
-__all__ = ["save_together"]
+__all__ = ["FolderLock", "model_writer", "save_together"]
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from gpo_full.checkpoints import atomic as checkpoint
-from gpo_full.checkpoints.sharded import write_pieces
+from gpo_full.checkpoints.sharded import is_sharded, whole_state, write_pieces
 from gpo_full.distributed import together
 from gpo_full.training.reporting.run_folder import RunFolder
+
+
+class FolderLock:
+    """The right to write into a run's folder, which its holder may take again."""
+
+    def __init__(self, folder: RunFolder, accelerator: Any) -> None:
+        self._folder, self._accelerator, self._is_held = folder, accelerator, False
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Be the only writer of the folder; FolderInUse while another process, or another trainer, is."""
+        if self._is_held:
+            yield
+            return
+        with ExitStack() as stack:
+            with together(self._accelerator, "the output folder cannot be written"):
+                if self._folder.writes:
+                    stack.enter_context(checkpoint.sole_writer(self._folder.path))
+            self._is_held = True
+            try:
+                yield
+            finally:
+                self._is_held = False
 
 
 def save_together(
@@ -50,3 +74,10 @@ def _fill(folder: Path, fill: Callable[[Path], None], aside: Path) -> None:
     fill(folder)
     for path in sorted(aside.iterdir()) if aside.is_dir() else ():
         checkpoint.FILES.rename(path, folder / path.name)
+
+
+def model_writer(trainer: Any) -> Callable[[Path], None]:
+    """Return what writes a Trainer's model into a folder; of a sharded model, every rank must call this."""
+    model = trainer.model
+    state = whole_state(model, keep=trainer.args.should_save) if is_sharded(model) else None
+    return lambda folder: trainer._save(str(folder), state_dict=state)

@@ -43,7 +43,7 @@ from gpo_full.engine.model_plan import Plan
 from gpo_full.engine.packing import pack
 from gpo_full.reference.store import open_store
 from gpo_full.training import distribution, saving
-from gpo_full.training.interruption import Interrupted
+from gpo_full.training.callbacks import Interrupted
 from gpo_full.training.model import prepared
 from gpo_theory import InputError
 from tests.gpo_full.engine.test_log_probabilities import ranked_pairs, some_pairs

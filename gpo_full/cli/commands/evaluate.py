@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpo_full.training.adapters import quietly
 from gpo_theory.errors import InputError
 
 if TYPE_CHECKING:
@@ -129,7 +128,9 @@ def _score(args: argparse.Namespace, tasks: "list[Task]") -> "list[PromptScore]"
             return load(AutoModelForCausalLM, folder, dtype=torch.float32)
         from peft import AutoPeftModelForCausalLM
 
-        with quietly():
+        from gpo_full.training.model import without_peft_warning
+
+        with without_peft_warning():
             return load(AutoPeftModelForCausalLM, folder, dtype=torch.float32).merge_and_unload()
 
     policy, reference = (model(folder).to(device).eval() for folder in (args.policy, args.reference))

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpo_full.cli.commands import train
 from gpo_full.cli.options.parameters import read_parameters
+from gpo_full.cli.options.training import add_shared_arguments, shared_words
 from gpo_full.files import atomic_file
 from gpo_theory.errors import InputError
 
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--ray", metavar="ADDRESS", help="run on a Ray cluster: its address, auto, or local")
     add("--resume", action="store_true", help="do what is left of the sweep in FOLDER; failed runs are tried again")
     add("--json", action="store_true", help="print the result as one JSON object")
-    train.add_shared_arguments(parser)
+    add_shared_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--workers {args.workers} is for this machine; a Ray cluster has its own")
     if args.workers is not None and args.workers < 1:
         raise InputError(f"--workers {args.workers} must be at least 1")
-    shared = train.shared_words(args)
+    shared = shared_words(args)
     parameters = read_parameters(args.param)
     runs = all_runs(args.loss, args.beta, args.seed or [42], args.betas_of, parameters)
     output = Path(args.output)

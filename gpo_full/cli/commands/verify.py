@@ -3,11 +3,11 @@
 __all__ = ["EXAMPLE", "add_arguments", "run"]
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from gpo_full.strict_json import NotJson, parse_json
 from gpo_theory.errors import InputError
 
 EXAMPLE = "gpo verify dpo.json"
@@ -74,24 +74,6 @@ def _parse(content: bytes) -> Any:
     if len(content) > LARGEST:
         raise InputError(f"it has more than {LARGEST} bytes")
     try:
-        return json.loads(content.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except UnicodeDecodeError as error:
-        raise InputError(f"it is not UTF-8 (byte {error.start + 1})") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"it is not JSON ({error.msg}, line {error.lineno}, column {error.colno})") from None
-    except InputError:
-        raise
-    except (RecursionError, ValueError):  # nested too deeply, or an integer of too many digits
-        raise InputError("it is not JSON of a reasonable size") from None
-
-
-def _unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(items)
-    if len(found) < len(items):
-        names = [key for key, _ in items]
-        raise InputError(f"the key {next(key for key in names if names.count(key) > 1)!r} appears twice")
-    return found
-
-
-def _no_constant(text: str) -> None:
-    raise InputError(f"{text} is no JSON number")
+        return parse_json(content)
+    except NotJson as error:
+        raise InputError(str(error)) from None

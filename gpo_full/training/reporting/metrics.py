@@ -26,6 +26,7 @@ def pair_metrics(
     slope: Tensor,
     x: Tensor,
     log_ratios: Tensor,
+    *,
     knees: tuple[float | None, float | None] = (None, None),
     slope_at_zero: Any = None,
     curvature_at_zero: Any = None,

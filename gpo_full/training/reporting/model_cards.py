@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpo_full.diagnosis.log import changes_of
+from gpo_full.run_files import METRICS_FILE, SAMPLES_FILE
 from gpo_full.training.reporting.length_bias import against_length
-from gpo_full.training.reporting.run_folder import METRICS_FILE, SAMPLES_FILE
 
 if TYPE_CHECKING:
     from gpo_full.data.pairs import PairSummary
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 METRICS = ("loss", "margin", "log_ratio_chosen", "log_ratio_rejected", "accuracy", "regularizer")
 # R of the logistic loss, whose beta is DPO's.
 OF_DPO = 0.5
-# CPU time for the analysis of a loss; what is not decided by then, the card calls unknown.
-SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -55,18 +53,17 @@ class CardFacts:
 
 
 def card_files(
-    trainer: Any, analysis: "Analysis", record: Mapping[str, Any], words: Sequence[str],
-    held_out: Mapping[str, float] | None,
-) -> dict[str, str]:  # fmt: skip
+    trainer: Any, analysis: "Analysis", *, words: Sequence[str], held_out: Mapping[str, float] | None
+) -> dict[str, str]:
     """Return name and text of what goes beside the model of a `gpo train` run: its card, and the proofs on its loss.
 
-    `record` is the run's run.json, `words` its command; of an absolute path only the last name is published.
+    `words` is the command of the run; of an absolute path only the last name is published. `held_out` is what the
+    trainer's `evaluate` returned.
     """
     from gpo_theory.report.certificate_file import certificate_document
 
-    output = Path(trainer.args.output_dir)
-    metrics = _objects(output / METRICS_FILE)
-    samples = _objects(output / SAMPLES_FILE)
+    record = trainer.folder.settings()
+    metrics, samples = (trainer.folder.objects(name) for name in (METRICS_FILE, SAMPLES_FILE))
     named = [_last_name(word) for word in words]
     model = str(record["model"])
     on_hub = not Path(model).is_dir()
@@ -74,7 +71,7 @@ def card_files(
         model if on_hub else Path(model).resolve().name, on_hub, _licence(model), record, shlex.join(named),
         named[named.index("--data") + 1], str(record["data"]), trainer.summaries.get("train"),
         trainer.reference_weights, _versions(record), metrics[0], metrics[-1], held_out, _held_out(named, record),
-        samples[-1] if samples else None, changes_of(output),
+        samples[-1] if samples else None, changes_of(trainer.folder.path),
     )  # fmt: skip
     certificate = json.dumps(certificate_document(analysis), indent=1, allow_nan=False) + "\n"
     return {"README.md": model_card(facts, analysis), "certificate.json": certificate}
@@ -86,10 +83,6 @@ def _held_out(words: Sequence[str], record: Mapping[str, Any]) -> str | None:
     if record.get("test_by") is not None:
         return f"those of the same data with other values of `{record['test_by']}`, no value in both"
     return None
-
-
-def _objects(path: Path) -> list[Any]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def _last_name(text: str) -> str:

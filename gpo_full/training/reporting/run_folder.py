@@ -1,78 +1,106 @@
-"""What a training run writes beside its checkpoints: a line per logging interval, a line per event."""
+"""The folder of a training run, and what is written into it beside checkpoints: a line per interval and per event."""
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "check_output"]
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gpo_full.checkpoints import atomic as checkpoint
-from gpo_full.diagnosis.log import EVENTS, RUN_FILE
 from gpo_full.files import atomic_file
-
-METRICS_FILE = "metrics.jsonl"
-SAMPLES_FILE = "samples.jsonl"
-NON_FINITE_FILE = "non_finite_batch.json"
+from gpo_full.run_files import EVENTS_FILE, LOGS, METRICS_FILE, NON_FINITE_FILE, RUN_FILE, SAMPLES_FILE
+from gpo_full.strict_json import NotJson, parse_json
+from gpo_theory.errors import InputError
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of a run; nothing is written unless `writes`, which is so on one rank."""
+    """The folder of a run; nothing is written unless `writes`, which is True on one rank."""
 
     path: Path
     writes: bool = True
 
     def run(self, settings: Mapping[str, Any]) -> None:
-        """Write `run.json`, what the run was begun with."""
-        if self.writes:
-            with atomic_file(self.path / RUN_FILE) as temporary:
-                temporary.write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        """Write the settings to run.json."""
+        self._write(RUN_FILE, json.dumps(settings, indent=1, sort_keys=True) + "\n")
+
+    def settings(self) -> dict[str, Any]:
+        """Return what run.json holds; InputError if it is damaged."""
+        try:
+            found = parse_json((self.path / RUN_FILE).read_bytes(), finite=False)
+        except NotJson:
+            found = None
+        if not isinstance(found, dict):
+            raise InputError(f"{str(self.path / RUN_FILE)!r} is damaged; the run cannot be resumed")
+        return found
 
     def metrics(self, record: Mapping[str, Any]) -> None:
-        """Add an object to `metrics.jsonl`; it holds the step."""
+        """Append an object to metrics.jsonl; it holds the step."""
         self._append(METRICS_FILE, record)
 
     def event(self, event: Mapping[str, Any]) -> None:
-        """Add an object to `events.jsonl`; it holds the step."""
-        self._append(EVENTS, event)
+        """Append an object to events.jsonl; it holds the step."""
+        self._append(EVENTS_FILE, event)
 
     def samples(self, record: Mapping[str, Any]) -> None:
-        """Add an object to `samples.jsonl`; it holds the step."""
+        """Append an object to samples.jsonl; it holds the step."""
         self._append(SAMPLES_FILE, record)
+
+    def objects(self, name: str) -> list[Any]:
+        """Return the objects of one of LOGS, none if it is missing."""
+        path = self.path / name
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
     def non_finite_batch(self, batch: Mapping[str, Any]) -> Path:
         """Write the batch that ended the run, and return where."""
-        path = self.path / NON_FINITE_FILE
-        if self.writes:
-            with atomic_file(path) as temporary:
-                temporary.write_text(json.dumps(batch, allow_nan=False) + "\n", encoding="utf-8")
-        return path
+        self._write(NON_FINITE_FILE, json.dumps(batch, allow_nan=False) + "\n")
+        return self.path / NON_FINITE_FILE
 
     def keep_until(self, step: int) -> None:
-        """Drop the metrics, events and samples after `step`: a resumed run writes them again."""
-        if not self.writes:
-            return
-        for path in (self.path / METRICS_FILE, self.path / EVENTS, self.path / SAMPLES_FILE):
+        """Remove the lines of steps after `step`, which a resumed run writes again, and a line that a crash cut off."""
+        for path in (self.path / name for name in LOGS) if self.writes else ():
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
             if kept or path.name == METRICS_FILE:
-                with atomic_file(path) as temporary:
-                    temporary.write_text("".join(kept), encoding="utf-8")
+                self._write(path.name, "".join(kept))
             else:
                 path.unlink(missing_ok=True)
 
     def sync(self) -> None:
-        """Wait until the lines are on the disk."""
+        """Wait until the lines are on the disk; CheckpointNotSaved if they cannot be written."""
         try:
-            for name in (METRICS_FILE, EVENTS, SAMPLES_FILE):
+            for name in LOGS:
                 if (self.path / name).exists():
                     checkpoint.sync(self.path / name)
         except OSError as error:
             raise checkpoint.CheckpointNotSaved(f"{self.path.name} could not be written: {error}") from error
 
+    def _write(self, name: str, text: str) -> None:
+        if self.writes:
+            with atomic_file(self.path / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+
     def _append(self, name: str, record: Mapping[str, Any]) -> None:
         if self.writes:
             with (self.path / name).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record, allow_nan=False) + "\n")
+
+
+def check_output(output: Path, *, resume: bool) -> None:
+    """Raise InputError unless a run can be started in `output`, new or empty, or be resumed there."""
+    if resume:
+        if not (output / RUN_FILE).is_file():
+            raise InputError(f"{str(output)!r} holds no run to resume ({RUN_FILE} is missing)")
+    elif output.exists() and (not output.is_dir() or not all(map(_is_of_a_dead_start, output.iterdir()))):
+        raise InputError(f"output {str(output)!r} is not an empty folder; choose another, or --resume")
+    above = next(path for path in (output, *output.resolve().parents) if path.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise InputError(f"output {str(output)!r} cannot be made: {str(above)!r} is no folder that can be written")
+
+
+def _is_of_a_dead_start(path: Path) -> bool:
+    """Whether a run left this that was killed before it wrote run.json; the next writer removes it."""
+    return path.name == checkpoint.LOCK or path.name.startswith(checkpoint.TEMPORARIES)

@@ -393,10 +393,10 @@ def test_the_hostile_folders_are_refused_for_what_is_hostile_in_them(tmp_path: P
 
 @pytest.mark.parametrize(("name", "data", "reason"), [
     ("model.safetensors", tensors(HEADER, 2**62), "claims a header of 4611686018427387904 bytes"),
-    ("model.safetensors", tensors(TWICE), "a key is there twice"),
+    ("model.safetensors", tensors(TWICE), "appears twice"),
     ("model.safetensors", tensors(PAST), "not fully covered"),
     ("model.safetensors", b"", "claims a header of 0 bytes"),
-    ("state.json", b'{"a": 1, "a": 2}', "a key is there twice"),
+    ("state.json", b'{"a": 1, "a": 2}', "appears twice"),
     ("state.json", b"[" * 100_000, "cannot be read"),
     ("state.json", b"\xff\xfe", "cannot be read"),
     ("../x.json", b"{}", "not a file inside the checkpoint"),

@@ -356,7 +356,7 @@ def test_spec_16_a_signal_exits_with_its_code_and_resume_goes_on(
         in_batch(patch, 2, lambda: os.kill(os.getpid(), number))
         assert gpo(*arguments(model, data, output)) == code
     name = signal.Signals(number).name
-    assert f"stopped by {name} after step 2, which is saved; --resume goes on from there" in capsys.readouterr().err
+    assert f"stopped by {name} after step 2, which is saved; --resume continues from there" in capsys.readouterr().err
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == handlers
     assert not list(output.glob(".*"))
     assert gpo(*arguments(model, data, output), "--resume") == 0

@@ -152,7 +152,7 @@ BAD = {
     "not JSON": (b'{"prompt": ', "not JSON (Expecting value, column 12)"),
     "NaN": (b'{"prompt": NaN, "chosen": "a", "rejected": "b"}', "not JSON (NaN)"),
     "duplicate": (b'{"prompt": "a", "prompt": "b", "chosen": "c", "rejected": "d"}', "key 'prompt' appears twice"),
-    "not UTF-8": (b'{"prompt": "\xff", "chosen": "a", "rejected": "b"}', "not UTF-8 (byte 13 of the line)"),
+    "not UTF-8": (b'{"prompt": "\xff", "chosen": "a", "rejected": "b"}', "not UTF-8 (byte 13)"),
     "mark": (b"\xef\xbb\xbf" + line(), "byte order mark"),
     "NUL": (line(prompt="a\0b"), "NUL"),
     "surrogate": (b'{"prompt": "\\ud800", "chosen": "a", "rejected": "b"}', "lone surrogate"),

@@ -87,7 +87,7 @@ def test_spec_13_no_loss_hides_a_margin_that_is_not_finite_from_the_metrics(name
         ratios = torch.tensor([[0.3, 0.1], [value, 0.0]])
         x = (ratios[:, 0] - ratios[:, 1]).requires_grad_()
         (slope,) = torch.autograd.grad(f(x).sum(), x)
-        assert not pair_metrics(f(x), slope, x, ratios, f.knees).isfinite().all()
+        assert not pair_metrics(f(x), slope, x, ratios, knees=f.knees).isfinite().all()
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])

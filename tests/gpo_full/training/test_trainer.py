@@ -5,6 +5,7 @@ import json
 import math
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -104,7 +105,7 @@ def test_a_dropped_beta_is_caught(tmp_path: Path) -> None:
     """The check above, with the fault planted: f(rho) in place of f(beta rho)."""
     reference, policy = tiny_model(seed=1, dtype=torch.float64), tiny_model(seed=2, dtype=torch.float64)
     made = trainer(tmp_path, policy, loss="squared", beta=0.3, reference=reference)
-    made.args.beta = 1.0
+    made.objective = replace(made.objective, beta=1.0)
     with pytest.raises(AssertionError):
         check_definition(made, policy, reference)
 
@@ -543,7 +544,7 @@ def test_spec_08_a_changed_run_is_refused_by_name_unless_allowed(
     assert [entry["step"] for entry in objects(tmp_path)] == [1, 2, 3, 4]
     if name == "learning_rate":  # linear to zero over four steps, at the new height: it is really used
         assert [entry["learning_rate"] for entry in objects(tmp_path)] == pytest.approx([1e-3, 0.75e-3, 1e-3, 0.5e-3])
-    with pytest.raises(InputError, match="allow_changes names 'learning_rat', which is no setting; did you mean"):
+    with pytest.raises(InputError, match="'learning_rat' may change, but is no setting of a run; did you mean"):
         changed.train(resume_from_checkpoint=where, allow_changes=["learning_rat"])
 
 

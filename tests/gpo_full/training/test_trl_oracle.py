@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from gpo_full import GPOConfig, GPOTrainer
+from gpo_full.engine.log_probabilities import response_log_probabilities
+from gpo_full.training.rows import batch_of
 from tests.gpo_full.test_trl_adapter import BETA, QUIET, ROWS
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 
@@ -67,9 +69,10 @@ def of_one_rounding(folder: Path, **options: Any) -> float:
     of f'.
     """
     made, batch = trainer_of_ours(folder, BETA, torch.float64, **options)
-    ratios, reference = made._log_ratios(made.model, made._batch(batch), batch["reference"]).detach(), batch["reference"]
+    packed, reference = batch_of(batch, made.plan.layout), batch["reference"]
+    ratios = response_log_probabilities(made.model, packed, made.objective.margin).detach() - reference
     x = (BETA * (ratios[:, 0] - ratios[:, 1])).requires_grad_()
-    (slope,) = torch.autograd.grad(made.f(x).sum(), x, create_graph=True)
+    (slope,) = torch.autograd.grad(made.objective.f(x).sum(), x, create_graph=True)
     (curvature,) = torch.autograd.grad(slope.sum(), x)
     change = curvature * BETA * ((ratios + reference).abs() + reference.abs()).sum(1) * 2**-24
     return float(change.norm() / slope.norm())

@@ -38,7 +38,7 @@ def sums(ratios: list[tuple[float, float]], beta: float, knees: tuple[float | No
     log_ratios = torch.tensor(ratios, dtype=torch.float64)
     x = beta * (log_ratios[:, 0] - log_ratios[:, 1])
     residual = (1 - x).clamp(min=0)
-    return pair_metrics(residual**2, -2 * residual, x, log_ratios, knees, -2.0)
+    return pair_metrics(residual**2, -2 * residual, x, log_ratios, knees=knees, slope_at_zero=-2.0)
 
 
 @settings(deadline=None)

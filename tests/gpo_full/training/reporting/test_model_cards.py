@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from gpo_full.cli.commands.train import SECONDS
 from gpo_full.cli.entry import main
 from gpo_full.data.pairs import PairSummary
-from gpo_full.training.reporting.model_cards import METRICS, SECONDS, CardFacts, model_card
+from gpo_full.training.reporting.model_cards import METRICS, CardFacts, model_card
 from gpo_theory import analyze, find_loss
 from gpo_theory.report.result import Analysis
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
@@ -169,7 +170,7 @@ def test_a_run_s_card_its_certificate_and_its_result(
     printed = capsys.readouterr().out
     text = (output / "README.md").read_text()
     assert front(text)["license"] == "mit"
-    assert "--model policy --data pairs.jsonl --eval-data pairs.jsonl" in text
+    assert "\ngpo train --loss ipo --beta 0.05 --output run --json --model policy --data pairs.jsonl --eval-data pairs.jsonl " in text
     assert str(tmp_path) not in text
     assert "secret" not in text
     metrics = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]

@@ -1,0 +1,91 @@
+"""The reference of a run: its log-probabilities for every pair, and how far rounding moves the policy from it."""
+
+__all__ = ["attach_reference", "warn_of_rounding"]
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gpo_full.attention.on_cuda import HALF
+from gpo_full.checkpoints.sharded import sharded_copy
+from gpo_full.data.pairs import Pair
+from gpo_full.engine.log_probabilities import response_log_probabilities
+from gpo_full.engine.model_plan import Plan, evaluating
+from gpo_full.kernels.autocast import autocast_dtype
+from gpo_full.reference.given import distance_from, given_reference
+from gpo_full.reference.store import ReferenceStore, open_store
+from gpo_full.training.rows import Collator, Rows, batch_of
+from gpo_theory import InputError
+
+# Nats per token: further apart than one model's log-probabilities in two precisions (in bfloat16, rho of a whole pair
+# was off by at most 0.16 where it was measured).
+ANOTHER = 0.1
+_log = logging.getLogger(__name__)
+
+
+def attach_reference(
+    sets: Sequence[Rows],
+    model: Any,
+    *,
+    margin: str,
+    folder: Path,
+    plan: Plan,
+    weights: str,
+    accelerator: Any,
+    is_policy: bool,
+) -> None:
+    """Give every pair of `sets` its reference log-probabilities: those it brings itself, or those of `model`.
+
+    The latter are read from the store in `folder`, or computed and stored there; the ranks share that pass. `weights`
+    is the model's `weights_hash`. InputError if pairs bring log-probabilities although `model` is not the policy.
+    """
+    if is_policy and getattr(accelerator.state, "fsdp_plugin", None) is not None:
+        # The Trainer shards its own only when training starts; whole, it may be too large for a device.
+        model = sharded_copy(model, accelerator)
+    else:
+        model = model.to(accelerator.device)
+
+    def store(pairs: Sequence[Pair]) -> ReferenceStore:
+        return open_store(model, pairs, folder, plan=plan, weights=weights, autocast=accelerator.autocast,
+                          accelerator=accelerator)  # fmt: skip
+
+    for rows in sets:
+        given = given_reference(rows.pairs, margin)
+        if given is None:
+            rows.reference = store(rows.pairs).response_log_probabilities(rows.pairs, margin)
+        elif not is_policy:
+            raise InputError("the data brings the reference's log-probabilities, and reference is given: choose one")
+        else:
+            some = [rows.pairs[at] for at in sorted({0, len(rows) // 2, len(rows) - 1})]
+            _warn_if_of_another_model(distance_from(store(some), some))
+            rows.reference = given.to(torch.promote_types(model.dtype, torch.float32))
+
+
+def warn_of_rounding(model: nn.Module, data: Rows, *, count: int, margin: str, plan: Plan, accelerator: Any) -> None:
+    """Log how far rho of the first `count` pairs is from 0 before training, if it is computed in half precision.
+
+    Policy and reference are one model then, but the reference pass packs other pairs together than a step does. FSDP
+    is left out, since no device has the whole model before training, and so are pairs that bring their reference.
+    """
+    rows = [data[i] for i in range(min(len(data), count))]
+    with evaluating(model), accelerator.autocast():
+        half = autocast_dtype(next(model.parameters())) in HALF
+        if not half or rows[0][1].numbers.reference or getattr(accelerator.state, "fsdp_plugin", None) is not None:
+            return
+        inputs = {name: value.to(accelerator.device) if isinstance(value, Tensor) else value
+                  for name, value in Collator(plan.layout)(rows).items()}  # fmt: skip
+        batch = batch_of(inputs, plan.layout)
+        log_ratios = response_log_probabilities(model, batch, margin, fused_head=plan.fused_head) - inputs["reference"]
+    rho = log_ratios[:, 0] - log_ratios[:, 1]
+    _log.warning("half precision: rho is 0 before training, and is computed as up to %.2g nats (root mean square "
+                 "%.2g) for the first %d pairs", rho.abs().max(), rho.square().mean().sqrt(), len(rho))  # fmt: skip
+
+
+def _warn_if_of_another_model(distance: float) -> None:
+    if distance > ANOTHER:
+        _log.warning("the reference's log-probabilities that the data brings are not this model's: up to %.2g nats per "
+                     "token apart in three pairs; the first loss is then not f(0)", distance)  # fmt: skip

@@ -1,0 +1,195 @@
+"""The optimizer steps of a run: which are applied, exact means over their pairs, and a record of the others."""
+
+__all__ = ["Interval", "OpenStep", "Steps", "held_out_metrics"]
+
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gpo_full.distributed import concatenated, summed
+from gpo_full.training.loss import MicroBatch
+from gpo_full.training.reporting.length_bias import length_metrics
+from gpo_full.training.reporting.metrics import COLUMNS, Meter, NonFiniteLoss
+from gpo_full.training.reporting.run_folder import RunFolder
+from gpo_full.training.rows import Rows
+
+# Steps in a row that are not applied before the run is given up. A choice: one or two may be bad rows.
+PATIENCE = 3
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class OpenStep:
+    """What must be known of an optimizer step until its gradient is there.
+
+    transformers' loop makes a step out of separate calls: it draws the micro-batches, asks for the loss of each, adds
+    each to a running loss, and has the gradient norm at last. Whether the step is applied depends on all of them, so
+    they are kept here in between: the evaluated micro-batches, and the running loss before the step.
+    """
+
+    loss_before: Tensor
+    micro_batches: list[MicroBatch] = field(default_factory=list)
+
+
+class Interval(NamedTuple):
+    """The steps since the last log: their means over pairs, and how many steps were applied and how many were not."""
+
+    means: dict[str, float]
+    applied: int
+    dropped: int
+
+
+class _Judged(NamedTuple):
+    number: int
+    flags: Tensor  # [len(COLUMNS) + 1], above 0 where a quantity is not finite on some rank
+    micro_batches: Sequence[MicroBatch]
+
+
+class Steps:
+    """Judges each step on the device, and adds up the metrics of the applied ones.
+
+    A step is not applied if its loss, a metric or its gradient is not finite on any rank. The host reads the verdicts
+    once per logging interval and once per save, with the sums, in one transfer from the device; only then are the
+    dropped steps logged and written to events.jsonl. `counted` steps were applied since the last log; the last
+    `dropped_in_a_row` ones were not.
+    """
+
+    def __init__(self, accelerator: Any, meter: Meter, folder: RunFolder, data: Rows) -> None:
+        self._accelerator, self._meter, self._folder, self._data = accelerator, meter, folder, data
+        self._unread: list[_Judged] = []
+        self.counted, self.dropped_in_a_row = 0, 0
+        self._in_a_row = torch.zeros((), device=accelerator.device)
+
+    def close(self, step: OpenStep, *, number: int, norm: Tensor, optimizer: Any, running_loss: Tensor) -> None:
+        """Judge the step `number`, whose gradient has norm `norm`, and count its pairs if it is to be applied.
+
+        Else the next step of `optimizer` changes nothing, and `running_loss` becomes what it was before the step.
+        """
+        skipped = self._judge(number, step.micro_batches, norm)
+        _skip_where(skipped, optimizer)
+
+        def unless_skipped(value: Tensor) -> Tensor:
+            return torch.where(skipped > 0, 0, value)
+
+        for each in step.micro_batches:
+            self._meter.add(unless_skipped(each.sums), unless_skipped(each.tokens))
+        self._meter.add_gradient_norm(unless_skipped(norm), 1 - skipped)
+        running_loss.copy_(torch.where(skipped > 0, step.loss_before, running_loss))
+
+    def interval(self) -> Interval:
+        """Return the interval since the last call, and start the next.
+
+        Raises NonFiniteLoss if the third step in a row was not applied, having saved its batch.
+        """
+        means = self._meter.drain(lambda sums: _over_ranks(self._accelerator, sums))
+        dropped = self._read()
+        applied, self.counted = self.counted, 0
+        return Interval(means, applied, dropped)
+
+    def state(self) -> tuple[dict[str, Any], int]:
+        """Return what `restore` needs, as JSON, and how many steps since the last call were not applied.
+
+        Raises NonFiniteLoss as `interval` does.
+        """
+        sums = self._meter.state(lambda sums: _over_ranks(self._accelerator, sums))
+        dropped = self._read()
+        return {**sums, "counted": self.counted, "fruitless": self.dropped_in_a_row}, dropped
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from what `state` returned."""
+        self._meter.restore(state, first=self._accelerator.is_main_process)
+        self.counted, self.dropped_in_a_row = state["counted"], state["fruitless"]
+        self._in_a_row = torch.full_like(self._in_a_row, self.dropped_in_a_row)
+
+    def _judge(self, number: int, micro_batches: Sequence[MicroBatch], norm: Tensor) -> Tensor:
+        """Return 1 if the step is not to be applied, else 0: the same on every rank, on the device.
+
+        After the third such step in a row no other is applied, until the host reads that and gives up.
+        """
+        sums = torch.stack([each.sums for each in micro_batches]).sum(0)
+        broken = ~torch.cat([sums, norm.detach().double()[None]]).isfinite()
+        flags = summed(self._accelerator, broken.float())
+        skipped = flags.any() | (self._in_a_row >= PATIENCE)
+        self._in_a_row = torch.where(skipped, self._in_a_row + 1, 0)
+        self._unread.append(_Judged(number, flags, micro_batches))
+        return skipped.float()
+
+    def _read(self) -> int:
+        """Read the verdicts on the steps since the last time, and return how many were not applied."""
+        steps, self._unread = self._unread, []
+        if self._meter.steps == self.counted + len(steps):
+            self.counted, self.dropped_in_a_row = self._meter.steps, 0 if steps else self.dropped_in_a_row
+            return 0
+        before = self.counted
+        for step, flags in zip(steps, torch.stack([step.flags for step in steps]).tolist(), strict=True):
+            broken = [name for name, flag in zip((*COLUMNS, "gradient"), flags, strict=True) if flag]
+            if broken:
+                self._drop(step, broken)
+            else:
+                self.counted, self.dropped_in_a_row = self.counted + 1, 0
+        return before + len(steps) - self.counted
+
+    def _drop(self, step: _Judged, broken: list[str]) -> None:
+        """Record a step that was not applied; NonFiniteLoss for the third in a row."""
+        self.dropped_in_a_row += 1
+        rows = self._gathered(torch.cat([each.rows for each in step.micro_batches]))
+        losses = self._gathered(torch.cat([each.values for each in step.micro_batches]).double())
+        self._folder.event({"step": step.number, "event": "not finite, not applied", "quantities": broken, "rows": rows,
+                            "rows_with_loss_not_finite": [row for row, loss in zip(rows, losses, strict=True)
+                                                          if not math.isfinite(loss)]})  # fmt: skip
+        if self.dropped_in_a_row < PATIENCE:
+            _log.warning("step %d is not applied: not finite: %s; rows %s", step.number, ", ".join(broken), rows)
+            return
+        path = self._folder.non_finite_batch({"step": step.number, "pairs": self._described(rows, losses)})
+        raise NonFiniteLoss(f"not finite: {', '.join(broken)}, the third step in a row; the batch is in {path}")
+
+    def _gathered(self, values: Tensor) -> list[Any]:
+        found: list[Any] = concatenated(self._accelerator, values).tolist()
+        return found
+
+    def _described(self, rows: Iterable[int], losses: Iterable[float]) -> list[dict[str, Any]]:
+        """Pairs as JSON, whose numbers, which need not be finite, are texts."""
+        return [{"row": row, **asdict(self._data.pairs[row]), "loss": repr(loss),
+                 "reference": [repr(value) for value in self._data.reference[row].tolist()]}
+                for row, loss in zip(rows, losses, strict=True)]  # fmt: skip
+
+
+def held_out_metrics(batches: Iterable[MicroBatch], accelerator: Any) -> dict[str, float]:
+    """Return the metrics of held-out pairs, exact means over the pairs of all batches on all ranks.
+
+    With them comes what preferring the longer response would score (`length_metrics`).
+    """
+    meter = Meter(accelerator.device)
+    by_length = torch.zeros(5, dtype=torch.float64, device=accelerator.device)
+    for each in batches:
+        meter.add(each.sums, each.tokens)
+        by_length += each.by_length
+    means = meter.drain(lambda sums: _over_ranks(accelerator, sums))
+    for of_training in ("grad_norm", "tokens", "cpu_seconds"):
+        del means[of_training]
+    return means | length_metrics(summed(accelerator, by_length).tolist())
+
+
+def _over_ranks(accelerator: Any, sums: Tensor) -> Tensor:
+    """The sums of a Meter over all ranks, of which each counted the same steps and gradient norms."""
+    total = summed(accelerator, sums)
+    if accelerator.num_processes > 1:
+        total[-2:] /= accelerator.num_processes
+    return total
+
+
+def _skip_where(skipped: Tensor, optimizer: Any) -> None:
+    """Let the next step of `optimizer` leave parameters and moments as they are where `skipped` is 1.
+
+    A fused optimizer, the default, reads `skipped` on the device. Any other costs a transfer to the host.
+    """
+    if getattr(optimizer, "_step_supports_amp_scaling", False):
+        optimizer.found_inf = skipped
+    elif bool(skipped):
+        # No optimizer touches a parameter, or its moments, that has no gradient.
+        optimizer.zero_grad(set_to_none=True)
