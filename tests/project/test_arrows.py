@@ -65,7 +65,7 @@ ARROWS = {
     "gpo_full.source_hash": "",
     "gpo_full.experiment.inputs": "files output download prepared evaluation reference training source_hash",
     "gpo_full.experiment": "files output data checkpoints evaluation training source_hash experiment.inputs",
-    "gpo_full.book": "files output course source_hash experiment",
+    "gpo_full.book": "files output course experiment",
     "gpo_full.cli.options": "files",
     "gpo_full.sweeps": "files",
     "gpo_full.terminal": "",
