@@ -75,8 +75,7 @@ def _defining(module: str, name: str | None) -> Iterator[str]:
     elif importlib.util.find_spec(f"{module}.{name}") is not None:
         yield f"{module}.{name}"
     else:
-        source = Path(spec.origin).read_text(encoding="utf-8")
-        homes = dict.fromkeys(home for home, each in _imported(source) if each == name)
+        homes = dict.fromkeys(home for home, each in _imported(_source(module)) if each == name)
         yield from homes or (module,)
 
 

@@ -13,7 +13,6 @@ from urllib.parse import quote
 from gpo_full.experiment.stages import Stage, stage
 from gpo_full.files import cache_root
 from gpo_full.output import progress
-from gpo_full.source_hash import code_hash
 from gpo_theory import LOSSES, Loss, analyze, taylor
 from gpo_theory.catalogue import ALIASES
 from gpo_theory.errors import InputError
@@ -134,7 +133,7 @@ def write_loss_pages(folder: Path) -> None:
 
 def _catalogue() -> Stage:
     """All analyses take a minute and depend on the theory's code alone, so they are a cached stage."""
-    return stage(cache_root() / "book", "catalogue", {"code": code_hash([__name__])}, _analyses)
+    return stage(cache_root() / "book", "catalogue", {}, _analyses)
 
 
 def _analyses(folder: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def run(scale: str, output: Path, policy: str | None = None, reward: str | None 
     """Run everything at `scale`, leave `output/results.json` (returned), `output/experiment` and `output/book`.
 
     The lessons read the experiment that their scale, "cpu" or "smoke", has made with the project's own models. At scale
-    "full", or with a `policy` or a `reward` of the user's own (`gpo_full.experiment.inputs.materials`), the experiment
+    "full", or with a `policy` or a `reward` of the user's own (`gpo_full.experiment.inputs.workload`), the experiment
     stands alone: its
     figures, its result and its numbers, without lessons and book. Stages are cached, so a second run repeats only what
     is missing; `workers` runs of the experiment are done at a time. At scale "smoke" nothing is fetched. Progress with

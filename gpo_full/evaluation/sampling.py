@@ -1,6 +1,7 @@
 """Sampling from a causal language model: batched, seeded, with a key-value cache that drops finished rows."""
 
-__all__ = ["Sample", "batches_of", "continue_prompts", "sample", "stop_tokens"]
+__all__ = ["Sample", "batches_of", "continue_prompts", "sample", "stop_tokens",
+           "uniform_numbers"]  # fmt: skip
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from gpo_full.evaluation.cache import with_room
 from gpo_full.evaluation.prompts import ReadPrompts, read_prompts
 from gpo_full.output import progress
 
-# Tokens whose probabilities are added up together.
+# Tokens whose probabilities are added up together: near the square root of a vocabulary of 49,152.
 _BLOCK = 256
 
 
@@ -38,7 +39,7 @@ def sample(
 ) -> list[tuple[Sample, ...]]:
     """Draw `per_prompt` responses y ~ pi(. | prompt) at temperature 1 for each prompt, in the order of `prompts`."""
     tokens: list[list[int]] = [tokenizer(prompt)["input_ids"] for prompt in prompts]
-    uniforms = _uniforms(len(prompts), per_prompt, max_new_tokens, seed)
+    uniforms = uniform_numbers(len(prompts), per_prompt, max_new_tokens, seed)
     found: dict[int, tuple[Sample, ...]] = {}
     batches = batches_of(tokens, max(1, batch_size // per_prompt))
     for batch in progress(batches, label, len(batches)):
@@ -61,11 +62,11 @@ def stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(int(t) for t in (*listed, tokenizer.eos_token_id) if t is not None)
 
 
-def _uniforms(prompts: int, per_prompt: int, length: int, seed: int) -> torch.Tensor:
-    """Return the numbers in [0, 1) that decide each token.
+def uniform_numbers(prompts: int, per_prompt: int, length: int, seed: int) -> torch.Tensor:
+    """Return the numbers in [0, 1) that decide each token, [prompts, per_prompt, length].
 
-    Each row has its own, so a sample depends on neither the batch size nor its neighbours (up to rounding of the
-    logits), and two models sampled with one seed meet the same luck.
+    Each response has its own, so it depends on neither the batch size nor its neighbours (up to rounding of the
+    logits), and two models sampled with one seed are coupled through the same numbers.
     """
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(prompts, per_prompt, length, generator=generator, dtype=torch.float64)

@@ -1,11 +1,13 @@
-"""What an evaluation measured prompt by prompt: kept in a file, and two policies compared on the same prompts."""
+"""The scores of a policy prompt by prompt: their summary, their file, and two policies' compared on the same prompts."""
 
-__all__ = ["PromptScore", "Comparison", "compare_scores", "read_scores", "write_scores", "win_scores",
-           "bootstrap_interval"]  # fmt: skip
+__all__ = ["Comparison", "Evaluation", "PromptScore", "bootstrap_interval", "compare_scores", "read_scores",
+           "summarize", "win_scores", "write_scores"]  # fmt: skip
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,11 @@ from gpo_theory.errors import InputError
 
 @dataclass(frozen=True)
 class PromptScore:
-    """One prompt: what policy and reference answered, their rewards, and the divergences along the policy's answer.
+    """One prompt: what policy and reference answered, their rewards, and the log-ratios of policy over reference.
 
-    `score` is 1 where the policy's reward is larger, 0 where it is smaller, 1/2 in a tie. `kl` (an exact sum over the
-    vocabulary at each token) and `kl_sequence` (the log-ratio of the answer) are in nats; `half_square` is rho^2 / 2 of
-    two draws of the reference, in nats^2.
+    `score` is 1 where the policy's reward is larger, 0 where it is smaller, 1/2 in a tie. `kl` and `kl_sequence` are
+    `exact_kl` and `log_ratio` of `gpo_full.evaluation.kl` along the policy's answer, in nats; `half_square` is
+    rho^2 / 2 of two samples of the reference, in nats^2.
     """
 
     prompt: str
@@ -41,10 +43,73 @@ class PromptScore:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two policies on the same `n` prompts: the mean difference of their scores, with its bootstrap interval.
+class Evaluation:
+    """Means over `n` prompts of one sample of the policy against one of the reference.
 
-    `win_rate` counts the reward of the first against that of the second, a tie 1/2, with its own interval.
+    `kl` and `kl_sequence` estimate KL(pi || pi_ref) in nats per response, by `exact_kl` and by `log_ratio` of
+    `gpo_full.evaluation.kl`; `*_se` are standard errors. `win_rate` counts a tie 1/2; `win_low` and `win_high` are its
+    95% bootstrap interval over prompts. `regularizer` = E_mu[rho^2 / 2] in nats^2, mu two samples of the reference.
+    `length_ratio` is the policy's tokens over the reference's; `copied` the mean share of a response's word pairs that
+    stand in its prompt.
+    """
+
+    kl: float
+    kl_se: float
+    kl_sequence: float
+    kl_sequence_se: float
+    win_rate: float
+    win_low: float
+    win_high: float
+    ties: int
+    length_ratio: float
+    copied: float
+    reward: float
+    reference_reward: float
+    regularizer: float
+    regularizer_se: float
+    n: int
+    seed: int
+    examples: tuple[dict[str, str], ...]
+
+
+def summarize(rows: Sequence[PromptScore], seed: int = 0) -> Evaluation:
+    """Return the means over prompts, with their errors; `seed` seeds the bootstrap."""
+    scores = np.array([row.score for row in rows])
+    low, high = bootstrap_interval(scores, seed=seed)
+    kl, kl_se = _mean_and_error([row.kl for row in rows])
+    kl_sequence, kl_sequence_se = _mean_and_error([row.kl_sequence for row in rows])
+    regularizer, regularizer_se = _mean_and_error([row.half_square for row in rows])
+    return Evaluation(
+        kl=kl, kl_se=kl_se, kl_sequence=kl_sequence, kl_sequence_se=kl_sequence_se,
+        win_rate=float(scores.mean()), win_low=low, win_high=high, ties=int((scores == 0.5).sum()),
+        length_ratio=sum(row.policy_tokens for row in rows) / sum(row.reference_tokens for row in rows),
+        copied=float(np.mean([_copied(row.policy, row.prompt) for row in rows])),
+        reward=float(np.mean([row.reward for row in rows])),
+        reference_reward=float(np.mean([row.reference_reward for row in rows])),
+        regularizer=regularizer, regularizer_se=regularizer_se, n=len(rows), seed=seed,
+        examples=tuple({key: getattr(row, key) for key in ("prompt", "target", "policy", "reference")}
+                       for row in rows[:5]),
+    )  # fmt: skip
+
+
+def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and its standard error."""
+    error = float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return float(np.mean(values)), error
+
+
+def _copied(response: str, prompt: str) -> float:
+    """Return the share of the response's pairs of adjacent words that stand in the prompt."""
+    words, source = response.casefold().split(), prompt.casefold().split()
+    pairs, known = list(pairwise(words)), set(pairwise(source))
+    return sum(pair in known for pair in pairs) / len(pairs) if pairs else 0.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two policies on the same `n` prompts: the mean `difference` of their scores, with its 95% bootstrap interval.
+
+    `win_rate` is that of the first policy's rewards against the second's, a tie 1/2, with its own interval.
     """
 
     difference: float
@@ -57,9 +122,9 @@ class Comparison:
 
 
 def compare_scores(first: Sequence[PromptScore], second: Sequence[PromptScore], *, seed: int = 0) -> Comparison:
-    """Compare two policies prompt by prompt; InputError unless both answered the same prompts, in the same order.
+    """Compare two policies prompt by prompt, so that what makes a prompt easy for both cancels out.
 
-    The difference of win rates against the reference is paired: what makes a prompt easy for both cancels out.
+    Raises InputError unless both are scored on the same prompts, in the same order, against the same answers.
     """
     if [(row.prompt, row.target) for row in first] != [(row.prompt, row.target) for row in second]:
         raise InputError(f"the scores are of other prompts: {len(first)} and {len(second)} rows must agree in order")
@@ -68,8 +133,9 @@ def compare_scores(first: Sequence[PromptScore], second: Sequence[PromptScore], 
     differences = np.array([a.score - b.score for a, b in zip(first, second, strict=True)])
     rewards = (np.array([row.reward for row in rows]) for rows in (first, second))
     wins = win_scores(*rewards)
-    return Comparison(float(differences.mean()), *bootstrap_interval(differences, seed=seed), float(wins.mean()),
-                      *bootstrap_interval(wins, seed=seed), len(wins))  # fmt: skip
+    (low, high), (win_low, win_high) = (bootstrap_interval(each, seed=seed) for each in (differences, wins))
+    return Comparison(difference=float(differences.mean()), low=low, high=high, win_rate=float(wins.mean()),
+                      win_low=win_low, win_high=win_high, n=len(wins))  # fmt: skip
 
 
 def win_scores(mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -99,7 +165,7 @@ def write_scores(path: Path | str, scores: Sequence[PromptScore]) -> None:
 
 
 def read_scores(path: Path | str) -> list[PromptScore]:
-    """Read what `write_scores` wrote; InputError with the row for anything else."""
+    """Read a file of `write_scores`; InputError names the first row that is not one of its rows."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""What an experiment will cost on this machine, from a few steps of each kind of work that it does."""
+"""The cost of an experiment on this machine, extrapolated from a few steps of each kind of work that it does."""
 
 __all__ = ["forecast_cost"]
 
@@ -17,34 +17,33 @@ from numpy.typing import NDArray
 from gpo_full.data.pairs import Pair
 from gpo_full.evaluation.sampling import sample
 from gpo_full.experiment.grid import all_runs
-from gpo_full.experiment.inputs.materials import Material
 from gpo_full.experiment.inputs.scales import Scale
+from gpo_full.experiment.inputs.workload import Workload
 from gpo_full.experiment.labels import label_pairs
-from gpo_full.experiment.protocol import Protocol
 from gpo_full.experiment.sft import fine_tune, tokenize_tasks
 from gpo_full.experiment.stages import Stage, stage
+from gpo_full.experiment.trained_run import Start, answered, scored, train
 
+# As few as give a step's cost by a difference: the forecast is to take minutes where the experiment takes hours.
 _FEW, _MORE = 2, 6  # steps of a run
 _PAIRS, _TESTS, _SFT = 16, 32, 2  # prompts for pairs, test prompts (one batch), steps of fine-tuning
 
 
-def forecast_cost(scale: Scale, folder: Path, policy: str | None = None, reward: str | None = None) -> Stage:
-    """Return the stage that measured, on the policy before any training, what `scale` will take.
+def forecast_cost(scale: Scale, folder: Path, workload: Workload) -> Stage:
+    """Return the stage that measured, on the policy before any training, what `scale` will cost.
 
     Its payload: `runs`, `cpu_hours` and `hours` of the whole experiment, and `seconds` (CPU, wall) of each part: a step
-    of a run (with and without what runs share), a prompt of an evaluation, and so on. Measured once for a folder; the
-    pilot is taken to try all rates.
+    of a run (with and without what runs share), a prompt of an evaluation, and so on. The pilot is assumed to try all
+    rates.
     """
-    few = replace(scale, pair_prompts=_PAIRS, pairs=_PAIRS, test_prompts=_TESTS, sft_steps=_SFT)
-    protocol = Protocol(few, folder, policy, reward)
-    inputs = {"material": protocol.material.fingerprint, "scale": repr(scale)}
+    inputs = {"workload": workload.fingerprint, "scale": repr(scale)}
+    return stage(folder, "forecast", inputs, _forecast, lambda: (scale, workload, folder))
 
-    def measure(place: Path) -> dict[str, Any]:
-        seconds = _measured(protocol)
-        cpu, wall = (_total(scale, {name: both[i] for name, both in seconds.items()}) for i in (0, 1))
-        return {"runs": len(all_runs(scale)), "cpu_hours": cpu / 3600, "hours": wall / 3600, "seconds": seconds}
 
-    return stage(folder, "forecast", inputs, measure)
+def _forecast(stage_folder: Path, scale: Scale, workload: Workload, folder: Path) -> dict[str, Any]:
+    seconds = _measured(scale, workload, folder)
+    cpu, wall = (_total(scale, {name: both[i] for name, both in seconds.items()}) for i in (0, 1))
+    return {"runs": len(all_runs(scale)), "cpu_hours": cpu / 3600, "hours": wall / 3600, "seconds": seconds}
 
 
 def _total(scale: Scale, of: dict[str, float]) -> float:
@@ -58,26 +57,29 @@ def _total(scale: Scale, of: dict[str, float]) -> float:
             + scale.pair_prompts * of["sampled_prompt"] + scale.pairs * of["reference_pair"])  # fmt: skip
 
 
-def _measured(protocol: Protocol) -> dict[str, tuple[float, float]]:
-    s, m = protocol.scale, protocol.material
-    print("forecast: a few steps of each kind of work are measured", file=sys.stderr, flush=True)
-    protocol.reference = copy.deepcopy(m.model).eval()
-    tasks = m.tasks["train"]
-    pairs, sampling = _timed(lambda: _made_pairs(protocol, tasks[: s.pair_prompts]))
-    protocol._pairs = pairs
-    trained = [_timed(partial(_train, protocol, steps)) for steps in (_FEW, _FEW, _MORE)]
+def _measured(scale: Scale, workload: Workload, folder: Path) -> dict[str, tuple[float, float]]:
+    """Return the seconds, CPU and wall, of one unit of each kind of work."""
+    print("forecast: measuring a few steps of each kind of work", file=sys.stderr, flush=True)
+    few = replace(scale, pair_prompts=_PAIRS, pairs=_PAIRS, test_prompts=_TESTS, sft_steps=_SFT)
+    reference = copy.deepcopy(workload.model).eval()
+    tasks, tests = workload.tasks["train"], workload.tasks["test"][:_TESTS]
+    pairs, sampling = _timed(lambda: _made_pairs(workload, few, reference, tasks[:_PAIRS]))
+    start = Start(workload, few, reference, pairs, folder)
+    trained = [_timed(partial(_train, start, steps)) for steps in (_FEW, _FEW, _MORE)]
     policy = trained[-1][0]
-    with_references, few, more = (np.array(seconds) for _, seconds in trained)
-    first = np.maximum(more - few, 0) / (_MORE - _FEW)
-    against, answering = _timed(lambda: list(protocol._read(m.tasks["test"][: s.test_prompts])))
-    _, evaluating = _timed(lambda: protocol._scores(policy, against, "the forecast", s.seed))
-    _, tuning = _timed(lambda: _fine_tune(m, s, tasks[: _SFT * s.sft_batch]))
-    layers = 3 * s.trained_layers
-    each = {"sampled_prompt": sampling / s.pair_prompts, "answered_prompt": answering / s.test_prompts,
-            "evaluated_prompt": evaluating / s.test_prompts, "sft_step": tuning / _SFT,
-            "first_step": first, "step": first * layers / (layers + protocol.frozen_layers),
-            "reference_pair": np.maximum(with_references - few, 0) / len(pairs),
-            "run": np.maximum(few - _FEW * first, 0)}  # fmt: skip
+    with_references, short, long = (np.array(seconds) for _, seconds in trained)
+    first = np.maximum(long - short, 0) / (_MORE - _FEW)
+    against, answering = _timed(lambda: answered(start, tests))
+    _, evaluating = _timed(lambda: scored(start, policy, against, "the forecast", few.seed))
+    _, tuning = _timed(lambda: fine_tune(
+        workload.model, tokenize_tasks(workload.tokenizer, tasks[: _SFT * few.sft_batch]), steps=_SFT, seed=few.seed,
+        batch_size=few.sft_batch, learning_rate=0.0, last_layers=few.sft_layers, label="forecast"))  # fmt: skip
+    layers = 3 * few.trained_layers
+    each = {"sampled_prompt": sampling / _PAIRS, "answered_prompt": answering / _TESTS,
+            "evaluated_prompt": evaluating / _TESTS, "sft_step": tuning / _SFT,
+            "first_step": first, "step": first * layers / (layers + start.frozen_layers),
+            "reference_pair": np.maximum(with_references - short, 0) / len(pairs),
+            "run": np.maximum(short - _FEW * first, 0)}  # fmt: skip
     return {name: (float(cpu), float(wall)) for name, (cpu, wall) in each.items()}
 
 
@@ -88,21 +90,15 @@ def _timed(work: Callable[[], Any]) -> tuple[Any, NDArray[np.float64]]:
     return done, np.array([time.process_time(), time.monotonic()]) - before
 
 
-def _made_pairs(protocol: Protocol, tasks: Sequence[Mapping[str, str]]) -> list[Pair]:
-    s, m = protocol.scale, protocol.material
-    drawn = sample(protocol.reference, m.tokenizer, [t["prompt"] for t in tasks], per_prompt=2, seed=s.seed,
-                   max_new_tokens=s.longest_response)  # fmt: skip
-    m.rewards([several[0].text for several in drawn], tasks)
-    ids = [m.tokenizer(t["prompt"])["input_ids"] for t in tasks]
-    return list(label_pairs(ids, drawn, [(0.0, 0.0)] * len(ids), slope=1.0, seed=s.seed).pairs)
+def _made_pairs(workload: Workload, scale: Scale, reference: Any, tasks: Sequence[Mapping[str, str]]) -> list[Pair]:
+    drawn = sample(reference, workload.tokenizer, [task["prompt"] for task in tasks], per_prompt=2, seed=scale.seed,
+                   max_new_tokens=scale.longest_response)  # fmt: skip
+    workload.rewards([several[0].text for several in drawn], tasks)
+    ids = [workload.tokenizer(task["prompt"])["input_ids"] for task in tasks]
+    return list(label_pairs(ids, drawn, [(0.0, 0.0)] * len(ids), slope=1.0, seed=scale.seed).pairs)
 
 
-def _train(protocol: Protocol, steps: int) -> Any:
-    protocol._trunk.clear()
-    return protocol._train(all_runs(protocol.scale)[0], protocol.scale.learning_rates[0], steps)[0]
-
-
-def _fine_tune(m: Material, s: Scale, tasks: Sequence[Mapping[str, str]]) -> None:
-    tokens = tokenize_tasks(m.tokenizer, [t["prompt"] for t in tasks], [t["target"] for t in tasks])
-    fine_tune(m.model, tokens, steps=_SFT, batch_size=s.sft_batch, seed=s.seed, learning_rate=0.0,
-              last_layers=s.sft_layers, label="forecast")  # fmt: skip
+def _train(start: Start, steps: int) -> Any:
+    """Train the first run, its frozen layers not yet cached."""
+    start.frozen_outputs.clear()
+    return train(start, all_runs(start.scale)[0], start.scale.learning_rates[0], steps)[0]

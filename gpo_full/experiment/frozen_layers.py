@@ -1,6 +1,6 @@
-"""The frozen lower layers of a model, computed once for each batch that many runs share."""
+"""The outputs of a model's frozen lower layers, computed once for each batch that many runs share."""
 
-__all__ = ["remembered_trunk"]
+__all__ = ["cached_frozen_layers"]
 
 import hashlib
 from collections.abc import Iterator, MutableMapping
@@ -9,41 +9,43 @@ from typing import Any
 
 import torch
 
-Memory = MutableMapping[bytes, torch.Tensor]
+Cache = MutableMapping[bytes, torch.Tensor]
 
 
 @contextmanager
-def remembered_trunk(model: Any, first: int, memory: Memory) -> Iterator[None]:
-    """Let the layers below `first`, which must be frozen, look up what they once made of the same batch.
+def cached_frozen_layers(model: Any, first: int, outputs: Cache) -> Iterator[None]:
+    """Replace the layers below `first`, which must be frozen, by a look-up of their output for the same batch.
 
-    `memory` keeps the hidden states [R, L, D] under a hash of what enters (embeddings and positions), so runs of
-    models whose lower layers are equal may share it. A value looked up is the value that was computed, bit by bit.
+    `outputs` keeps hidden states [R, L, D] under a hash of the input (embeddings and positions), so runs of models
+    whose lower layers are equal may share it. Values are bitwise those that the layers compute.
+
+    Raises ValueError if a layer below `first` has a parameter that is trained.
     """
     decoder = model.get_decoder()
     whole = decoder.layers
     if any(parameter.requires_grad for layer in whole[:first] for parameter in layer.parameters()):
-        raise ValueError(f"layers below {first} are trained, so their output cannot be remembered")
-    decoder.layers = torch.nn.ModuleList([_Trunk(whole[:first], memory), *whole[first:]])
+        raise ValueError(f"layers below {first} are trained, so their output cannot be cached")
+    decoder.layers = torch.nn.ModuleList([_CachedLayers(whole[:first], outputs), *whole[first:]])
     try:
         yield
     finally:
         decoder.layers = whole
 
 
-class _Trunk(torch.nn.Module):
-    def __init__(self, layers: torch.nn.ModuleList, memory: Memory) -> None:
+class _CachedLayers(torch.nn.Module):
+    def __init__(self, layers: torch.nn.ModuleList, outputs: Cache) -> None:
         super().__init__()
         self.layers = layers
-        self.memory = memory
+        self.outputs = outputs
 
     @torch.no_grad()
     def forward(self, states: torch.Tensor, **settings: Any) -> torch.Tensor:
         key = _key(states, *settings["position_embeddings"])
-        if key not in self.memory:
+        if key not in self.outputs:
             for layer in self.layers:
                 states = layer(states, **settings)
-            self.memory[key] = states
-        return self.memory[key]
+            self.outputs[key] = states
+        return self.outputs[key]
 
 
 def _key(*tensors: torch.Tensor) -> bytes:

@@ -1,6 +1,6 @@
-"""What the controlled experiment found: for each loss and beta, what became of the policy."""
+"""What the controlled experiment found: the evaluation of the policy trained with each loss, beta and seed."""
 
-__all__ = ["ExperimentResult", "Run", "frozen"]
+__all__ = ["ExperimentResult", "Run", "frozen", "published_result"]
 
 import json
 import lzma
@@ -9,16 +9,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from gpo_full.evaluation.scores import Evaluation
 from gpo_full.files import atomic_file
 
+# Scale full, hours of work; without the samples.
+FULL = Path(__file__).parent / "results" / "full.json.xz"
 
-@dataclass(frozen=True)
-class Run:
-    """One trained policy: a loss at one beta, its evaluation (`gpo_full.evaluation.compare.Evaluation`) and its curves.
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Evaluation):
+    """The evaluation of one trained policy, with the loss and beta that trained it and its curves.
 
     `scaled_margin` and `objective` are beta rho and f(beta rho), means over the pairs of each step; `accuracy` and the
     log-ratios (nats) are means over the last fifth of the steps. `strength` and `beta_R` are null where R = 0; `factor`
-    is beta over the matched one. `width` is the largest difference of s = log pi/pi_ref seen between two draws of the
+    is beta over the matched one. `width` is the largest difference of s = log pi/pi_ref seen between two samples of the
     reference, in nats: at most the 2B of proposition P11.
     """
 
@@ -31,24 +35,7 @@ class Run:
     strength: float | None
     beta_R: float | None
     matching: str
-    kl: float
-    kl_se: float
-    kl_sequence: float
-    kl_sequence_se: float
-    win_rate: float
-    win_low: float
-    win_high: float
-    ties: int
-    length_ratio: float
-    copied: float
-    reward: float
-    reference_reward: float
-    regularizer: float
-    regularizer_se: float
     width: float
-    n: int
-    seed: int
-    examples: tuple[dict[str, str], ...]
     accuracy: float
     log_ratio_chosen: float
     log_ratio_rejected: float
@@ -57,7 +44,7 @@ class Run:
     cpu_seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExperimentResult:
     """Everything that the experiment found; `as_dict` is its JSON form."""
 
@@ -83,7 +70,7 @@ class ExperimentResult:
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """Read what `run` wrote, which `xz` may have compressed."""
+        """Read what `save` wrote, or its compression by `xz`."""
         with lzma.open(path) if str(path).endswith(".xz") else open(path, "rb") as file:
             saved = json.load(file)
         if saved.pop("schema") != 1:
@@ -102,16 +89,25 @@ class ExperimentResult:
             return {"id": f"experiment.{name}", "value": number, "low": low, "high": high, "seed": self.seed,
                     "tolerance": None, "lesson": lesson}  # fmt: skip
 
+        def interval(name: str, number: float, error: float) -> dict[str, Any]:
+            return value(name, number, number - 1.96 * error, number + 1.96 * error)
+
         found = [value("sft.loss", self.sft["loss_after"]), value("sft.reward", self.sft["reward_after"]),
                  value("labels.agreement", self.labels["agreement"])]  # fmt: skip
         for one in self.runs:
-            found += [
-                value(f"{one.name}.win_rate", one.win_rate, one.win_low, one.win_high),
-                value(f"{one.name}.kl", one.kl, one.kl - 1.96 * one.kl_se, one.kl + 1.96 * one.kl_se),
-                value(f"{one.name}.regularizer", one.regularizer, one.regularizer - 1.96 * one.regularizer_se,
-                      one.regularizer + 1.96 * one.regularizer_se),
-            ]  # fmt: skip
+            found += [value(f"{one.name}.win_rate", one.win_rate, one.win_low, one.win_high),
+                      interval(f"{one.name}.kl", one.kl, one.kl_se),
+                      interval(f"{one.name}.regularizer", one.regularizer, one.regularizer_se)]  # fmt: skip
         return found
+
+
+def published_result() -> ExperimentResult:
+    """Return the result of `gpo reproduce --scale full` that is shipped, with the versions that computed it.
+
+    >>> len(published_result().runs)
+    63
+    """
+    return ExperimentResult.load(FULL)
 
 
 def frozen(values: Mapping[str, Any]) -> dict[str, Any]:

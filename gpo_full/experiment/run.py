@@ -1,4 +1,4 @@
-"""The controlled experiment: one policy, one set of pairs, several losses and betas, and what became of each."""
+"""The controlled experiment from start to end: every stage in order, its progress lines, and the result."""
 
 __all__ = ["default_folder", "run_experiment"]
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gpo_full.checkpoints.atomic import sole_writer
+from gpo_full.experiment.forecast import forecast_cost
 from gpo_full.experiment.grid import Experiment, all_runs, base_of
 from gpo_full.experiment.inputs.scales import Scale, find_scale
 from gpo_full.experiment.pool import finished
@@ -38,11 +39,11 @@ def run_experiment(
     """Run the experiment at `scale`, or what is missing of it in `folder`; write `folder/result.json` and return it.
 
     Stages, each cached under all that it depends on: supervised fine-tuning; sampling and labelling; the pilot, which
-    fixes the learning rate; the plan, which shortens every run alike if the pilot's time says that the experiment
-    would outlast `budget_seconds` (default: the scale's); and one stage per run, trained and evaluated. A scale without
-    a budget says first, from a few steps of each kind of work, what it will take. `policy` and `reward` take the place
-    of the scale's own (`gpo_full.experiment.inputs.materials`). `workers` runs are done at a time, each on its share of
-    the cores. Raises FolderInUse while another process works in `folder`.
+    fixes the learning rate; the plan, which shortens every run alike if, judging by the pilot's time, the experiment
+    would exceed `budget_seconds` (default: the scale's); and one stage per run, trained and evaluated. A scale without
+    a budget first prints a forecast of its cost. `policy` and `reward` replace the scale's own
+    (`gpo_full.experiment.inputs.workload`). `workers` runs are done at a time, each on its share of the cores. Raises
+    FolderInUse while another process works in `folder`.
     """
     settings = scale if isinstance(scale, Scale) else find_scale(scale)
     if budget_seconds is not None:
@@ -51,21 +52,18 @@ def run_experiment(
         settings = replace(settings, label_slope=None)
     _quiet()
     with sole_writer(folder):
-        # Half done by a process that was killed.
+        # Left unfinished by a process that was killed.
         for path in folder.glob(".*/"):
             shutil.rmtree(path)
-        found = _run_all(settings, folder, policy, reward, workers)
+        found = _run_all(Protocol(settings, folder, policy, reward), workers)
         replace(found, checks=checks(found)).save(folder / "result.json")
     # Read back, so that the result is the same value whether it was computed or loaded.
     return ExperimentResult.load(folder / "result.json")
 
 
-def _run_all(
-    settings: Scale, folder: Path, policy: str | None, reward: str | None, workers: int
-) -> ExperimentResult:
-    clock, runs = _Clock(workers), all_runs(settings)
-    ahead = None if settings.budget_seconds is not None else _forecast(settings, folder, policy, reward)
-    protocol = Protocol(settings, folder, policy, reward)
+def _run_all(protocol: Protocol, workers: int) -> ExperimentResult:
+    settings, runs, clock = protocol.scale, all_runs(protocol.scale), _Clock(workers)
+    forecast = None if settings.budget_seconds is not None else _forecast(protocol)
     sft = clock.done(protocol.sft())
     labels = clock.done(protocol.pairs())
     pilot = clock.done(protocol.pilot(base_of(runs)))
@@ -75,33 +73,33 @@ def _run_all(
     ends = enumerate(finished(protocol, runs, workers), 1)
     by_name = {one.name: clock.done(stage, number, len(runs)) for number, (one, stage) in ends}
     done = [by_name[one.name] for one in runs]
-    stages = (sft, labels, pilot, *done)
     return ExperimentResult(
-        settings.name, settings.seed, _versions(), protocol.material.policy_name, protocol.material.reward_name,
-        protocol.data(), {k: v for k, v in asdict(settings).items() if k not in ("name", "budget_seconds")},
-        sft.payload, labels.payload, pilot.payload, plan.payload["shortened"], ahead,
-        tuple(_run(one, s) for one, s in zip(runs, done, strict=True)),
-        tuple({"name": s.name, "cpu_seconds": s.cpu_seconds, "seconds": s.seconds} for s in stages),
-        (),
+        scale=settings.name, seed=settings.seed, versions=_versions(), policy=protocol.workload.policy_name,
+        reward=protocol.workload.reward_name, data=protocol.data(),
+        settings={k: v for k, v in asdict(settings).items() if k not in ("name", "budget_seconds")},
+        sft=sft.payload, labels=labels.payload, pilot=pilot.payload, shortened=plan.payload["shortened"],
+        forecast=forecast, runs=tuple(_run(one, stage) for one, stage in zip(runs, done, strict=True)),
+        stages=tuple({"name": stage.name, "cpu_seconds": stage.cpu_seconds, "seconds": stage.seconds}
+                     for stage in (sft, labels, pilot, *done)),
+        checks=(),
     )  # fmt: skip
 
 
-def _forecast(settings: Scale, folder: Path, policy: str | None, reward: str | None) -> dict[str, Any]:
-    from gpo_full.experiment.forecast import forecast_cost
-
-    found = forecast_cost(settings, folder, policy, reward).payload
-    print(f"experiment at scale {settings.name}: {found['runs']} runs ({len(settings.losses)} losses, "
-          f"{len(settings.factors)} betas, {settings.repeats} seeds at the matched one), each of {settings.steps} "
-          f"steps and {settings.test_prompts} test prompts: about {found['cpu_hours']:.2g} CPU-hours, "
+def _forecast(protocol: Protocol) -> dict[str, Any]:
+    scale = protocol.scale
+    found = forecast_cost(scale, protocol.folder, protocol.workload).payload
+    print(f"experiment at scale {scale.name}: {found['runs']} runs ({len(scale.losses)} losses, "
+          f"{len(scale.factors)} betas, {scale.repeats} seeds at the matched one), each of {scale.steps} "
+          f"steps and {scale.test_prompts} test prompts: about {found['cpu_hours']:.2g} CPU-hours, "
           f"{found['hours']:.2g} hours on this machine, one run at a time; runs that are finished are not repeated",
           file=sys.stderr, flush=True)  # fmt: skip
     return found
 
 
 def _run(one: Experiment, stage: Stage) -> Run:
-    beta_r = None if not one.strength else one.beta * one.strength
-    return Run(one.name, one.loss, LOSSES[one.loss].formula, one.beta, one.matched, one.factor, one.strength, beta_r,
-               one.matching, cpu_seconds=stage.cpu_seconds, **frozen(stage.payload))  # fmt: skip
+    return Run(name=one.name, loss=one.loss, formula=LOSSES[one.loss].formula, beta=one.beta, matched=one.matched,
+               factor=one.factor, strength=one.strength, beta_R=None if not one.strength else one.beta * one.strength,
+               matching=one.matching, cpu_seconds=stage.cpu_seconds, **frozen(stage.payload))  # fmt: skip
 
 
 def _versions() -> dict[str, str]:
@@ -116,7 +114,7 @@ def _quiet() -> None:
 
 
 class _Clock:
-    """Says after each stage what came of it and, among the runs, about how long is left."""
+    """Prints a line after each stage: its outcome and, among the runs, about how long is left."""
 
     def __init__(self, workers: int) -> None:
         self._start, self._workers = time.monotonic(), workers

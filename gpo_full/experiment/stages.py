@@ -1,4 +1,4 @@
-"""Stages of a long computation, each cached under a hash of everything that it depends on."""
+"""Stages of a long computation, each cached under a hash of its inputs and of the code that computes it."""
 
 __all__ = ["Stage", "stage"]
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gpo_full.files import atomic_folder
+from gpo_full.source_hash import code_hash
 
 _RESULT = "stage.json"
 
@@ -28,12 +29,17 @@ class Stage:
     cached: bool
 
 
-def stage(root: Path, name: str, inputs: Mapping[str, Any], compute: Callable[[Path], dict[str, Any]]) -> Stage:
-    """Return the stage `name` for `inputs`, from `root/name-KEY` if it is there, else computed by `compute(folder)`.
+def stage(
+    root: Path, name: str, inputs: Mapping[str, Any], compute: Callable[..., dict[str, Any]],
+    arguments: Callable[[], tuple[Any, ...]] = tuple,
+) -> Stage:  # fmt: skip
+    """Return the stage `name` from `root/name-KEY` if it is there, else computed by `compute(folder, *arguments())`.
 
-    KEY is a hash of `inputs`, which must be JSON. The stage's folder appears whole or not at all, so an interrupted
-    stage is computed again and a finished one never is.
+    KEY is a hash of `inputs`, which must be JSON and identify the arguments, and of the code that can be reached from
+    the module in which `compute` is written. The stage's folder appears whole or not at all, so an interrupted stage
+    is computed again and a finished one never is.
     """
+    inputs = {**inputs, "code": code_hash([compute.__module__])}
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True, allow_nan=False).encode()).hexdigest()[:16]
     folder = root / f"{name}-{key}"
     if (folder / _RESULT).is_file():
@@ -41,7 +47,7 @@ def stage(root: Path, name: str, inputs: Mapping[str, Any], compute: Callable[[P
         return Stage(name, key, folder, saved["payload"], saved["cpu_seconds"], saved["seconds"], cached=True)
     cpu, wall = time.process_time(), time.monotonic()
     with atomic_folder(folder) as temporary:
-        payload = compute(temporary)
+        payload = compute(temporary, *arguments())
         used, passed = time.process_time() - cpu, time.monotonic() - wall
         saved = {"inputs": inputs, "payload": payload, "cpu_seconds": used, "seconds": passed}
         (temporary / _RESULT).write_text(json.dumps(saved, indent=1, allow_nan=False), encoding="utf-8")

@@ -12,10 +12,11 @@ import torch
 from transformers import TrainerCallback
 
 from gpo_full.checkpoints.state import random_state, set_random_state
-from gpo_full.evaluation.compare import Evaluation, evaluate, opponents
+from gpo_full.evaluation.compare import evaluate, reference_answers
 from gpo_full.evaluation.golden_reward import REWARD_NAME, load_reward
 from gpo_full.evaluation.prompts import shared_layers
 from gpo_full.evaluation.sampling import Sample
+from gpo_full.evaluation.scores import Evaluation
 from gpo_full.evaluation.tasks import read_tasks
 from gpo_theory.errors import InputError
 
@@ -64,9 +65,9 @@ class LiveEvaluation(TrainerCallback):  # type: ignore[misc]
     def _measure(self, args: Any) -> Evaluation:
         policy, options = _bare(self._trainer.model), {"seed": args.seed, "max_new_tokens": args.sample_length}
         with _unchanged(self._trainer.model), torch.no_grad(), self._trainer.accelerator.autocast():
-            against = opponents(self._reference, self._trainer.processing_class, self._prompts, self._judged,
-                                batch_size=BATCH, keep=shared_layers(policy, self._reference), drawn=self._drawn,
-                                **options)  # fmt: skip
+            against = reference_answers(self._reference, self._trainer.processing_class, self._prompts, self._judged,
+                                        batch_size=BATCH, keep=shared_layers(policy, self._reference),
+                                        drawn=self._drawn, **options)  # fmt: skip
             return evaluate(policy, self._reference, self._trainer.processing_class, against, self._reward,
                             label="sampling", total=-(-len(self._prompts) // BATCH), **options)  # fmt: skip
 

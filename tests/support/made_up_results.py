@@ -15,7 +15,9 @@ def made_up(
     runs = [_one(loss, factor, place, 0) for place, loss in enumerate(losses) for factor in factors]
     runs += [_one(loss, 1.0, place, seed) for seed in range(1, seeds) for place, loss in enumerate(losses)]
     empty: dict[str, Any] = {}
-    return ExperimentResult("smoke", 0, {}, "p", "r", empty, empty, empty, empty, empty, None, None, tuple(runs), (), ())
+    return ExperimentResult(scale="smoke", seed=0, versions={}, policy="p", reward="r", data=empty, settings=empty,
+                            sft=empty, labels=empty, pilot=empty, shortened=None, forecast=None, runs=tuple(runs),
+                            stages=(), checks=())  # fmt: skip
 
 
 def _one(loss: str, factor: float, place: int, seed: int) -> Run:

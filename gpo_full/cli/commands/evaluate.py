@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(f"{name!r} is not the folder of a model or an adapter: it has no config.json and no "
                              f"{ADAPTER}")  # fmt: skip
     other = None if args.against is None else read_scores(args.against)
-    from gpo_full.evaluation.compare import summarize
+    from gpo_full.evaluation.scores import summarize
     from gpo_full.evaluation.golden_reward import REWARD_NAME
     from gpo_full.output import print_json
 
@@ -105,7 +105,7 @@ def _score(args: argparse.Namespace, tasks: "list[Task]") -> "list[PromptScore]"
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
-    from gpo_full.evaluation.compare import opponents, score_prompts
+    from gpo_full.evaluation.compare import reference_answers, score_prompts
     from gpo_full.evaluation.golden_reward import load_reward
     from gpo_full.evaluation.prompts import shared_layers
 
@@ -137,7 +137,7 @@ def _score(args: argparse.Namespace, tasks: "list[Task]") -> "list[PromptScore]"
     if policy.config.vocab_size != reference.config.vocab_size:
         raise InputError(f"{args.policy!r} and {args.reference!r} have different vocabularies: "
                          f"{policy.config.vocab_size} and {reference.config.vocab_size} tokens")  # fmt: skip
-    against = opponents(reference, tokenizer, [task.prompt for task in tasks], judged, seed=args.seed,
+    against = reference_answers(reference, tokenizer, [task.prompt for task in tasks], judged, seed=args.seed,
                         max_new_tokens=args.max_new_tokens, batch_size=args.batch_size,
                         keep=shared_layers(policy, reference))  # fmt: skip
     return score_prompts(policy, reference, tokenizer, against, reward, seed=args.seed,

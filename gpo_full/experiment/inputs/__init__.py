@@ -2,5 +2,5 @@
 
 scales                             every number that defines a scale
 policy, docstrings, preparation    the policy and the texts, made once and kept
-materials                          policy, tokenizer, tasks and reward of a scale, with a hash of it all
+workload                           policy, tokenizer, tasks and reward of a scale, with a hash of them all
 """

@@ -59,10 +59,10 @@ def test_the_experiment_s_result_and_figures_are_left(published: Path) -> None:
 @pytest.mark.slow
 def test_with_a_policy_and_a_reward_of_one_s_own_the_experiment_stands_alone(tmp_path: Path) -> None:
     """The reward is a function in a file, which gives at least 10; the project's own gives at most 1."""
-    from gpo_full.experiment.inputs.materials import material
     from gpo_full.experiment.inputs.scales import SCALES
+    from gpo_full.experiment.inputs.workload import load_workload
 
-    made = material(SCALES["smoke"])
+    made = load_workload(SCALES["smoke"])
     made.model.save_pretrained(tmp_path / "policy")
     made.tokenizer.save_pretrained(tmp_path / "policy")
     (tmp_path / "judges.py").write_text("def longer(samples, targets):\n    return [10.0 + len(text) for text in samples]\n")

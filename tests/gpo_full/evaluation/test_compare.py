@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from gpo_full.evaluation.compare import Evaluation, evaluate, opponents
+from gpo_full.evaluation.compare import evaluate, reference_answers
 from gpo_full.evaluation.prompts import shared_layers
-from gpo_full.evaluation.scores import bootstrap_interval, win_scores
+from gpo_full.evaluation.scores import Evaluation, bootstrap_interval, win_scores
 from tests.support.tiny_models import tiny_model
 
 LONGEST, END, PROMPT = 3, 2, "134"
@@ -61,7 +61,7 @@ def responses(model: Any, given: Any, text: tuple[int, ...] = ()) -> Iterator[tu
 def run(models: tuple[Any, Any], n: int, seed: int = 0, keep: int | None = None) -> Evaluation:
     policy, reference = models
     keep = shared_layers(policy, reference) if keep is None else keep
-    against = opponents(reference, Digits(), [PROMPT] * n, ["0"] * n, seed=seed, max_new_tokens=LONGEST,
+    against = reference_answers(reference, Digits(), [PROMPT] * n, ["0"] * n, seed=seed, max_new_tokens=LONGEST,
                         batch_size=500, keep=keep)  # fmt: skip
     return evaluate(policy, reference, Digits(), against, digit_sum, seed=seed, max_new_tokens=LONGEST)
 

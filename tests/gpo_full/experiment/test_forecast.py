@@ -9,6 +9,7 @@ import pytest
 from gpo_full.experiment import forecast as module
 from gpo_full.experiment.forecast import forecast_cost
 from gpo_full.experiment.inputs.scales import SCALES
+from gpo_full.experiment.inputs.workload import load_workload
 
 SCALE = replace(SCALES["smoke"], losses=("logistic", "hinge"), factors=(0.5, 1.0, 2.0), repeats=2, budget_seconds=None,
                 learning_rates=(1e-3, 1e-2), steps=10, pairs=16, pair_prompts=24, pilot_prompts=6, test_prompts=12)  # fmt: skip
@@ -34,7 +35,8 @@ def test_each_kind_of_work_is_counted(price: str, count: int) -> None:
 
 @pytest.mark.slow
 def test_it_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = forecast_cost(SCALE, tmp_path).payload
+    workload = load_workload(SCALE).selected(SCALE.longest_prompt, SCALE.seed)
+    found = forecast_cost(SCALE, tmp_path, workload).payload
     assert found["runs"] == 8
     assert 0 < found["cpu_hours"] < 1
     assert set(found["seconds"]) == set(PRICES)
@@ -44,4 +46,4 @@ def test_it_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise AssertionError("measured again")
 
     monkeypatch.setattr(module, "_measured", refuse)
-    assert forecast_cost(SCALE, tmp_path).payload == found
+    assert forecast_cost(SCALE, tmp_path, workload).payload == found

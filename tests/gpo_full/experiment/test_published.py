@@ -5,7 +5,7 @@ import lzma
 from gpo_full.experiment.grid import all_runs
 from gpo_full.experiment.inputs.scales import SCALES
 from gpo_full.experiment.predictions import checks
-from gpo_full.experiment.published import FULL, published_result
+from gpo_full.experiment.result import FULL, published_result
 
 
 def test_it_holds_every_run_of_the_grid() -> None:

@@ -15,11 +15,11 @@ import torch
 
 from gpo_full.checkpoints.atomic import FolderInUse, sole_writer
 from gpo_full.evaluation.scores import read_scores
+from gpo_full.experiment import labels, pilot, sft, trained_run
 from gpo_full.experiment.inputs.scales import LOSS_NAMES, SCALES
-from gpo_full.experiment.protocol import Protocol
+from gpo_full.experiment.pilot import decide_plan
 from gpo_full.experiment.result import ExperimentResult
 from gpo_full.experiment.run import default_folder, run_experiment
-from gpo_full.experiment.stages import Stage
 from gpo_theory.errors import InputError
 from tests.support.places import ROOT
 
@@ -68,8 +68,8 @@ def test_a_second_run_computes_nothing_and_finds_the_same(
     def refuse(*arguments: Any) -> Any:
         raise AssertionError("a cached stage was computed again")
 
-    for name in ("_fine_tune", "_sample_and_label", "_try_rates", "_train"):
-        monkeypatch.setattr(Protocol, name, refuse)
+    for module, name in ((sft, "fine_tune"), (labels, "sample"), (pilot, "train"), (trained_run, "train"), (trained_run, "score_prompts")):
+        monkeypatch.setattr(module, name, refuse)
     assert run_experiment("smoke", folder) == result
 
 
@@ -86,15 +86,16 @@ def test_an_interrupted_experiment_continues_where_it_was(
     result: ExperimentResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[str] = []
-    train = Protocol._train
+    train = trained_run.train
 
-    def interrupted(self: Protocol, one: Any, rate: float, steps: int) -> Any:
+    def interrupted(start: trained_run.Start, one: Any, rate: float, steps: int) -> Any:
         trained.append(one.name)
         if len(trained) == 4:
             raise KeyboardInterrupt
-        return train(self, one, rate, steps)
+        return train(start, one, rate, steps)
 
-    monkeypatch.setattr(Protocol, "_train", interrupted)
+    for module in (pilot, trained_run):
+        monkeypatch.setattr(module, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_experiment("smoke", tmp_path)
     assert not (tmp_path / "result.json").exists()
@@ -117,15 +118,13 @@ def test_published_values_are_finite_and_inside_their_intervals(result: Experime
 
 def test_a_slow_pilot_shortens_every_run_alike() -> None:
     scale = replace(SCALES["cpu"], budget_seconds=500)
-    protocol = Protocol(scale, Path("unused"))
 
     def plan(seconds: float, elapsed: float) -> dict[str, Any]:
         # A run: half of the time trains, of which the pilot had twice as much to do, its frozen layers being new;
         # the other half evaluates, and the pilot evaluated half as many prompts.
         payload = {"tried": [{"train_seconds": seconds, "evaluate_seconds": seconds / 4}],
                    "prompts": scale.test_prompts // 2, "frozen_layers": 3 * scale.trained_layers}  # fmt: skip
-        pilot = Stage("pilot", "key", Path("unused"), payload, 0, 0, cached=False)
-        return protocol._shorten(pilot, elapsed, 12)
+        return decide_plan(Path("unused"), scale, payload, elapsed, 12)
 
     unchanged = {"steps": scale.steps, "test_prompts": scale.test_prompts, "shortened": None}
     assert plan(seconds=400 / 12.01, elapsed=100) == unchanged

@@ -11,7 +11,8 @@ from tests.support.tiny_models import tiny_model, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
 PROMPTS, TARGETS = ["the cat sat:", "return the sum of the list:"], ["the dog", "a mat and values"]
-TASKS = tokenize_tasks(TOKENIZER, PROMPTS * 8, TARGETS * 8)
+TEXTS = [{"prompt": prompt, "target": target} for prompt, target in zip(PROMPTS, TARGETS, strict=True)]
+TASKS = tokenize_tasks(TOKENIZER, TEXTS * 8)
 SETTINGS: dict[str, Any] = {"steps": 12, "batch_size": 4, "learning_rate": 1e-2, "last_layers": 1, "seed": 0}
 
 

@@ -1,10 +1,14 @@
 """A stage is computed once for its inputs, and never half."""
 
+import importlib
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gpo_full import source_hash
 from gpo_full.experiment.stages import stage
 
 
@@ -49,3 +53,50 @@ def test_a_payload_that_is_not_json_is_refused_whole(tmp_path: Path, payload: di
     with pytest.raises((ValueError, TypeError)):
         stage(tmp_path, "s", {}, lambda folder: payload)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """A module that computes with a helper of its own, loaded anew after each edit."""
+    names = ("planted_stage", "planted_helper")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(source_hash, "_OWN", (*source_hash._OWN, *names))
+
+    def write(number: int, note: str = "") -> Any:
+        (tmp_path / "planted_helper.py").write_text(f'"""{note}"""\nNUMBER = {number}\n')
+        (tmp_path / "planted_stage.py").write_text(
+            "from planted_helper import NUMBER\n\n\ndef compute(folder, times):\n    return {'value': NUMBER * times}\n")  # fmt: skip
+        for name in names:
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        return importlib.import_module("planted_stage").compute
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "dont_write_bytecode", True)
+        yield write
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+def test_a_stage_is_computed_again_when_code_that_it_reaches_was_edited(
+    planted: Callable[..., Any], tmp_path: Path
+) -> None:
+    def run(*edit: Any) -> tuple[Any, bool]:
+        found = stage(tmp_path / "stages", "s", {}, planted(*edit), lambda: (10,))
+        return found.payload["value"], found.cached
+
+    assert run(1) == (10, False)
+    assert run(1, "another docstring") == (10, True)
+    assert run(2) == (20, False)
+    assert run(1) == (10, True)
+
+
+def test_what_a_stage_takes_is_made_only_when_it_is_computed(tmp_path: Path) -> None:
+    def compute(folder: Path, value: int) -> dict[str, Any]:
+        return {"value": value}
+
+    def never() -> tuple[int]:
+        raise AssertionError("arguments of a cached stage were made")
+
+    assert stage(tmp_path, "s", {}, compute, lambda: (3,)).payload == {"value": 3}
+    assert stage(tmp_path, "s", {}, compute, never).cached

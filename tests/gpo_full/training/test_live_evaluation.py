@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from gpo_full.evaluation.compare import evaluate, opponents
+from gpo_full.evaluation.compare import evaluate, reference_answers
 from gpo_theory import InputError
 from tests.gpo_full.training.test_trainer import objects, trainer, weights
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
@@ -84,7 +84,7 @@ def test_the_numbers_are_those_of_an_evaluation_afterwards(tmp_path: Path, promp
     prompt, target = ([row[name] for row in ROWS] for name in ("prompt", "target"))
     reference, tokenizer = tiny_model(), tiny_tokenizer()
     options = {"seed": 42, "max_new_tokens": 5}
-    against = opponents(reference, tokenizer, prompt, target, **options)
+    against = reference_answers(reference, tokenizer, prompt, target, **options)
     found = evaluate(made.model, reference, tokenizer, against, shorter, **options)
     assert [row["step"] for row in records(tmp_path)] == [3, 4]  # the interval, and the end
     assert (last["schema"], last["n"], last["judge"]) == (1, 3, f"{__name__}:shorter")

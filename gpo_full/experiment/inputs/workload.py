@@ -1,6 +1,6 @@
-"""What a scale works on: the policy, the texts, the reward, and a hash of it all."""
+"""What an experiment works on: the policy, the texts, the reward, and a hash of all three."""
 
-__all__ = ["Material", "material"]
+__all__ = ["Workload", "load_workload"]
 
 import hashlib
 import json
@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gpo_full.evaluation.golden_reward import REWARD_NAME, GoldenReward, Reward, load_reward
 from gpo_full.experiment.inputs.policy import POLICY_NAME
 from gpo_full.experiment.inputs.scales import Scale
@@ -17,7 +19,7 @@ from gpo_theory.errors import InputError
 
 
 @dataclass(frozen=True)
-class Material:
+class Workload:
     """A policy and its tokenizer, tasks by split, a reward, their names, and what identifies each of the three."""
 
     model: Any
@@ -37,16 +39,25 @@ class Material:
         """Return the reward of each answer to its own task."""
         return self.reward(answers, self.judged_against(tasks))
 
+    def selected(self, longest_prompt: int, seed: int) -> "Workload":
+        """Return the workload with those tasks of at most `longest_prompt` tokens, in random order."""
+        tasks = {}
+        for split, whole in self.tasks.items():
+            fits = [task for task in whole if len(self.tokenizer(task["prompt"])["input_ids"]) <= longest_prompt]
+            order = torch.randperm(len(fits), generator=torch.Generator().manual_seed(seed)).tolist()
+            tasks[split] = [fits[i] for i in order]
+        return replace(self, tasks=tasks)
+
     def judged_against(self, tasks: Sequence[Mapping[str, str]]) -> list[str]:
         """Return what the reward takes beside an answer: the prompt for a reward model, else the human's text."""
         key = "prompt" if getattr(self.reward, "reads_prompt", False) else "target"
         return [task[key] for task in tasks]
 
 
-def material(scale: Scale, policy: str | None = None, reward: str | None = None) -> Material:
-    """Return the material of `scale`: what is prepared, or at scale "smoke" made on the spot.
+def load_workload(scale: Scale, policy: str | None = None, reward: str | None = None) -> Workload:
+    """Return the workload of `scale`: prepared on disk, or at scale "smoke" made in memory.
 
-    `policy`, a folder or a name on the hub, and `reward` (see `load_reward`) take the place of its own.
+    `policy`, a folder or a name on the hub, and `reward` (see `load_reward`) replace the scale's own.
     """
     found = _prepared(policy, reward) if scale.real else _toy()
     if policy is not None:
@@ -54,7 +65,7 @@ def material(scale: Scale, policy: str | None = None, reward: str | None = None)
     return found if reward is None else _with_reward(found, reward)
 
 
-def _prepared(policy: str | None, reward: str | None) -> Material:
+def _prepared(policy: str | None, reward: str | None) -> Workload:
     """What neither `policy` nor `reward` replaces is prepared and loaded."""
     from gpo_full.experiment.inputs.preparation import prepare
 
@@ -66,11 +77,10 @@ def _prepared(policy: str | None, reward: str | None) -> Material:
     tasks = {split: _lines(folders.data / f"{split}.jsonl") for split in ("train", "pilot", "test")}
     model, tokenizer = (None, None) if policy else _load(str(folders.policy))
     judge: Any = None if reward else GoldenReward(folders.reward)
-    return Material(model, tokenizer, tasks, judge, POLICY_NAME, REWARD_NAME, identity)  # type: ignore[arg-type]
+    return Workload(model, tokenizer, tasks, judge, POLICY_NAME, REWARD_NAME, identity)  # type: ignore[arg-type]
 
 
 def _load(policy: str) -> tuple[Any, Any]:
-    import torch
     from transformers import AutoTokenizer
 
     from gpo_full.training.model import loaded
@@ -82,7 +92,7 @@ def _load(policy: str) -> tuple[Any, Any]:
     return loaded(policy).to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
 
 
-def _with_policy(found: Material, policy: str) -> Material:
+def _with_policy(found: Workload, policy: str) -> Workload:
     from gpo_full.reference.store import weights_hash
 
     model, tokenizer = _load(policy)
@@ -95,7 +105,7 @@ def _with_policy(found: Material, policy: str) -> Material:
                    identity=(identity, *found.identity[1:]))  # fmt: skip
 
 
-def _with_reward(found: Material, reward: str) -> Material:
+def _with_reward(found: Workload, reward: str) -> Workload:
     from gpo_full.download import sha256_of
     from gpo_full.source_hash import code_hash
 
@@ -112,8 +122,7 @@ def _lines(path: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _toy() -> Material:
-    import torch
+def _toy() -> Workload:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -130,7 +139,7 @@ def _toy() -> Material:
         model = LlamaForCausalLM(config)
     rng = random.Random(0)
     tasks = {split: [_toy_task(rng) for _ in range(60)] for split in ("train", "pilot", "test")}
-    return Material(model, tokenizer, tasks, _same_letters, "a random network of 3 layers",
+    return Workload(model, tokenizer, tasks, _same_letters, "a random network of 3 layers",
                     "overlap of letters with the target", ("toy 1",) * 3)  # fmt: skip
 
 

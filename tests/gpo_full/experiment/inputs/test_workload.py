@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpo_full.experiment.inputs.materials import material
 from gpo_full.experiment.inputs.scales import SCALES
+from gpo_full.experiment.inputs.workload import load_workload
 from gpo_full.experiment.run import run_experiment
 from gpo_theory.errors import InputError
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
@@ -34,8 +34,8 @@ def reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     sys.modules.pop("longest_is_best", None)
 
 
-def test_the_smoke_material_is_the_same_every_time() -> None:
-    one, two = material(SMOKE), material(SMOKE)
+def test_the_smoke_workload_is_the_same_every_time() -> None:
+    one, two = load_workload(SMOKE), load_workload(SMOKE)
     assert one.tasks == two.tasks
     assert one.fingerprint == two.fingerprint
     pairs = zip(one.model.parameters(), two.model.parameters(), strict=True)
@@ -45,7 +45,7 @@ def test_the_smoke_material_is_the_same_every_time() -> None:
 
 def test_nothing_is_prepared_at_smoke_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpo_full.experiment.inputs.preparation.prepare", lambda *a, **k: pytest.fail("prepared"))
-    material(SMOKE)
+    load_workload(SMOKE)
 
 
 def test_only_what_is_not_the_user_s_own_is_prepared(
@@ -60,12 +60,12 @@ def test_only_what_is_not_the_user_s_own_is_prepared(
     monkeypatch.setattr("gpo_full.experiment.inputs.preparation.prepare", prepare)
     for own in ((None, None), (str(policy), None), (None, reward), (str(policy), reward)):
         with pytest.raises(KeyboardInterrupt):
-            material(SCALES["full"], *own)
+            load_workload(SCALES["full"], *own)
     assert asked == [["policy", "reward", "data"], ["reward", "data"], ["policy", "data"], ["data"]]
 
 
 def test_a_policy_and_a_reward_of_one_s_own(policy: Path, reward: str) -> None:
-    found, plain = material(SMOKE, str(policy), reward), material(SMOKE)
+    found, plain = load_workload(SMOKE, str(policy), reward), load_workload(SMOKE)
     assert (found.policy_name, found.reward_name) == ("policy", reward)
     assert found.tasks == plain.tasks
     assert found.rewards(["a", "abc"], found.tasks["test"][:2]) == [1.0, 3.0]
@@ -73,11 +73,11 @@ def test_a_policy_and_a_reward_of_one_s_own(policy: Path, reward: str) -> None:
 
 
 def test_the_fingerprint_follows_weights_and_code(policy: Path, reward: str, tmp_path: Path) -> None:
-    before = material(SMOKE, str(policy), reward)
+    before = load_workload(SMOKE, str(policy), reward)
     tiny_model(seed=1).save_pretrained(policy)
-    weights = material(SMOKE, str(policy), reward)
+    weights = load_workload(SMOKE, str(policy), reward)
     (tmp_path / "longest_is_best.py").write_text(REWARD.format(name="judge").replace("len", "-len"))
-    code = material(SMOKE, str(policy), reward)
+    code = load_workload(SMOKE, str(policy), reward)
     assert [a == b for a, b in zip(before.identity, weights.identity, strict=True)] == [False, True, True]
     assert [a == b for a, b in zip(weights.identity, code.identity, strict=True)] == [True, False, True]
 
@@ -89,14 +89,14 @@ def test_a_reward_model_is_given_the_prompts() -> None:
         def __call__(self, samples: list[str], prompts: list[str]) -> list[float]:
             return [float(prompt.endswith("Summary:")) for prompt in prompts]
 
-    found = replace(material(SMOKE), reward=Reads())
+    found = replace(load_workload(SMOKE), reward=Reads())
     assert found.rewards(["x", "y"], found.tasks["test"][:2]) == [1.0, 1.0]
 
 
 def test_a_policy_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no tokenizer in policy"):
-        material(SMOKE, str(tmp_path / "empty"))
+        load_workload(SMOKE, str(tmp_path / "empty"))
 
 
 @pytest.mark.slow
