@@ -1,6 +1,6 @@
 """A hash of the code that a computation can reach, for keys of caches: derived from the imports, not listed by hand."""
 
-__all__ = ["code_hash", "reached"]
+__all__ = ["code_hash", "imports", "reached"]
 
 import ast
 import hashlib
@@ -40,7 +40,7 @@ def reached(modules: Iterable[str]) -> tuple[str, ...]:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            waiting += _imports(_source(name))
+            waiting += imports(_source(name))
     return tuple(sorted(found))
 
 
@@ -52,7 +52,8 @@ def _source(name: str) -> str:
 
 
 @cache
-def _imports(source: str) -> tuple[str, ...]:
+def imports(source: str) -> tuple[str, ...]:
+    """Return the modules of this project that a source text imports, wherever the import stands."""
     return tuple(name for module, name in _imported(source) for name in _defining(module, name))
 
 

@@ -2,6 +2,7 @@
 
 __all__ = ["run"]
 
+import hashlib
 import json
 import platform
 import sys
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from gpo_full.book.book import build_book
-from gpo_full.course.lessons import execute, lesson_files, page_files
+from gpo_full.course.execution import execute_all
+from gpo_full.course.lessons import lesson_files, page_files
 from gpo_full.course.values import collect
 from gpo_full.files import atomic_file
 
@@ -50,10 +52,10 @@ def run(scale: str, output: Path, policy: str | None = None, reward: str | None 
 
 
 def _with_book(scale: str, output: Path, say: Callable[[str], None]) -> Path:
-    notebooks, pages = [], (*lesson_files(), *page_files())
-    for number, page in enumerate(pages, 1):
-        with _stage(say, f"page {number}/{len(pages)}: {page.stem}"):
-            notebooks.append(execute(page, output / "lessons", {_SCALE: scale}))
+    pages = (*lesson_files(), *page_files())
+    found = hashlib.sha256((output / "experiment" / "result.json").read_bytes()).hexdigest()
+    with _stage(say, f"{len(pages)} lessons and pages"):
+        notebooks = execute_all(pages, output / "lessons", {_SCALE: scale}, {"gpo_full.experiment.run": found}, say)
     with _stage(say, "book"):
         index = build_book(notebooks, output / "book")
     results = _write_results(scale, _values(notebooks), output / "results.json")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from gpo_full.book.prose import MARK, cells
+from gpo_full.course.keys import without_magics
 from gpo_full.course.lessons import lesson_files
 from gpo_full.files import atomic_file
 from gpo_theory.errors import InputError
@@ -26,7 +27,6 @@ book; in a checkout, `python -m gpo_full.book.student_export FOLDER` writes them
 |:--|:--|:--|
 """
 _SOLUTION = re.compile(r"^### BEGIN SOLUTION\n.*?^### END SOLUTION$\n?", re.MULTILINE | re.DOTALL)
-_MAGIC = re.compile(r"^([ \t]*)(?:[!%].*|\w+ = !.*)$", re.MULTILINE)
 _TESTS = re.compile(r"^\s*assert\b|\.verify\(|assert_\w+\(", re.MULTILINE)
 _CHECK = re.compile(r"print\(\w+\.check\([\w.]+\)\)\s*")  # says what is missing, and never raises
 
@@ -91,7 +91,7 @@ def _prepared(cell: Any, solved: set[str]) -> bool:
     tags = cell.metadata.get("tags", [])
     if "hide-input" in tags:
         cell.metadata["jupyter"] = {"source_hidden": True}  # JupyterLab's own way to fold
-    tree, stripped = _tree(cell.source), _SOLUTION.sub("", cell.source)
+    tree, stripped = ast.parse(without_magics(cell.source)), _SOLUTION.sub("", cell.source)
     if stripped != cell.source:
         solved |= _defined(tree)
         cell.source = stripped.rstrip("\n")
@@ -105,10 +105,6 @@ def _prepared(cell: Any, solved: set[str]) -> bool:
         solved |= _defined(tree)
         cell.metadata["tags"] = [*tags, "raises-exception"]
     return True
-
-
-def _tree(code: str) -> ast.Module:
-    return ast.parse(_MAGIC.sub(r"\1pass", code))
 
 
 def _defined(tree: ast.Module) -> set[str]:

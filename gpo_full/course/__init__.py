@@ -2,5 +2,7 @@
 
 exercises    exercises that check themselves
 values       numbers that a lesson publishes
-lessons      the lessons of a checkout, executed from top to bottom
+lessons      where the lessons of a checkout are
+execution    a lesson executed from top to bottom, once
+keys         what an executed lesson depends on
 """

@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run every stage; the book needs a checkout, because the lessons are not installed with the packages."""
-    from gpo_full.course.lessons import LessonError, notebooks_folder
+    from gpo_full.course.execution import LessonError
+    from gpo_full.course.lessons import notebooks_folder
 
     if args.scale != "full" and args.policy is args.reward is None:
         notebooks_folder()

@@ -11,7 +11,8 @@ from gpo_full.book.claim_review import Answer, answers, review
 from gpo_full.book.ledger import KINDS, LedgerError, collect
 from gpo_full.book.ledger_page import linked, write_ledger_page
 from gpo_full.book.prose import sentences
-from gpo_full.course.lessons import LessonError, execute, lesson_files, notebooks_folder
+from gpo_full.course.execution import LessonError, execute
+from gpo_full.course.lessons import lesson_files, notebooks_folder
 from gpo_theory.errors import InputError
 from tests.support.places import ROOT
 

@@ -7,28 +7,10 @@ from typing import Any
 
 import pytest
 
-from gpo_full.course.lessons import LessonError, execute, lesson_files, notebooks_folder
+from gpo_full.course.lessons import lesson_files, notebooks_folder
 
 NAMES = [path.stem for path in lesson_files()]
-HEADER = """---
-jupytext:
-  text_representation:
-    extension: .md
-    format_name: myst
-kernelspec:
-  display_name: Python 3
-  language: python
-  name: python3
----
-
-"""
 PARTS = ("The question", "Prediction", "Exercise", "Find the bug", "True or false", "The same from the command line", "Summary")
-
-
-def written(folder: Path, code: str) -> Path:
-    path = folder / "01_small.md"
-    path.write_text(f"{HEADER}# Small\n\n```{{code-cell}} ipython3\n{code}\n```\n", encoding="utf-8")
-    return path
 
 
 def executed(published: Path, name: str) -> dict[str, Any]:
@@ -119,21 +101,3 @@ def test_claims_are_tested_where_they_are_made(published: Path, name: str) -> No
     tests = [cell for cell in cells if "hide-input" in cell["metadata"].get("tags", []) and "assert" in cell["source"]]
     assert len(tests) >= 2
     assert any("check(" in cell["source"] and "correct" in str(cell["outputs"]) for cell in cells)
-
-
-def test_a_lesson_that_fails_writes_nothing_and_quotes_the_cell(tmp_path: Path) -> None:
-    lesson = written(tmp_path, "beta = 0.1\nassert beta > 1, 'beta is small'")
-    with pytest.raises(LessonError, match=r"(?s)01_small\.md: AssertionError: beta is small.*assert beta > 1"):
-        execute(lesson, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_lesson_sees_its_environment_and_this_installation(tmp_path: Path) -> None:
-    code = "import os\n!gpo --version\nprint(os.environ['GPO_SCALE'], os.environ['OMP_NUM_THREADS'])"
-    lesson = written(tmp_path, code)
-    target = execute(lesson, tmp_path / "out", {"GPO_SCALE": "smoke"})
-    assert target == tmp_path / "out" / "01_small.ipynb"
-    (cell,) = code_cells(json.loads(target.read_text(encoding="utf-8")))
-    printed = "".join(text for output in cell["outputs"] for text in output["text"])
-    assert re.search(r"gpo-toolkit \d+\.\d+", printed)
-    assert printed.splitlines()[-1] == "smoke 1"

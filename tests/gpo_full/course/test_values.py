@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gpo_full.course.lessons import execute
+from gpo_full.course.execution import execute
 from gpo_full.course.values import Value, collect
-from tests.gpo_full.course.test_lessons import written
+from tests.gpo_full.course.test_execution import written
 
 
 def test_published_values_come_back_from_the_executed_notebook(tmp_path: Path) -> None:

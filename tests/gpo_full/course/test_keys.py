@@ -1,0 +1,97 @@
+"""The key of an executed lesson changes with everything that its outputs depend on, and with nothing else."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gpo_full import source_hash
+from gpo_full.course import keys
+from gpo_full.course.keys import code_modules, lesson_key
+from gpo_full.course.lessons import lesson_files, notebooks_folder, page_files
+
+PAGES = (*lesson_files(), *page_files())
+BETA = notebooks_folder() / "04_which_beta.md"  # it runs `gpo beta` and imports nothing of gpo_full but exercises and values
+MODEL = notebooks_folder() / "09_language_model.md"
+EXPERIMENT = "gpo_full.experiment.run"
+
+
+@pytest.fixture
+def edit(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Plant text at the end of a module, as the hash of code reads it."""
+    read = source_hash._source
+
+    def plant(module: str, text: str) -> None:
+        assert read(module)
+        monkeypatch.setattr(source_hash, "_source", lambda name: read(name) + (text if name == module else ""))
+
+    return plant
+
+
+@pytest.mark.parametrize(
+    ("module", "changes"),
+    [("gpo_theory.choosing.matching", True), ("gpo_theory.kernel.certificates", True), ("gpo_full.course.values", True),
+     ("gpo_full.cli.commands.beta", True), ("gpo_full.cli.entry", True), ("gpo_full.cli.commands.toy", False),
+     ("gpo_full.training.trainer", False), ("gpo_full.book.book", False), (EXPERIMENT, False)],
+)  # fmt: skip
+def test_a_planted_edit_counts_where_the_lesson_reaches_it(
+    module: str, changes: bool, edit: Callable[[str, str], None]
+) -> None:
+    before = lesson_key(BETA, {}, {})
+    edit(module, "\nplanted = 1\n")
+    assert (lesson_key(BETA, {}, {}) != before) == changes
+
+
+def test_a_comment_is_no_edit(edit: Callable[[str, str], None]) -> None:
+    before = lesson_key(BETA, {}, {})
+    edit("gpo_theory.choosing.matching", "\n# planted\n")
+    assert lesson_key(BETA, {}, {}) == before
+
+
+def test_text_environment_and_versions_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / BETA.name
+    found = []
+    for text in (BETA.read_text(encoding="utf-8"), BETA.read_text(encoding="utf-8") + "\nMore.\n"):
+        page.write_text(text, encoding="utf-8")
+        found.append(lesson_key(page, {}, {}))
+    assert found[0] == lesson_key(BETA, {}, {})
+    found.append(lesson_key(BETA, {"GPO_SCALE": "cpu"}, {}))
+    monkeypatch.setattr(keys, "version", lambda name: "0" if name == "torch" else "1")
+    found.append(lesson_key(BETA, {}, {}))
+    monkeypatch.setattr(keys, "version", lambda name: "1")
+    found.append(lesson_key(BETA, {}, {}))
+    assert len(set(found)) == 5
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_the_experiment_s_result_counts_for_the_lesson_that_reads_it(page: Path) -> None:
+    same = lesson_key(page, {}, {EXPERIMENT: "a"}) == lesson_key(page, {}, {EXPERIMENT: "b"})
+    assert same == (page != MODEL)
+
+
+def test_data_files_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shipped result is read by `published_result`, whose module has no arrow to it but the path."""
+    found = {file.name for file in keys._data_files(["gpo_full.experiment.published"])}
+    assert "full.json.xz" in found
+    assert not {name for name in found if name.endswith(".py")}
+    before = lesson_key(BETA, {}, {})
+    monkeypatch.setattr(keys, "_data_files", lambda modules: [BETA])
+    assert lesson_key(BETA, {}, {}) != before
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_every_command_that_a_lesson_runs_is_reached(page: Path) -> None:
+    code = re.findall(r"^```\{code-cell\}.*?\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    shell = [line for cell in code for line in cell.split("\n") if re.match(r"\s*(?:\w+ = )?!", line)]
+    commands = {word for line in shell for word in re.findall(r"\bgpo (\w+)", line)}
+    reached = {name.split(".")[-1] for name in code_modules(page)}
+    assert commands <= reached
+
+
+def test_a_command_in_a_list_or_a_text_is_reached(tmp_path: Path) -> None:
+    from tests.gpo_full.course.test_execution import written
+
+    code = 'words = ["gpo", "toy", "bandit"]\nline = "gpo losses --json"\n# like `gpo sweep`\n!gpo verify {file}'
+    assert code_modules(written(tmp_path, code)) == (
+        "gpo_full.cli.commands.losses", "gpo_full.cli.commands.toy", "gpo_full.cli.commands.verify", "gpo_full.cli.entry")  # fmt: skip
