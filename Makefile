@@ -34,7 +34,7 @@ check: $(READY)
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not browser"
 
 soak: $(READY)
-	GPO_SOAK=1 $(BIN)/python -m pytest -q tests/gpo_full/checkpoints/test_checkpoint.py
+	GPO_SOAK=1 $(BIN)/python -m pytest $(PARALLEL) $$(grep -rlE 'support\.(soak|crashing) import' tests --include='test_*.py')
 
 bench: $(READY)
 	$(BIN)/python -m gpo_theory.lowering.accuracy

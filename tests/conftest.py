@@ -1,5 +1,6 @@
 """Tests that need a tool run where the tool is, and are deselected and listed with the cause where it is not."""
 
+import gc
 import os
 import shutil
 import signal
@@ -15,6 +16,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 # Matplotlib's list of fonts names files of the environment that made it; another environment's list only brings warnings.
 os.environ["MPLCONFIGDIR"] = str(Path(__file__).parents[1] / "build" / "matplotlib")
+# Each worker and all that it starts on one thread, which is fastest at the size of the tests' models.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
@@ -50,13 +53,31 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=list(reasons))
         items[:] = [item for item in items if item not in reasons]
     config.stash[_DESELECTED] = [f"{item.nodeid}: {cause}" for item, cause in reasons.items()]
-    for item in items:
-        # One process per file, so that its fixtures are made once; and one for all who read the published output.
-        together = "published" if "published" in getattr(item, "fixturenames", ()) else item.nodeid.split("::")[0]
-        item.add_marker(pytest.mark.xdist_group(together))
+    groups = {item: _group(item) for item in items}
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
     # Long work first, so that no process is left with it alone at the end.
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: ("published" not in getattr(item, "fixturenames", ()), item.path not in slow))
+    slow = {groups[item] for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (_LONGEST.get(groups[item], 0), groups[item] not in slow, groups[item]))
+
+
+_LONGEST = {"published": -2, "analyses": -1}
+
+
+def _group(item: pytest.Item) -> str:
+    """Return what one process runs: all who read the published output, all who share analyses, else a file."""
+    if "published" in getattr(item, "fixturenames", ()):
+        return "published"
+    shared = vars(item.module).values() if isinstance(item, pytest.Function) else ()
+    if any(getattr(each, "__module__", None) == "tests.support.session" for each in shared):
+        return "analyses"
+    return item.nodeid.split("::")[0]
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is loaded by now out of the garbage collections that the Trainer asks for: half of its time on a tiny model."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,7 +1,5 @@
 """One warm process, which never runs backward itself, forks trainings that die in every way; `python -m tests.support.crashing FOLDER`.
 
-Where GPO_SOAK is set, more of them: `make soak`.
-
 Importing the Trainer costs seconds, and torch refuses a backward pass in the fork of a process that has run one. So
 every training is a fork of this process. Each writes what it ended with, or dies; the tests read `results.json`.
 """
@@ -30,15 +28,15 @@ from transformers import set_seed
 from gpo_full import GPOConfig, GPOTrainer
 from gpo_full.checkpoints import atomic as checkpoint
 from gpo_full.checkpoints.state import encode, random_state
-from tests.gpo_full.engine.test_log_probabilities import some_pairs
+from tests.support.pairs import some_pairs
+from tests.support.soak import SOAK, budget
 from tests.support.tiny_models import tiny_model
 
 STEPS = 4  # two micro-batches each; an epoch has three
-SOAK = "GPO_SOAK" in os.environ
 # In short: the first save, one that removes an older checkpoint, and the last, which no other follows.
 CRASHED = range(1, STEPS + 1) if SOAK else (1, 3, STEPS)
-RANDOM_KILLS = 50 if SOAK else 10
-CORRUPTIONS = 200 if SOAK else 20
+RANDOM_KILLS = budget(10, 50)
+CORRUPTIONS = budget(20, 200)
 
 
 class Dying(checkpoint.Files):

@@ -46,8 +46,8 @@ from gpo_full.training import distribution, saving
 from gpo_full.training.callbacks import Interrupted
 from gpo_full.training.model import prepared
 from gpo_theory import InputError
-from tests.gpo_full.engine.test_log_probabilities import ranked_pairs, some_pairs
 from tests.support.crashing import Dying, die, disk_full
+from tests.support.pairs import ranked_pairs, some_pairs
 from tests.support.places import ROOT
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 

@@ -1,4 +1,4 @@
-"""A warm process whose forks are `gpo` as a program, without the seconds that importing torch costs each time.
+"""A warm process whose forks are `gpo` as a program, without the seconds that importing torch and the Trainer costs each time.
 
 `python warm.py FOLDER` writes the program `FOLDER/gpo-python`, which takes the place of Python in `python -m gpo_full.cli
 ...`, and serves it on `FOLDER/socket`. A fork that dies of a signal makes its program die of the same one, and SIGTERM
@@ -6,6 +6,7 @@ goes on to it. In the environment of the program, `AFTER_STEP_2` holds "kill RUN
 run in the folder RUN has saved step 2, it makes FILE, and dies by SIGKILL or waits to be told to stop.
 """
 
+import gc
 import json
 import os
 import select
@@ -40,7 +41,8 @@ sys.exit(code)
 @contextmanager
 def warm_program(folder: Path) -> Iterator[str]:
     """Yield the path of the program while the warm process lives."""
-    server = subprocess.Popen([sys.executable, __file__, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    server = subprocess.Popen([sys.executable, __file__, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"})  # fmt: skip
     assert server.stdin
     assert server.stdout
     try:
@@ -75,10 +77,14 @@ def at_step_2(what: str, run: Path, file: Path) -> None:
 
 def _serve(folder: Path) -> None:
     import torch
+    import transformers.models.llama.modeling_llama  # noqa: F401
 
+    import gpo_full.evaluation.compare
+    import gpo_full.training.trainer  # noqa: F401
     import gpo_theory.claims.proving  # noqa: F401
 
     torch.set_num_threads(1)
+    gc.freeze()  # a collection in a fork would copy every page it visits
     program = folder / "gpo-python"
     program.write_text(_PROGRAM.format(python=sys.executable, path=str(folder / "socket")))
     program.chmod(0o755)

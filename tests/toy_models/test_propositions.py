@@ -75,12 +75,11 @@ SLOPED = ["logistic", "squared", "exponential", "truncated_squared", "savage", "
 
 
 def minimiser(f: Callable, p: float) -> mp.mpf:
-    """argmin of C_p on a grid of 4,000 points around 0, refined three times."""
-    low, high = mp.mpf(-20), mp.mpf(20)
-    for _ in range(5):
-        grid = [low + (high - low) * k / 800 for k in range(801)]
-        best = min(grid, key=lambda x: p * f(x) + (1 - p) * f(-x))
-        low, high = best - (high - low) / 400, best + (high - low) / 400
+    """argmin of C_p on a grid of 801 points around 0, then to 1e-9 on finer ones around the best."""
+    best, step = mp.mpf(0), mp.mpf(20) / 400
+    for points in (400, *[20] * 8):
+        best = min((best + k * step for k in range(-points, points + 1)), key=lambda x: p * f(x) + (1 - p) * f(-x))
+        step /= 10
     return best
 
 

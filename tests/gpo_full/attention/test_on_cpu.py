@@ -17,7 +17,7 @@ from gpo_full.attention.mask import PairMask, _is_multiplied, kept_by_attention
 from gpo_full.attention.on_cpu import RowAttention, copies
 from gpo_full.engine.log_probabilities import token_log_probabilities
 from gpo_full.engine.packing import pack
-from tests.gpo_full.engine.test_log_probabilities import some_pairs
+from tests.support.pairs import some_pairs
 from tests.support.tiny_models import tiny_model
 
 CPU = torch.device("cpu")

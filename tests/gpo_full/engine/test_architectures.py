@@ -12,7 +12,7 @@ from gpo_full import GPOConfig, GPOTrainer
 from gpo_full.engine.log_probabilities import response_log_probabilities
 from gpo_full.engine.model_plan import plan
 from gpo_full.engine.packing import pack
-from tests.gpo_full.engine.test_log_probabilities import distance, gradients, some_pairs
+from tests.support.pairs import distance, gradients, some_pairs
 from tests.support.tiny_models import tiny_model
 from tests.support.two_sequences import response_sums
 

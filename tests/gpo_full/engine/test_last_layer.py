@@ -11,7 +11,7 @@ from torch import nn
 
 from gpo_full.engine.last_layer import PARTS, only_where_read
 from gpo_full.engine.packing import Batch, pack
-from tests.gpo_full.engine.test_log_probabilities import distance, some_pairs
+from tests.support.pairs import distance, some_pairs
 from tests.support.tiny_models import tiny_model
 
 FAMILIES = [(family, layout) for family in ("llama", "qwen3", "gpt2", "opt") for layout in ("line", "rows")]

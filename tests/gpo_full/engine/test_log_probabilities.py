@@ -1,6 +1,6 @@
 """Packed log-probabilities against every sequence alone, over families, attention kernels, layouts and precisions."""
 
-import itertools
+
 import random
 
 import pytest
@@ -12,55 +12,9 @@ from gpo_full.engine.head import _LinearLogProbabilities
 from gpo_full.engine.log_probabilities import response_log_probabilities, token_log_probabilities
 from gpo_full.engine.packing import pack
 from gpo_theory import InputError
-from tests.gpo_full.engine.test_packing import alike
+from tests.support.pairs import distance, gradients, ranked_pairs, some_pairs
 from tests.support.tiny_models import FAMILIES, VOCABULARY, tiny_model
 from tests.support.two_sequences import response_sums
-
-PAD = 2  # also the end of every response below
-
-
-def some_pairs(count: int = 4, seed: int = 0, scale: int = 1) -> list[Pair]:
-    """Prompts and responses of uneven length; one pair shares response tokens, one response ends at once."""
-    draw = random.Random(seed)
-
-    def tokens(n: int) -> tuple[int, ...]:
-        return tuple(draw.randrange(10, VOCABULARY) for _ in range(n))
-
-    made = [Pair(tokens(scale * draw.randint(1, 9)), (3, *tokens(scale * draw.randint(1, 7)), PAD),
-                 (4, *tokens(scale * draw.randint(1, 7)), PAD), 1) for _ in range(count - 1)]  # fmt: skip
-    return [Pair(pair.prefix, pair.chosen, pair.rejected, len(pair.prefix)) for pair in made[:-1]] + [
-        made[-1], Pair((PAD, 9, 8), (PAD,), (PAD + 1, 6, PAD), 3)]  # fmt: skip
-
-
-def ranked_pairs(responses: int = 4, prompts: int = 2, seed: int = 0, scale: int = 1) -> list[Pair]:
-    """All pairs of several responses to each prompt; two of the responses begin alike."""
-    draw = random.Random(seed)
-
-    def tokens(n: int) -> tuple[int, ...]:
-        return tuple(draw.randrange(10, VOCABULARY) for _ in range(scale * n))
-
-    made = []
-    for _ in range(prompts):
-        prompt, begin = tokens(draw.randint(2, 9)), tokens(1)
-        tails = [(3 + max(which - 1, 0), *(begin if which < 2 else ()), which + 3, *tokens(draw.randint(1, 6)), PAD)
-                 for which in range(responses)]  # fmt: skip
-        made += [Pair(prompt + one[:shared], one[shared:], two[shared:], len(prompt))
-                 for one, two in itertools.combinations(tails, 2) for shared in [alike(one, two)]]  # fmt: skip
-    return made
-
-
-def gradients(model: nn.Module, sums: torch.Tensor) -> torch.Tensor:
-    model.zero_grad()
-    weights = torch.linspace(-1, 2, sums.numel(), dtype=sums.dtype).view_as(sums)
-    (sums * weights).sum().backward()
-    found = torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
-    model.zero_grad()
-    return found
-
-
-def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found - expected).norm() / expected.norm())
-
 
 CASES = [(family, attention, layout) for family in FAMILIES for attention in ("eager", "sdpa")
          for layout in ("line", "rows", "apart")

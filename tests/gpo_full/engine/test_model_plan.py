@@ -8,7 +8,7 @@ import torch
 from gpo_full.engine.log_probabilities import response_log_probabilities
 from gpo_full.engine.model_plan import plan
 from gpo_full.engine.packing import pack
-from tests.gpo_full.engine.test_log_probabilities import some_pairs
+from tests.support.pairs import some_pairs
 from tests.support.tiny_models import FAMILIES, VOCABULARY, tiny_model
 from tests.support.two_sequences import response_sums
 

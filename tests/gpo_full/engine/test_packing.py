@@ -1,7 +1,6 @@
 """Packing: whatever the layout, each response token is predicted from exactly its own sequence, at its positions."""
 
 import itertools
-from collections.abc import Sequence
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 from gpo_full.data.pairs import Pair
 from gpo_full.engine.packing import LAYOUTS, Batch, pack
 from gpo_theory import InputError
+from tests.support.pairs import alike
 
 TOKENS = st.lists(st.integers(0, 9), max_size=6)
 
@@ -43,11 +43,6 @@ def related_pairs(draw: st.DrawFn) -> list[Pair]:
 def pair_of(prompt: list[int], chosen: list[int], rejected: list[int]) -> Pair:
     shared = alike(chosen, rejected)
     return Pair((*prompt, *chosen[:shared]), tuple(chosen[shared:]), tuple(rejected[shared:]), len(prompt))
-
-
-def alike(*several: Sequence[int]) -> int:
-    """How many tokens all begin with."""
-    return len([*itertools.takewhile(lambda tokens: len({*tokens}) == 1, zip(*several, strict=False))])
 
 
 def whole(pair: Pair) -> list[tuple[int, ...]]:

@@ -13,7 +13,7 @@ from gpo_full.engine.log_probabilities import token_log_probabilities
 from gpo_full.engine.packing import pack
 from gpo_full.kernels import gated_mlp as module
 from gpo_full.kernels.gated_mlp import _Gated, fused_gates
-from tests.gpo_full.engine.test_log_probabilities import some_pairs
+from tests.support.pairs import some_pairs
 from tests.support.tiny_models import tiny_model
 
 

@@ -13,7 +13,7 @@ from gpo_full.engine.packing import pack
 from gpo_full.kernels import matmul as module
 from gpo_full.kernels.matmul import _agrees, _kernel, _Linear, fast_products, product
 from gpo_full.training.dry_run import forecast_needs
-from tests.gpo_full.engine.test_log_probabilities import distance, some_pairs
+from tests.support.pairs import distance, some_pairs
 from tests.support.tiny_models import tiny_model
 
 needs_kernel = pytest.mark.skipif(_kernel() is None, reason="this CPU or this torch has no faster product")

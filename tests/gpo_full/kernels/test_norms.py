@@ -9,7 +9,7 @@ from gpo_full.engine.log_probabilities import token_log_probabilities
 from gpo_full.engine.packing import pack
 from gpo_full.kernels import norms as module
 from gpo_full.kernels.norms import _RootMeanSquare, fused_norms
-from tests.gpo_full.engine.test_log_probabilities import distance, some_pairs
+from tests.support.pairs import distance, some_pairs
 from tests.support.tiny_models import tiny_model
 
 

@@ -11,7 +11,7 @@ from gpo_full.engine.log_probabilities import token_log_probabilities
 from gpo_full.engine.packing import pack
 from gpo_full.kernels import rotary as module
 from gpo_full.kernels.rotary import _agrees, _fused, _Turn, fused_rotary
-from tests.gpo_full.engine.test_log_probabilities import distance, some_pairs
+from tests.support.pairs import distance, some_pairs
 from tests.support.tiny_models import tiny_model
 
 

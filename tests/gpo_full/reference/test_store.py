@@ -18,7 +18,7 @@ from gpo_full.engine.model_plan import Plan
 from gpo_full.reference.compute import Computed
 from gpo_full.reference.store import _write, open_store, weights_hash
 from gpo_theory import InputError
-from tests.gpo_full.engine.test_log_probabilities import ranked_pairs, some_pairs
+from tests.support.pairs import ranked_pairs, some_pairs
 from tests.support.tiny_models import tiny_model
 from tests.support.two_sequences import response_sums, response_tokens
 

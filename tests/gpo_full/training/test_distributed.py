@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from gpo_full.checkpoints import atomic as checkpoint
 from gpo_full.checkpoints.atomic import DamagedCheckpoint
 from gpo_full.checkpoints.sharded import SavedPieces, write_pieces
-from tests.gpo_full.engine.test_log_probabilities import some_pairs
+from tests.support.pairs import some_pairs
 from tests.support.places import ROOT
 from tests.support.tiny_models import tiny_model
 from tests.support.two_sequences import response_sums

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from gpo_full.engine.packing import pack
 from gpo_full.training.rows import PromptSampler
-from tests.gpo_full.engine.test_log_probabilities import ranked_pairs
 from tests.gpo_full.training.test_trainer import objects, trainer, weights
+from tests.support.pairs import ranked_pairs
 from tests.support.tiny_models import tiny_model
 
 

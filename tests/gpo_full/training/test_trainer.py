@@ -28,9 +28,9 @@ from gpo_full.training.live_evaluation import LiveEvaluation
 from gpo_full.training.reporting.metrics import NonFiniteLoss
 from gpo_full.training.rows import Collator
 from gpo_theory import LOSSES, InputError
-from tests.gpo_full.engine.test_log_probabilities import some_pairs
 from tests.gpo_full.reference.test_store import Passes
 from tests.support.oracle import TRUTHS, evaluate
+from tests.support.pairs import some_pairs
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 from tests.support.two_sequences import response_sums
 

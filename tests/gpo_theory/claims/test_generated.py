@@ -11,8 +11,9 @@ import pytest
 from gpo_theory import parse
 from tests.support.generated import Case, generate, recorded, run, summary, wrong
 from tests.support.oracle import check_witness, evaluate, precision_for
+from tests.support.soak import budget
 
-SEEDS = range(300)
+SEEDS = range(budget(120, 300))
 # Ratchet: the shares decided over these seeds; they may only grow. Times are CPU-seconds and generous to a busy machine.
 PROVED, REFUTED, MEDIAN = 0.97, 0.97, 0.1
 
@@ -37,7 +38,7 @@ def test_few_are_left_unknown(answers: list[dict[str, Any]]) -> None:
 def test_every_witness_refutes(answers: list[dict[str, Any]]) -> None:
     """From the definition, in mpmath: f above its chord, or a slope that falls."""
     refuted = [line for line in answers if line["verdict"] == "refuted"]
-    assert len(refuted) > 100
+    assert len(refuted) > len(SEEDS) / 3
     for line in refuted:
         check_witness(line["formula"], lambda x, line=line: evaluate(line["formula"], x), "convex", line["witness"])
 
@@ -55,7 +56,7 @@ def second_difference(case: Case, at: Fraction, width: Fraction) -> Any:
         return difference if abs(difference) > noise else mp.mpf(0)
 
 
-@pytest.mark.parametrize("seed", range(1, 400, 2))
+@pytest.mark.parametrize("seed", range(1, budget(120, 400), 2))
 def test_what_is_said_not_to_be_convex_is_not(seed: int) -> None:
     case = generate(seed)
     assert not case.convex
@@ -65,7 +66,7 @@ def test_what_is_said_not_to_be_convex_is_not(seed: int) -> None:
     assert any(second_difference(case, case.point + side * h, h) < 0 for h in widths for side in beside), case
 
 
-@pytest.mark.parametrize("seed", range(0, 400, 2))
+@pytest.mark.parametrize("seed", range(0, budget(120, 400), 2))
 def test_what_is_said_to_be_convex_shows_no_violation(seed: int) -> None:
     case = generate(seed)
     assert case.convex
@@ -83,7 +84,7 @@ def test_seeds_are_texts_of_the_grammar_and_never_change() -> None:
 
 
 def test_every_way_of_hiding_and_every_family_occurs() -> None:
-    families = {generate(seed).family for seed in range(1200)}
+    families = {generate(seed).family for seed in range(budget(400, 1200))}
     bases = {family.split(" ")[0].split("-")[0] for family in families}
     assert bases >= {"softplus", "log", "norm", "integrated", "polynomial", "simple", "square", "sum", "tight", "lines", "max", "where",
                      "quadratic", "kink", "minimum", "jump", "far"}  # fmt: skip

@@ -16,10 +16,11 @@ from gpo_theory.kernel.expansion import cancelled, expanded
 from gpo_theory.kernel.inequality import Fact, at, holds, positive, rational, root_factors
 from tests.support.generated import generate
 from tests.support.oracle import evaluate
+from tests.support.soak import budget
 from tests.support.strategies import formulas, rationals, rooted_formulas
 
 Q = Fraction
-SEARCH = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+SEARCH = settings(max_examples=budget(40, 100), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 POINTS = [Q(n, 97) for n in (-970, -310, -97, -40, -1, 0, 41, 113, 194, 301, 900)]
 
 
@@ -72,7 +73,7 @@ def test_a_parabola_that_touches_or_crosses(place: Fraction, gap: Fraction, stri
         assert any(shown[1:5])
 
 
-@settings(SEARCH, max_examples=250)
+@settings(SEARCH, max_examples=budget(100, 250))
 @given(st.lists(rationals(5, 97), min_size=1, max_size=4), rationals(3, 7).filter(bool), rationals(9, 13), st.booleans(), st.data())
 def test_no_cover_shows_what_does_not_hold(roots: list[Fraction], scale: Fraction, low: Fraction, strict: bool, data: st.DataObject) -> None:
     """A polynomial of known roots, random cuts, ends at roots or not: shown implies true at and between all roots."""
@@ -193,7 +194,7 @@ def test_multiplying_out_keeps_the_sign(text: str) -> None:
         _same_sign(str(g), found)
 
 
-@settings(SEARCH, max_examples=25)
+@settings(SEARCH, max_examples=budget(12, 25))
 @given(rooted_formulas())
 def test_multiplying_out_roots_and_denominators_keeps_the_sign(text: str) -> None:
     g = f(text)
@@ -202,7 +203,7 @@ def test_multiplying_out_roots_and_denominators_keeps_the_sign(text: str) -> Non
         _same_sign(str(g), found)
 
 
-@pytest.mark.parametrize("seed", random.Random(3).sample(range(0, 2000, 2), 30))
+@pytest.mark.parametrize("seed", random.Random(3).sample(range(0, 2000, 2), 30)[: budget(12, 30)])
 def test_multiplying_out_a_second_derivative_keeps_its_sign(seed: int) -> None:
     """f'' of generated formulas: the long products of exponentials and roots that proofs are made of."""
     g = f(generate(seed).formula)
