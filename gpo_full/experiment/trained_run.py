@@ -74,8 +74,8 @@ def train(start: Start, one: Experiment, rate: float, steps: int) -> tuple[Any, 
     """Return the policy trained from the reference with learning rate `rate`, and its curves."""
     from transformers import PrinterCallback
 
-    from gpo_full.training.config import GPOConfig
     from gpo_full.training.callbacks import ProgressLines
+    from gpo_full.training.config import GPOConfig
     from gpo_full.training.trainer import GPOTrainer
 
     scale = start.scale

@@ -56,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(f"{name!r} is not the folder of a model or an adapter: it has no config.json and no "
                              f"{ADAPTER}")  # fmt: skip
     other = None if args.against is None else read_scores(args.against)
-    from gpo_full.evaluation.scores import summarize
     from gpo_full.evaluation.golden_reward import REWARD_NAME
+    from gpo_full.evaluation.scores import summarize
     from gpo_full.output import print_json
 
     rows = _score(args, tasks)
