@@ -1,4 +1,4 @@
-"""From a verdict to a certificate: the hints are searched once, recorded, and the verifier replays the whole proof."""
+"""From a proposed verdict to a certificate: hints are found and recorded while the verifier replays the proof."""
 
 __all__ = ["accepted"]
 
@@ -21,14 +21,14 @@ from gpo_theory.kernel.resolution import UnprovedError
 
 @dataclass
 class Recorder:
-    """Hints found on demand, and kept as they go into the certificate."""
+    """Hints, found on demand and recorded for the certificate."""
 
     choices: dict[str, Any]
     hints: dict[str, Any] = field(default_factory=dict)
     cuts: dict[str, list[str]] = field(default_factory=dict)
 
     def hint(self, fact: Fact) -> Mapping[str, Any] | None:
-        """Search the hint for an inequality."""
+        """Find the hint for an inequality and record it."""
         found = _searched(fact)
         if found is not None:
             self.hints[str(fact)] = found
@@ -42,7 +42,7 @@ class Recorder:
         return cuts
 
     def choice(self, name: str) -> Any:
-        """Return a choice made for this proof."""
+        """Return a named choice of this proof, such as the theorem used."""
         return self.choices.get(name)
 
     @property
