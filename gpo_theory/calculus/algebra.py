@@ -61,7 +61,7 @@ def as_formula(value: Any, known: Mapping[Any, Expr]) -> Expr:
     if value.is_Pow and value.base != sympy.E:
         return as_formula(value.base, known) ** as_formula(value.exp, known)
     if value.is_Add or value.is_Mul:
-        # A sum begins with a term that has no minus sign, as one would write it.
+        # The first term of a sum has no minus sign, where there is such a term.
         ordered = sorted(value.args, key=lambda part: part.could_extract_minus_sign()) if value.is_Add else value.args
         parts = [as_formula(part, known) for part in ordered]
         return reduce(lambda a, b: a + b if value.is_Add else a * b, parts)

@@ -147,8 +147,8 @@ def between(a: Fraction, b: Fraction) -> arb:
 def bisected(sign: Sign, before: int, low: Fraction, high: Fraction, width: Width) -> tuple[Fraction, Fraction]:
     """Return two ends in [low, high] between which a sign changes from `before`, at most width(right end) apart.
 
-    `sign` returns -1, 0, 1, or None where it cannot tell. At a zero that it tells, both ends are the zero. Raises
-    UndecidedError where it tells nothing near the middle.
+    `sign` returns -1, 0, 1, or None where undecided. Where it returns 0, both ends are that zero. Raises UndecidedError
+    where it is undecided at several points near the middle.
     """
     while high - low > width(high):
         middle, here = decided(sign, low, high)
@@ -159,7 +159,7 @@ def bisected(sign: Sign, before: int, low: Fraction, high: Fraction, width: Widt
 
 
 def decided(sign: Sign, low: Fraction, high: Fraction) -> tuple[Fraction, int]:
-    """Return a point near the middle of [low, high] and the sign there; the middle may be a zero that no ball tells."""
+    """Return a point near the middle of [low, high] and the sign there; the middle may be a zero, which no ball decides."""
     for share in (Fraction(1, 2), Fraction(31, 64), Fraction(27, 64)):
         x = low + share * (high - low)
         if (here := sign(x)) is not None:

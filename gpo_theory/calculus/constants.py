@@ -32,7 +32,7 @@ class _GrammarPrinter(StrPrinter):  # type: ignore[misc]
 
 
 def exact(node: Expr | Fraction | int) -> Any:
-    """Return the exact sympy number that a formula without x stands for.
+    """Return the exact sympy number that a formula without x is equal to.
 
     >>> text(exact(Expr("log", (Expr.of(2),))))
     'log(2)'

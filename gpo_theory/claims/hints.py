@@ -8,6 +8,7 @@ __all__ = ["hint"]
 
 from collections.abc import Mapping
 from fractions import Fraction
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -26,6 +27,7 @@ MOST_BOXES, SMALLEST = 2000, Fraction(1, 2**26)
 EXACT_DEGREE = 40  # of a quotient that the verifier's Sturm chains replay in milliseconds
 
 
+@lru_cache(maxsize=2048)
 def hint(fact: Fact) -> Mapping[str, Any] | None:
     """Return a hint for an inequality, or None where it is not found to hold.
 

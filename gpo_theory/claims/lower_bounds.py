@@ -15,7 +15,7 @@ from gpo_theory.certificate import Certificate, proved, refuted, unknown
 from gpo_theory.formula.expression import Expr
 from gpo_theory.kernel.intervals import interval
 
-DEEP = -1000  # the verifier asks for a point at which f is below it
+DEEP = -1000  # the verifier demands a point at which f is below it
 # A value below SMALL may be nothing but the error of a minimiser known to 16 to 18 digits. It is computed again at one
 # known to BITS bits, where a value below NOTHING is 0.
 SMALL, NOTHING, BITS = 1e-20, 1e-60, 512

@@ -5,7 +5,6 @@ __all__ = ["accepted"]
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import lru_cache
 from typing import Any
 
 from gpo_theory.calculus.pieces import UnsplitError, breakpoints
@@ -29,7 +28,7 @@ class Recorder:
 
     def hint(self, fact: Fact) -> Mapping[str, Any] | None:
         """Find the hint for an inequality and record it."""
-        found = _searched(fact)
+        found = hint(fact)
         if found is not None:
             self.hints[str(fact)] = found
         return found
@@ -49,11 +48,6 @@ class Recorder:
     def proof(self) -> dict[str, Any]:
         """What goes into the certificate."""
         return {"hints": self.hints, "breakpoints": self.cuts, "choices": self.choices}
-
-
-@lru_cache(maxsize=2048)
-def _searched(fact: Fact) -> Mapping[str, Any] | None:
-    return hint(fact)
 
 
 def _breakpoints(f: Expr) -> tuple[Fraction, ...]:

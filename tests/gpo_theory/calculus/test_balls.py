@@ -25,7 +25,7 @@ def test_a_falling_sign_is_bisected_too() -> None:
     assert low * low < 2 < high * high
 
 
-def test_a_zero_that_is_told_ends_the_bisection() -> None:
+def test_an_exact_zero_ends_the_bisection() -> None:
     assert bisected(lambda x: (x > 1) - (x < 1), -1, Fraction(0), Fraction(2), lambda _: Fraction(1, 8)) == (1, 1)
 
 
