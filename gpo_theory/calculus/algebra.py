@@ -1,4 +1,4 @@
-"""Exact algebra on formulas: into sympy's expressions, where what cancels cancels, and back."""
+"""Formulas as expressions of sympy, in which equal terms cancel, and back."""
 
 __all__ = ["as_algebra", "as_formula", "signed"]
 
@@ -17,7 +17,7 @@ from gpo_theory.formula.expression import Expr, call
 def as_algebra(node: Expr, known: Mapping[Expr, Any], normal: Callable[[Any], Any]) -> Any:
     """Return a formula with its `known` parts replaced, and every sum in it brought to `normal` form.
 
-    Raises ValueError for what it cannot read.
+    Raises ValueError for an operation that is not listed here.
 
     >>> x, s = Expr.x(), sympy.Symbol("s", positive=True)
     >>> as_algebra(call("exp", x) + 1, {x: sympy.log(s - 1)}, sympy.cancel)
@@ -61,7 +61,7 @@ def as_formula(value: Any, known: Mapping[Any, Expr]) -> Expr:
     if value.is_Pow and value.base != sympy.E:
         return as_formula(value.base, known) ** as_formula(value.exp, known)
     if value.is_Add or value.is_Mul:
-        # A sum begins with a term that has no minus sign, as one would write it.
+        # The first term of a sum has no minus sign, where there is such a term.
         ordered = sorted(value.args, key=lambda part: part.could_extract_minus_sign()) if value.is_Add else value.args
         parts = [as_formula(part, known) for part in ordered]
         return reduce(lambda a, b: a + b if value.is_Add else a * b, parts)
@@ -72,7 +72,7 @@ def as_formula(value: Any, known: Mapping[Any, Expr]) -> Expr:
 
 
 def signed(value: Any) -> Any:
-    """Return a quotient in lowest terms whose denominator is positive at a middling value of its symbols.
+    """Return a quotient in lowest terms whose denominator is positive where every symbol is 3/4.
 
     >>> y = sympy.Symbol("y")
     >>> signed(y / (y - 1))

@@ -1,7 +1,7 @@
 """The behaviour of a formula as |x| -> infinity, exact: a sum of terms c * exp(q(X)) * X^a * log(X)^b, X = |x|.
 
-No limits are taken: each operation acts on truncated sums, carries the size of what it dropped, and gives up where the
-dropped part could matter.
+No limits are taken. Each operation acts on truncated sums and carries a bound on the dropped terms; NoExpansionError is
+raised where the dropped terms could matter.
 """
 
 __all__ = ["Growth", "NoExpansionError", "at_infinity"]
@@ -15,9 +15,9 @@ from typing import Any
 from gpo_theory.calculus.constants import TooLargeError, exact, function, sign, tidy
 from gpo_theory.formula.expression import Expr
 
-DEGREE = 4  # of q
-TERMS = 6
-LARGEST = 60  # operations in one exact coefficient
+DEGREE = 4  # the highest degree of q: as far as a Gaussian of a quadratic
+TERMS = 6  # kept in a sum; enough for every tail of the catalogue
+LARGEST = 60  # operations in one exact coefficient; more would make the exact arithmetic slow
 
 
 class NoExpansionError(Exception):
@@ -49,7 +49,7 @@ Terms = dict[Growth, Any]
 
 @dataclass(frozen=True)
 class Expansion:
-    """Terms in order of size, largest first; `dropped` bounds all that is not shown (None: nothing was dropped)."""
+    """Terms in order of size, largest first; `dropped` bounds the terms that were cut off (None: none were)."""
 
     terms: tuple[tuple[Growth, Any], ...]
     dropped: Growth | None = None
@@ -153,7 +153,7 @@ def _split(a: Expansion) -> tuple[Growth, Any, Expansion]:
 
 
 def _compose(delta: Expansion, coefficient: Callable[[int], Any]) -> Expansion:
-    """Return sum_k coefficient(k) delta^k, cut where the powers of delta fall below what is kept."""
+    """Return sum_k coefficient(k) delta^k up to k = TERMS, with the size of the rest as `dropped`."""
     total, power = _single(ONE, exact(0)), _single(ONE, exact(1))
     for k in range(TERMS + 1):
         total = _add(total, _scaled(power, coefficient(k)))

@@ -14,7 +14,7 @@ from flint import arb, arb_series, fmpq
 from gpo_theory.budget import spend
 from gpo_theory.formula.expression import Expr, steps
 
-MAX_BITS = 4096
+MAX_BITS = 4096  # where `sign_at` gives up: a value below about 1e-1230 of its terms
 Sign = Callable[[Fraction], int | None]
 Width = Callable[[Fraction], Fraction]
 _COMPARE: dict[str, Callable[[arb, arb], bool]] = {
@@ -49,9 +49,9 @@ def enclose_between(node: Expr, a: Fraction, b: Fraction, bits: int = 128) -> ar
 
 
 def sign_at(node: Expr, x: Fraction) -> int | None:
-    """Return the sign (-1, 0, 1) of the value at a rational x, or None where it cannot be told.
+    """Return the sign (-1, 0, 1) of the value at a rational x, or None where it is not decided.
 
-    Precision doubles until the ball excludes zero; an exact zero is told only from exact rational arithmetic.
+    The precision grows until the ball excludes zero; an exact zero is recognised by exact rational arithmetic only.
     """
     exact = exact_value(node, x)
     if exact is not None:
@@ -147,8 +147,8 @@ def between(a: Fraction, b: Fraction) -> arb:
 def bisected(sign: Sign, before: int, low: Fraction, high: Fraction, width: Width) -> tuple[Fraction, Fraction]:
     """Return two ends in [low, high] between which a sign changes from `before`, at most width(right end) apart.
 
-    `sign` returns -1, 0, 1, or None where it cannot tell. At a zero that it tells, both ends are the zero. Raises
-    UndecidedError where it tells nothing near the middle.
+    `sign` returns -1, 0, 1, or None where undecided. Where it returns 0, both ends are that zero. Raises UndecidedError
+    where it is undecided at several points near the middle.
     """
     while high - low > width(high):
         middle, here = decided(sign, low, high)
@@ -159,7 +159,7 @@ def bisected(sign: Sign, before: int, low: Fraction, high: Fraction, width: Widt
 
 
 def decided(sign: Sign, low: Fraction, high: Fraction) -> tuple[Fraction, int]:
-    """Return a point near the middle of [low, high] and the sign there; the middle may be a zero that no ball tells."""
+    """Return a point near the middle of [low, high] and the sign there; the middle may be a zero, which no ball decides."""
     for share in (Fraction(1, 2), Fraction(31, 64), Fraction(27, 64)):
         x = low + share * (high - low)
         if (here := sign(x)) is not None:

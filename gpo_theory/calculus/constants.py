@@ -17,7 +17,7 @@ from gpo_theory.formula.expression import Expr
 
 
 class TooLargeError(Exception):
-    """An exact number has grown beyond use."""
+    """An exact number has more operations than the caller allows."""
 
 
 _FUNCTIONS = {"exp": sympy.exp, "log": sympy.log, "atan": sympy.atan, "erfc": sympy.erfc, "sin": sympy.sin,
@@ -25,12 +25,14 @@ _FUNCTIONS = {"exp": sympy.exp, "log": sympy.log, "atan": sympy.atan, "erfc": sy
 
 
 class _GrammarPrinter(StrPrinter):  # type: ignore[misc]
+    """The printer of sympy, with Euler's number spelled as in the grammar."""
+
     def _print_Exp1(self, _: Any) -> str:
         return "e"
 
 
 def exact(node: Expr | Fraction | int) -> Any:
-    """Return the exact sympy number that a formula without x stands for.
+    """Return the exact sympy number that a formula without x is equal to.
 
     >>> text(exact(Expr("log", (Expr.of(2),))))
     'log(2)'
@@ -51,7 +53,7 @@ def exact(node: Expr | Fraction | int) -> Any:
 
 
 def sign(value: Any) -> int | None:
-    """Return the sign of an exact number: zero only where it is 0 as written, else by a ball; None if undecided."""
+    """Return the sign of an exact number from its ball, 0 only where it is written as 0; None where undecided."""
     if value.is_Rational:
         return (value.p > 0) - (value.p < 0)  # type: ignore[no-any-return]
     from gpo_theory.calculus.balls import sign_at

@@ -26,9 +26,12 @@ from gpo_theory.calculus.tails import half_line, tail
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.formula.grammar import parse_constant
 
+# Sample points: 1/200 apart up to 8, where most losses are least, then in growing steps.
 _STEPS = np.concatenate([np.linspace(0, 8, 1601), np.geomspace(8, 1000, 200)[1:]])
 _GRID = np.concatenate([-_STEPS[:0:-1], _STEPS])
+# Distances at which an outer piece is compared with its limit.
 FAR = tuple(Fraction(2) ** k for k in (3, 4, 5, 6, 8, 10, 14, 20, 30, 45, 60))
+# Limits of the branch and bound: its time, and the width of a box at which the value is known to about f'' 2^-80.
 MOST_BOXES, SMALLEST, BITS = 6000, Fraction(1, 2**40), 160
 
 
@@ -130,22 +133,23 @@ def _float(g: Expr, x: Fraction = Fraction(0)) -> float:
 
 
 def _reached(pieces: tuple[Piece, ...], side: int, limit: float) -> Fraction | None:
-    """Return a far point at which the outer piece is within a millionth of its limit."""
+    """Return a point at which the outer piece is within a millionth of its limit, as the verifier demands."""
     outer = pieces[0 if side < 0 else -1]
     inside = (side * x for x in FAR if outer.contains(side * x))
     return next((x for x in inside if abs(_float(outer.f, x) - limit) < 9e-7 * (1 + abs(limit))), None)
 
 
 def _refined(piece: Piece, grid: np.ndarray) -> list[Infimum]:
+    """Return the least value near the lowest sample, and the values at the ends of the piece."""
     values = sample(piece.f, grid)
     if not np.isfinite(values).any():
         return []
-    # Floats can lie where a formula cancels: the best few are looked at again in balls.
+    # Floats can be wrong where terms cancel: the lowest few are evaluated again in balls.
     order = np.argsort(np.where(np.isfinite(values), values, np.inf))[:24]
     best = min(map(int, order), key=lambda i: _float(piece.f, Fraction(float(grid[i]))))
     a, b = (Fraction(float(grid[i])) for i in (max(best - 1, 0), min(best + 1, len(grid) - 1)))
     edges = [(_float(piece.f, x), x) for x in (piece.low, piece.high) if x is not None]
-    for _ in range(70):  # thirds: the value settles long before the place does
+    for _ in range(70):  # a third less each time: 70 times is 5e-13 of the step
         spend()
         left, right = a + (b - a) / 3, b - (b - a) / 3
         a, b = (a, right) if enclose(piece.f, left, 192).mid() < enclose(piece.f, right, 192).mid() else (left, b)
@@ -167,6 +171,8 @@ class Enclosure:
 
 @dataclass(frozen=True)
 class _Leaf:
+    """A box or a point that may hold the infimum, with the ball of the values there."""
+
     value: arb
     left: float
     right: float
@@ -176,8 +182,8 @@ class _Leaf:
 def infimum_of(g: Expr, low: Fraction | None = None, high: Fraction | None = None) -> Enclosure | None:
     """Return the infimum of a primitive formula over [low, high] (None: no end), or None where it is not certified.
 
-    Where the slope has a sign on a box only an end of the box counts; a half-line is left to the exact sign of the
-    slope on it, and to the limit of the tail.
+    Branch and bound: where the slope has a sign on a box, the infimum there is at one of its ends; on a half-line the
+    exact sign of the slope and the limit of the tail decide.
 
     >>> from gpo_theory.formula.grammar import parse_formula
     >>> found = infimum_of(parse_formula("(x-1)**2 + 1/2").primitive())
@@ -185,7 +191,7 @@ def infimum_of(g: Expr, low: Fraction | None = None, high: Fraction | None = Non
     (True, True)
     """
     try:
-        with ctx.workprec(BITS):  # also where ends of balls are taken: they round to the working precision
+        with ctx.workprec(BITS):  # the ends of balls are rounded to the working precision
             return _infimum(g, low, high)
     except (UnsplitError, UndecidedError):
         return None
@@ -206,7 +212,7 @@ def _least(values: Iterable[arb]) -> arb:
 
 
 def _rounded(value: arb, towards: float) -> float:
-    """Return an exact ball as a float, rounded one way where it is none."""
+    """Return an exact ball as a float, rounded towards -inf or inf where it is no float."""
     number = float(value)
     return number if arb(number) == value else nextafter(number, towards)
 

@@ -1,7 +1,7 @@
-"""A quotient of two slopes solved for x: exact algebra on formulas that come down to one invertible expression of x.
+"""Closed-form solutions x of w a(x) = u b(x), for formulas a and b whose quotient can be inverted.
 
-x, exp(k x), atan and whatever else occurs stand as independent symbols; where all but one of them cancel, and the rest
-is of degree one or two in it, the equation is solved by radicals.
+x, exp(k x), atan and every other operation stand as independent symbols. Where all but one of them cancel from a/b, and
+the rest is of degree one or two in it, the equation is solved by radicals.
 """
 
 __all__ = ["inverses"]
@@ -20,7 +20,7 @@ from gpo_theory.calculus.algebra import as_formula, signed
 from gpo_theory.calculus.rational import common_step
 from gpo_theory.formula.expression import Expr, call
 
-LARGEST = 120  # nodes of a formula that is handed to the algebra
+LARGEST = 120  # nodes of the two formulas; factoring larger ones can take minutes
 X = Expr.x()
 
 
@@ -31,7 +31,7 @@ class _UnsolvedError(Exception):
 def inverses(above: Expr, below: Expr, weights: tuple[Expr, Expr]) -> list[Expr]:
     """Return the solutions x of w above(x) = u below(x), weights = (u, w), as formulas in what the weights hold.
 
-    Every branch of a square root is listed: which of them is meant, if any, is the caller's to check.
+    Every branch of a square root is listed; the caller checks which of them is a solution.
 
     >>> from gpo_theory.formula.grammar import parse_formula
     >>> p = parse_formula("p", ["p"])
@@ -114,7 +114,7 @@ def _line(node: Expr) -> tuple[Fraction, Fraction]:
 
 @dataclass
 class _Symbols:
-    """Symbols for the parts of a formula that are no polynomials, and the way back."""
+    """A symbol for every part of a formula that is no polynomial, and the formula that it stands for."""
 
     unit: tuple[Fraction, Fraction]
     known: dict[Expr, Any] = field(default_factory=dict)

@@ -1,7 +1,6 @@
 """A formula split at its exact breakpoints into smooth pieces, free of max, min and where, and how these join."""
 
-__all__ = ["Joint", "Piece", "UnsplitError", "beside", "breakpoints", "clipped", "joints",
-           "sign_charts", "split"]  # fmt: skip
+__all__ = ["Joint", "Piece", "UnsplitError", "beside", "breakpoints", "clipped", "joints", "sign_charts", "split"]
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from gpo_theory.calculus.rational import SignChart, sign_chart
 from gpo_theory.formula.expression import COMPARISONS, Expr, rebuild
 from gpo_theory.kernel.expansion import cancelled, expanded
 
-MAX_PIECES = 64
+MAX_PIECES = 64  # nested decisions multiply: a limit on time
 
 
 class UnsplitError(Exception):
@@ -92,6 +91,7 @@ def breakpoints(f: Expr) -> tuple[Fraction, ...]:
 
 @lru_cache(maxsize=512)
 def _fine(f: Expr) -> list[Piece]:
+    """Return the pieces between all decisions inside f, also where f is the same formula on both sides."""
     todo, done = [Piece(None, None, f)], list[Piece]()
     while todo:
         spend()
@@ -107,6 +107,7 @@ def _fine(f: Expr) -> list[Piece]:
 
 
 def _place(piece: Piece) -> tuple[int, Fraction, int]:
+    """Return the sort key from left to right, a point before the interval that starts there."""
     if piece.low is None:
         return (0, Fraction(0), 0)
     return (1, piece.low, 0 if piece.is_point else 1)
@@ -142,6 +143,7 @@ def _cut(piece: Piece, node: Expr) -> list[Piece]:
 
 
 def _zeros(difference: Expr, piece: Piece) -> set[Fraction]:
+    """Return the zeros of a difference on a piece; raises UnsplitError where they are not known as rationals."""
     if not difference.depends_on_x:
         return set()
     chart = sign_chart(difference, piece.low, piece.high)
@@ -190,7 +192,7 @@ def _replace(node: Expr, old: Expr, new: Expr) -> Expr:
 
 
 def _merged(pieces: list[Piece]) -> tuple[Piece, ...]:
-    """Join interval, point, interval where one formula holds on all three: a branch that never differed."""
+    """Join interval, point, interval where one formula holds on all three."""
     out = [pieces[0]]
     for point, interval in zip(pieces[1::2], pieces[2::2], strict=True):
         if out[-1].f == point.f == interval.f:

@@ -16,7 +16,7 @@ from gpo_theory.budget import spend
 from gpo_theory.calculus.balls import ball, enclose, exact_value
 from gpo_theory.formula.expression import Expr
 
-MAX_DEGREE = 200
+MAX_DEGREE = 200  # a limit on the time that isolating the roots takes
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Rational:
 
 
 class _NotRationalError(Exception):
-    pass
+    """The formula is not rational in x or in one exponential."""
 
 
 @lru_cache(maxsize=1024)
@@ -198,7 +198,10 @@ class Root:
 
 @dataclass(frozen=True)
 class SignChart:
-    """The exact signs of a rational form on an open interval: `signs[i]` holds between `roots[i-1]` and `roots[i]`."""
+    """The exact signs of a rational form on an open interval.
+
+    `signs[i]` is its sign between `roots[i-1]` and `roots[i]`, and `samples[i]` a rational point there.
+    """
 
     roots: tuple[Root, ...]
     signs: tuple[int, ...]
@@ -213,7 +216,7 @@ class SignChart:
 def sign_chart(node: Expr, low: Fraction | None, high: Fraction | None) -> SignChart | None:
     """Return the exact signs of a formula on the open interval (low, high), None for an infinite end.
 
-    The result is None where the formula has no rational form, or its roots are too close to tell apart.
+    The result is None where the formula has no rational form, or its roots are too close to be separated.
 
     >>> from gpo_theory.formula.grammar import parse_formula
     >>> sign_chart(parse_formula("x**2 - 1"), None, None).signs
@@ -258,7 +261,7 @@ def _chart(form: Rational, low: Fraction | None, high: Fraction | None) -> SignC
 
 
 def _real_roots(polynomial: fmpq_poly, form: Rational, pole: bool) -> list[Root] | None:
-    """Return the roots in x of a polynomial in t, in rational brackets; None where precision did not isolate them."""
+    """Return the roots in x of a polynomial in t, in rational brackets; None where the precision is too low."""
     if polynomial.degree() < 1:
         return []
     roots: list[Root] = []

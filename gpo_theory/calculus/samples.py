@@ -1,4 +1,4 @@
-"""Fast float samples of f: they only suggest where to look; nothing is decided by them."""
+"""Fast float samples of f. They suggest where to look, and decide nothing."""
 
 __all__ = ["sample"]
 

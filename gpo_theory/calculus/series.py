@@ -15,8 +15,8 @@ from gpo_theory.formula.grammar import parse_constant
 from gpo_theory.loss import Loss
 
 Series = list[Any]
-USUAL = 4
-LARGEST = 200  # operations in one exact coefficient
+USUAL = 4  # the order that the tables print
+LARGEST = 200  # operations in one exact coefficient; more would make the exact arithmetic slow
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def taylor(loss: Loss, order: int = 4) -> tuple[Coefficient | None, ...]:
 def one_sided(f: Expr, side: int, order: int) -> tuple[Coefficient | None, ...]:
     """Return the coefficients of the piece of f that touches 0 from the left (side -1) or the right (side 1)."""
     try:
-        # One expansion serves the strength, the slope at 0 and the table alike.
+        # At least the usual order, so that the strength, the slope at 0 and the table share one cached expansion.
         return _checked(beside(split(f), Fraction(0), side).f, max(order, USUAL))[: order + 1]
     except (UnsplitError, _NoSeriesError):
         return (None,) * (order + 1)
@@ -78,7 +78,7 @@ def _value_at_zero(f: Expr) -> Coefficient | None:
 
 @lru_cache(maxsize=512)
 def _checked(f: Expr, order: int) -> tuple[Coefficient | None, ...]:
-    """Return the coefficients of a smooth formula; one that its ball does not contain is None, and so are the rest."""
+    """Return the coefficients of a smooth formula; from the first that disagrees with its ball on, all are None."""
     out: list[Coefficient | None] = []
     balls = expand(f, Fraction(0), order)
     for value, ball in zip(_expand(f, order), balls, strict=True):
@@ -105,7 +105,7 @@ def _expand(node: Expr, order: int) -> Series:
     inner = _expand(args[0], order)
     if head in ("sin", "cos"):
         return _circular(inner, head)
-    # The rest are solutions of first-order equations: h = g(u) with h' = slope * u'.
+    # For the other functions h = g(u) is integrated from h' = g'(u) u', where g' is the entry below.
     slope = {"exp": None, "log": lambda: _power(inner, -1), "atan": lambda: _power(_shift(_times(inner, inner), 1), -1),
              "erfc": lambda: _gaussian(inner)}[head]  # fmt: skip
     if slope is None:

@@ -40,7 +40,7 @@ def strength(loss: Loss) -> Strength:
     Strength(exact=None, value=None, left=None, right=None, sign=None)
     """
     first = taylor(loss, 1)[1]
-    if first is None or not sign(first.exact):  # f'(0) is 0, or not told apart from it
+    if first is None or not sign(first.exact):  # f'(0) is 0, or its sign is not decided
         return Strength()
     f = loss.f.primitive()
     sides = [one_sided(f, side, 2)[2] for side in (-1, 1)]

@@ -1,4 +1,4 @@
-"""The tails of f and of -f': what a loss still says about a pair whose margin is already far from 0."""
+"""The tails of f and of its push -f' as x goes to plus or minus infinity: class, rate, order and limit."""
 
 __all__ = ["HalfLine", "Tail", "half_line", "shifts_of", "slope_tail", "tail", "tails_of"]
 
@@ -20,6 +20,7 @@ from gpo_theory.formula.expression import Expr
 from gpo_theory.formula.grammar import parse_constant
 from gpo_theory.kernel.horizon import UnresolvedError, lead_beyond
 
+# Distances at which a half-line may start, the nearest first; the verifier accepts none below 8.
 STARTS = tuple(map(Fraction, (8, 16, 32, 64, 256, 1024, 2**14)))
 
 
@@ -69,6 +70,7 @@ def slope_tail(f: Expr, side: int) -> Tail:
 
 
 def _outer(f: Expr, side: int) -> Expr | None:
+    """Return the formula of the outermost piece on one side."""
     try:
         return split(f)[0 if side < 0 else -1].f
     except UnsplitError:
@@ -113,7 +115,7 @@ def _shape(growth: Growth, coefficient: Any, direction: int) -> tuple[str, str |
 
 
 def _agrees(f: Expr, side: int, expansion: Expansion) -> bool:
-    """Cross-check by bounds that hold on a whole half-line; where there are none, by certified probes."""
+    """Whether bounds on a half-line confirm the leading term; where there are none, whether values far from 0 do."""
     growth, coefficient = expansion.lead
     for start in (Fraction(16), Fraction(256), Fraction(4096)):
         try:
@@ -126,7 +128,7 @@ def _agrees(f: Expr, side: int, expansion: Expansion) -> bool:
 
 
 def _probed(f: Expr, side: int, growth: Growth, constant: arb) -> bool:
-    """Whether f over its leading term comes near 1 at two growing points."""
+    """Whether f over its leading term is near 1 at X = 2^12, or nearer than at X = 2^7."""
     distances = []
     for x in (Fraction(2) ** 7, Fraction(2) ** 12):
         with flint.ctx.workprec(256):
@@ -136,13 +138,14 @@ def _probed(f: Expr, side: int, growth: Growth, constant: arb) -> bool:
             if value.is_finite() and value.rel_accuracy_bits() > 20:
                 break
         else:
-            return True  # the probe cannot see that far (a Gaussian tail): the exact expansion stands alone
+            return True  # no digits so far from 0 (a Gaussian tail): the exact expansion stands alone
         distances.append(abs(value / leading - 1))
-    # A logarithmic correction such as log(X)/X dies slowly; what matters is that the distance shrinks.
+    # A correction such as log(X)/X falls slowly: then it is enough that the distance shrinks.
     return bool(distances[1] < 0.25) or bool(distances[1] < distances[0])
 
 
 def _value(growth: Growth, x: Fraction) -> arb:
+    """Return the ball of a growth at X = x."""
     ball = arb(int(x))
     powers = [ball ** (len(growth.q) - i) for i in range(len(growth.q))]
     exponent = sum((arb(c.numerator) / c.denominator * p for c, p in zip(growth.q, powers, strict=True)), arb(0))
@@ -178,7 +181,10 @@ def half_line(piece: Piece, side: int, first: Fraction = Fraction(0)) -> HalfLin
 
 @lru_cache(maxsize=1024)
 def shifts_of(g: Expr) -> tuple[Fraction, ...]:
-    """Return where the arguments of exponentials and Gaussian tails vanish or turn: there coefficients are rational."""
+    """Return up to four zeros or vertices of the arguments of exponentials and of erfc.
+
+    In x minus such a point the coefficients of an expansion are rational, so that terms which cancel do so exactly.
+    """
     out: list[Fraction] = []
     for node in g.walk():
         form = as_rational(node.args[0]) if node.head in ("exp", "erfc") and node.depends_on_x else None

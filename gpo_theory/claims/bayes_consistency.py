@@ -1,8 +1,8 @@
-"""Bayes consistency: does minimising E[f] choose the right side of every coin that is not fair?
+"""Bayes consistency (classification calibration): does minimising E[f] give every pair a margin of the right sign?
 
 With C_p(x) = p f(x) + (1-p) f(-x), H(p) = inf C_p and H^-(p) = inf of C_p over x (2p-1) <= 0: H(p) < H^-(p) for all
-p != 1/2. Proposed here are the theorems that may apply, with the numbers each of them needs; the verifier replays their
-hypotheses one by one, and the first proposal that it accepts is the verdict.
+p != 1/2. This module proposes the theorems that may apply, with the numbers that each of them needs. The verifier
+replays their hypotheses one by one, and the first proposal that it accepts is the verdict.
 """
 
 __all__ = ["bayes_consistent"]
@@ -19,12 +19,14 @@ from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknow
 from gpo_theory.formula.expression import Expr
 
 CLAIM = "bayes_consistent"
+# Margins a at which f(a) and f(-a) are sampled, and theta = 2p - 1 at which a failure is looked for. They only suggest:
+# what is not found is UNKNOWN.
 _MARGINS = np.concatenate([np.linspace(0, 4, 4001), np.geomspace(4, 300, 600)[1:]])
 _THETAS = tuple(Fraction(n, d) for n, d in ((1, 2), (1, 8), (9, 10), (1, 64)))
 
 
 def bayes_consistent(f: Expr, known: Mapping[str, Certificate]) -> Iterator[Certificate]:
-    """Yield verdicts on classification calibration, the likeliest first. Refuted with a theta = 2p - 1.
+    """Yield proposed verdicts on Bayes consistency, the likeliest first. Refuted with a theta = 2p - 1.
 
     Convex f: iff f'(0) exists and is negative (Bartlett, Jordan, McAuliffe 2006). Other f: exactness; falling; the
     flip and the gap theorem; refuted where both tails reach the infimum, or by a direct comparison.
@@ -50,7 +52,7 @@ def bayes_consistent(f: Expr, known: Mapping[str, Certificate]) -> Iterator[Cert
                          **known["monotone_decreasing"].choices)  # fmt: skip
         if falls:
             yield proved(CLAIM, "flip theorem: f is continuous and bounded below, f'(0) < 0, f(-a) > f(a) for a > 0, "
-                                "and far out this difference or f itself stays above its value at 0", theorem="flip",
+                                "and in the limit this difference or f itself stays above its value at 0", theorem="flip",
                          floor=floor)  # fmt: skip
     values, mirrored = sample(f, _MARGINS), sample(f, -_MARGINS)
     if np.isfinite(values).all() and np.isfinite(mirrored).all():
@@ -60,7 +62,7 @@ def bayes_consistent(f: Expr, known: Mapping[str, Certificate]) -> Iterator[Cert
 
 
 def _floor(bounded: Certificate) -> str | None:
-    """Return a rational lower bound of f, its infimum where that is rational."""
+    """Return a rational lower bound of f as text: its infimum where that is rational, else about a millionth less."""
     if bounded.verdict is not Verdict.PROVED:
         return None
     if bounded.value is None:

@@ -72,6 +72,7 @@ def _only_candidate(f: Expr) -> Fraction | None:
 
 
 def _factor(rate: Fraction) -> str:
+    """Return the text of exp(rate x), nothing for a rate of 0."""
     return f"exp({rate * X}) " if rate else ""
 
 
@@ -81,6 +82,7 @@ def _slope_at(pieces: tuple[Piece, ...], x: Fraction) -> Expr:
 
 
 def _flat_point(pieces: tuple[Piece, ...]) -> Fraction | None:
+    """Return the sample point of a piece on which f' >= 0 there, if there is one."""
     return next((p.sample for p in pieces if not p.is_point and (s := sign_at(p.f.diff(), p.sample)) is not None
                  and s >= 0), None)  # fmt: skip
 
@@ -109,7 +111,7 @@ def _exact_rate(pieces: tuple[Piece, ...]) -> Fraction | None:
 
 
 def _failing_point(pieces: tuple[Piece, ...]) -> Fraction | None:
-    """Return a point where the c that fits x = 1 certainly fails."""
+    """Return a point where the c that fits x = 1 certainly fails, among a few."""
 
     def rate(x: Fraction) -> object:
         behind, ahead = (enclose(_slope_at(pieces, y), y, 256) for y in (-x, x))

@@ -15,8 +15,8 @@ from gpo_theory.calculus.samples import sample
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
 from gpo_theory.formula.expression import Expr, substitute
 
-# Half-widths of the chords tried, and the grid of centres: dips narrower than 1/300 escape, and stay UNKNOWN.
-MOST_LINES = 12
+MOST_LINES = 12  # linear terms of the formula near whose zeros a dip is looked for: a limit on time
+# Half-widths of the chords tried on the grid. A dip narrower than 1/300 away from those zeros is missed: UNKNOWN.
 _WIDTHS = (Fraction(1, 256), Fraction(1, 32), Fraction(1, 4), Fraction(1), Fraction(4), Fraction(16))
 
 
@@ -67,13 +67,14 @@ def strictly_convex(f: Expr, is_convex: Certificate) -> Certificate:
 
 
 def _inside(piece: Piece) -> tuple[Fraction, Fraction]:
+    """Return two rational points a < b of a piece, its ends included."""
     low = piece.sample if piece.low is None else piece.low
     high = piece.sample + 1 if piece.high is None else piece.high
     return (low - 1, high) if piece.low is None and piece.high is not None else (low, high)
 
 
 def _violated_chord(f: Expr) -> tuple[Fraction, Fraction] | None:
-    """Return (a, b) with f above its chord in the middle: found by a scan in floats, verified in ball arithmetic."""
+    """Return (a, b) with f above its chord in the middle: found in floats on a grid, verified in ball arithmetic."""
     centres = np.concatenate([np.linspace(-12, 12, 769), np.linspace(-200, 200, 401)])
     for width in _WIDTHS:
         h = float(width)
@@ -88,9 +89,9 @@ def _violated_chord(f: Expr) -> tuple[Fraction, Fraction] | None:
 
 
 def _dip(f: Expr) -> tuple[Fraction, Fraction] | None:
-    """Return (a, b) as above near a point that the formula itself names: where one of its lines a x + b vanishes.
+    """Return (a, b) with f above its chord in the middle, near the zero of a linear term a x + b inside the formula.
 
-    A bump of scale 1/|a| there may be too narrow for any grid, and its violation too small for floats.
+    A bump of width 1/|a| there may be too narrow for any grid, and its violation too small for floats.
     """
     for centre, scale in _lines(f):
         for m in (centre + scale * Fraction(k, 2) for k in (0, 1, -1, 2, -2, 4, -4, 6, -6)):
@@ -101,7 +102,7 @@ def _dip(f: Expr) -> tuple[Fraction, Fraction] | None:
 
 
 def _lines(f: Expr) -> list[tuple[Fraction, Fraction]]:
-    """Return (-b/a, 1/|a|) of the lines a x + b inside a formula, the steepest first."""
+    """Return (-b/a, 1/|a|) of the linear terms a x + b inside a formula, the steepest first."""
     found: dict[Fraction, Fraction] = {}
     for node in dict.fromkeys(f.walk()):
         form = as_rational(node) if node.depends_on_x and node.head in ("+", "*") else None
@@ -113,20 +114,21 @@ def _lines(f: Expr) -> list[tuple[Fraction, Fraction]]:
 
 
 def _worst(centres: NDArray[np.float64], second: NDArray[np.float64], size: NDArray[np.float64]) -> list[float]:
+    """Return up to three centres at which the second difference is most negative relative to its terms."""
     usable = np.isfinite(second) & np.isfinite(size)
     relative = np.divide(second, size + 1e-300, out=np.zeros_like(second), where=usable)
     return [float(centres[i]) for i in np.argsort(relative)[:3] if relative[i] < -1e-14]
 
 
 def chord_is_violated(f: Expr, a: Fraction, b: Fraction, t: Fraction) -> bool:
-    """Whether f(t a + (1-t) b) > t f(a) + (1-t) f(b), certified by balls at doubling precision."""
+    """Whether f(t a + (1-t) b) > t f(a) + (1-t) f(b), certified by balls at growing precision."""
     for bits in (64, 256, 1024):
         with flint.ctx.workprec(bits):
             weights = ((t, a), (1 - t, b))
             left, right = (enclose(Expr.of(w), Fraction(0), bits) * enclose(f, x, bits) for w, x in weights)
             m = t * a + (1 - t) * b
             middle = enclose(f, m, bits)
-            if not middle.is_finite():  # a root of what is exactly 0 there
+            if not middle.is_finite():  # a root whose argument is exactly 0 at m
                 middle = enclose(substitute(f, {Expr.x(): Expr.of(m)}), m, bits)
             gap = middle - left - right
         if gap > 0:
@@ -137,7 +139,7 @@ def chord_is_violated(f: Expr, a: Fraction, b: Fraction, t: Fraction) -> bool:
 
 
 def _fault(f: Expr, joint: Joint) -> Certificate | None:
-    """Return the refutation or the doubt that a breakpoint causes, None where f is continuous and f' does not fall."""
+    """Return the refuted or unknown verdict of a breakpoint, None where f is continuous and f' does not fall."""
     if joint.continuous is False:
         chord = _chord_over_jump(f, joint.x)
         if chord is not None:

@@ -1,13 +1,14 @@
-"""The search for a hint: what the verifier needs to be told in order to replay one inequality.
+"""The search for a hint: what the verifier needs to know in order to replay one inequality.
 
-It decides in exact arithmetic (roots of polynomials) or in Arb's balls, and asks the verifier only where a half-line
-may begin. What it finds is worth nothing until the verifier has replayed it.
+The search works in exact arithmetic (roots of polynomials) or in Arb's balls; only the start of a half-line comes from
+the verifier's own bounds. A hint proves nothing until the verifier has replayed it.
 """
 
 __all__ = ["hint"]
 
 from collections.abc import Mapping
 from fractions import Fraction
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -21,10 +22,12 @@ from gpo_theory.calculus.tails import half_line, shifts_of
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.kernel.inequality import Fact
 
+# Limits on the time of the search; the probit's convexity takes 214 boxes.
 MOST_BOXES, SMALLEST = 2000, Fraction(1, 2**26)
-EXACT_DEGREE = 40
+EXACT_DEGREE = 40  # of a quotient that the verifier's Sturm chains replay in milliseconds
 
 
+@lru_cache(maxsize=2048)
 def hint(fact: Fact) -> Mapping[str, Any] | None:
     """Return a hint for an inequality, or None where it is not found to hold.
 
@@ -45,6 +48,7 @@ def hint(fact: Fact) -> Mapping[str, Any] | None:
 
 
 def _quotient(form: Rational) -> Mapping[str, Any]:
+    """Return the hint that g is this quotient of polynomials."""
     numerator, denominator = ([str(fraction(c)) for c in p.coeffs()]
                               for p in (form.numerator, form.denominator))  # fmt: skip
     return {"by": "quotient", "numerator": numerator, "denominator": denominator,
@@ -52,6 +56,7 @@ def _quotient(form: Rational) -> Mapping[str, Any]:
 
 
 def _cover(fact: Fact, shift: Fraction) -> Mapping[str, Any] | None:
+    """Return the hint of half-lines at the infinite ends and boxes between them."""
     out: dict[str, Any] = {"by": "cover"}
     ends: list[Fraction] = []
     for end, side, name in ((fact.low, -1, "left"), (fact.high, 1, "right")):
@@ -71,13 +76,13 @@ def _cover(fact: Fact, shift: Fraction) -> Mapping[str, Any] | None:
         cuts, narrow = _boxes(fact, low, high, bits)
         if cuts:
             return out | {"cuts": [str(c) for c in cuts]} | ({"bits": bits} if bits != 80 else {})
-        if not narrow:  # more digits help only where a box could not be told although it was small
+        if not narrow:  # more bits help only where a small box stayed undecided
             return None
     return None
 
 
 def _boxes(fact: Fact, low: Fraction, high: Fraction, bits: int) -> tuple[list[Fraction], bool]:
-    """Return cuts of [low, high] between which balls show the sign, or none and whether a small box was at fault."""
+    """Return cuts of [low, high] between which balls show the sign; else none, and whether a small box is undecided."""
     orders = [fact.g, fact.g.diff()]
     orders += [orders[1].diff()]
     inner = sorted(x for x in shifts_of(fact.g) if low < x < high)
@@ -96,12 +101,13 @@ def _boxes(fact: Fact, low: Fraction, high: Fraction, bits: int) -> tuple[list[F
 
 
 def _fails(fact: Fact, x: Fraction, bits: int) -> bool:
+    """Whether the inequality is certainly false at x."""
     value = enclose(fact.g, x, bits)
     return bool(value < 0) or bool(fact.strict and value <= 0)
 
 
 def _shown(orders: list[Expr], a: Fraction, b: Fraction, fact: Fact, bits: int, free: tuple[bool, bool]) -> bool:
-    """Try the range, the mean value form, and a rise from an end: the steps that the verifier knows."""
+    """Whether g keeps its sign on [a, b] by a step of the verifier: range, mean value form, or rise from an end."""
     with ctx.workprec(bits):
         box = between(a, b)
     g, slope, bend = orders

@@ -15,8 +15,9 @@ from gpo_theory.certificate import Certificate, proved, refuted, unknown
 from gpo_theory.formula.expression import Expr
 from gpo_theory.kernel.intervals import interval
 
-DEEP = -1000
-# What f may be beside a least point known to 18 digits, and beside one with ten times as many; bits for the latter.
+DEEP = -1000  # the verifier demands a point at which f is below it
+# A value below SMALL may be nothing but the error of a minimiser known to 16 to 18 digits. It is computed again at one
+# known to BITS bits, where a value below NOTHING is 0.
 SMALL, NOTHING, BITS = 1e-20, 1e-60, 512
 
 
@@ -46,13 +47,14 @@ def bounded_below(f: Expr) -> Certificate:
 
 
 def _deep_point(f: Expr, side: int) -> Fraction | None:
+    """Return a power of two, negative on the left, at which f < DEEP."""
     # The second range is for tails that fall like a logarithm.
     powers = [*range(60), *(2**k for k in range(6, 13))]
     return next((side * Fraction(2) ** k for k in powers if enclose(f, side * Fraction(2) ** k) < DEEP), None)
 
 
 def _settled(value: Infimum, f: Expr) -> Infimum:
-    """Return a very small infimum as f has it at a sharper least point, by Newton's method on f' = 0."""
+    """Return a very small infimum computed again at a sharper minimiser, found by Newton's method on f' = 0."""
     if value.exact is not None or value.near is None or abs(value.value) > SMALL:
         return value
     x, slope = value.near, f.diff()
@@ -64,6 +66,6 @@ def _settled(value: Infimum, f: Expr) -> Infimum:
         x -= int(mantissa) * Fraction(2) ** int(exponent)
         x = Fraction(round(x * 2**BITS), 2**BITS)
     least_found = float(enclose(f, x, BITS).mid())
-    if not least_found <= value.value:  # no minimum of a smooth f
+    if not least_found <= value.value:  # Newton's method has not found the minimiser
         return value
     return replace(value, value=0.0 if abs(least_found) < NOTHING else least_found)

@@ -46,6 +46,7 @@ def monotone_decreasing(f: Expr, is_convex: Certificate) -> Certificate:
 
 
 def _rising_point(piece: Piece, chart: SignChart | None) -> Fraction | None:
+    """Return a rational point of a piece at which f' > 0: from the exact signs, else from samples on |x| <= 64."""
     if chart is not None:
         return chart.samples[chart.signs.index(1)] if 1 in chart.signs else None
     slope = piece.f.diff()

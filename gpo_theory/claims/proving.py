@@ -1,11 +1,10 @@
-"""From a verdict to a certificate: the hints are searched once, recorded, and the verifier replays the whole proof."""
+"""From a proposed verdict to a certificate: hints are found and recorded while the verifier replays the proof."""
 
 __all__ = ["accepted"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import lru_cache
 from typing import Any
 
 from gpo_theory.calculus.pieces import UnsplitError, breakpoints
@@ -21,15 +20,15 @@ from gpo_theory.kernel.resolution import UnprovedError
 
 @dataclass
 class Recorder:
-    """Hints found on demand, and kept as they go into the certificate."""
+    """Hints, found on demand and recorded for the certificate."""
 
     choices: dict[str, Any]
     hints: dict[str, Any] = field(default_factory=dict)
     cuts: dict[str, list[str]] = field(default_factory=dict)
 
     def hint(self, fact: Fact) -> Mapping[str, Any] | None:
-        """Search the hint for an inequality."""
-        found = _searched(fact)
+        """Find the hint for an inequality and record it."""
+        found = hint(fact)
         if found is not None:
             self.hints[str(fact)] = found
         return found
@@ -42,18 +41,13 @@ class Recorder:
         return cuts
 
     def choice(self, name: str) -> Any:
-        """Return a choice made for this proof."""
+        """Return a named choice of this proof, such as the theorem used."""
         return self.choices.get(name)
 
     @property
     def proof(self) -> dict[str, Any]:
         """What goes into the certificate."""
         return {"hints": self.hints, "breakpoints": self.cuts, "choices": self.choices}
-
-
-@lru_cache(maxsize=2048)
-def _searched(fact: Fact) -> Mapping[str, Any] | None:
-    return hint(fact)
 
 
 def _breakpoints(f: Expr) -> tuple[Fraction, ...]:

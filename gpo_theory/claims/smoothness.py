@@ -12,6 +12,7 @@ from gpo_theory.calculus.tails import tail
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
 from gpo_theory.formula.expression import Expr
 
+# The witnesses that the verifier accepts: |f'| or |f''| above LARGE, f'' below SMALL.
 LARGE, SMALL = 10**4, 1e-3
 Pieces = tuple[Piece, ...]
 
@@ -61,6 +62,7 @@ def strongly_convex(f: Expr, is_convex: Certificate) -> Certificate:
 
 
 def _attempt(claim: str, f: Expr, decide: Callable[[Pieces], Certificate]) -> Certificate:
+    """Decide a claim from the pieces of f, once f is shown to be continuous."""
     try:
         pieces = split(f)
     except UnsplitError as error:
@@ -74,6 +76,7 @@ def _attempt(claim: str, f: Expr, decide: Callable[[Pieces], Certificate]) -> Ce
 
 
 def _mapped(pieces: Pieces, operate: Callable[[Expr], Expr]) -> Pieces:
+    """Return the open pieces with an operation, such as a derivative, applied to each formula."""
     return tuple(Piece(p.low, p.high, operate(p.f)) for p in pieces if not p.is_point)
 
 

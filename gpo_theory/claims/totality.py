@@ -12,6 +12,7 @@ from gpo_theory.certificate import Certificate, proved, refuted
 from gpo_theory.formula.expression import Expr
 from gpo_theory.kernel.domain import asks
 
+# Points tried first: numbers at which a formula as people write it is undefined.
 _PROBES = tuple(Fraction(n, d) for n in (0, 1, -1, 2, -2, 3, -3, 10, -10, 100, -100) for d in (1, 2, 3))
 
 
@@ -75,6 +76,7 @@ def _is_value(node: Expr) -> bool:
 
 
 def _truth(condition: Expr, x: Fraction) -> bool | None:
+    """Whether a condition holds at x, None where that is not decided."""
     value = enclose(Expr("where", (condition, Expr.of(1), Expr.of(0))), x)
     return None if not value.is_finite() else bool(value > 0)
 

@@ -23,6 +23,7 @@ from gpo_theory.kernel.resolution import Hints, UnprovedError
 from gpo_theory.kernel.rules import RULES
 from gpo_theory.kernel.statement import Statement
 
+# The form of a certificate file, schema 1.
 FIELDS = {"schema", "loss", "claims", "versions", "sha256"}
 WITNESSES = {"chord": ("a", "b", "t"), "point": ("x",), "kink": ("x", "left", "right"), "theta": ("theta",)}
 VALUED = {"strongly_convex", "lipschitz", "smooth", "bounded_below", "differentiable_at_zero", "bradley_terry_exact"}
@@ -31,7 +32,7 @@ CLAIM_FIELDS = {"verdict", "because", "witness", "value", "proof"}
 
 @dataclass(frozen=True)
 class _Recorded:
-    """The hints of a certificate, as they stand in its file."""
+    """The hints of a certificate, read from its file."""
 
     proof: Mapping[str, Any]
 
@@ -48,7 +49,7 @@ class _Recorded:
 def replay(f: Expr, certificate: Certificate, hints: Hints) -> None:
     """Replay a proved or refuted certificate about a primitive formula; raises UnprovedError with the failing step.
 
-    Every claim but `total` rests on it, so that h/h and g - g may be taken away first.
+    Every claim but `total` presupposes that f is defined on all of R, so h/h and g - g are cancelled first.
     """
     try:
         subject = f if certificate.claim == "total" else cancelled(f)
@@ -67,7 +68,7 @@ def replay(f: Expr, certificate: Certificate, hints: Hints) -> None:
 
 
 def seal(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the document with its checksum, so that damage of any field is noticed before anything is replayed."""
+    """Return the document with its SHA-256 checksum, which reveals a damaged field before anything is replayed."""
     body = {key: value for key, value in document.items() if key != "sha256"}
     text = json.dumps(body, sort_keys=True, ensure_ascii=True, allow_nan=False)
     return {**body, "sha256": hashlib.sha256(text.encode()).hexdigest()}
@@ -76,7 +77,7 @@ def seal(document: Mapping[str, Any]) -> dict[str, Any]:
 def verify(document: Mapping[str, Any]) -> dict[str, str]:
     """Replay every verdict of a certificate file; returns {claim: verdict} and raises InputError at the first fault.
 
-    Claims that the file leaves unknown are not replayed: they claim nothing.
+    Unknown claims need no replay.
     """
     _check_form(document)
     f = _formula(document["loss"])

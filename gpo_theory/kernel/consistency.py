@@ -21,6 +21,7 @@ ZERO = Fraction(0)
 
 
 def consistent(s: Statement) -> None:
+    """Replay the theorem that the certificate names."""
     theorem = s.hints.choice("theorem")
     need(theorem in _THEOREMS, f"a theorem among {', '.join(_THEOREMS)}")
     _THEOREMS[theorem](s)
@@ -48,8 +49,9 @@ def _by_exactness(s: Statement) -> None:
 
 
 def _by_flip(s: Statement) -> None:
-    """f continuous and bounded below, f'(0) < 0, D(a) = f(-a) - f(a) > 0 for a > 0, and far out either liminf D > 0 or
-    liminf f > f(0)."""
+    """f continuous and bounded below, f'(0) < 0, D(a) = f(-a) - f(a) > 0 for a > 0, and in the limit either
+    liminf D > 0 as a -> inf or liminf f > f(0) as |x| -> inf.
+    """
     continuous(parts(s.f, s.hints))
     falls_at_zero(s.f, s.hints)
     floor = s.hints.choice("floor")
@@ -71,6 +73,7 @@ def _by_flip(s: Statement) -> None:
 
 
 def _at_zero(f: Expr, hints: Hints) -> Expr:
+    """Return f(0) as a formula."""
     part = next(p for p in parts(f, hints) if (p.low is None or p.low <= 0) and (p.high is None or p.high >= 0))
     return substitute(part.f, {X: Expr.of(0)})
 

@@ -1,4 +1,4 @@
-"""The rule for `total`: every operation that f meets has an argument in its domain."""
+"""The rule for `total`: every operation that is evaluated has an argument in its domain."""
 
 __all__ = ["asks", "total", "undefined"]
 
@@ -11,7 +11,7 @@ from gpo_theory.kernel.statement import Statement, need, place, sign_on
 
 
 def total(s: Statement) -> None:
-    """Every operation is defined on the part where it is met; else, where f has no such parts, on all of R."""
+    """Every operation is defined on each part of f where it is used; where f has no parts, on all of R."""
     try:
         pieces = parts(s.f, s.hints)
     except UnprovedError:
@@ -24,7 +24,7 @@ def total(s: Statement) -> None:
 
 
 def asks(node: Expr) -> str | None:
-    """Return what an operation asks of its first argument: "positive", "nonnegative", "nonzero" or nothing."""
+    """Return what an operation requires of its first argument: "positive", "nonnegative", "nonzero" or nothing."""
     power = node.args[1].number if node.head == "**" else None
     if node.head == "log" or (node.head == "**" and power is None):
         return "positive"
@@ -36,7 +36,7 @@ def asks(node: Expr) -> str | None:
 
 
 def _in_domain(node: Expr, argument: Expr, part: Part, hints: Hints) -> None:
-    """Prove of an operation's argument on one part what the operation asks of it."""
+    """Prove that the argument of an operation is in its domain on one part."""
     asked = asks(node)
     if asked == "nonzero":
         x = part.low if part.is_point and part.low is not None else part.sample
@@ -45,7 +45,7 @@ def _in_domain(node: Expr, argument: Expr, part: Part, hints: Hints) -> None:
 
 
 def _defined(node: Expr, part: Part, hints: Hints) -> None:
-    """Every logarithm, quotient and root that is met on the part has an argument in its domain."""
+    """Every logarithm, quotient and root that is evaluated on the part has an argument in its domain."""
     if node.head == "where":
         condition, yes, no = node.children
         for side in (n for c in condition.walk() if c.head in ("<", "<=", ">", ">=") for n in c.args):
@@ -63,17 +63,18 @@ def _defined(node: Expr, part: Part, hints: Hints) -> None:
 
 
 def on_part(node: Expr, part: Part, hints: Hints) -> Expr:
-    """Return a node as it is on one part."""
+    """Return the smooth formula that a node is on one part."""
     return branch_at(node, place(part)) if part.is_point else resolve(node, part.low, part.high, hints)
 
 
 def undefined(s: Statement) -> None:
-    """An operation that f meets at the point has an argument outside its domain."""
+    """An operation that is evaluated at the point has an argument outside its domain."""
     x = rational(s.witness["x"])
     need(_fails_at(s.f, x), f"f undefined at x = {x}")
 
 
 def _fails_at(node: Expr, x: Fraction) -> bool:
+    """Whether a formula is certainly undefined at x."""
     if node.head == "where":
         return _fails_at(node.args[1] if true_at(node.args[0], x) else node.args[2], x)
     if any(_fails_at(child, x) for child in node.children):

@@ -32,6 +32,7 @@ ZERO = Fraction(0)
 
 
 def exact(s: Statement) -> None:
+    """The identity holds with the c of the certificate (proposition P3)."""
     value = s.certificate.value
     need(value is not None and value["exact"] is not None, "the constant c")
     c = rational((value or {})["exact"])
@@ -67,7 +68,7 @@ def _ratio_is(pieces: list[Part], rate: Fraction) -> bool:
             factor = Expr("exp", (rate * degree * X,)) if rate else Expr.of(1)
             difference = behind - factor * ahead
             flat = interval(difference, ZERO, None)
-            if flat.a == 0 and flat.b == 0:  # it cancels as written
+            if flat.a == 0 and flat.b == 0:  # all terms cancel
                 continue
             if not equals(difference, Quotient((), (Fraction(1),), _common_slope(difference))):
                 return False
@@ -75,7 +76,7 @@ def _ratio_is(pieces: list[Part], rate: Fraction) -> bool:
 
 
 def _without_roots(a: Expr, b: Expr) -> tuple[Expr, Expr, int]:
-    """Return a^d, b^d and d, where d clears the roots in front of both: for slopes of one sign a = b iff a^d = b^d."""
+    """Return a^d, b^d and d, where d clears the common roots of both: for slopes of one sign a = b iff a^d = b^d."""
     split = [root_factors(g) for g in (a, b)]
     degree = lcm(1, *(n.denominator for powers, _ in split for n in powers.values()))
     if degree == 1:
@@ -85,7 +86,7 @@ def _without_roots(a: Expr, b: Expr) -> tuple[Expr, Expr, int]:
 
 
 def _common_slope(g: Expr) -> Fraction | None:
-    """Return the largest s of which every exponential's slope is a multiple."""
+    """Return the largest s of which the slope of every exponential is a multiple."""
     slopes = {at(n.args[0].diff(), ZERO).a for n in g.walk() if n.head == "exp" and n.depends_on_x}
     exact = [Fraction(float(value)).limit_denominator(10**6) for value in slopes if value]
     if not exact:
@@ -120,5 +121,6 @@ def not_exact(s: Statement) -> None:
 
 
 def _slope_at(pieces: list[Part], x: Fraction) -> Expr:
+    """Return the formula of f' to the right of x."""
     inside = [p for p in open_parts(pieces) if (p.low is None or p.low <= x) and (p.high is None or x < p.high)]
     return inside[0].f.diff()

@@ -1,8 +1,8 @@
-"""A formula multiplied out: one sum of monomials, so that what cancels is gone and what is positive is seen to be.
+"""A formula multiplied out into one sum of monomials, in which equal terms have cancelled.
 
-g becomes a sum of c * x^k * exp(polynomial in x) * (powers of atoms), with exact c; an atom is whatever is left, such
+g becomes a sum of c * x^k * exp(polynomial in x) * (powers of atoms), with exact c; an atom is any other formula, such
 as a logarithm, a root, or a denominator. Denominators that are positive on R by their shape are then cleared, and a
-factor common to all monomials divided out: what is returned has the sign of g, not its value.
+positive factor common to all monomials is divided out: the result has the sign of g, not its value.
 """
 
 __all__ = ["cancelled", "expanded"]
@@ -16,7 +16,7 @@ from gpo_theory.budget import spend
 from gpo_theory.formula.expression import Expr, rebuild
 from gpo_theory.kernel.inequality import positive
 
-MOST, ROUNDS = 400, 4
+MOST, ROUNDS = 400, 4  # monomials in a sum, and passes of clearing denominators: limits on time
 Polynomial = tuple[Fraction, ...]  # coefficients of x^0, x^1, ... inside exp, without zeros at the end
 Powers = tuple[tuple[Expr, Fraction], ...]
 X = Expr.x()
@@ -49,7 +49,7 @@ ONE = Monomial()
 
 
 class _TooLargeError(Exception):
-    pass
+    """A sum has more than MOST monomials."""
 
 
 def _plus(p: Polynomial, q: Polynomial) -> Polynomial:
@@ -154,7 +154,7 @@ def _raised(m: Monomial, n: Fraction) -> Monomial:
 
 
 def _primitive_part(total: Sum) -> tuple[Monomial, Fraction, Sum]:
-    """Return m, c and a sum S with total = c m S, the same S for 1 + exp(-x) and for exp(x) + 1."""
+    """Return m, c and S with total = c m S, where S is the same for sums that differ by a factor c m."""
     first = min(total, key=lambda m: (m.exponent[::-1] and tuple(m.exponent[::-1]), str(m.powers)))
     low = min((m.exponent for m in total), key=lambda p: (tuple(reversed(_padded(p))), p))
     shared = {atom: min(m.power_of(atom) for m in total) for atom, _ in first.powers}
@@ -204,7 +204,7 @@ def _multiply(a: Sum, b: Sum) -> Sum:
 
 
 def _folded(m: Monomial) -> tuple[Monomial, Fraction]:
-    """Take whole powers of numbers out of a monomial: sqrt(2) * sqrt(2) is 2, and 2^(-1/2) is sqrt(2)/2."""
+    """Move whole powers of numbers out of a monomial: sqrt(2) * sqrt(2) is 2, and 2^(-1/2) is sqrt(2)/2."""
     factor = Fraction(1)
     for atom, n in m.powers:
         if atom.number is not None and (whole := n.numerator // n.denominator):
@@ -214,7 +214,7 @@ def _folded(m: Monomial) -> tuple[Monomial, Fraction]:
 
 
 def _cleared(total: Sum) -> tuple[Sum, bool]:
-    """Multiply by positive denominators, and multiply out the atoms that have become whole powers of sums."""
+    """Multiply by positive denominators, then multiply out atoms that are sums to a whole power."""
     atoms = dict.fromkeys(atom for m in total for atom, _ in m.powers)
     again = False
     for atom in atoms:
@@ -235,7 +235,7 @@ def _cleared(total: Sum) -> tuple[Sum, bool]:
 
 
 def _reduced(total: Sum) -> Sum:
-    """Divide by what is positive and common to all monomials."""
+    """Divide by the positive factors that all monomials have in common."""
     if not total:
         return total
     front, c, rest = _primitive_part(total)
@@ -256,7 +256,7 @@ def _product(m: Monomial, c: Fraction) -> Expr:
 
 @lru_cache(maxsize=4096)
 def _positive(g: Expr) -> bool:
-    """Whether g > 0 on all of R is seen from its shape and range, or from its discriminant."""
+    """Whether g > 0 on all of R follows from its shape and range, or from its discriminant."""
     if g.head == "**" and g.args[1].number is not None:
         return _positive(g.args[0])
     p = _polynomial(g) if g.head == "+" else None
@@ -266,7 +266,7 @@ def _positive(g: Expr) -> bool:
 
 @lru_cache(maxsize=512)
 def cancelled(f: Expr) -> Expr:
-    """Return a formula that is defined on all of R with h/h and g - g taken away: nothing there is undefined.
+    """Return a formula, which is defined on all of R, with h/h and g - g cancelled.
 
     >>> from gpo_theory.formula.grammar import parse_formula
     >>> str(cancelled(parse_formula("x*(2+sin(x))/(2+sin(x)) + log(1+x**2) - log(1+x**2)").primitive()))

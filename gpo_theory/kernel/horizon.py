@@ -1,8 +1,8 @@
 """A formula on a whole half-line at once: bounds for every y = |x| >= Y, as sums of c(y) exp(q(y)) y^a log(y)^b.
 
-Each coefficient is an exact rational, or an interval that holds c(y) for every y >= Y: what a series drops is one more
-term with an interval for its coefficient. So the sign of the largest term, once the others are seen to be smaller, is
-the sign of the formula on the whole half-line. It shares no code with `asymptotics`.
+Each coefficient is an exact rational, or an interval that holds c(y) for every y >= Y; the remainder of a series is a
+term whose coefficient is an interval. Where the largest term outweighs the others, its sign is the sign of the formula
+on the whole half-line. No code is shared with `asymptotics`.
 """
 
 __all__ = ["Lead", "UnresolvedError", "lead_beyond"]
@@ -20,7 +20,9 @@ from gpo_theory.budget import spend
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.kernel.intervals import interval
 
-DEGREE, ORDER, KEPT = 4, 4, 12
+DEGREE = 4  # the highest power of y inside exp: as far as a Gaussian of a quadratic
+ORDER = 4  # Taylor terms before the remainder; `exp` and `erfc` below list their coefficients up to it
+KEPT = 12  # terms kept in a sum; with these values every claim of the catalogue is decided
 Size = tuple[Fraction, ...]  # exponents: of y^4 ... y^1 inside exp, then of y, then of log y; ordered by dominance
 Terms = dict[Size, Any]
 ONE: Size = (Fraction(0),) * (DEGREE + 2)
@@ -28,7 +30,7 @@ LOG: Size = (*ONE[:-1], Fraction(1))
 
 
 class UnresolvedError(Exception):
-    """The half-line cannot be bounded in this way (or not from this Y on)."""
+    """The formula cannot be bounded in this way on the half-line; a larger Y may help."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Lead:
 def lead_beyond(f: Expr, side: int, start: Fraction, shift: Fraction = Fraction(0), bits: int = 80) -> Lead | None:
     """Return the leading behaviour of a smooth formula for all x with side (x - shift) >= start >= 8.
 
-    In x - shift the coefficients of exp(k (x - shift)) are rational, so that what cancels is seen to cancel.
+    In x - shift the coefficients of exp(k (x - shift)) are rational, so that equal terms cancel exactly.
 
     >>> from gpo_theory.formula.grammar import parse_formula
     >>> lead_beyond(parse_formula("log(1+exp(-x)) - exp(-x)").primitive(), 1, Fraction(8)).sign
@@ -75,7 +77,7 @@ def lead_beyond(f: Expr, side: int, start: Fraction, shift: Fraction = Fraction(
 
 @dataclass(frozen=True)
 class Surd:
-    """The exact coefficient r pi^p sqrt(n), n > 1 or p != 0: what a Gaussian or an arctangent brings."""
+    """The exact coefficient r pi^p sqrt(n), n > 1 or p != 0, as the tails of erfc and atan have it."""
 
     r: Fraction
     p: Fraction
@@ -92,8 +94,8 @@ def _as_surd(c: Any) -> Surd:
     return c if isinstance(c, Surd) else Surd(c, Fraction(0), 1)
 
 
-# A coefficient is a Fraction, a Surd or an interval.
 def _ball(c: Any) -> Any:
+    """Return a coefficient, which is a Fraction, a Surd or an interval, as an interval."""
     if isinstance(c, Surd):
         return _ball(c.r) * iv.exp(_ball(c.p) * iv.log(iv.pi)) * iv.sqrt(iv.mpf(c.n))
     return iv.mpf(c.numerator) / c.denominator if isinstance(c, Fraction) else c
@@ -123,7 +125,7 @@ def _by(c: Any, d: Any) -> Any:
 
 
 def _constant(node: Expr) -> Any:
-    """Return a constant exactly where it is a Surd as written, else as an interval."""
+    """Return a constant exactly where it has the form of a Surd, else as an interval."""
     if node.number is not None:
         return node.number
     base, power = node.args if node.head == "**" else (node, Expr.of(1))
@@ -196,7 +198,8 @@ class _Beyond:
         lead = size[first]
         if lead > 0:
             raise UnresolvedError
-        # d log size / d log y = sum k q_k y^k + a + b / log y: against its leading part, the rest only loses weight.
+        # d log size / d log y = sum k q_k y^k + a + b / log y is negative for all y >= start if it is at start without
+        # the negative terms after the leading one: relative to the leading term the others only decrease.
         weights = [(DEGREE - i) * c * self.start ** (DEGREE - i) for i, c in enumerate(size[:DEGREE])] + [size[-2]]
         rest = sum((w for i, w in enumerate(weights) if i > first and w > 0), Fraction(0))
         against = _ball(rest) + (_ball(size[-1]) / log if size[-1] > 0 and first < DEGREE + 1 else 0)
@@ -210,7 +213,7 @@ class _Beyond:
         return iv.exp(exponent + _ball(size[-2]) * iv.log(y) + _ball(size[-1]) * iv.log(iv.log(y)))
 
     def made(self, terms: Terms) -> Terms:
-        """Drop exact zeros; let all below the first uncertain term, or beyond the number kept, join one term."""
+        """Drop exact zeros; add the terms below the first of uncertain sign, or beyond KEPT, to the last one kept."""
         ordered = sorted(((s, c) for s, c in terms.items() if not isinstance(c, Fraction) or c), reverse=True,
                          key=lambda term: term[0])  # fmt: skip
         uncertain = [i for i, (_, c) in enumerate(ordered) if not _exact(c) and 0 in _ball(c)]
@@ -268,7 +271,7 @@ class _Beyond:
         return self.add(total, self.scaled(power, rest))
 
     def above(self, delta: Terms) -> tuple[Any, Any]:
-        """Return the range of delta widened to 0, and of 1 + that; the second must stay above 0."""
+        """Return the range of delta widened to 0, and of 1 + that, which must be above 0."""
         reach = self.range(delta)
         reach = iv.mpf([min(reach.a, 0), max(reach.b, 0)])
         if not (1 + reach).a > 0:
@@ -319,7 +322,7 @@ class _Beyond:
         return self.scaled(series, front, (*exponents, power, Fraction(0)))
 
     def atan(self, a: Terms) -> Terms:
-        """atan d lies between d - d^3/3 and d - d^3/3 + d^5/5; far out it is pi/2 - atan(1/u)."""
+        """atan d lies between d - d^3/3 and d - d^3/3 + d^5/5; for a large argument u it is pi/2 - atan(1/u)."""
         size, c, _ = self.split(a)
         if size == ONE:
             raise UnresolvedError
@@ -357,7 +360,7 @@ def _binomial(q: Fraction, k: int) -> Fraction:
 
 
 def _root(c: Any, q: Fraction) -> Any:
-    """Return c^q, exact where it is rational as written."""
+    """Return c^q, exact where c is rational or a Surd and c^q is of that form."""
     if isinstance(c, Fraction):
         if q.denominator == 1:
             return c ** int(q)

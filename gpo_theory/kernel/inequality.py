@@ -1,6 +1,6 @@
-"""One inequality on one interval, g > 0 or g >= 0, and its replay from a hint: the only step a proof is made of.
+"""One inequality on one interval, g > 0 or g >= 0, and its replay from a hint: the only kind of step in a proof.
 
-Nothing here trusts the hint. Where the hint is wrong, the replay fails.
+The hint is not trusted: where it is wrong, the replay fails.
 """
 
 __all__ = ["Fact", "at", "holds", "positive", "rational", "root_factors"]
@@ -20,8 +20,10 @@ from gpo_theory.kernel.intervals import Interval, interval, span
 from gpo_theory.kernel.sturm import Quotient, equals, keeps_sign
 
 X, NOWHERE = Expr.x(), Fraction(0)
+# Derivatives used on one box, and halvings of it where the cuts of a hint are too coarse for this arithmetic: limits on
+# time. Half-lines start at |x - shift| >= 8, where log|x - shift| > 2.
 ORDER, HALVINGS, LEAST_START = 3, 3, 8
-# A certificate may come from anybody: 1e9999999999 is short text and no number to compute with.
+# A certificate may come from anybody, and 1e9999999999 is a short text: more digits than these are refused.
 DIGITS = 2000
 NUMBER = re.compile(rf"-?\d{{1,{DIGITS}}}(/\d{{1,{DIGITS}}})?")
 
@@ -41,7 +43,7 @@ class Fact:
 
 
 def at(g: Expr, x: Fraction, bits: int = 80) -> Interval:
-    """Return an interval for g(x), with what cancels as a formula cancelled first: f(0) - f(0) is exactly 0."""
+    """Return an interval for g(x), with equal terms cancelled first: f(0) - f(0) is exactly 0."""
     return interval(_folded(substitute(g, {X: Expr.of(x)})), x, x, bits)
 
 
@@ -51,7 +53,7 @@ _KNOWN: dict[tuple[str, Fraction | int], int] = {
 
 
 def _folded(g: Expr) -> Expr:
-    """Return a constant with exp(0) = 1 and its like put in, so that rationals stay exact."""
+    """Return a constant with exp(0), log(1), ... replaced by their values, so that rationals stay exact."""
     g = rebuild(g, tuple(map(_folded, g.children)))
     inside = g.children[0].number if g.children else None
     if g.head == "**" and inside == 1:
@@ -64,7 +66,7 @@ def _product(powers: Mapping[Expr, Fraction]) -> Expr:
 
 
 def root_factors(g: Expr) -> tuple[dict[Expr, Fraction], Expr]:
-    """Return {base: exponent} of the roots that every term of g has in common, and what is left of g without them."""
+    """Return {base: exponent} of the roots that all terms of g have in common, and g without them."""
     terms = [_factors(term) for term in (g.args if g.head == "+" else (g,))]
     roots = {base: n for base, n in terms[0].items() if n.denominator != 1
              and all((term.get(base, Fraction(0)) - n).denominator == 1 for term in terms)}  # fmt: skip
@@ -73,7 +75,7 @@ def root_factors(g: Expr) -> tuple[dict[Expr, Fraction], Expr]:
 
 
 def _factors(term: Expr) -> dict[Expr, Fraction]:
-    """Return {base: exponent} of a product; what has no rational exponent stands as a base of its own."""
+    """Return {base: exponent} of a product; a factor that is no rational power is a base with exponent 1."""
     out: dict[Expr, Fraction] = {}
     for factor in term.args if term.head == "*" else (term,):
         exponent = factor.args[1].number if factor.head == "**" else None
@@ -107,7 +109,7 @@ def holds(fact: Fact, hint: Mapping[str, Any] | None) -> bool:
 
 
 def rational(text: str) -> Fraction:
-    """Return the number that a certificate spells as p or p/q; anything else, or longer, is refused unread."""
+    """Return the number that a certificate spells as p or p/q; raises ValueError for any other or longer text."""
     if not isinstance(text, str) or not NUMBER.fullmatch(text):
         raise ValueError(f"{str(text)[:40]!r} is no fraction p/q of at most {DIGITS} digits")
     return Fraction(text)
@@ -118,12 +120,13 @@ def _rationals(texts: list[str]) -> tuple[Fraction, ...]:
 
 
 def _within(g: Expr, low: Fraction | None, high: Fraction | None, strict: bool) -> bool:
+    """Whether the range of g on the interval shows the inequality."""
     found = interval(g, low, high)
     return bool(found.a > 0 or (found.a >= 0 and (not strict or positive(g, low, high))))
 
 
 def positive(g: Expr, low: Fraction | None, high: Fraction | None) -> bool:
-    """Whether g > 0 by its shape: 0 is a bound that no exponential and no Gaussian tail reaches."""
+    """Whether g > 0 by its shape: exponentials and erfc do not reach their lower bound 0."""
     match g.head:
         case "exp" | "erfc":
             return True
@@ -155,6 +158,7 @@ def _covered(fact: Fact, hint: Mapping[str, Any]) -> bool:
 
 
 def _beyond(fact: Fact, side: int, cut: Fraction, shift: Fraction, bits: int) -> bool:
+    """Whether the leading term of g shows the inequality on the half-line from a cut outwards."""
     start = side * (cut - shift)
     if start < LEAST_START:
         return False
@@ -166,7 +170,7 @@ def _beyond(fact: Fact, side: int, cut: Fraction, shift: Fraction, bits: int) ->
 
 
 def _box(g: Expr, a: Fraction, b: Fraction, strict: bool, free: tuple[bool, bool], bits: int, halvings: int) -> bool:
-    """Whether g keeps its sign on [a, b]; `free`: at this end g may be 0 although strict, the end does not count."""
+    """Whether the inequality holds on [a, b]; at an end that is `free`, g may be 0 even where strict."""
     if _on_box(g, a, b, strict, free, bits, ORDER):
         return True
     middle = (a + b) / 2
@@ -178,7 +182,7 @@ def _box(g: Expr, a: Fraction, b: Fraction, strict: bool, free: tuple[bool, bool
 
 
 def _on_box(g: Expr, a: Fraction, b: Fraction, strict: bool, free: tuple[bool, bool], bits: int, order: int) -> bool:
-    """By the range; from the middle by the mean value theorem; from an end at which g begins or stops to rise."""
+    """By the range; by the mean value theorem from the middle; by the sign of g at one end and of g' on the box."""
     found = interval(g, a, b, bits)
     if found.a > 0 or (found.a >= 0 and not strict):
         return True

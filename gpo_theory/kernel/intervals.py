@@ -1,4 +1,4 @@
-"""Interval values of a formula in mpmath's arithmetic: what the verifier computes with, apart from every prover."""
+"""Interval values of a formula in mpmath's arithmetic, independent of the arithmetic of the provers."""
 
 __all__ = ["Interval", "interval", "span"]
 
@@ -77,7 +77,7 @@ def _hull(a: Interval, b: Interval) -> Interval:
 
 
 def _compare(head: str, a: Interval, b: Interval) -> bool | None:
-    """Whether a comparison holds for all values, for none (False), or cannot be told (None)."""
+    """Whether a comparison holds: True for all values, False for none, None for some or where undecided."""
     if head in (">", ">="):
         return _compare("<" if head == ">" else "<=", b, a)
     if (a.b < b.a) if head == "<" else (a.b <= b.a):
@@ -86,7 +86,7 @@ def _compare(head: str, a: Interval, b: Interval) -> bool | None:
 
 
 def _defined(a: Interval) -> Interval:
-    """Keep the part at or above 0: only there is a logarithm or a root of it defined."""
+    """Return the part at or above 0, where a logarithm or a root is defined."""
     return a if a.a >= 0 else iv.mpf([0, max(a.b, 0)])
 
 
@@ -105,7 +105,7 @@ def _circular(function: Callable[[Interval], Interval]) -> Callable[[Interval], 
 
 
 def _erfc(a: Interval) -> Interval:
-    """erfc falls: its values at the ends, computed with spare digits and moved outwards."""
+    """erfc falls, so its values at the ends bound it; they are computed with 40 more bits and moved outwards."""
     with mp.workprec(iv.prec + 40):
         slack = mp.mpf(2) ** -(iv.prec + 8)
         ends = [mp.erfc(mp.make_mpf(end)) for end in reversed(a._mpi_)]

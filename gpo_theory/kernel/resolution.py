@@ -18,7 +18,7 @@ class UnprovedError(Exception):
 
 
 class Hints(Protocol):
-    """What a certificate holds beside its verdict: hints for inequalities, breakpoints, and named choices."""
+    """The proof in a certificate: hints for inequalities, breakpoints, and named choices."""
 
     def hint(self, fact: Fact) -> Mapping[str, Any] | None:
         """Return the hint for an inequality, None where none is needed."""
@@ -97,6 +97,7 @@ def resolve(node: Expr, low: Fraction | None, high: Fraction | None, hints: Hint
 
 
 def _truth(condition: Expr, low: Fraction | None, high: Fraction | None, hints: Hints) -> bool:
+    """Whether a condition holds on the whole interval or nowhere on it, which is proved."""
     if condition.head in ("and", "or"):
         values = [_truth(part, low, high, hints) for part in condition.args]
         return all(values) if condition.head == "and" else any(values)
@@ -123,6 +124,7 @@ def branch_at(node: Expr, x: Fraction) -> Expr:
 
 
 def true_at(condition: Expr, x: Fraction) -> bool:
+    """Whether a condition holds at x; raises UnprovedError where a sign is not decided."""
     if condition.head in ("and", "or"):
         values = [true_at(part, x) for part in condition.args]
         return all(values) if condition.head == "and" else any(values)

@@ -1,7 +1,7 @@
-"""One rule per claim and verdict: what has to be shown, over inequalities alone.
+"""The table of rules: what has to be shown for each claim and verdict, in inequalities only.
 
-Every rule but the first supposes that f is defined on all of R, which is a claim of its own in each certificate. A
-rule raises UnprovedError where a step cannot be replayed; that is no verdict, only the absence of one.
+Every rule but those of `total` presupposes that f is defined on all of R, which is a claim of its own in each
+certificate. A rule raises UnprovedError where a step cannot be replayed; this decides nothing about the claim.
 """
 
 __all__ = ["RULES"]

@@ -10,7 +10,6 @@ __all__ = [
     "strongly_convex",
 ]
 
-
 from gpo_theory.formula.expression import Expr
 from gpo_theory.kernel.inequality import at, rational
 from gpo_theory.kernel.resolution import Hints, Part, UnprovedError, parts, prove
@@ -29,6 +28,7 @@ from gpo_theory.kernel.statement import (
 
 
 def convex(s: Statement) -> None:
+    """f is convex."""
     shown_convex(s.f, s.hints)
 
 
@@ -65,14 +65,17 @@ def strictly_convex(s: Statement) -> None:
 
 
 def not_convex(s: Statement) -> None:
+    """f lies above a chord, or its slope falls at a kink."""
     _refuting_chord(s, strict=True)
 
 
 def not_strictly_convex(s: Statement) -> None:
+    """f lies above a chord or touches it, or its slope falls at a kink."""
     _refuting_chord(s, strict=False)
 
 
 def _refuting_chord(s: Statement, strict: bool) -> None:
+    """The witness is a kink where the slope falls, or a chord below f (not strict: which f may touch)."""
     kind = s.witness.get("kind")
     if kind == "kink":
         left, right = kink_slopes(s)
@@ -87,7 +90,7 @@ def _refuting_chord(s: Statement, strict: bool) -> None:
         gap -= (1 - t).numerator * at(s.f, b, bits) / (1 - t).denominator
         if gap.a > 0:
             return
-    if not strict:  # f touches its chord: it is affine between, which the part that holds the chord shows
+    if not strict:  # f touches its chord: then f is affine on the part that contains the chord
         pieces = parts(s.f, s.hints)
         holding = [p for p in open_parts(pieces) if (p.low is None or p.low <= a) and (p.high is None or b <= p.high)]
         continuous(pieces)
@@ -98,6 +101,7 @@ def _refuting_chord(s: Statement, strict: bool) -> None:
 
 
 def strongly_convex(s: Statement) -> None:
+    """f is convex, and f'' is at least the modulus of the certificate on every part."""
     modulus = number_of(s, below=True)
     pieces = shown_convex(s.f, s.hints)
     need(pieces is not None and modulus > 0, "parts of f and a positive modulus")

@@ -37,9 +37,7 @@ from gpo_theory.kernel.statement import (
 )
 
 ZERO = Fraction(0)
-
-
-TIGHT = Fraction(1, 10**9)
+TIGHT = Fraction(1, 10**9)  # room for the rounding of floats (1e-16), below the millionth of `sharp`
 
 
 def number_of(s: Statement, below: bool) -> Fraction:
@@ -79,12 +77,14 @@ def sharp(s: Statement, pieces: list[Part], of: Callable[[Expr], Expr], side: in
 
 
 def lipschitz(s: Statement) -> None:
+    """f is continuous, and |f'| <= L on every part."""
     pieces = smooth_parts(s.f, s.hints)
     continuous(pieces)
     _both_sides(s, pieces, lambda g: g.diff())
 
 
 def _both_sides(s: Statement, pieces: list[Part], of: Callable[[Expr], Expr]) -> None:
+    """|g| is at most the certificate's number on every part, for g = f' or f'', and nearly reaches it."""
     bound = number_of(s, below=False)
     for p in open_parts(pieces):
         for sign in (1, -1):
@@ -93,6 +93,7 @@ def _both_sides(s: Statement, pieces: list[Part], of: Callable[[Expr], Expr]) ->
 
 
 def smooth(s: Statement) -> None:
+    """f and f' are continuous, and |f''| is bounded on every part."""
     pieces = smooth_parts(s.f, s.hints)
     continuous(pieces)
     for left, point, right in joints(pieces):
@@ -102,10 +103,12 @@ def smooth(s: Statement) -> None:
 
 
 def not_lipschitz(s: Statement) -> None:
+    """f jumps, or f' is unbounded."""
     _unbounded(s, lambda g: g.diff(), "f'")
 
 
 def not_smooth(s: Statement) -> None:
+    """f jumps or has a kink, or f'' is unbounded."""
     if s.witness.get("kind") == "kink":
         left, right = kink_slopes(s)
         need(abs(left - right).a > 0, "slopes that differ")
@@ -114,6 +117,7 @@ def not_smooth(s: Statement) -> None:
 
 
 def _unbounded(s: Statement, of: Callable[[Expr], Expr], name: str) -> None:
+    """f jumps at the witness, or |g| is above 10^4 there and grows without bound on one side, for g = f' or f''."""
     if jumps(s, rational(s.witness["x"])):
         return
     pieces = open_parts(smooth_parts(s.f, s.hints))
@@ -136,6 +140,7 @@ def bounded_below(s: Statement) -> None:
 
 
 def not_bounded_below(s: Statement) -> None:
+    """f < -1000 at the witness, and f tends to -infinity on one side."""
     need(at(s.f, rational(s.witness["x"])).b < -1000, "f < -1000 at the witness")
     pieces = parts(s.f, s.hints)
     for p, side in ((pieces[0], -1), (pieces[-1], 1)):

@@ -1,4 +1,4 @@
-"""The rules for the slope of f: it never rises; f'(0) exists."""
+"""The rules for the slope of f: f never rises; f'(0) exists."""
 
 __all__ = [
     "differentiable",
@@ -38,6 +38,7 @@ ZERO = Fraction(0)
 
 
 def falling(s: Statement) -> None:
+    """f never rises."""
     never_rises(s.f, s.hints)
 
 
@@ -55,6 +56,7 @@ def never_rises(f: Expr, hints: Hints) -> None:
 
 
 def not_falling(s: Statement) -> None:
+    """f' > 0 at the witness."""
     x = rational(s.witness["x"])
     for p in open_parts(parts(s.f, s.hints)):
         if (p.low is None or p.low < x) and (p.high is None or x < p.high) and at(p.f.diff(), x).a > 0:
@@ -63,6 +65,7 @@ def not_falling(s: Statement) -> None:
 
 
 def differentiable(s: Statement) -> None:
+    """f'(0) exists and is the certificate's number."""
     slope = slope_at_zero(s.f, s.hints)
     need(s.certificate.value is not None, "the slope")
     value = s.certificate.value or {}
@@ -71,7 +74,7 @@ def differentiable(s: Statement) -> None:
 
 
 def slope_at_zero(f: Expr, hints: Hints) -> Any:
-    """Return f'(0), which must exist: nearly equal slopes are not enough."""
+    """Return f'(0), where the one-sided slopes are exactly equal."""
     left, right = slopes_at_zero(f, hints)
     need(left is right, "one-sided slopes at 0 that are exactly equal")
     return left
@@ -95,6 +98,7 @@ def slopes_at_zero(f: Expr, hints: Hints) -> tuple[Any, Any]:
 
 
 def not_differentiable(s: Statement) -> None:
+    """f has a kink or a jump at 0."""
     if s.witness.get("kind") == "kink":
         left, right = kink_slopes(s)
         need(rational(s.witness["x"]) == 0 and abs(left - right).a > 0, "slopes at 0 that differ")
@@ -103,4 +107,5 @@ def not_differentiable(s: Statement) -> None:
 
 
 def falls_at_zero(f: Expr, hints: Hints) -> None:
+    """f'(0) exists and is negative."""
     need(slope_at_zero(f, hints).b < 0, "f'(0) < 0")

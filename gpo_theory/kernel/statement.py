@@ -1,4 +1,4 @@
-"""What every rule works with: a verdict to replay, the parts of f, its joints, and what f does far out."""
+"""What all rules work with: a verdict to replay, the parts of f, their joints, and the leading term at infinity."""
 
 __all__ = [
     "Statement",
@@ -35,7 +35,7 @@ ZERO = Fraction(0)
 
 @dataclass(frozen=True)
 class Statement:
-    """A verdict on one claim about f, with what its certificate holds for the replay."""
+    """A verdict on one claim about f, with the hints of its certificate."""
 
     f: Expr
     certificate: Certificate
@@ -48,15 +48,18 @@ class Statement:
 
 
 def need(condition: bool, step: str) -> None:
+    """Raise UnprovedError with the name of the step unless the condition holds."""
     if not condition:
         raise UnprovedError(step)
 
 
 def open_parts(pieces: list[Part]) -> list[Part]:
+    """Return the parts that are intervals."""
     return [p for p in pieces if not p.is_point]
 
 
 def joints(pieces: list[Part]) -> list[tuple[Part, Part, Part]]:
+    """Return every breakpoint with the intervals on its left and right: (left, point, right)."""
     return [(pieces[i], pieces[i + 1], pieces[i + 2]) for i in range(0, len(pieces) - 2, 2)]
 
 
@@ -71,17 +74,20 @@ def smooth_parts(f: Expr, hints: Hints) -> list[Part]:
 
 
 def continuous(pieces: list[Part]) -> None:
+    """f is continuous at every breakpoint."""
     for left, point, right in joints(pieces):
         x = place(point)
         need(same_at(left.f, point.f, x) and same_at(right.f, point.f, x), f"continuity at x = {x}")
 
 
 def place(point: Part) -> Fraction:
+    """Return the x of a breakpoint."""
     assert point.low is not None
     return point.low
 
 
 def sign_on(g: Expr, part: Part, strict: bool, hints: Hints) -> None:
+    """g >= 0 (strict: g > 0) on a part."""
     if not part.is_point:
         prove(g, part.low, part.high, strict, hints)
         return
@@ -105,14 +111,14 @@ def kink_slopes(s: Statement) -> tuple[Any, Any]:
 
 
 def agree(a: Any, b: Any) -> bool:
-    """Whether two small, bounded intervals agree to nine digits (irrational values are printed in decimals)."""
+    """Whether two small, bounded intervals agree to nine digits, as irrational values are stated in decimals."""
     if not (abs(a).b < iv.inf and abs(b).b < iv.inf):
         return False
     return bool(abs(a - b).b <= (1 + abs(a).b) * 1e-9)
 
 
 def lead_far(g: Expr, side: int, hints: Hints) -> Lead | None:
-    """Return the leading behaviour far out on one side."""
+    """Return the leading behaviour on one side as |x| tends to infinity; None where g vanishes there."""
     shift = rational(hints.choice("shift") or "0")
     for start in (16, 64, 1024, 2**16):
         try:
@@ -123,6 +129,7 @@ def lead_far(g: Expr, side: int, hints: Hints) -> Lead | None:
 
 
 def jumps(s: Statement, x: Fraction) -> bool:
+    """Whether f certainly jumps at x."""
     for left, point, right in joints(parts(s.f, s.hints)):
         if point.low == x:
             values = at(left.f, x), at(point.f, x), at(right.f, x)

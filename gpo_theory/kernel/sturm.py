@@ -1,7 +1,7 @@
 """Exact signs of a quotient of polynomials in x, or in one exponential, by Sturm's theorem over the rationals.
 
-That a formula equals the quotient it is said to be is shown by exact values at more points than
-their degrees allow two different quotients to share.
+A formula equals a given quotient if their exact values agree at more points than two different quotients of these
+degrees can have in common.
 """
 
 __all__ = ["Quotient", "equals", "keeps_sign"]
@@ -17,7 +17,7 @@ from gpo_theory.formula.expression import Expr
 from gpo_theory.kernel.intervals import span
 
 Polynomial = list[Fraction]  # coefficients from the constant term up, without zeros at the end
-MOST_POINTS = 400
+MOST_POINTS = 400  # a limit on the time of comparing a formula with a quotient
 
 
 @dataclass(frozen=True)
