@@ -2,15 +2,16 @@
 
 __all__ = ["slope_in", "strength_in", "zero_slope_at"]
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
-from gpo_theory.calculus.balls import enclose, sign_at
-from gpo_theory.calculus.constants import exact, function, text
-from gpo_theory.calculus.pieces import UnsplitError, breakpoints
+from gpo_theory.calculus.balls import sign_at
+from gpo_theory.calculus.constants import exact, text
+from gpo_theory.calculus.pieces import UnsplitError, breakpoints, decided, differences
 from gpo_theory.errors import InputError
-from gpo_theory.formula.expression import COMPARISONS, Expr, call, rebuild, substitute
+from gpo_theory.formula.expression import Expr, fold, rebuild, substitute
+from gpo_theory.formula.operations import CHOICES
 from gpo_theory.loss import Loss
 
 X, ZERO = Expr.x(), Expr.of(0)
@@ -89,34 +90,22 @@ def _beside(loss: Loss, side: int) -> Expr:
 
 def _decisions(node: Expr) -> list[Expr]:
     """Return the differences whose signs decide every max, min and where."""
-    found = []
-    for part in node.walk():
-        if part.head in COMPARISONS:
-            found.append(part.args[0] - part.args[1])
-        elif part.head in ("max", "min"):
-            found += [a - b for i, a in enumerate(part.args) for b in part.args[i + 1 :]]
-    return found
+    return [difference for part in node.walk() if part.head in CHOICES for difference in differences(part)]
 
 
 def _decided(node: Expr, values: Mapping[str, Fraction], x: Fraction) -> Expr:
-    if node.head == "where":
-        chosen = node.args[1] if _holds(node.args[0], values, x) else node.args[2]
-        return _decided(chosen, values, x)
-    children = [_decided(child, values, x) for child in node.children]
-    if node.head not in ("max", "min"):
-        return rebuild(node, tuple(children))
-    best, *others = children
-    for other in others:
-        sign = sign_at(_valued(other - best, values), x) or 0
-        best = other if (sign > 0 if node.head == "max" else sign < 0) else best
-    return best
+    """Return the formula that holds at x, with each max, min and where replaced by the argument that it takes."""
 
+    def sign(difference: Expr) -> int:
+        return sign_at(_valued(difference, values), x) or 0
 
-def _holds(condition: Expr, values: Mapping[str, Fraction], x: Fraction) -> bool:
-    if condition.head in ("and", "or"):
-        return (all if condition.head == "and" else any)(_holds(part, values, x) for part in condition.args)
-    chosen = call("where", condition, Expr.of(1), ZERO)
-    return bool(enclose(_valued(chosen, values), x) > 0)
+    def value(part: Expr, of: Callable[[Expr], Expr]) -> Expr:
+        if part.head == "where":
+            return of(decided(part, sign))
+        part = rebuild(part, map(of, part.children))
+        return decided(part, sign) if part.head in CHOICES else part
+
+    return fold(node, value)
 
 
 def _at_zero(node: Expr) -> Expr:
@@ -139,14 +128,9 @@ def _symbolic(node: Expr, loss: Loss) -> Any:
     """Return a formula without x as an expression of sympy, with a symbol for every parameter."""
     import sympy
 
-    if node.head == "parameter":
-        return sympy.Symbol(node.args[0], positive=loss.parameters[node.args[0]] > 0 or None)
-    if not _names(node):
-        return exact(node)
-    values = [_symbolic(child, loss) for child in node.children]
-    if node.head in ("+", "*"):
-        return (sympy.Add if node.head == "+" else sympy.Mul)(*values)
-    return values[0] ** values[1] if node.head == "**" else function(node.head, values[0])
+    known = {Expr("parameter", (name,)): sympy.Symbol(name, positive=value > 0 or None)
+             for name, value in loss.parameters.items()}  # fmt: skip
+    return exact(node, known)
 
 
 def _short(value: Any) -> Any:
