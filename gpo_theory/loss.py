@@ -9,10 +9,11 @@ from fractions import Fraction
 from functools import cached_property
 
 from gpo_theory.errors import InputError, ParseError, nearest
-from gpo_theory.formula.expression import COMPARISONS, DEFINITIONS, PRIMITIVES, Expr, substitute
+from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.formula.grammar import parse_formula
+from gpo_theory.formula.operations import CONSTANTS, OPERATIONS
 
-_RESERVED = {"x", "e", "pi", "where", "and", "or", *PRIMITIVES, *DEFINITIONS, *COMPARISONS}
+_RESERVED = {"x", "and", "or", *CONSTANTS, *OPERATIONS}
 _NUMBER = re.compile(r"[+-]?(?=.{1,31}$)(\d+/\d+|(\d+\.?\d*|\.\d+)([eE][+-]?\d\d?)?)")
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import sympy
 
 from gpo_theory.budget import spend
-from gpo_theory.calculus.constants import exact
-from gpo_theory.formula.expression import Expr, call
+from gpo_theory.calculus.constants import exact, function
+from gpo_theory.formula.expression import Expr, call, fold
+from gpo_theory.formula.operations import PRIMITIVES
 
 
 def as_algebra(node: Expr, known: Mapping[Expr, Any], normal: Callable[[Any], Any]) -> Any:
@@ -23,24 +24,26 @@ def as_algebra(node: Expr, known: Mapping[Expr, Any], normal: Callable[[Any], An
     >>> as_algebra(call("exp", x) + 1, {x: sympy.log(s - 1)}, sympy.cancel)
     s
     """
-    spend()
-    if node in known:
-        return known[node]
-    if not node.children or not any(inner in known for inner in node.walk()):
-        return exact(node)
-    parts = [as_algebra(child, known, normal) for child in node.children]
-    match node.head:
-        case "+":
-            return normal(sympy.Add(*parts))
-        case "*":
-            return sympy.Mul(*parts)
-        case "**":
-            return sympy.powdenest(sympy.factor(parts[0]) ** parts[1])
-        case "log":
-            return sympy.expand_log(sympy.log(normal(parts[0])))
-        case "exp" | "atan" | "erfc":
-            return getattr(sympy, node.head)(parts[0])
-    raise ValueError(f"{node.head} has no algebra")
+
+    def value(part: Expr, of: Callable[[Expr], Any]) -> Any:
+        spend()
+        if part in known:
+            return known[part]
+        if not part.children or not any(inner in known for inner in part.walk()):
+            return exact(part)
+        parts = [of(child) for child in part.children]
+        match part.head:
+            case "+":
+                return normal(sympy.Add(*parts))
+            case "*":
+                return sympy.Mul(*parts)
+            case "**":
+                return sympy.powdenest(sympy.factor(parts[0]) ** parts[1])
+            case "log":
+                return sympy.expand_log(sympy.log(normal(parts[0])))
+        return function(part.head, parts[0])
+
+    return fold(node, value)
 
 
 def as_formula(value: Any, known: Mapping[Any, Expr]) -> Expr:
@@ -66,7 +69,7 @@ def as_formula(value: Any, known: Mapping[Any, Expr]) -> Expr:
         parts = [as_formula(part, known) for part in ordered]
         return reduce(lambda a, b: a + b if value.is_Add else a * b, parts)
     name = type(value).__name__
-    if name not in ("log", "exp", "atan", "erfc", "sin", "cos"):
+    if name not in PRIMITIVES:
         raise ValueError(f"{value} is not a formula of the grammar")
     return call(name, *(as_formula(part, known) for part in value.args))
 

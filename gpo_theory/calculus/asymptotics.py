@@ -13,7 +13,7 @@ from functools import reduce
 from typing import Any
 
 from gpo_theory.calculus.constants import TooLargeError, exact, function, sign, tidy
-from gpo_theory.formula.expression import Expr
+from gpo_theory.formula.expression import Expr, fold
 
 DEGREE = 4  # the highest degree of q: as far as a Gaussian of a quadratic
 TERMS = 6  # kept in a sum; enough for every tail of the catalogue
@@ -69,8 +69,22 @@ def at_infinity(f: Expr, side: int) -> Expansion:
     >>> at_infinity(parse_formula("log(1+exp(-x))").primitive(), 1).lead[1]
     1
     """
+
+    def value(part: Expr, of: Callable[[Expr], Expansion]) -> Expansion:
+        if not part.depends_on_x:
+            return _single(ONE, exact(part))
+        if part.head == "x":
+            return _single(Growth(a=Fraction(1)), exact(side))
+        if part.head in ("+", "*"):
+            return reduce(_add if part.head == "+" else _times, map(of, part.args))
+        if part.power is not None:
+            return _power(of(part.args[0]), part.power)
+        if part.head not in _EXPANDED:
+            raise NoExpansionError
+        return _EXPANDED[part.head](of(part.args[0]))
+
     try:
-        return _expand(f, side)
+        return fold(f, value)
     except TooLargeError:
         raise NoExpansionError from None
 
@@ -86,33 +100,6 @@ def _make(terms: Terms, dropped: Growth | None) -> Expansion:
 
 def _single(growth: Growth, coefficient: Any) -> Expansion:
     return _make({growth: coefficient}, None)
-
-
-def _expand(node: Expr, side: int) -> Expansion:
-    head, args = node.head, node.args
-    if not node.depends_on_x:
-        return _single(ONE, exact(node))
-    if head == "x":
-        return _single(Growth(a=Fraction(1)), exact(side))
-    if head in ("max", "min", "where", "sin", "cos"):
-        raise NoExpansionError
-    parts = [_expand(child, side) for child in args]
-    match head:
-        case "+":
-            return reduce(_add, parts)
-        case "*":
-            return reduce(_times, parts)
-        case "**":
-            if args[1].number is None:
-                raise NoExpansionError
-            return _power(parts[0], args[1].number)
-        case "exp":
-            return _exp(parts[0])
-        case "log":
-            return _log(parts[0])
-        case "atan":
-            return _atan(parts[0])
-    return _erfc(parts[0])
 
 
 def _larger(a: Growth | None, b: Growth | None) -> Growth | None:
@@ -246,3 +233,6 @@ def _erfc(a: Expansion) -> Expansion:
     root = exact(Expr("pi") ** Fraction(-1, 2))
     tail = _scaled(_times(_times(gaussian, _power(s, Fraction(-1))), mills), root)
     return tail if direction > 0 else _add(_single(ONE, exact(2)), _scaled(tail, exact(-1)))
+
+
+_EXPANDED = {"exp": _exp, "log": _log, "atan": _atan, "erfc": _erfc}  # the functions with an expansion at infinity

@@ -13,16 +13,11 @@ from flint import arb, arb_series, fmpq
 
 from gpo_theory.budget import spend
 from gpo_theory.formula.expression import Expr, steps
+from gpo_theory.formula.operations import COMPARISONS, NEGATED, OPERATIONS, PRIMITIVES
 
 MAX_BITS = 4096  # where `sign_at` gives up: a value below about 1e-1230 of its terms
 Sign = Callable[[Fraction], int | None]
 Width = Callable[[Fraction], Fraction]
-_COMPARE: dict[str, Callable[[arb, arb], bool]] = {
-    "<": lambda a, b: a < b,
-    "<=": lambda a, b: a <= b,
-    ">": lambda a, b: a > b,
-    ">=": lambda a, b: a >= b,
-}
 
 
 class UndecidedError(Exception):
@@ -95,10 +90,8 @@ def exact_value(node: Expr, x: Fraction) -> Fraction | None:
             return Fraction(base) if base == 1 or (base == 0 and exponent > 0) else None
         case "max" | "min":
             return max(known) if head == "max" else min(known)
-    special = {"exp": (0, 1), "log": (1, 0), "atan": (0, 0), "erfc": (0, 1), "sin": (0, 0), "cos": (0, 1)}
-    if head in special and known[0] == special[head][0]:
-        return Fraction(special[head][1])
-    return None
+    point = OPERATIONS[head].rational if head in OPERATIONS else None
+    return Fraction(point[1]) if point is not None and known[0] == point[0] else None
 
 
 def _rational_power(base: Expr, exponent: Expr) -> Fraction | None:
@@ -159,15 +152,12 @@ def bisected(sign: Sign, before: int, low: Fraction, high: Fraction, width: Widt
 
 
 def decided(sign: Sign, low: Fraction, high: Fraction) -> tuple[Fraction, int]:
-    """Return a point near the middle of [low, high] and the sign there; the middle may be a zero, which no ball decides."""
+    """Return a point near the middle of [low, high] and the sign there; no ball decides one at a zero in the middle."""
     for share in (Fraction(1, 2), Fraction(31, 64), Fraction(27, 64)):
         x = low + share * (high - low)
         if (here := sign(x)) is not None:
             return x, here
     raise UndecidedError
-
-
-_FUNCTIONS = {"exp", "log", "atan", "erfc", "sin", "cos"}
 
 
 def _evaluate(node: Expr, x: Any) -> Any:
@@ -200,10 +190,9 @@ def _step(head: str, parts: list[Any], datum: Fraction | None, x: Any) -> Any:
         case "and" | "or":
             decisive = head == "or"
             return decisive if decisive in parts else None if None in parts else not decisive
-    if head in _COMPARE:
-        opposite = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}[head]
-        return True if _COMPARE[head](*parts) else False if _COMPARE[opposite](*parts) else None
-    if head not in _FUNCTIONS:
+    if head in COMPARISONS:
+        return True if COMPARISONS[head](*parts) else False if COMPARISONS[NEGATED[head]](*parts) else None
+    if head not in PRIMITIVES:
         raise ValueError(f"{head} is not a primitive function")
     return getattr(parts[0], head)()
 

@@ -3,6 +3,7 @@
 __all__ = ["TooLargeError", "exact", "function", "sign", "text", "tidy"]
 
 import os
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import reduce
 from operator import add, mul
@@ -13,15 +14,12 @@ import sympy
 from sympy.printing.str import StrPrinter
 
 from gpo_theory.budget import spend
-from gpo_theory.formula.expression import Expr
+from gpo_theory.formula.expression import Expr, fold
+from gpo_theory.formula.operations import CHOICES, CONSTANTS, PRIMITIVES
 
 
 class TooLargeError(Exception):
     """An exact number has more operations than the caller allows."""
-
-
-_FUNCTIONS = {"exp": sympy.exp, "log": sympy.log, "atan": sympy.atan, "erfc": sympy.erfc, "sin": sympy.sin,
-              "cos": sympy.cos}  # fmt: skip
 
 
 class _GrammarPrinter(StrPrinter):  # type: ignore[misc]
@@ -31,25 +29,29 @@ class _GrammarPrinter(StrPrinter):  # type: ignore[misc]
         return "e"
 
 
-def exact(node: Expr | Fraction | int) -> Any:
-    """Return the exact sympy number that a formula without x is equal to.
+def exact(node: Expr | Fraction | int, known: Mapping[Expr, Any] | None = None) -> Any:
+    """Return the exact sympy value of a formula without x, from the sympy values of the parts that are `known`.
 
     >>> text(exact(Expr("log", (Expr.of(2),))))
     'log(2)'
     """
-    if isinstance(node, Fraction | int):
-        return sympy.Rational(Fraction(node).numerator, Fraction(node).denominator)
-    head, args = node.head, node.args
-    if head == "number":
-        return exact(args[0])
-    if head in ("pi", "e"):
-        return sympy.pi if head == "pi" else sympy.E
-    if head in ("max", "min", "where"):
-        raise ValueError(f"{node} is not a plain constant")
-    values = [exact(child) for child in node.children]
-    if head in ("+", "*"):
-        return reduce(add if head == "+" else mul, values)
-    return values[0] ** values[1] if head == "**" else _FUNCTIONS[head](values[0])
+    given = known or {}
+
+    def value(part: Expr, of: Callable[[Expr], Any]) -> Any:
+        if part in given:
+            return given[part]
+        if part.number is not None:
+            return sympy.Rational(part.number.numerator, part.number.denominator)
+        if part.head in CONSTANTS:
+            return sympy.pi if part.head == "pi" else sympy.E
+        if part.head in CHOICES:
+            raise ValueError(f"{node} is not a plain constant")
+        values = [of(child) for child in part.children]
+        if part.head in ("+", "*"):
+            return reduce(add if part.head == "+" else mul, values)
+        return values[0] ** values[1] if part.head == "**" else function(part.head, values[0])
+
+    return fold(Expr.of(node), value)
 
 
 def sign(value: Any) -> int | None:
@@ -76,8 +78,10 @@ def tidy(value: Any, operations: int) -> Any:
 
 
 def function(name: str, value: Any) -> Any:
-    """Return a primitive function of an exact number, exactly."""
-    return _FUNCTIONS[name](value)
+    """Return a primitive function of an exact number, exactly; raises ValueError for another name."""
+    if name not in PRIMITIVES:
+        raise ValueError(f"{name} is not a primitive function")
+    return getattr(sympy, name)(value)
 
 
 def text(value: Any) -> str:

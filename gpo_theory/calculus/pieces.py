@@ -1,17 +1,19 @@
 """A formula split at its exact breakpoints into smooth pieces, free of max, min and where, and how these join."""
 
-__all__ = ["Joint", "Piece", "UnsplitError", "beside", "breakpoints", "clipped", "joints", "sign_charts", "split"]
+__all__ = ["Joint", "Piece", "UnsplitError", "beside", "breakpoints", "clipped", "decided", "differences", "joints",
+           "sign_charts", "split"]  # fmt: skip
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache, reduce
+from functools import lru_cache, partial, reduce
 from itertools import combinations, pairwise
 
 from gpo_theory.budget import spend
 from gpo_theory.calculus.balls import enclose, exact_value, sign_at
 from gpo_theory.calculus.rational import SignChart, sign_chart
-from gpo_theory.formula.expression import COMPARISONS, Expr, rebuild
+from gpo_theory.formula.expression import Expr, substitute
+from gpo_theory.formula.operations import CHOICES, COMPARISONS
 from gpo_theory.kernel.expansion import cancelled, expanded
 
 MAX_PIECES = 64  # nested decisions multiply: a limit on time
@@ -119,11 +121,11 @@ def _innermost(node: Expr) -> Expr | None:
         inner = _innermost(child)
         if inner is not None:
             return inner
-    return node if node.head in ("max", "min", "where") else None
+    return node if node.head in CHOICES else None
 
 
-def _differences(node: Expr) -> list[Expr]:
-    """Return the formulas whose signs decide a node."""
+def differences(node: Expr) -> list[Expr]:
+    """Return the formulas whose signs decide a max, min or where."""
     if node.head == "where":
         comparisons = [n for n in node.args[0].walk() if n.head in COMPARISONS]
         return [c.args[0] - c.args[1] for c in comparisons]
@@ -134,12 +136,12 @@ def _cut(piece: Piece, node: Expr) -> list[Piece]:
     """Split a piece where the decision of `node` changes, and decide it on every part."""
     cuts = set[Fraction]()
     if not piece.is_point:
-        for difference in _differences(node):
+        for difference in differences(node):
             cuts |= _zeros(difference, piece)
     edges = [piece.low, *sorted(cuts), piece.high]
     parts = [Piece(a, b, piece.f) for a, b in pairwise(edges)]
     parts += [Piece(c, c, piece.f) for c in cuts]
-    return [Piece(p.low, p.high, _replace(p.f, node, _decide(node, p))) for p in parts]
+    return [Piece(p.low, p.high, substitute(p.f, {node: decided(node, partial(_sign, at=p.sample))})) for p in parts]
 
 
 def _zeros(difference: Expr, piece: Piece) -> set[Fraction]:
@@ -154,27 +156,22 @@ def _zeros(difference: Expr, piece: Piece) -> set[Fraction]:
     return {root.exact for root in chart.roots if root.exact is not None}
 
 
-def _decide(node: Expr, piece: Piece) -> Expr:
-    """Return the branch of `node` that holds on the whole of a piece."""
-    at = piece.sample
+def decided(node: Expr, sign: Callable[[Expr], int]) -> Expr:
+    """Return the argument that a max, min or where takes, given the signs of its `differences`."""
     if node.head == "where":
         condition, yes, no = node.children
-        return yes if _holds(condition, at) else no
+        return yes if _holds(condition, sign) else no
     best, *others = node.children
+    better = COMPARISONS[">" if node.head == "max" else "<"]
     for other in others:
-        sign = _sign(other - best, at)
-        if (sign > 0) if node.head == "max" else (sign < 0):
-            best = other
+        best = other if better(sign(other - best), 0) else best
     return best
 
 
-def _holds(condition: Expr, at: Fraction) -> bool:
-    if condition.head == "and":
-        return all(_holds(part, at) for part in condition.args)
-    if condition.head == "or":
-        return any(_holds(part, at) for part in condition.args)
-    sign = _sign(condition.args[0] - condition.args[1], at)
-    return {"<": sign < 0, "<=": sign <= 0, ">": sign > 0, ">=": sign >= 0}[condition.head]
+def _holds(condition: Expr, sign: Callable[[Expr], int]) -> bool:
+    if condition.head in ("and", "or"):
+        return (all if condition.head == "and" else any)(_holds(part, sign) for part in condition.args)
+    return bool(COMPARISONS[condition.head](sign(condition.args[0] - condition.args[1]), 0))
 
 
 def _sign(node: Expr, at: Fraction) -> int:
@@ -183,12 +180,6 @@ def _sign(node: Expr, at: Fraction) -> int:
     if sign is None:
         raise UnsplitError(f"the sign of {node} at x = {at} is not decided")
     return sign
-
-
-def _replace(node: Expr, old: Expr, new: Expr) -> Expr:
-    if node == old:
-        return new
-    return rebuild(node, tuple(_replace(child, old, new) for child in node.children))
 
 
 def _merged(pieces: list[Piece]) -> tuple[Piece, ...]:

@@ -2,6 +2,7 @@
 
 __all__ = ["Coefficient", "one_sided", "taylor"]
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache, reduce
@@ -10,11 +11,12 @@ from typing import Any
 from gpo_theory.calculus.balls import expand
 from gpo_theory.calculus.constants import TooLargeError, exact, function, text, tidy
 from gpo_theory.calculus.pieces import UnsplitError, beside, split
-from gpo_theory.formula.expression import Expr
+from gpo_theory.formula.expression import Expr, fold, slope_of
 from gpo_theory.formula.grammar import parse_constant
 from gpo_theory.loss import Loss
 
 Series = list[Any]
+X = Expr.x()
 USUAL = 4  # the order that the tables print
 LARGEST = 200  # operations in one exact coefficient; more would make the exact arithmetic slow
 
@@ -81,7 +83,7 @@ def _checked(f: Expr, order: int) -> tuple[Coefficient | None, ...]:
     """Return the coefficients of a smooth formula; from the first that disagrees with its ball on, all are None."""
     out: list[Coefficient | None] = []
     balls = expand(f, Fraction(0), order)
-    for value, ball in zip(_expand(f, order), balls, strict=True):
+    for value, ball in zip(_expand(f, _line(order)), balls, strict=True):
         found = value.evalf(40) if ball.is_finite() else None
         inside = found is not None and abs(float(ball.mid()) - float(found)) <= 1e-14 * max(1.0, abs(float(found)))
         out.append(Coefficient(text(value), float(found)) if inside and found is not None else None)
@@ -89,28 +91,35 @@ def _checked(f: Expr, order: int) -> tuple[Coefficient | None, ...]:
     return tuple(out[:bad] + [None] * (len(out) - bad))
 
 
-def _expand(node: Expr, order: int) -> Series:
-    """Return the truncated power series of a smooth formula with exact coefficients."""
-    head, args = node.head, node.args
-    if head == "x":
-        return [exact(int(k == 1)) for k in range(order + 1)]
-    if not node.depends_on_x:
-        return [exact(node)] + [exact(0)] * order
-    if head == "+":
-        return [sum(column) for column in zip(*(_expand(term, order) for term in args), strict=True)]
-    if head == "*":
-        return reduce(_times, (_expand(factor, order) for factor in args))
-    if head == "**":
-        return _power(_expand(args[0], order), exact(args[1]))
-    inner = _expand(args[0], order)
-    if head in ("sin", "cos"):
-        return _circular(inner, head)
-    # For the other functions h = g(u) is integrated from h' = g'(u) u', where g' is the entry below.
-    slope = {"exp": None, "log": lambda: _power(inner, -1), "atan": lambda: _power(_shift(_times(inner, inner), 1), -1),
-             "erfc": lambda: _gaussian(inner)}[head]  # fmt: skip
-    if slope is None:
-        return _exponential(inner)
-    return _integrate(_times(slope(), _differentiate(inner)), _at_start(head, inner[0]))
+def _line(order: int) -> Series:
+    """Return x itself."""
+    return [exact(int(k == 1)) for k in range(order + 1)]
+
+
+def _expand(f: Expr, x: Series) -> Series:
+    """Return the truncated power series of a smooth formula, with exact coefficients, where that of its x is given."""
+
+    def value(part: Expr, of: Callable[[Expr], Series]) -> Series:
+        if part.head == "x":
+            return x
+        if not part.depends_on_x:
+            return [exact(part)] + [exact(0)] * (len(x) - 1)
+        if part.head == "+":
+            return [sum(column) for column in zip(*map(of, part.args), strict=True)]
+        if part.head == "*":
+            return reduce(_times, map(of, part.args))
+        inner = of(part.args[0])
+        if part.head == "**":
+            return _power(inner, exact(part.args[1]))
+        if part.head == "exp":
+            return _exponential(inner)
+        if part.head in ("sin", "cos"):
+            return _circular(inner, part.head)
+        # g(u) is the integral of g'(u) u', where g' is made of the functions above.
+        slope = _expand(slope_of(part.head, X), inner)
+        return _integrate(_times(slope, _differentiate(inner)), _at_start(part.head, inner[0]))
+
+    return fold(f, value)
 
 
 def _at_start(name: str, value: Any) -> Any:
@@ -128,10 +137,6 @@ def _short(value: Any) -> Any:
         return tidy(value, LARGEST)
     except TooLargeError:
         raise _NoSeriesError from None
-
-
-def _shift(a: Series, by: int) -> Series:
-    return [a[0] + by, *a[1:]]
 
 
 def _differentiate(a: Series) -> Series:
@@ -169,9 +174,3 @@ def _circular(u: Series, name: str) -> Series:
         s.append(_short(sum(j * u[j] * c[k - j] for j in range(1, k + 1)) / k))
         c.append(_short(-sum(j * u[j] * s[k - j] for j in range(1, k + 1)) / k))
     return s if name == "sin" else c
-
-
-def _gaussian(u: Series) -> Series:
-    """Return -2/sqrt(pi) exp(-u^2), the slope of erfc."""
-    root = exact(Expr("pi")) ** exact(Fraction(-1, 2))
-    return [-2 * root * v for v in _exponential([-v for v in _times(u, u)])]

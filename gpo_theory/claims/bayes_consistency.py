@@ -52,8 +52,8 @@ def bayes_consistent(f: Expr, known: Mapping[str, Certificate]) -> Iterator[Cert
                          **known["monotone_decreasing"].choices)  # fmt: skip
         if falls:
             yield proved(CLAIM, "flip theorem: f is continuous and bounded below, f'(0) < 0, f(-a) > f(a) for a > 0, "
-                                "and in the limit this difference or f itself stays above its value at 0", theorem="flip",
-                         floor=floor)  # fmt: skip
+                                "and in the limit this difference or f itself stays above its value at 0",
+                         theorem="flip", floor=floor)  # fmt: skip
     values, mirrored = sample(f, _MARGINS), sample(f, -_MARGINS)
     if np.isfinite(values).all() and np.isfinite(mirrored).all():
         yield from _gap(values, mirrored)

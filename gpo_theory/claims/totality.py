@@ -10,6 +10,7 @@ from gpo_theory.calculus.pieces import Piece, UnsplitError, split
 from gpo_theory.calculus.rational import sign_chart
 from gpo_theory.certificate import Certificate, proved, refuted
 from gpo_theory.formula.expression import Expr
+from gpo_theory.formula.operations import COMPARISONS
 from gpo_theory.kernel.domain import asks
 
 # Points tried first: numbers at which a formula as people write it is undefined.
@@ -72,7 +73,7 @@ def undefined_at(f: Expr, x: Fraction) -> bool:
 
 
 def _is_value(node: Expr) -> bool:
-    return node.head not in ("<", "<=", ">", ">=", "and", "or")
+    return node.head not in {*COMPARISONS, "and", "or"}
 
 
 def _truth(condition: Expr, x: Fraction) -> bool | None:

@@ -1,25 +1,26 @@
-"""The formula of a loss as a tree: built, printed, differentiated and evaluated without ever being text again."""
+"""The formula of a loss as a tree: built, printed and differentiated, with the fold by which others walk it."""
 
-__all__ = ["DEFINITIONS", "Expr", "steps", "substitute"]
+__all__ = ["Expr", "call", "fold", "quotient", "rebuild", "slope_of", "steps", "substitute"]
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any
+from math import prod
+from typing import Any, TypeVar
 
 from gpo_theory.budget import spend
+from gpo_theory.formula.operations import COMPARISONS, CONSTANTS, OPERATIONS, operation
 
-COMPARISONS = {"<", "<=", ">", ">="}
-PRIMITIVES = {"exp", "log", "atan", "erfc", "sin", "cos", "max", "min"}
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Expr:
-    """One node of a formula: `head` names it, `args` are its children (a Fraction or a name at the leaves).
+    """One node of a formula: `head` names its operation, `args` are its children.
 
-    Heads: number, x, parameter, pi, e, +, *, **, the primitive and derived functions, where(condition, a, b),
-    the comparisons, and, or. A difference is a sum, a quotient a product with a power -1.
+    Heads: number (its argument is a Fraction), parameter (its argument is a name), x, pi, e, +, *, **, the functions of
+    `OPERATIONS`, the comparisons, and, or. A difference is a sum; a quotient is a product with a power -1.
 
     >>> x = Expr.x()
     >>> str(1 / (1 + x) - 2 * x**2)
@@ -33,7 +34,7 @@ class Expr:
     code: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # Trees are keys of caches everywhere: a hash that walks the tree each time would cost more than the proofs.
+        # Trees are keys of caches everywhere, so the hash is computed once and not by walking the tree each time.
         object.__setattr__(self, "code", hash((self.head, self.args)))
 
     def __hash__(self) -> int:
@@ -53,6 +54,11 @@ class Expr:
     def number(self) -> Fraction | None:
         """The value of a number node, else None."""
         return self.args[0] if self.head == "number" else None
+
+    @property
+    def power(self) -> Fraction | None:
+        """The exponent of a power, if it is a number, else None."""
+        return self.args[1].number if self.head == "**" else None
 
     @property
     def children(self) -> tuple["Expr", ...]:
@@ -104,34 +110,17 @@ class Expr:
         return _text(self, 0)
 
     def diff(self) -> "Expr":
-        """Return the derivative in x of a formula in primitives without max, min and where."""
+        """Return the derivative in x of a primitive formula; raises ValueError for one with max, min or where."""
         return _derivative(self)
 
     def primitive(self) -> "Expr":
-        """Return the same formula in the primitive functions alone (`DEFINITIONS` unfolded)."""
+        """Return the same formula in primitive functions, max, min and where, with all other functions replaced."""
         return _primitive(self)
 
 
-def call(name: str, *arguments: Expr) -> Expr:
+def call(name: str, *arguments: "Expr | Fraction | int") -> Expr:
     """Return the node of a function."""
-    return Expr(name, arguments)
-
-
-# The functions of the grammar that are other functions in disguise: the proofs see only what stands on the right.
-DEFINITIONS: dict[str, Callable[[Expr], Expr]] = {
-    "abs": lambda a: call("max", a, -a),
-    "log1p": lambda a: call("log", 1 + a),
-    "expm1": lambda a: call("exp", a) - 1,
-    "sqrt": lambda a: a ** Fraction(1, 2),
-    "sigmoid": lambda a: 1 / (1 + call("exp", -a)),
-    "softplus": lambda a: call("log", 1 + call("exp", a)),
-    "tanh": lambda a: 1 - 2 / (1 + call("exp", 2 * a)),
-    "sinh": lambda a: (call("exp", a) - call("exp", -a)) / 2,
-    "cosh": lambda a: (call("exp", a) + call("exp", -a)) / 2,
-    "asinh": lambda a: call("log", a + (1 + a**2) ** Fraction(1, 2)),
-    "erf": lambda a: 1 - call("erfc", a),
-    "log_ndtr": lambda a: call("log", call("erfc", -a * Expr.of(2) ** Fraction(-1, 2)) / 2),
-}
+    return Expr(name, tuple(map(Expr.of, arguments)))
 
 
 def _sum(terms: tuple[Expr, ...]) -> Expr:
@@ -157,11 +146,14 @@ def _sum(terms: tuple[Expr, ...]) -> Expr:
 
 def _surely_defined(node: Expr) -> bool:
     """Whether no operation below could be undefined anywhere, by its kind alone."""
-    partial = {"log", "log1p", "sqrt"}
-    powers = (n for n in node.walk() if n.head == "**")
-    return all(n.head not in partial for n in node.walk()) and all(
-        n.args[1].number is not None and n.args[1].number.denominator == 1 and n.args[1].number > 0 for n in powers
-    )
+    return all(_total(part) for part in node.walk())
+
+
+def _total(node: Expr) -> bool:
+    """Whether one operation is defined for all real arguments."""
+    if node.head == "**":
+        return node.power is not None and node.power.denominator == 1 and node.power > 0
+    return node.head not in OPERATIONS or not OPERATIONS[node.head].partial
 
 
 def _split_number(node: Expr) -> tuple[Fraction, Expr | None]:
@@ -188,11 +180,9 @@ def _product(factors: tuple[Expr, ...]) -> Expr:
             base, exponent = part.args if part.head == "**" else (part, Expr.of(1))
             key = (base, exponent.number is not None and exponent.number < 0)
             powers[key] = powers[key] + exponent if key in powers else exponent
-    parts = [p for (base, _), exponent in powers.items() if (p := _power(base, exponent)).number != 1]
-    folded = [p for p in parts if p.number is not None]
-    for part in folded:
-        constant *= part.args[0]
-        parts.remove(part)
+    raised = [_power(base, exponent) for (base, _), exponent in powers.items()]
+    constant *= prod(part.number for part in raised if part.number is not None)
+    parts = [part for part in raised if part.number is None]
     if not constant:
         parts = [part for part in parts if not _surely_defined(part)]
         if not parts:
@@ -220,32 +210,48 @@ def _power(base: Expr, exponent: Expr) -> Expr:
             number, rest = _split_number(base)
             assert rest is not None
             return _product((Expr.of(number ** int(value)), _power(rest, exponent)))
-        inner = base.args[1].number if base.head == "**" else None
+        inner = base.power
         if inner is not None and inner.denominator == 1 and (inner > 0 or value > 0):
             return _power(base.args[0], Expr.of(inner * value))
     return Expr("**", (base, exponent))
 
 
+def fold(node: Expr, rule: Callable[[Expr, Callable[[Expr], T]], T]) -> T:
+    """Return rule(node, of), where `of` applies the rule to a part; a part that occurs twice is computed once.
+
+    >>> fold(Expr.x() ** 2 + 1, lambda part, of: 1 + sum(map(of, part.children)))  # the number of nodes
+    5
+    """
+    values: dict[Expr, T] = {}
+
+    def of(part: Expr) -> T:
+        if part not in values:
+            values[part] = rule(part, of)
+        return values[part]
+
+    return of(node)
+
+
 def substitute(node: Expr, values: Mapping[Expr, Expr]) -> Expr:
-    """Replace nodes by nodes: parameters by numbers, or x by another formula.
+    """Replace parts of a formula: parameters by numbers, or x by another formula.
 
     >>> str(substitute(Expr.x() ** 2, {Expr.x(): -Expr.x() + 1}))
     '(-x + 1)**2'
     """
-    if node in values:
-        return values[node]
-    return rebuild(node, tuple(substitute(child, values) for child in node.children))
+    return fold(node, lambda part, of: values[part] if part in values else rebuild(part, map(of, part.children)))
 
 
-def rebuild(node: Expr, children: tuple[Expr, ...]) -> Expr:
-    """Return `node` with other children, simplified by the constructors."""
-    if node.head == "+":
-        return _sum(children)
-    if node.head == "*":
-        return _product(children)
-    if node.head == "**":
-        return _power(*children)
-    return Expr(node.head, children) if children else node
+def rebuild(node: Expr, children: Iterable[Expr]) -> Expr:
+    """Return `node` with other children, simplified as when it was built."""
+    parts = tuple(children)
+    match node.head:
+        case "+":
+            return _sum(parts)
+        case "*":
+            return _product(parts)
+        case "**":
+            return _power(*parts)
+    return Expr(node.head, parts) if parts else node
 
 
 Step = tuple[str, tuple[int, ...], Any]
@@ -253,9 +259,10 @@ Step = tuple[str, tuple[int, ...], Any]
 
 @lru_cache(maxsize=512)
 def steps(node: Expr) -> tuple[Step, ...]:
-    """Return a primitive formula as (head, places of its arguments, datum), in order, each common part once.
+    """Return a primitive formula as a list of steps (head, places of its arguments in the list, datum).
 
-    The datum is the value of a number, or the exponent of a rational power.
+    Arguments come before what uses them, and a part that occurs twice is one step. The datum is the value of a number
+    or the exponent of a power with a rational exponent, else None.
 
     >>> steps(Expr.x() ** 2 + 1)
     (('x', (), None), ('**', (0,), Fraction(2, 1)), ('number', (), Fraction(1, 1)), ('+', (1, 2), None))
@@ -265,7 +272,7 @@ def steps(node: Expr) -> tuple[Step, ...]:
 
     def place(part: Expr) -> int:
         if part not in places:
-            power = part.args[1].number if part.head == "**" else None
+            power = part.power
             inside = tuple(map(place, part.args[:1] if power is not None else part.children))
             out.append((part.head, inside, part.number if part.head == "number" else power))
             places[part] = len(out) - 1
@@ -277,20 +284,9 @@ def steps(node: Expr) -> tuple[Step, ...]:
 
 @lru_cache(maxsize=4096)
 def _primitive(node: Expr) -> Expr:
-    children = tuple(_primitive(child) for child in node.children)
-    if node.head in DEFINITIONS:
-        return _primitive(DEFINITIONS[node.head](children[0]))
-    return rebuild(node, children)
-
-
-_OUTER: dict[str, Callable[[Expr], Expr]] = {
-    "exp": lambda a: call("exp", a),
-    "log": lambda a: 1 / a,
-    "atan": lambda a: 1 / (1 + a**2),
-    "erfc": lambda a: -2 * Expr("pi") ** Fraction(-1, 2) * call("exp", -(a**2)),
-    "sin": lambda a: call("cos", a),
-    "cos": lambda a: -call("sin", a),
-}
+    children = tuple(map(_primitive, node.children))
+    definition = OPERATIONS[node.head].definition if node.head in OPERATIONS else None
+    return _primitive(definition(children[0], call)) if definition else rebuild(node, children)
 
 
 @lru_cache(maxsize=4096)
@@ -315,9 +311,20 @@ def _derivative(node: Expr) -> Expr:
     asinh = _asinh_argument(node) if node.head == "log" else None
     if asinh is not None:
         return _derivative(asinh) * (1 + asinh**2) ** Fraction(-1, 2)
-    if node.head in _OUTER:
-        return _OUTER[node.head](node.args[0]) * _derivative(node.args[0])
-    raise ValueError(f"{node.head} has no derivative everywhere: split {node} into pieces first")
+    return slope_of(node.head, node.args[0]) * _derivative(node.args[0])
+
+
+def slope_of(name: str, u: Expr) -> Expr:
+    """Return the derivative of a primitive function at u; raises ValueError for another.
+
+    >>> str(slope_of("log", Expr.x() ** 2))
+    '1/x**2'
+    """
+    rule = operation(name).derivative
+    if rule is None:
+        raise ValueError(f"{name} is no primitive function: use `primitive`, and split max, min and where into pieces")
+    slope: Expr = rule(u, call)
+    return slope
 
 
 def _asinh_argument(node: Expr) -> Expr | None:
@@ -342,7 +349,7 @@ def _text(node: Expr, binding: int) -> str:
         bare = str(value)
         weak = value < 0 or value.denominator != 1
         return f"({bare})" if weak and (binding >= 2 or (binding == 1 and value < 0)) else bare
-    if head in ("x", "pi", "e"):
+    if head == "x" or head in CONSTANTS:
         return head
     if head == "parameter":
         return str(args[0])
@@ -353,7 +360,7 @@ def _text(node: Expr, binding: int) -> str:
         body = _product_text(args)
         return f"({body})" if binding >= 3 or (binding >= 1 and body.startswith("-")) else body
     if head == "**":
-        if args[1].number is not None and args[1].number < 0:
+        if node.power is not None and node.power < 0:
             body = f"1/{_text(args[0] ** -args[1], 3)}"
             return f"({body})" if binding >= 2 else body
         body = f"{_text(args[0], 4)}**{_text(args[1], 4)}"
@@ -370,23 +377,25 @@ def _signed(term: Expr) -> str:
     return f" - {_text(-term, 1)}" if scale < 0 else f" + {_text(term, 1)}"
 
 
-def _product_text(factors: tuple[Expr, ...]) -> str:
-    """Print a product as numerator/denominator, with a sign in front."""
-    above: list[Expr] = []
-    below: list[Expr] = []
-    sign = ""
+def quotient(factors: tuple[Expr, ...]) -> tuple[bool, list[Expr], list[Expr]]:
+    """Return a product as one prints it: whether a minus sign stands in front, and what stands above and below."""
+    above, below, negative = list[Expr](), list[Expr](), False
     for factor in factors:
         if factor.number is not None:
-            value = abs(factor.number)
-            sign = "-" if factor.number < 0 else ""
+            value, negative = abs(factor.number), factor.number < 0
             above += [Expr.of(value.numerator)] if value.numerator != 1 else []
             below += [Expr.of(value.denominator)] if value.denominator != 1 else []
-        elif factor.head == "**" and factor.args[1].number is not None and factor.args[1].number < 0:
-            below.append(factor.args[0] ** -factor.args[1])
+        elif factor.power is not None and factor.power < 0:
+            below.append(factor.args[0] ** -factor.power)
         else:
             above.append(factor)
+    return negative, above, below
+
+
+def _product_text(factors: tuple[Expr, ...]) -> str:
+    negative, above, below = quotient(factors)
     top = "*".join(_text(factor, 2) for factor in above) or "1"
     bottom = "*".join(_text(factor, 3 if len(below) == 1 else 2) for factor in below)
     body = top if not below else f"{top}/({bottom})" if len(below) > 1 else f"{top}/{bottom}"
-    # A minus in front of a bracket would be read as the minus of the bracket alone.
-    return f"-({body})" if sign and above and above[0].head == "+" and body != top else sign + body
+    # Without the brackets the minus would be read as that of the first factor alone.
+    return f"-({body})" if negative and above and above[0].head == "+" and body != top else "-" * negative + body

@@ -9,7 +9,8 @@ from collections.abc import Collection
 from fractions import Fraction
 
 from gpo_theory.errors import ParseError, nearest
-from gpo_theory.formula.expression import COMPARISONS, DEFINITIONS, PRIMITIVES, Expr, call
+from gpo_theory.formula.expression import Expr, call
+from gpo_theory.formula.operations import COMPARISONS, CONSTANTS, OPERATIONS
 
 # What a copied formula has in place of the grammar's characters: minus, dashes, times, dot, division, powers.
 LOOKALIKES = {"\u2212": "-", "\u2013": "-", "\u2014": "-", "\u00d7": "*", "\u00b7": "*", "\u22c5": "*", "\u00f7": "/",
@@ -19,9 +20,7 @@ ELSEWHERE = {"logsigmoid": "log(sigmoid(...))", "log_sigmoid": "log(sigmoid(...)
              "relu": "max(0, ...)", "arctan": "atan(...)", "arcsinh": "asinh(...)", "pow": "(...)**..."}  # fmt: skip
 MAX_CHARACTERS, MAX_DEPTH, MAX_NODES, MAX_DIGITS, MAX_EXPONENT, MAX_POWER = 1000, 40, 300, 30, 32, 64
 MAX_BITS = 20_000  # of a power in a constant that the package printed
-MANY = {"max", "min"}
-FUNCTIONS = sorted({*PRIMITIVES, *DEFINITIONS, "where"})
-CONSTANTS = {"pi", "e"}
+FUNCTIONS = sorted(OPERATIONS)
 _COMPARE = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 _PRODUCT = "a product is written with *"
 _TOUCHING = re.compile(r"\d\s*[A-Za-z_(]|\)\s*[\w(]")  # where one is, if the text is not a formula
@@ -184,7 +183,7 @@ class _Reader:
         if name not in FUNCTIONS:
             hint = f"; write {ELSEWHERE[name]}" if name in ELSEWHERE else nearest(name, FUNCTIONS)
             raise self.refuse(f"unknown function {name!r}{hint}; allowed: {', '.join(FUNCTIONS)}")
-        least, most = (3, 3) if name == "where" else (2, 8) if name in MANY else (1, 1)
+        least, most = OPERATIONS[name].arguments
         if not least <= len(tree.args) <= most:
             count = str(least) if least == most else f"{least} to {most}"
             raise self.refuse(f"{name} takes {count} argument{'s' if most > 1 else ''}, not {len(tree.args)}")
@@ -221,8 +220,8 @@ class _Reader:
 
     def check_powers(self, node: Expr, outer: Fraction = Fraction(1)) -> None:
         """Refuse towers: the exponents along any path multiply to at most MAX_POWER."""
-        if node.head == "**" and node.args[1].number is not None:
-            outer = outer * max(abs(node.args[1].number), Fraction(1))
+        if node.power is not None:
+            outer = outer * max(abs(node.power), Fraction(1))
             if outer > MAX_POWER:
                 raise self.refuse(f"the powers multiply to more than {MAX_POWER}")
         nested = [child for child in node.children if child.head == node.head == "exp"]

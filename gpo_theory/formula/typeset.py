@@ -4,12 +4,9 @@ __all__ = ["latex"]
 
 from fractions import Fraction
 
-from gpo_theory.formula.expression import Expr
+from gpo_theory.formula.expression import Expr, quotient
+from gpo_theory.formula.operations import operation
 
-_NAMED = {"exp", "log", "sin", "cos", "tanh", "sinh", "cosh", "max", "min"}
-_SYMBOLS = {"sigmoid": r"\sigma", "atan": r"\arctan", "erf": r"\operatorname{erf}", "erfc": r"\operatorname{erfc}",
-            "log_ndtr": r"\log\Phi", "asinh": r"\operatorname{arsinh}", "softplus": r"\operatorname{softplus}",
-            "log1p": r"\operatorname{log1p}", "expm1": r"\operatorname{expm1}"}  # fmt: skip
 _RELATIONS = {"<": "<", "<=": r"\le", ">": ">", ">=": r"\ge", "and": r"\wedge", "or": r"\vee"}
 _GREEK = {"alpha", "beta", "gamma", "delta", "tau", "lambda", "mu", "sigma"}
 
@@ -43,19 +40,14 @@ def _latex(node: Expr, binding: int) -> str:
             return _product(args, binding)
         case "**":
             return _power(node, binding)
-        case "exp":
-            return f"e^{{{_latex(args[0], 0)}}}"
-        case "sqrt":
-            return rf"\sqrt{{{_latex(args[0], 0)}}}"
-        case "abs":
-            return rf"\left|{_latex(args[0], 0)}\right|"
         case "where":
             condition, yes, no = (_latex(a, 0) for a in args)
             return rf"\begin{{cases}} {yes} & {condition} \\ {no} & \text{{otherwise}} \end{{cases}}"
+    inside = [_latex(a, 0) for a in args]
     if head in _RELATIONS:
-        return f"{_latex(args[0], 0)} {_RELATIONS[head]} {_latex(args[1], 0)}"
-    name = _SYMBOLS.get(head, rf"\{head}" if head in _NAMED else rf"\operatorname{{{head}}}")
-    return rf"{name}\left({', '.join(_latex(a, 0) for a in args)}\right)"
+        return f" {_RELATIONS[head]} ".join(inside)
+    written = operation(head).latex or rf"\operatorname{{{head}}}"
+    return (written if "%s" in written else rf"{written}\left(%s\right)") % ", ".join(inside)
 
 
 def _wrap(body: str, needed: bool) -> str:
@@ -87,24 +79,15 @@ def _term(term: Expr, first: bool) -> str:
 
 
 def _product(factors: tuple[Expr, ...], binding: int) -> str:
-    above, below, sign = list[Expr](), list[Expr](), ""
-    for factor in factors:
-        if factor.number is not None:
-            sign = "-" if factor.number < 0 else ""
-            above += [Expr.of(abs(factor.number.numerator))] if abs(factor.number.numerator) != 1 else []
-            below += [Expr.of(factor.number.denominator)] if factor.number.denominator != 1 else []
-        elif factor.head == "**" and factor.args[1].number is not None and factor.args[1].number < 0:
-            below.append(factor.args[0] ** -factor.args[1])
-        else:
-            above.append(factor)
+    negative, above, below = quotient(factors)
     top = r" \, ".join(_latex(f, 2 if len(above) > 1 else 0 if below else 2) for f in above) or "1"
     bottom = r" \, ".join(_latex(f, 2 if len(below) > 1 else 0) for f in below)
     body = rf"\frac{{{top}}}{{{bottom}}}" if below else top
-    return _wrap(sign + body, binding >= 3 or (bool(sign) and binding >= 1))
+    return _wrap("-" * negative + body, binding >= 3 or (negative and binding >= 1))
 
 
 def _power(node: Expr, binding: int) -> str:
     base, exponent = node.args
-    if exponent.number is not None and exponent.number < 0:
+    if node.power is not None and node.power < 0:
         return rf"\frac{{1}}{{{_latex(base**-exponent, 0)}}}"
     return _wrap(rf"{_latex(base, 4)}^{{{_latex(exponent, 0)}}}", binding >= 4)

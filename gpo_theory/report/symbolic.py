@@ -2,17 +2,17 @@
 
 __all__ = ["slope_in", "strength_in", "validity_in", "zero_slope_at"]
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
-from itertools import combinations
 from typing import Any
 
-from gpo_theory.calculus.balls import enclose, sign_at
-from gpo_theory.calculus.constants import exact, function, text
-from gpo_theory.calculus.pieces import UnsplitError, breakpoints
+from gpo_theory.calculus.balls import sign_at
+from gpo_theory.calculus.constants import exact, text
+from gpo_theory.calculus.pieces import UnsplitError, breakpoints, decided, differences
 from gpo_theory.errors import InputError
-from gpo_theory.formula.expression import COMPARISONS, Expr, call, rebuild, substitute
+from gpo_theory.formula.expression import Expr, fold, rebuild, substitute
 from gpo_theory.formula.grammar import parse_formula
+from gpo_theory.formula.operations import CHOICES
 from gpo_theory.loss import Loss
 
 X, ZERO = Expr.x(), Expr.of(0)
@@ -118,36 +118,30 @@ def _beside(loss: Loss, side: int) -> tuple[Expr, list[Expr]]:
 
 def _held(loss: Loss, body: Expr) -> dict[str, Fraction]:
     """Return the parameters that hold a breakpoint at 0, with their values."""
-    differences = [part.args[0] - part.args[1] for part in body.walk() if part.head in COMPARISONS]
-    differences += [a - b for part in body.walk() if part.head in ("max", "min") for a, b in combinations(part.args, 2)]
-    names = {name for difference in differences if _sign(loss, _at_zero(difference)) == 0
-             for name in _names(difference)}  # fmt: skip
+    found = [difference for part in body.walk() if part.head in CHOICES for difference in differences(part)]
+    names = {name for difference in found if _sign(loss, _at_zero(difference)) == 0 for name in _names(difference)}
     return {name: value for name, value in loss.parameters.items() if name in names}
 
 
 def _decided(node: Expr, values: Mapping[str, Fraction], x: Fraction, positive: list[Expr]) -> Expr:
     """Return the formula that holds at x, without max, min and `where`; add what is positive there to `positive`."""
-    if node.head == "where":
-        for part in node.args[0].walk():
-            if part.head in COMPARISONS:
-                difference = _decided(part.args[0] - part.args[1], values, x, positive)
-                positive.append((sign_at(_valued(difference, values), x) or 0) * difference)
-        return _decided(node.args[1] if _holds(node.args[0], values, x) else node.args[2], values, x, positive)
-    children = [_decided(child, values, x, positive) for child in node.children]
-    if node.head not in ("max", "min"):
-        return rebuild(node, tuple(children))
-    best, sense = children[0], 1 if node.head == "max" else -1
-    for other in children[1:]:
-        best = other if sense * (sign_at(_valued(other - best, values), x) or 0) > 0 else best
-    positive += [sense * (best - other) for other in children if other is not best]
-    return best
 
+    def sign(difference: Expr) -> int:
+        return sign_at(_valued(difference, values), x) or 0
 
-def _holds(condition: Expr, values: Mapping[str, Fraction], x: Fraction) -> bool:
-    if condition.head in ("and", "or"):
-        return (all if condition.head == "and" else any)(_holds(part, values, x) for part in condition.args)
-    chosen = call("where", condition, Expr.of(1), ZERO)
-    return bool(enclose(_valued(chosen, values), x) > 0)
+    def value(part: Expr, of: Callable[[Expr], Expr]) -> Expr:
+        if part.head == "where":
+            for difference in map(of, differences(part)):
+                positive.append(sign(difference) * difference)
+            return of(decided(part, sign))
+        part = rebuild(part, map(of, part.children))
+        if part.head not in CHOICES:
+            return part
+        best, sense = decided(part, sign), 1 if part.head == "max" else -1
+        positive.extend(sense * (best - other) for other in part.children if other is not best)
+        return best
+
+    return fold(node, value)
 
 
 def _at_zero(node: Expr) -> Expr:
@@ -170,14 +164,9 @@ def _symbolic(node: Expr, loss: Loss) -> Any:
     """Return a formula without x as an expression of sympy, with a symbol for every parameter."""
     import sympy
 
-    if node.head == "parameter":
-        return sympy.Symbol(node.args[0], positive=loss.parameters[node.args[0]] > 0 or None)
-    if not _names(node):
-        return exact(node)
-    values = [_symbolic(child, loss) for child in node.children]
-    if node.head in ("+", "*"):
-        return (sympy.Add if node.head == "+" else sympy.Mul)(*values)
-    return values[0] ** values[1] if node.head == "**" else function(node.head, values[0])
+    known = {Expr("parameter", (name,)): sympy.Symbol(name, positive=value > 0 or None)
+             for name, value in loss.parameters.items()}  # fmt: skip
+    return exact(node, known)
 
 
 def _short(value: Any) -> Any:
