@@ -98,19 +98,19 @@ def match_beta(
     0.045512
     """
     given = _given(by, p, at)
-    for name, value in (("beta", beta), ("mean length", mean_length)):
+    for name, value in (("beta", beta), ("mean_length", mean_length)):
         if value is not None and not (math.isfinite(value) and value > 0):
-            raise InputError(f"{name} {value!r} is not a positive number")
+            raise InputError(f"`{name}={value}` is not a positive number")
     losses = find_loss(source), find_loss(target)
     stated = "; ".join(convention(name) or f"{name}: x = beta rho, rho summed over tokens"
                        for name in dict.fromkeys((source, target)))  # fmt: skip
     averaged = (source in AVERAGED) != (target in AVERAGED)
     if mean_length is not None and not averaged:
-        raise InputError("a mean length converts between a summed and a length-averaged margin (trl-ipo); "
-                         f"{source!r} and {target!r} need none")  # fmt: skip
+        raise InputError(f"`mean_length={mean_length}` converts between a summed and a length-averaged margin "
+                         f"(trl-ipo); {source!r} and {target!r} need none")  # fmt: skip
     reasons = []
     if averaged and mean_length is None:
-        reasons.append("trl-ipo averages the margin over tokens: give --mean-length N, the mean response length")
+        reasons.append("trl-ipo averages the margin over tokens: give `mean_length=N`, the mean response length")
     try:
         ratio, matched, order = _MATCHES[by](*losses, given)
     except _RefusedError as error:
@@ -173,7 +173,7 @@ def _offer(source: Loss, target: Loss) -> str:
         _by_target(source, target, Fraction(9, 10))
     except _RefusedError:
         return ""
-    return "; match the margin that is best at a given p instead, as --by target --p 0.9 does"
+    return "; match the margin that is best at a given p instead, as `by='target'` and `p='0.9'` do"
 
 
 def unmatchable(loss: Loss, seconds: float = 40.0) -> str | None:

@@ -69,7 +69,7 @@ ARROWS = {
     "gpo_full.sweeps": "files",
     "gpo_full.terminal": "",
     "gpo_full.cli.commands": "files output data checkpoints diagnosis distributed evaluation training.reporting training course experiment.inputs experiment book cli.options sweeps terminal",
-    "gpo_full.cli": "cli.commands",
+    "gpo_full.cli": "cli.options cli.commands",
     "gpo_full.trl_adapter": "",
 }  # fmt: skip
 
