@@ -4,9 +4,8 @@ __all__ = ["analyze"]
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import TypeVar
 
-from gpo_theory.budget import OutOfTimeError, limited
+from gpo_theory.budget import in_time, limited
 from gpo_theory.calculus.series import taylor
 from gpo_theory.calculus.strengths import Strength, strength
 from gpo_theory.calculus.tails import UNKNOWN, Tail, tails_of
@@ -27,7 +26,6 @@ from gpo_theory.report.result import Analysis
 from gpo_theory.risk.links import Link, link
 from gpo_theory.risk.psi import Psi, psi_transform
 
-T = TypeVar("T")
 _NO_TAILS: dict[str, dict[str, Tail]] = {side: dict.fromkeys(("loss", "slope"), UNKNOWN) for side in ("left", "right")}
 
 
@@ -53,20 +51,13 @@ def _analysis(loss: Loss, seconds: float) -> Analysis:
             raise DomainError(f"{loss.formula!r} is not defined on all of R: {refused.because}")
         return Analysis(
             loss,
-            _in_time(lambda: taylor(loss), (None,) * 5),
-            _in_time(lambda: strength(loss), Strength()),
+            in_time(lambda: taylor(loss), (None,) * 5),
+            in_time(lambda: strength(loss), Strength()),
             claims,
-            _in_time(lambda: tails_of(cancelled(f)), _NO_TAILS),
-            _in_time(lambda: link(loss, claims), Link()),
-            _in_time(lambda: psi_transform(loss, claims), Psi()),
+            in_time(lambda: tails_of(cancelled(f)), _NO_TAILS),
+            in_time(lambda: link(loss, claims), Link()),
+            in_time(lambda: psi_transform(loss, claims), Psi()),
         )
-
-
-def _in_time(derive: Callable[[], T], otherwise: T) -> T:
-    try:
-        return derive()
-    except (OutOfTimeError, MemoryError):
-        return otherwise
 
 
 def _claims(f: Expr) -> Mapping[str, Certificate]:
@@ -88,7 +79,7 @@ def _claims(f: Expr) -> Mapping[str, Certificate]:
     }
     for claim, attempt in steps.items():
         late = unknown(claim, "the limit on time or memory was reached")
-        known[claim] = _in_time(lambda attempt=attempt, claim=claim: _replayed(whole, claim, attempt()), late)  # type: ignore[misc]
+        known[claim] = in_time(lambda attempt=attempt, claim=claim: _replayed(whole, claim, attempt()), late)  # type: ignore[misc]
         if claim == "total" and known[claim].verdict is not Verdict.PROVED:
             reason = "f is not shown to be defined on all of R"
             return known | {name: unknown(name, reason) for name in CLAIMS if name != "total"}

@@ -1,12 +1,14 @@
 """Limits on computing time and memory: past them the answer is UNKNOWN with what was proved so far, never a hang."""
 
-__all__ = ["OutOfTimeError", "limited", "memory_limit", "spend"]
+__all__ = ["OutOfTimeError", "in_time", "limited", "memory_limit", "spend"]
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from typing import TypeVar
 
+T = TypeVar("T")
 _deadline: ContextVar[float] = ContextVar("deadline", default=float("inf"))
 
 
@@ -28,6 +30,19 @@ def spend() -> None:
     """Raise OutOfTimeError once the limit is reached; called wherever work can grow with the formula."""
     if time.thread_time() > _deadline.get():
         raise OutOfTimeError
+
+
+def in_time(derive: Callable[[], T], otherwise: T, seconds: float = float("inf")) -> T:
+    """Return what `derive` does, or `otherwise` where that takes too long or more memory than there is.
+
+    >>> in_time(lambda: 1, 0)
+    1
+    """
+    try:
+        with limited(seconds):
+            return derive()
+    except (OutOfTimeError, MemoryError):
+        return otherwise
 
 
 @contextmanager

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from gpo_theory.errors import InputError, nearest
-from toy_models.draws import Draws, all_pairs
-from toy_models.simplex import log_probabilities, probabilities
+from toy_models.inputs import log_probabilities, probabilities
+from toy_models.objectives import Draws, all_pairs
 
 _NAMED = ("reference", "policy", "uniform")
 

@@ -14,9 +14,9 @@ from gpo_theory.errors import InputError
 from gpo_theory.loss import Loss
 from toy_models import objectives
 from toy_models.bandit import Bandit
+from toy_models.inputs import positive
 from toy_models.mixture import GaussianMixture
 from toy_models.preferences import Preferences
-from toy_models.simplex import positive
 
 Losses = Loss | Sequence[Loss] | None
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from gpo_theory.errors import InputError, nearest
-from toy_models.draws import Draws, all_pairs
-from toy_models.simplex import log_probabilities
+from toy_models.inputs import log_probabilities
+from toy_models.objectives import Draws, all_pairs
 
 _NAMED = ("reference", "policy")
 _MAX_INTERVALS = 100_000

@@ -1,11 +1,30 @@
-"""Exact objectives of a policy over K responses: KL, offline regulariser and population GPO loss, as pure functions."""
+"""Exact expectations over K responses and their pairs: KL, offline regulariser and population GPO loss."""
 
-__all__ = ["kl", "variance", "regularizer", "gpo"]
+__all__ = ["Draws", "all_pairs", "gpo", "kl", "regularizer", "variance"]
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Draws(NamedTuple):
+    """The M pairs that the data hold: `first` and `second` (M,) indices, `weight` (..., M) probabilities."""
+
+    first: Tensor
+    second: Tensor
+    weight: Tensor
+
+
+def all_pairs(mu: Tensor) -> Draws:
+    """Return the unordered pairs of two independent draws from mu (..., K), equal ones included.
+
+    >>> all_pairs(torch.tensor([0.5, 0.5])).weight.tolist()
+    [0.25, 0.5, 0.25]
+    """
+    first, second = torch.triu_indices(mu.shape[-1], mu.shape[-1])
+    return Draws(first, second, mu[..., first] * mu[..., second] * torch.where(first == second, 1.0, 2.0))
 
 
 def kl(log_policy: Tensor, log_reference: Tensor) -> Tensor:

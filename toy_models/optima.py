@@ -8,10 +8,10 @@ from torch import Tensor
 from gpo_theory import analyze, strength, taylor
 from gpo_theory.loss import Loss
 from toy_models.bandit import Bandit
+from toy_models.inputs import positive
 from toy_models.mixture import GaussianMixture
 from toy_models.objectives import kl
 from toy_models.preferences import Preferences
-from toy_models.simplex import positive
 
 
 def optimum(model: Bandit | GaussianMixture, loss: Loss | None = None, *, beta: float = 1.0,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gpo_theory.errors import InputError
-from toy_models.numbers import read_number
+from toy_models.inputs import read_number
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from gpo_theory.errors import InputError
 from gpo_theory.loss import Loss
+from gpo_theory.propositions.numeric import log_ratios
 from gpo_theory.propositions.p01_link_slope import link_slope
-from gpo_theory.propositions.population import log_ratios
 
 
 def second_order_policy(loss: Loss, preference: NDArray[np.float64], mu: Sequence[float],

@@ -11,7 +11,7 @@ from gpo_theory.analysis import analyze
 from gpo_theory.certificate import Verdict
 from gpo_theory.errors import InputError
 from gpo_theory.loss import Loss
-from gpo_theory.propositions.population import log_ratios
+from gpo_theory.propositions.numeric import log_ratios
 
 
 def exactness(loss: Loss) -> float:

@@ -2,12 +2,12 @@
 
 __all__ = ["Analysis", "describe", "digits"]
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from gpo_theory.budget import OutOfTimeError, limited
+from gpo_theory.budget import in_time
 from gpo_theory.calculus.series import Coefficient
 from gpo_theory.calculus.strengths import Strength
 from gpo_theory.calculus.tails import Tail
@@ -23,8 +23,7 @@ from gpo_theory.risk.psi import Psi
 if TYPE_CHECKING:
     from rich.console import Group
 
-T = TypeVar("T")
-SECONDS = 2.0
+SECONDS = 2.0  # of CPU time for each row that only a person reads: a table should not make anybody wait
 _COLOURS = {"proved": "green", "refuted": "red", "unknown": "yellow"}
 
 
@@ -61,13 +60,9 @@ class Analysis:
         }
 
     def __rich__(self) -> "Group":
-        from gpo_theory.report.result import as_table
-
         return as_table(self)
 
     def _repr_html_(self) -> str:
-        from gpo_theory.report.result import as_html
-
         return as_html(self)
 
 
@@ -111,10 +106,10 @@ def _number(value: float | str | None, none: str) -> str:
 def _more(analysis: Analysis) -> list[tuple[str, str]]:
     """Rows that only a person asks for: where f' changes sign, where f is convex, f*, and the flow on a clean pair."""
     loss = analysis.loss
-    reversals = _in_time(lambda: reversals_of(loss))
-    around = _in_time(lambda: convex_around_zero(loss))
-    conjugate = _in_time(lambda: fenchel_conjugate(loss, analysis.claims))
-    flow = _in_time(lambda: gradient_flow(loss))
+    reversals = in_time(lambda: reversals_of(loss), None, SECONDS)
+    around = in_time(lambda: convex_around_zero(loss), None, SECONDS)
+    conjugate = in_time(lambda: fenchel_conjugate(loss, analysis.claims), None, SECONDS)
+    flow = in_time(lambda: gradient_flow(loss), None, SECONDS)
     course = flow and (flow.formula or (flow.rate and f"about {flow.rate}"))
     return [
         ("gradient reverses at", "not decided" if reversals is None else ", ".join(map(_place, reversals)) or "never"),
@@ -130,15 +125,6 @@ def _place(bracket: Bracket, infinite: str = "inf") -> str:
         return infinite
     middle = (bracket.low + bracket.high) / 2
     return str(bracket.low) if bracket.low == bracket.high else digits(float(middle))
-
-
-def _in_time(derive: Callable[[], T | None]) -> T | None:
-    """Return what is derived within a second or two, else None: a table should not make a person wait."""
-    try:
-        with limited(SECONDS):
-            return derive()
-    except OutOfTimeError:
-        return None
 
 
 def _tail(tail: dict[str, str | None]) -> str:
