@@ -30,9 +30,10 @@ _NO_TAILS: dict[str, dict[str, Tail]] = {side: dict.fromkeys(("loss", "slope"), 
 
 
 def analyze(loss: Loss, seconds: float = 40.0) -> Analysis:
-    """Derive and prove everything about a loss; raises DomainError with a point where f is undefined.
+    """Derive and prove everything about a loss.
 
-    What is not decided within `seconds` of CPU time, or in the memory there is, is unknown, and says so.
+    A claim that is not decided within `seconds` of CPU time, or in the memory there is, is unknown, and its reason says
+    so. Raises DomainError with a point where f is undefined.
 
     >>> from gpo_theory.catalogue import LOSSES
     >>> analyze(LOSSES["savage"]).claims["bayes_consistent"].verdict.value
@@ -61,9 +62,9 @@ def _analysis(loss: Loss, seconds: float) -> Analysis:
 
 
 def _claims(f: Expr) -> Mapping[str, Certificate]:
-    """Attempt every claim in the order in which one rests on another; print none that the check did not accept."""
+    """Attempt every claim, those that others build on first; keep only what the verifier accepts."""
     known: dict[str, Certificate] = {}
-    whole, f = f, cancelled(f)  # once f is total, h/h and g - g may be taken away
+    whole, f = f, cancelled(f)  # where f is total, h/h = 1 and g - g = 0 may be simplified
     steps: dict[str, Callable[[], Iterable[Certificate]]] = {
         "total": lambda: [total(whole)],
         "convex": lambda: [convex(f)],

@@ -13,6 +13,7 @@ from gpo_theory.formula.expression import COMPARISONS, DEFINITIONS, PRIMITIVES, 
 from gpo_theory.formula.grammar import parse_formula
 
 _RESERVED = {"x", "e", "pi", "where", "and", "or", *PRIMITIVES, *DEFINITIONS, *COMPARISONS}
+# At most 31 characters and a two-digit exponent: a longer number would fill the memory as an exact fraction.
 _NUMBER = re.compile(r"[+-]?(?=.{1,31}$)(\d+/\d+|(\d+\.?\d*|\.\d+)([eE][+-]?\d\d?)?)")
 
 

@@ -32,6 +32,12 @@ class Piece:
         """Whether the piece is a single breakpoint."""
         return self.low is not None and self.low == self.high
 
+    def beside(self, x: Fraction, side: int) -> bool:
+        """Whether the piece is the interval next to x, on its right (side 1) or on its left (side -1)."""
+        if side > 0:
+            return (self.low is None or self.low <= x) and (self.high is None or x < self.high)
+        return (self.low is None or self.low < x) and (self.high is None or x <= self.high)
+
     @property
     def sample(self) -> Fraction:
         """A rational point of the piece."""

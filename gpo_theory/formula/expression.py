@@ -2,7 +2,7 @@
 
 __all__ = ["DEFINITIONS", "Expr", "steps", "substitute"]
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
@@ -115,6 +115,14 @@ class Expr:
 def call(name: str, *arguments: Expr) -> Expr:
     """Return the node of a function."""
     return Expr(name, arguments)
+
+
+def piecewise(variable: Expr, ends: Iterable[Expr], parts: Iterable[Expr]) -> Expr:
+    """Return the formula that is each part up to its end; the last part has none."""
+    *others, out = parts
+    for end, part in reversed([*zip(ends, others, strict=True)]):
+        out = call("where", call("<", variable, end), part, out)
+    return out
 
 
 # The functions of the grammar that are other functions in disguise: the proofs see only what stands on the right.

@@ -1,4 +1,4 @@
-"""What is known of a loss, as a value that shows itself: in a terminal, in a notebook, as JSON and as LaTeX."""
+"""The analysis of a loss as a value that a terminal, a notebook, JSON and LaTeX can show."""
 
 __all__ = ["Analysis", "describe", "digits"]
 
@@ -74,7 +74,7 @@ def describe(loss: Loss) -> dict[str, Any]:
 
 
 def digits(value: float) -> str:
-    """Return a number without an exact form as people read it: nine significant digits, in every table alike.
+    """Return a number without an exact form as every table prints it: nine significant digits.
 
     >>> digits(2 / 3), digits(4.0)
     ('0.666666667', '4')
@@ -104,7 +104,7 @@ def _number(value: float | str | None, none: str) -> str:
 
 
 def _more(analysis: Analysis) -> list[tuple[str, str]]:
-    """Rows that only a person asks for: where f' changes sign, where f is convex, f*, and the flow on a clean pair."""
+    """Return the rows that are not in the JSON: sign changes of f', where f is convex around 0, f*, and the flow."""
     loss = analysis.loss
     reversals = in_time(lambda: reversals_of(loss), None, SECONDS)
     around = in_time(lambda: convex_around_zero(loss), None, SECONDS)
