@@ -40,7 +40,7 @@ def read_numbers(text: str) -> tuple[float, ...]:
 
 
 def probabilities(values: Tensor | Sequence[float], what: str) -> Tensor:
-    """Return values (..., K) of at least 0 that sum to 1, as float64; InputError names `what` otherwise.
+    """Return values (..., K) of at least 0 that sum to 1 within 1e-9, as float64; InputError names `what` otherwise.
 
     >>> probabilities([0.25, 0.75], "behaviour").tolist()
     [0.25, 0.75]

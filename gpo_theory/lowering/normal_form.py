@@ -126,7 +126,7 @@ def _code(f: Expr, centre: Fraction, side: int) -> Expr:
     return _materialise(_scale(node))
 
 
-# --- exact polynomials and formulas, grouped as they are evaluated ------------------------------------------------------
+# --- exact polynomials and formulas, grouped as they are evaluated ----------------------------------------------------
 
 
 def _trim(coefficients: list[Fraction]) -> Polynomial:

@@ -15,9 +15,9 @@ from gpo_theory.errors import InputError
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.loss import Loss
 
-BITS = 512
-STEP = Fraction(1, 2**80)
-FARTHEST = 2**11
+BITS = 512  # of the balls: a second difference at STEP cancels 160 of them
+STEP = Fraction(1, 2**80)  # of the difference quotients, whose error is about its square, 2^-160
+FARTHEST = 2**11  # the largest x at which a minimiser is looked for
 
 
 def value(loss: Loss, x: Fraction) -> arb:
@@ -42,8 +42,8 @@ def strength_at_zero(loss: Loss) -> float:
 def link_at(loss: Loss, p: Fraction) -> float:
     """Return the least x > 0 at which the slope of C_p(x) = p f(x) + (1-p) f(-x) stops being negative, 1/2 < p < 1.
 
-    That is x*(p) where C_p falls and then rises on the right of 0. Raises InputError where it falls as far as one can
-    see, to FARTHEST or until its slope is too small to have a sign, and for other p.
+    That is x*(p) where C_p falls and then rises on the right of 0. Raises InputError where it falls up to x = FARTHEST,
+    or until its slope is too small to have a sign, and for other p.
 
     >>> from gpo_theory.catalogue import LOSSES
     >>> link_at(LOSSES["squared"], Fraction(3, 4))
@@ -56,7 +56,7 @@ def link_at(loss: Loss, p: Fraction) -> float:
     while (sign := sign_at(step, high)) == -1 and high < FARTHEST:
         low, high = high, 2 * high
     if sign in (-1, None):
-        raise InputError(f"the risk of {loss.name} at p = {p} falls as far as one can see, beyond x = {float(low):g}: "
+        raise InputError(f"the risk of {loss.name} at p = {p} still falls at x = {float(low):g}: "
                          "no finite minimiser is found")  # fmt: skip
     for _ in range(60):
         middle = (low + high) / 2
@@ -74,8 +74,8 @@ def _step_of_risk(loss: Loss, p: Fraction) -> Expr:
 def log_ratios(loss: Loss, preference: NDArray[np.float64], mu: Sequence[float], beta: float) -> NDArray[np.float64]:
     """Return s_i - s_1, shape (K,), s = log pi/pi_ref in nats, stationary for E_{i,j~mu}[p_ij f(beta (s_i - s_j))].
 
-    `preference` p (K, K) has p_ij + p_ji = 1; `mu` (K,) is the sampler's law. Starts at pi_ref; InputError where no
-    stationary point is reached.
+    `preference` p (K, K) has p_ij + p_ji = 1; `mu` (K,) is the behaviour policy. The search starts at pi_ref; raises
+    InputError where it reaches no stationary point.
     """
     size, weight = len(mu), np.outer(mu, mu) * beta
 

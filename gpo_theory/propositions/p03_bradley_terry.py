@@ -1,4 +1,4 @@
-"""P3: which losses recover pi_ref exp(c r/beta) from Bradley-Terry preferences, for every reward and every sampler."""
+"""P3: which losses recover pi_ref exp(c r/beta) from Bradley-Terry preferences, for every reward and every mu."""
 
 __all__ = ["exactness", "optimal_policy"]
 
