@@ -245,7 +245,7 @@ def _by_tail(source: Loss, target: Loss, at: Fraction | None) -> tuple[float, fl
     if not there(at, -1).overlaps(there(at, 1)):
         raise _RefusedError(f"{source.name} has a kink at x = {at}, so its weight there does not exist")
     if not weight > 0:
-        raise _RefusedError(f"the weight of {source.name} at x = {at} is not above 0: it does not push there")
+        raise _RefusedError(f"the weight of {source.name} at x = {at} is not above 0")
     side = 1 if at > 0 else -1
     if not _slope_rises(target, side):
         raise _RefusedError(f"{target.name} is not shown to be convex on that side of 0: several margins may have the "

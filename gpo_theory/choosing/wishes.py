@@ -121,7 +121,7 @@ def _bradley_terry(wish: Wish) -> Iterator[tuple[str, str]]:
         yield "P6", f"exactness needs f' < 0 everywhere: the link is c logit p, so x*(1) is infinite, not {wish.target}"
     for side, tail in (("right", wish.right), ("left", wish.left)):
         if tail and tail.kind == "zero":
-            yield "P3", f"exactness needs f' < 0 everywhere, so -f' is not 0 far out on the {side}"
+            yield "P3", f"exactness needs f' < 0 everywhere, so the {side} tail of -f' is not zero"
     right, left = (None if tail is None else tail.exponent for tail in (wish.right, wish.left))
     if right is not None and left is not None and left != right + 1 / c and not (left == right and abs(right) == inf):
         yield "P3", (f"f'(-x) = exp(x/c) f'(x) with c = {c} makes the exponent of -f' on the left 1/c + {right}, "

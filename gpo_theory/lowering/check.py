@@ -28,10 +28,10 @@ AGAINST_A_LOSS = ("value", "slope")
 ALONE = ("gradient", "decrease", "convexity", "consistency")
 TESTS = (*FORM, "finite", *AGAINST_A_LOSS, *ALONE)
 DTYPES = ("float32", "float64")
-# Near 0, around the kinks of the usual losses, where exp overflows (88.7 in float32, 709.8 in float64), and far out.
+# Near 0, around the kinks of the usual losses, where exp overflows (88.7 in float32, 709.8 in float64), and up to 1e6.
 _STEPS = (1e-6, 1e-3, 0.1, 0.3, 0.5, 0.9, 1.0, 1.1, 2.0, 3.3, 5.0, 8.0, 13.0, 19.9, 20.1, 34.0, 50.0, 80.0, 88.5, 89.0,
           104.0, 150.0, 400.0, 709.0, 711.0, 746.0, 1e3, 1e4, 1e5, 1e6)  # fmt: skip
-# The margins at which every test that needs no others looks.
+# The margins at which values and gradients are tested.
 LADDER = (*(-x for x in reversed(_STEPS)), 0.0, *_STEPS)
 _PROBABILITIES = (0.6, 0.75, 0.9, 0.99)  # of the preferred response, from doubtful to nearly certain
 _BITS = 256  # of the exact values, far beyond float64's 53

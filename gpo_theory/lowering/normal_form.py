@@ -336,7 +336,7 @@ def _scale(node: Expr) -> _Scaled:
     if head == "+" and (conjugate := _conjugate(node)) is not None:
         return conjugate
     if head == "**" and _is_fraction(args[0]) and args[1].number is not None:
-        # (u**p)**q = u**(p q) for every p that lets u be positive only.
+        # (u**p)**q = u**(p q), because a fractional p is allowed for u > 0 only.
         return _scale(args[0].args[0] ** (args[0].args[1].number * args[1].number))
     if head == "log" and (logarithms := _logarithms(args[0])) is not None:
         return logarithms
@@ -430,7 +430,7 @@ def _is_root(node: Expr) -> bool:
 
 
 def _conjugate(node: Expr) -> _Scaled | None:
-    """sqrt(g) - h = (g - h^2) / (sqrt(g) + h) where g - h^2 is a number and the two cancel far out."""
+    """sqrt(g) - h = (g - h^2) / (sqrt(g) + h) where g - h^2 is a number and the two cancel as y grows."""
     root = next((t for t in node.args if any(map(_is_root, t.args if t.head == "*" else (t,)))), None)
     if root is None:
         return None

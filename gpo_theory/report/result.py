@@ -23,7 +23,7 @@ from gpo_theory.risk.psi import Psi
 if TYPE_CHECKING:
     from rich.console import Group
 
-SECONDS = 2.0  # of CPU time for each row that only a person reads: a table should not make anybody wait
+SECONDS = 2.0  # of CPU time for each row that is in no JSON: short enough to wait for at a terminal
 _COLOURS = {"proved": "green", "refuted": "red", "unknown": "yellow"}
 
 

@@ -165,7 +165,7 @@ def _confirmed(f: Expr, stretch: _Stretch, s: Fraction) -> bool:
 
 
 def _value(stretch: _Stretch) -> Expr:
-    """Return s x - f(x) at the maximiser, simplified where the algebra manages."""
+    """Return s x - f(x) at the maximiser, simplified by sympy where that makes it shorter."""
     plain = S * stretch.x - substitute(stretch.f, {X: stretch.x})
     # sympy simplifies roots of a positive symbol: y = sign s.
     sign = -1 if stretch.high is not None and stretch.high <= 0 else 1

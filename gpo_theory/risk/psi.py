@@ -135,8 +135,7 @@ def _at_zero(f: Expr) -> Expr | None:
         pieces = split(f)
     except UnsplitError:
         return None
-    holding = next(p for p in pieces if (p.low is None or p.low <= 0) and (p.high is None or p.high >= 0)
-                   and (p.is_point or p.low != 0))  # fmt: skip
+    holding = next(p for p in pieces if p.beside(Fraction(0), 1) or (p.is_point and p.low == 0))
     return substitute(holding.f, {X: Expr.of(0)})
 
 

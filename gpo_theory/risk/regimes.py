@@ -79,7 +79,7 @@ def _outwards(f: Expr, pieces: list[Piece]) -> Iterator[Regime]:
     for a, b in pairwise([*edges, None]):
         assert a is not None
         middle = a + 1 if b is None else (a + b) / 2
-        ahead, behind = (next(piece.f for piece in pieces if _holds(piece, side * middle)) for side in (1, -1))
+        ahead, behind = (next(piece.f for piece in pieces if piece.beside(side * middle, 1)) for side in (1, -1))
         mirrored = substitute(behind.diff(), {X: -X})
         start = _odds(ahead.diff(), mirrored, a)
         if start is None or start > reached:
@@ -95,10 +95,6 @@ def _outwards(f: Expr, pieces: list[Piece]) -> Iterator[Regime]:
             if end is None:
                 return
             reached = end
-
-
-def _holds(piece: Piece, x: Fraction) -> bool:
-    return (piece.low is None or piece.low < x) and (piece.high is None or x < piece.high)
 
 
 def _p(odds: Fraction | None) -> Fraction:
