@@ -9,7 +9,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-# python-flint would switch sympy's number types; the exact coefficients are printed with sympy's own.
+# Where python-flint is installed sympy would use its numbers, which print in another form.
 os.environ.setdefault("SYMPY_GROUND_TYPES", "python")
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _HOME = {"LOSSES": "catalogue", "find_loss": "catalogue", "Analysis": "report.re
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when asked for, so that `gpo --help` costs no computer algebra.
+    # Imported at first use, so that `gpo --help` loads no computer algebra.
     if name not in _HOME:
         raise AttributeError(f"module 'gpo_theory' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"gpo_theory.{_HOME[name]}"), name)

@@ -4,9 +4,8 @@ __all__ = ["analyze"]
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import TypeVar
 
-from gpo_theory.budget import OutOfTimeError, limited
+from gpo_theory.budget import in_time, limited
 from gpo_theory.calculus.series import taylor
 from gpo_theory.calculus.strengths import Strength, strength
 from gpo_theory.calculus.tails import UNKNOWN, Tail, tails_of
@@ -27,14 +26,14 @@ from gpo_theory.report.result import Analysis
 from gpo_theory.risk.links import Link, link
 from gpo_theory.risk.psi import Psi, psi_transform
 
-T = TypeVar("T")
 _NO_TAILS: dict[str, dict[str, Tail]] = {side: dict.fromkeys(("loss", "slope"), UNKNOWN) for side in ("left", "right")}
 
 
 def analyze(loss: Loss, seconds: float = 40.0) -> Analysis:
-    """Derive and prove everything about a loss; raises DomainError with a point where f is undefined.
+    """Derive and prove everything about a loss.
 
-    What is not decided within `seconds` of CPU time, or in the memory there is, is unknown, and says so.
+    A claim that is not decided within `seconds` of CPU time, or in the memory there is, is unknown, and its reason says
+    so. Raises DomainError with a point where f is undefined.
 
     >>> from gpo_theory.catalogue import LOSSES
     >>> analyze(LOSSES["savage"]).claims["bayes_consistent"].verdict.value
@@ -53,26 +52,19 @@ def _analysis(loss: Loss, seconds: float) -> Analysis:
             raise DomainError(f"{loss.formula!r} is not defined on all of R: {refused.because}")
         return Analysis(
             loss,
-            _in_time(lambda: taylor(loss), (None,) * 5),
-            _in_time(lambda: strength(loss), Strength()),
+            in_time(lambda: taylor(loss), (None,) * 5),
+            in_time(lambda: strength(loss), Strength()),
             claims,
-            _in_time(lambda: tails_of(cancelled(f)), _NO_TAILS),
-            _in_time(lambda: link(loss, claims), Link()),
-            _in_time(lambda: psi_transform(loss, claims), Psi()),
+            in_time(lambda: tails_of(cancelled(f)), _NO_TAILS),
+            in_time(lambda: link(loss, claims), Link()),
+            in_time(lambda: psi_transform(loss, claims), Psi()),
         )
 
 
-def _in_time(derive: Callable[[], T], otherwise: T) -> T:
-    try:
-        return derive()
-    except (OutOfTimeError, MemoryError):
-        return otherwise
-
-
 def _claims(f: Expr) -> Mapping[str, Certificate]:
-    """Attempt every claim in the order in which one rests on another; print none that the check did not accept."""
+    """Attempt every claim, those that others build on first; keep only what the verifier accepts."""
     known: dict[str, Certificate] = {}
-    whole, f = f, cancelled(f)  # once f is total, h/h and g - g may be taken away
+    whole, f = f, cancelled(f)  # where f is total, h/h = 1 and g - g = 0 may be simplified
     steps: dict[str, Callable[[], Iterable[Certificate]]] = {
         "total": lambda: [total(whole)],
         "convex": lambda: [convex(f)],
@@ -88,7 +80,7 @@ def _claims(f: Expr) -> Mapping[str, Certificate]:
     }
     for claim, attempt in steps.items():
         late = unknown(claim, "the limit on time or memory was reached")
-        known[claim] = _in_time(lambda attempt=attempt, claim=claim: _replayed(whole, claim, attempt()), late)  # type: ignore[misc]
+        known[claim] = in_time(lambda attempt=attempt, claim=claim: _replayed(whole, claim, attempt()), late)  # type: ignore[misc]
         if claim == "total" and known[claim].verdict is not Verdict.PROVED:
             reason = "f is not shown to be defined on all of R"
             return known | {name: unknown(name, reason) for name in CLAIMS if name != "total"}

@@ -89,10 +89,10 @@ ALIASES: dict[str, str] = {
     "exo_pair": "exo",
     "lrml": "discopop",
 }
-# Names that others use, to which another name is nearest here.
+# Names in TRL whose nearest spelling here would be another loss; the text follows the error for an unknown name.
 ELSEWHERE = {"sigmoid_norm": "; what TRL calls so is dpo on the length-averaged margin",
              "robust": "; what TRL calls so is robust_dpo, with eps for label_smoothing"}  # fmt: skip
-# The names that fix the margin's aggregation too: rho averaged over tokens. Any other loss is chosen apart from it.
+# The names that also fix the aggregation of the margin: rho averaged over tokens.
 AVERAGED = ("trl-ipo",)
 
 

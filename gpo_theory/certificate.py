@@ -1,4 +1,4 @@
-"""A claim about f with its verdict: proved, refuted with a witness, or unknown; never a guess."""
+"""A claim about f with its verdict: proved, refuted with a witness, or unknown."""
 
 __all__ = ["CLAIMS", "Certificate", "Verdict"]
 
@@ -14,7 +14,7 @@ CLAIMS = (
 
 
 class Verdict(Enum):
-    """The three answers; "cannot tell" is never "no"."""
+    """The three answers; UNKNOWN means that neither a proof nor a witness was found."""
 
     PROVED = "proved"
     REFUTED = "refuted"
@@ -55,7 +55,7 @@ class Certificate:
 
 
 def proved(claim: str, because: str, value: Mapping[str, Any] | None = None, **choices: Any) -> Certificate:
-    """Return a PROVED certificate; `choices` are told to the verifier, such as the theorem used."""
+    """Return a PROVED certificate; the verifier reads `choices`, such as the theorem used."""
     return Certificate(claim, Verdict.PROVED, because, None, value, {"choices": choices})
 
 

@@ -1,4 +1,8 @@
-"""What a user's input can do wrong: each error is one line that quotes the input and says what is allowed."""
+"""Errors of a user's input: each is one line that quotes the input and says what is allowed.
+
+A message names an argument of a function as a call would give it, `mean_length=N`, between backticks; the command line
+prints the option in its place.
+"""
 
 __all__ = ["DomainError", "InputError", "ParseError", "misspelt", "nearest"]
 

@@ -14,6 +14,7 @@ from gpo_theory.formula.grammar import parse_formula
 from gpo_theory.formula.operations import CONSTANTS, OPERATIONS
 
 _RESERVED = {"x", "and", "or", *CONSTANTS, *OPERATIONS}
+# At most 31 characters and a two-digit exponent: a longer number would fill the memory as an exact fraction.
 _NUMBER = re.compile(r"[+-]?(?=.{1,31}$)(\d+/\d+|(\d+\.?\d*|\.\d+)([eE][+-]?\d\d?)?)")
 
 

@@ -1,4 +1,4 @@
-"""The methods of preference optimisation whose loss is no function f(beta rho) of the margin, each with the reason."""
+"""Methods of preference optimisation whose loss is not a function f(beta rho) of the margin, each with the reason."""
 
 __all__ = ["METHODS", "refusal"]
 

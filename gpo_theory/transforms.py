@@ -1,4 +1,4 @@
-"""New losses from old: each variant of the field is a transform of f, so that no formula is written twice."""
+"""Transforms of a loss: label smoothing, noise correction, offset, scale, rounded kinks, linear continuation."""
 
 __all__ = ["continued", "robust", "scaled", "shifted", "smoothed", "soft_label"]
 
@@ -23,7 +23,7 @@ def soft_label(loss: Loss, flip: Number, parameter: str | None = None) -> Loss:
     >>> soft_label(LOSSES["unhinged"], "1/4").formula
     '3*(1 - x)/4 + (1 + x)/4'
     """
-    e, values = _dial(_rate(flip), parameter, loss)
+    e, values = _number_of(_rate(flip), parameter, loss)
     return _made("soft_label", loss, flip, (1 - e) * loss.body + e * _at(loss, -X), values)
 
 
@@ -37,29 +37,29 @@ def robust(loss: Loss, flip: Number, parameter: str | None = None) -> Loss:
     >>> robust(LOSSES["unhinged"], "1/4").formula
     '2*(3*(1 - x)/4 - (1 + x)/4)'
     """
-    e, values = _dial(_rate(flip), parameter, loss)
+    e, values = _number_of(_rate(flip), parameter, loss)
     return _made("robust", loss, flip, ((1 - e) * loss.body - e * _at(loss, -X)) / (1 - 2 * e), values)
 
 
 def shifted(loss: Loss, delta: Number, parameter: str | None = None) -> Loss:
-    """Return f(x - delta): the same loss with a margin offset, as in offset DPO and SimPO.
+    """Return f(x - delta): the loss with an offset of the scaled margin, as in offset DPO and SimPO.
 
     >>> from gpo_theory.catalogue import LOSSES
     >>> shifted(LOSSES["hinge"], 1, "delta").formula
     'max(0, 1 - x + delta)'
     """
-    d, values = _dial(Fraction(delta), parameter, loss)
+    d, values = _number_of(Fraction(delta), parameter, loss)
     return _made("shifted", loss, delta, _at(loss, X - d), values)
 
 
 def scaled(loss: Loss, factor: Number, parameter: str | None = None) -> Loss:
-    """Return f(k x): the same loss at k times the beta.
+    """Return f(k x): the loss at k times the beta.
 
     >>> from gpo_theory.catalogue import LOSSES
     >>> scaled(LOSSES["exponential"], "1/2").formula
     'exp(-x/2)'
     """
-    k, values = _dial(Fraction(factor), parameter, loss)
+    k, values = _number_of(Fraction(factor), parameter, loss)
     return _made("scaled", loss, factor, _at(loss, k * X), values)
 
 
@@ -89,10 +89,11 @@ def smoothed(loss: Loss, width: Number) -> Loss:
 
 
 def continued(loss: Loss, at: Number, side: str) -> Loss:
-    """Return f with its tangent at the knee x = `at` in place of f beyond it, on the "left" or on the "right".
+    """Return f continued by its tangent at the knee x = `at`, to the "left" or to the "right" of it.
 
-    The tangent is that of the side that is kept, so the result is continuously differentiable at the knee. This bounds
-    the slope of a loss that grows too fast. Raises InputError where f is not defined at the knee.
+    The tangent is that of the side that is kept, so the result is continuously differentiable at the knee, as the
+    Huber loss is. This bounds the slope of a loss that grows too fast. Raises InputError where f is not defined at the
+    knee, and for another side.
 
     >>> from gpo_theory.catalogue import LOSSES
     >>> continued(LOSSES["exponential"], 0, "left").formula
@@ -117,7 +118,7 @@ def _pieces(loss: Loss) -> tuple[Piece, ...]:
 
 
 def _constant(node: Expr, x: Fraction) -> Expr:
-    """Return the value at x as a formula without x, with all that is rational folded."""
+    """Return the value at x as a formula without x, its rational parts evaluated."""
     value = exact_value(node, x)
     return Expr.of(value) if value is not None else rebuild(node, tuple(_constant(child, x) for child in node.children))
 
@@ -126,8 +127,8 @@ def _at(loss: Loss, argument: Expr) -> Expr:
     return substitute(loss.body, {X: argument})
 
 
-def _dial(value: Fraction, parameter: str | None, loss: Loss) -> tuple[Expr, dict[str, Fraction]]:
-    """Return the number of a transform as a formula, by name where it is to stay a parameter, and all the values."""
+def _number_of(value: Fraction, parameter: str | None, loss: Loss) -> tuple[Expr, dict[str, Fraction]]:
+    """Return the number as a formula, by name if it becomes a parameter, and the values of all parameters."""
     if parameter is None:
         return Expr.of(value), dict(loss.parameters)
     if parameter in loss.parameters:

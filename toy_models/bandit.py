@@ -10,20 +10,20 @@ import torch
 from torch import Tensor
 
 from gpo_theory.errors import InputError, nearest
-from toy_models.draws import Draws, all_pairs
-from toy_models.simplex import log_probabilities, probabilities
+from toy_models.inputs import log_probabilities, probabilities
+from toy_models.objectives import Draws, all_pairs
 
 _NAMED = ("reference", "policy", "uniform")
 
 
 @dataclass(frozen=True, eq=False)
 class Bandit:
-    """A bandit with K responses, a reference policy pi_ref and the law of the pairs it is trained on.
+    """A bandit with K responses, a reference policy pi_ref and the law of the training pairs.
 
     pi_theta = softmax(theta), theta of shape (..., K). `reference` (K,) is positive and sums to 1. Either both
     responses of a pair are drawn independently from `behaviour` ("reference", the default, "policy", "uniform" or
     K probabilities), or the pair is drawn uniformly from `pairs`, unordered and counted from 0.
-    InputError for anything else. Source: the notation of Tang et al. 2024 (arXiv 2402.05749), section 2.
+    Raises InputError for anything else. Source: the notation of Tang et al. 2024 (arXiv 2402.05749), section 2.
 
     >>> bandit = Bandit([0.7, 0.29, 0.01], behaviour="uniform")
     >>> bandit.log_policy(torch.zeros(3)).exp().tolist()
@@ -90,7 +90,7 @@ class Bandit:
         return Draws(first, second, torch.full((len(first),), 1 / len(first), dtype=torch.float64))
 
     def connected(self) -> bool:
-        """Whether the pairs of the data link all responses, so that the data determine the whole policy."""
+        """Whether the pairs of the data connect all responses, so that the population optimum is unique."""
         if self.pairs is None:
             return self.mu is None or bool((self.mu > 0).all())
         reached, frontier = set[int](), {0}
@@ -105,7 +105,7 @@ def _check_pairs(pairs: Sequence[tuple[int, int]], size: int) -> None:
         raise InputError("the list of pairs is empty")
     for i, j in pairs:
         if not (0 <= i < size and 0 <= j < size):
-            raise InputError(f"pair {i + 1}-{j + 1} names a response beyond the {size} there are")
+            raise InputError(f"pair {i + 1}-{j + 1} names a response beyond the {size} of the bandit")
         if i == j:
             raise InputError(f"pair {i + 1}-{j + 1} compares a response with itself")
     if len({frozenset(pair) for pair in pairs}) < len(pairs):

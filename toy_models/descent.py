@@ -1,4 +1,4 @@
-"""Descent of a toy policy on its regulariser or on any GPO loss: exact gradients, many configurations at once."""
+"""Gradient descent and flow of a toy policy on the regulariser or on any GPO loss, many configurations at once."""
 
 __all__ = ["Trace", "descend", "flow", "measure"]
 
@@ -14,19 +14,19 @@ from gpo_theory.errors import InputError
 from gpo_theory.loss import Loss
 from toy_models import objectives
 from toy_models.bandit import Bandit
+from toy_models.inputs import positive
 from toy_models.mixture import GaussianMixture
 from toy_models.preferences import Preferences
-from toy_models.simplex import positive
 
 Losses = Loss | Sequence[Loss] | None
 
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """A recorded descent of T steps over configurations of shape (...).
+    """The record of a descent at T steps, over configurations of shape (...).
 
     `step` (T,) counts steps from 0 (for a flow it is time); `kl` = KL(pi||pi_ref) in nats, `regularizer` =
-    E_mu[rho^2 / 2] in nats^2, with mu the sampler at that step, and `objective`, what is descended on, have shape
+    E_mu[rho^2 / 2] in nats^2, with mu the behaviour policy at that step, and the minimised `objective` have shape
     (T, ...); `parameters` (T, ..., P).
     """
 
@@ -50,8 +50,8 @@ def measure(model: Bandit | GaussianMixture, parameters: Tensor, loss: Losses = 
     """Return the exact KL, regulariser and objective of the policies with these parameters (..., P).
 
     The objective is E_mu[rho^2 / 2] without a loss, else E_mu[p f(beta rho) + (1 - p) f(-beta rho)]. With a sequence
-    of F losses the first batch dimension has length F and entry i is evaluated under loss i. The sampler takes part in
-    no gradient, also where it is the policy.
+    of F losses the first batch dimension has length F and entry i is evaluated under loss i. The behaviour policy is
+    held fixed in the gradient, also where it is the policy itself.
 
     >>> measure(Bandit([0.5, 0.5]), torch.tensor([1.0, -1.0], dtype=torch.float64)).regularizer.item()
     1.0
@@ -65,10 +65,9 @@ def descend(model: Bandit | GaussianMixture, start: Tensor, loss: Losses = None,
     """Return the trace of plain gradient descent theta <- theta - lr * grad, with `steps` + 1 records.
 
     `start` (..., P) comes from `model.start` and broadcasts against `beta` and, in its first dimension, against the
-    losses, so that f x beta x start x seed is one tensor program: a start of (1, 1, S, P), beta of (1, B, 1) and F
-    losses give a trace of (steps + 1, F, B, S). The losses are the only thing that differs in code along a dimension:
-    each is evaluated on its own slice. `watch` wraps the range of steps, for progress. InputError for options that do
-    not fit and when descent leaves the finite numbers.
+    losses, so that all configurations are one tensor program: a start of (1, 1, S, P), beta of (1, B, 1) and F losses
+    give a trace of (steps + 1, F, B, S). `watch` wraps the range of steps, for a progress bar. Raises InputError for
+    options that do not fit together, and when a value or a gradient is not finite.
 
     >>> bandit = Bandit([0.7, 0.29, 0.01])
     >>> trace = descend(bandit, bandit.start([0.01, 0.5, 0.49]), lr=0.05, steps=2)
@@ -97,7 +96,7 @@ def flow(model: Bandit | GaussianMixture, start: Tensor, loss: Losses = None, *,
          preferences: Preferences | None = None, time: float = 100.0, points: int = 201) -> Trace:  # fmt: skip
     """Return the trace of gradient flow d theta / dt = -grad at `points` equally spaced times from 0 to `time`.
 
-    Shapes and options as in `descend`; solved by an adaptive implicit method to a relative error of 1e-8.
+    Shapes and options as in `descend`; solved by scipy's LSODA to a relative error of 1e-8.
 
     >>> bandit = Bandit([0.5, 0.5])                                        # here d rho / dt = -rho
     >>> trace = flow(bandit, torch.tensor([1.0, 0.0], dtype=torch.float64), time=2.0, points=2)
@@ -127,7 +126,7 @@ _Objective = Callable[[Bandit | GaussianMixture, Tensor, Tensor | None, Tensor],
 
 
 def _objective(loss: Losses, preferences: Preferences | None, size: int) -> _Objective:
-    """Return the function (model, log_ratio, mu, beta) -> (...) to be lowered."""
+    """Return the function (model, log_ratio, mu, beta) -> (...) to be minimised."""
     if loss is None:
         if preferences is not None:
             raise InputError("preferences need a loss: the regulariser does not use them")
@@ -169,14 +168,14 @@ def _gradient(model: Bandit | GaussianMixture, parameters: Tensor, objective: _O
               beta: Tensor) -> tuple[Measured, Tensor]:  # fmt: skip
     parameters = parameters.detach().requires_grad_()
     measured = _measure(model, parameters, objective, beta)
-    # Configurations do not interact, so the gradient of the sum is the gradient of each.
+    # Configurations are independent, so the gradient of the sum holds the gradient of each.
     (gradient,) = torch.autograd.grad(measured.objective.sum(), parameters)
     return Measured(*(value.detach() for value in measured)), gradient
 
 
 def _expanded(start: Tensor, beta: Tensor, loss: Losses) -> Tensor:
-    """Return the start at the shape of the whole batch."""
-    # Broadcasting empty tensors gives the shape without the memory.
+    """Return the start expanded to the shape of the whole batch."""
+    # Empty tensors broadcast to the shape without taking memory.
     batch = start[..., :0].to(torch.float64) + beta[..., None].expand(*beta.shape, 0)
     if loss is not None and not isinstance(loss, Loss):
         if not loss:

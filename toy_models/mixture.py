@@ -1,4 +1,4 @@
-"""A mixture of Gaussians with free means and weights, every expectation a quadrature on a grid with its error."""
+"""A mixture of Gaussians with free means and weights; every expectation is a quadrature on a grid."""
 
 __all__ = ["GaussianMixture"]
 
@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from gpo_theory.errors import InputError, nearest
-from toy_models.draws import Draws, all_pairs
-from toy_models.simplex import log_probabilities
+from toy_models.inputs import log_probabilities
+from toy_models.objectives import Draws, all_pairs
 
 _NAMED = ("reference", "policy")
-_MAX_INTERVALS = 100_000
+_MAX_INTERVALS = 100_000  # of the grid: 0.8 MB for each float64 density
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,10 +23,11 @@ class GaussianMixture:
     """Policies on the real line: mixtures of C Gaussians of variance 1 with free means and weight logits.
 
     pi_ref is the mixture with `reference_means` and `reference_weights`; both responses of a pair are drawn
-    independently from `behaviour`: "reference", "policy" or (mean, variance) of a Gaussian. Densities live on the grid
-    low, low + step, ..., high; probabilities are density times step (the trapezoidal rule, whose error for smooth
-    integrands falls faster than any power of the step). Parameters have shape (..., 2C): means, then logits.
-    The defaults are this project's own specification, not the paper's, whose parameters are not known.
+    independently from `behaviour`: "reference", "policy" or (mean, variance) of a Gaussian. Densities are taken on
+    the grid low, low + step, ..., high; probabilities are density times step (the trapezoidal rule, whose error for
+    smooth integrands falls faster than any power of the step). Parameters have shape (..., 2C): means, then logits.
+    The defaults are this project's own specification, not the paper's, whose parameters are not known. Raises
+    InputError for anything else, and for a grid that misses more than 1e-6 of the mass.
 
     >>> mixture = GaussianMixture(behaviour=(2.0, 1.0))
     >>> start = mixture.start(means=[-2.0, 2.0], logits=[3.0, 0.0])
@@ -64,7 +65,7 @@ class GaussianMixture:
 
     @cached_property
     def _mass(self) -> Tensor:
-        """Probabilities of the behaviour as the quadrature has them, where it names no Gaussian those of pi_ref."""
+        """Density times step of the behaviour policy, not normalised; that of pi_ref where it is no Gaussian."""
         if isinstance(self.behaviour, str):
             return self.log_reference.exp()
         mean, variance = self.behaviour
@@ -84,7 +85,7 @@ class GaussianMixture:
         """Return parameters (..., 2C) from means and logits (..., C)."""
         m, z = (torch.as_tensor(values, dtype=torch.float64) for values in (means, logits))
         if m.ndim < 1 or m.shape[-1:] != z.shape[-1:]:
-            raise InputError(f"means {m.tolist()} and logits {z.tolist()} must be as many")
+            raise InputError(f"means {m.tolist()} and logits {z.tolist()} must be equally many")
         if not (m.isfinite().all() and z.isfinite().all()):
             raise InputError(f"means {m.tolist()} and logits {z.tolist()} must be finite")
         return torch.cat((m + torch.zeros_like(z), z + torch.zeros_like(m)), dim=-1)
@@ -101,7 +102,7 @@ class GaussianMixture:
         return all_pairs(mu)
 
     def connected(self) -> bool:
-        """Whether the data determine the whole policy: yes, a Gaussian has mass everywhere."""
+        """Whether the pairs of the data connect all responses: yes, a Gaussian has mass everywhere."""
         return True
 
 

@@ -1,11 +1,30 @@
-"""Exact objectives of a policy over K responses: KL, offline regulariser and population GPO loss, as pure functions."""
+"""Exact expectations over K responses and their pairs: KL, offline regulariser and population GPO loss."""
 
-__all__ = ["kl", "variance", "regularizer", "gpo"]
+__all__ = ["Draws", "all_pairs", "gpo", "kl", "regularizer", "variance"]
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Draws(NamedTuple):
+    """The M pairs of the data: `first` and `second`, indices of shape (M,), and `weight`, probabilities (..., M)."""
+
+    first: Tensor
+    second: Tensor
+    weight: Tensor
+
+
+def all_pairs(mu: Tensor) -> Draws:
+    """Return the unordered pairs of two independent draws from mu (..., K), equal ones included.
+
+    >>> all_pairs(torch.tensor([0.5, 0.5])).weight.tolist()
+    [0.25, 0.5, 0.25]
+    """
+    first, second = torch.triu_indices(mu.shape[-1], mu.shape[-1])
+    return Draws(first, second, mu[..., first] * mu[..., second] * torch.where(first == second, 1.0, 2.0))
 
 
 def kl(log_policy: Tensor, log_reference: Tensor) -> Tensor:
@@ -17,15 +36,15 @@ def kl(log_policy: Tensor, log_reference: Tensor) -> Tensor:
     >>> kl(torch.tensor([0.25, 0.75]).log(), half).item()
     0.130...
     """
-    # Clamped, because rounding makes -1e-17 of a KL that is 0.
+    # Clamped, because a KL of 0 may be rounded to -1e-17.
     return (log_policy.exp() * (log_policy - log_reference)).sum(-1).clamp_min(0)
 
 
 def variance(log_ratio: Tensor, mu: Tensor) -> Tensor:
     """Return Var_mu(s) in nats^2, equal to E[rho^2 / 2] when both responses are drawn independently from mu.
 
-    `log_ratio` s = log pi - log pi_ref and `mu` have shape (..., K); the result (...). Linear in K, where
-    `regularizer` over all pairs is quadratic.
+    `log_ratio` s = log pi - log pi_ref and `mu` have shape (..., K); the result (...). The cost is linear in K, that of
+    `regularizer` over all pairs quadratic.
 
     >>> variance(torch.tensor([0.0, 2.0]), torch.tensor([0.5, 0.5])).item()
     1.0
@@ -49,8 +68,8 @@ def regularizer(margin: Tensor, weight: Tensor) -> Tensor:
 def gpo(f: Callable[[Tensor], Tensor], margin: Tensor, preference: Tensor, weight: Tensor, beta: Tensor) -> Tensor:
     """Return the population GPO loss E[p f(beta rho) + (1 - p) f(-beta rho)] over M pairs.
 
-    `margin` rho (..., M) in nats is that of the pair before it is labelled, `preference` p (M,) the probability that
-    its first response wins, `weight` the pairs' probabilities, `beta` of shape (...); the result (...).
+    `margin` rho (..., M) in nats is that of the first response over the second, `preference` p (M,) the probability
+    that the first is preferred, `weight` the pairs' probabilities, `beta` of shape (...); the result (...).
     Source: Tang et al. 2024 (arXiv 2402.05749), the GPO objective.
 
     >>> x = torch.zeros(1)

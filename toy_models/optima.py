@@ -5,24 +5,25 @@ __all__ = ["kl_to_optimum", "optimum"]
 import torch
 from torch import Tensor
 
-from gpo_theory import analyze, strength, taylor
+from gpo_theory import Verdict, analyze, strength, taylor
 from gpo_theory.loss import Loss
 from toy_models.bandit import Bandit
+from toy_models.inputs import positive
 from toy_models.mixture import GaussianMixture
 from toy_models.objectives import kl
 from toy_models.preferences import Preferences
-from toy_models.simplex import positive
 
 
 def optimum(model: Bandit | GaussianMixture, loss: Loss | None = None, *, beta: float = 1.0,
             preferences: Preferences | None = None) -> Tensor | None:  # fmt: skip
-    """Return log pi*, shape (K,), of the best policy of all, or None where no closed form is known.
+    """Return log pi*, shape (K,), of the policy that minimises the population objective; None without a closed form.
 
     Without a loss the regulariser's optimum is pi_ref. For a Bradley-Terry-exact loss with constant c and
     Bradley-Terry preferences, pi* is proportional to pi_ref exp(c r / beta), for every sampler (proposition P3). For a
     quadratic loss, independent draws from a fixed mu and any preferences, it is proportional to
     pi_ref exp((2 P_i - 1) / (beta R)), P_i = E_{j~mu} p_ij (proposition P2, exact for quadratic f).
-    None too where the pairs of the data do not link all responses, since pi* is then not unique.
+    None too where the pairs of the data do not connect all responses, since pi* is then not unique. Raises InputError
+    for beta <= 0, and for preferences between another number of responses.
 
     >>> from gpo_theory import LOSSES
     >>> best = optimum(Bandit([0.5, 0.5]), LOSSES["logistic"], preferences=Preferences.from_rewards([0.0, 1.0]))
@@ -50,20 +51,15 @@ def kl_to_optimum(model: Bandit | GaussianMixture, parameters: Tensor, best: Ten
 
 
 def _bradley_terry_tilt(loss: Loss, preferences: Preferences) -> Tensor | None:
-    if preferences.rewards is None:
+    """Return c r for Bradley-Terry rewards r and a loss that is proved exact with constant c, else None."""
+    exact = analyze(loss).claims["bradley_terry_exact"]
+    if preferences.rewards is None or exact.verdict is not Verdict.PROVED or exact.value is None:
         return None
-    c = _exactness(loss)
-    return None if c is None else c * preferences.rewards
-
-
-def _exactness(loss: Loss) -> float | None:
-    """The constant c of a loss proved Bradley-Terry exact, else None."""
-    claim = analyze(loss).as_dict()["claims"]["bradley_terry_exact"]
-    value: float | None = claim["value"]["float"] if claim["verdict"] == "proved" else None
-    return value
+    return float(exact.value["float"]) * preferences.rewards
 
 
 def _quadratic_tilt(loss: Loss, preferences: Preferences, model: Bandit | GaussianMixture) -> Tensor | None:
+    """Return (2 P_i - 1) / R of a quadratic loss with f'(0) < 0 < f''(0) and a fixed mu, else None."""
     if model.mu is None or not _is_quadratic(loss):
         return None
     coefficients = taylor(loss, 2)
@@ -76,6 +72,6 @@ def _quadratic_tilt(loss: Loss, preferences: Preferences, model: Bandit | Gaussi
 
 
 def _is_quadratic(loss: Loss) -> bool:
-    """Whether f is seen to be a polynomial whose third derivative is 0."""
+    """Whether f is written as a polynomial whose third derivative is 0."""
     arithmetic = {"number", "x", "+", "*", "**"}
     return all(node.head in arithmetic for node in loss.f.walk()) and loss.f.diff().diff().diff().number == 0

@@ -1,4 +1,4 @@
-"""Figures of toys: values in, axes out; the only module of the package that draws."""
+"""Figures of toy models: values in, axes out; the only module of the package that imports matplotlib."""
 
 __all__ = ["plot_densities", "plot_simplex", "plot_trace"]
 
@@ -13,7 +13,7 @@ from gpo_theory.report.plots import colour
 
 # Okabe and Ito's colours in the order of the book's losses, for paths that belong to no loss.
 _CYCLE = [colour(name) for name in ("logistic", "hinge", "squared", "exponential", "truncated_squared", "savage")]
-# A distance has a colour of its own, that no loss has.
+# Colours of the KL and of the regulariser, which no loss has.
 _KL, _REGULARIZER = "#000000", "#6A3D9A"
 _CORNERS = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.5, sqrt(3) / 2]], dtype=torch.float64)
 

@@ -1,4 +1,4 @@
-"""Who wins: the matrix p_ij = P(response i is preferred to response j), of Bradley-Terry form or not."""
+"""Preferences: the matrix p_ij = P(response i is preferred to response j), of Bradley-Terry form or not."""
 
 __all__ = ["Preferences"]
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gpo_theory.errors import InputError
-from toy_models.numbers import read_number
+from toy_models.inputs import read_number
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +21,7 @@ class Preferences:
 
     `matrix` has shape (K, K), float64. `rewards` (K,) are those of the Bradley-Terry model
     p_ij = sigmoid(r_i - r_j), up to an additive constant, and None where no rewards give the matrix.
-    InputError where the matrix is not one of preferences. Source: Tang et al. 2024 (arXiv 2402.05749), section 2,
+    Raises InputError where the matrix is not of this form. Source: Tang et al. 2024 (arXiv 2402.05749), section 2,
     for p; Bradley and Terry 1952 for the model.
 
     >>> Preferences.from_rewards([0.0, 1.0]).matrix[1, 0].item()
@@ -48,7 +48,7 @@ class Preferences:
             first = int((~r.isfinite()).nonzero()[0])
             raise InputError(f"reward {first + 1} of {len(r)} is {r[first].item()}, not a finite number")
         preferences = cls.__new__(cls)
-        # Kept as given: a saturated sigmoid could not be inverted.
+        # The rewards are kept, because a saturated sigmoid cannot be inverted.
         object.__setattr__(preferences, "rewards", r)
         object.__setattr__(preferences, "matrix", torch.sigmoid(r[:, None] - r[None, :]))
         return preferences

@@ -1,4 +1,4 @@
-"""How far the quadrature of a mixture may be off."""
+"""The error of a mixture's quadrature."""
 
 __all__ = ["quadrature_error"]
 
@@ -18,8 +18,9 @@ def quadrature_error(model: GaussianMixture, parameters: Tensor, loss: Loss | No
                      preferences: Preferences | None = None) -> Tensor:  # fmt: skip
     """Return an estimate of the largest absolute error of the KL, the regulariser and the objective, shape (...).
 
-    It is the largest change when the grid's step is doubled, plus the policy's mass outside the grid: far above the
-    error for smooth f, of its order for f with a kink. Parameters have shape (..., 2C).
+    It is the largest change when the grid's step is doubled, plus the policy's mass outside the grid: much larger than
+    the error for smooth f, of its order for f with a kink. Parameters have shape (..., 2C). Raises InputError where the
+    grid cannot be coarsened.
 
     >>> mixture = GaussianMixture()
     >>> quadrature_error(mixture, mixture.start([-1.0, 2.0], [0.0, 0.0])).item() < 1e-12

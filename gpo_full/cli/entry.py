@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from itertools import takewhile
 from typing import Any, NoReturn
 
+from gpo_full.cli.options.messages import with_options
 from gpo_theory.budget import memory_limit
 from gpo_theory.errors import InputError, nearest
 
@@ -138,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except InputError as error:
-        message = " ".join(str(error).split())
+        message = with_options(" ".join(str(error).split()))
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").split(".")[0])
         if extra is None:

@@ -190,7 +190,7 @@ class View:
             return f"{len(self.log)} logs are too few"
         for name in needs:
             if name in OF_LOSS and self.loss is None:
-                return "the loss is not known (--loss)"
+                return "the loss is not known (`loss=None`)"
             if name in WHY_MISSING and getattr(self, name) is None:
                 return WHY_MISSING[name]
             if name not in (*WHY_MISSING, "trend") and name not in self.log.columns:
@@ -444,15 +444,15 @@ RULES: dict[str, Rule] = {
 }
 # The facts of View, and why one is None; any other need but "trend" is a metric.
 WHY_MISSING = {
-    "analysis": "the loss is not known (--loss)",
-    "beta": "beta is not known (--beta)",
+    "analysis": "the loss is not known (`loss=None`)",
+    "beta": "beta is not known (`beta=None`)",
     "at_zero": "f(0) is not derived",
     "slope": "f'(0) does not exist, or is not derived",
     "strength": "R > 0 under P1's hypotheses is not shown of the loss",
     "summed": "rho is averaged over tokens",
     "flat": "no share of flat pairs is logged, and loss, beta or accuracy is not known",
     "target": "a finite target x*(1) is not shown of the loss",
-    "supported": "the rate of flipped labels is not known (--label-noise), or the loss accounts for it itself",
+    "supported": "the rate of flipped labels is not known (`label_noise=None`), or the loss accounts for it itself",
 }
 OF_LOSS = {"analysis", "at_zero", "slope", "strength", "target"}
 

@@ -181,7 +181,7 @@ def _score(where: str, line: str) -> PromptScore:
     kinds: dict[str, Any] = {each.name: (int, float) if each.type is float else each.type
                              for each in fields(PromptScore)}  # fmt: skip
     if not isinstance(row, dict) or row.pop("schema", None) != 1 or row.keys() != kinds.keys():
-        raise InputError(f"{where} is no score of `gpo evaluate --scores`")
+        raise InputError(f"{where} is no score as `write_scores` writes it")
     wrong = [name for name, kind in kinds.items() if not isinstance(row[name], kind) or isinstance(row[name], bool)]
     if wrong:
         raise InputError(f"{where}: {wrong[0]} {row[wrong[0]]!r} is of the wrong type")

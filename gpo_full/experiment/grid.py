@@ -1,6 +1,6 @@
 """The runs of a scale: each loss at its matched beta and around it, with the seeds that each beta gets."""
 
-__all__ = ["Experiment", "base_of", "all_runs", "target_margin"]
+__all__ = ["Experiment", "base_of", "all_runs"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,31 +58,13 @@ def base_of(runs: Sequence[Experiment]) -> Experiment:
 
 
 def _matched(loss: str, scale: Scale) -> tuple[float, float | None, str]:
-    from gpo_theory import LOSSES, match_beta, strength
+    from gpo_theory import LOSSES, InputError, match_beta, strength
 
     found = match_beta("logistic", loss, scale.beta)
     if found.beta_to is not None:
         return found.beta_to, strength(LOSSES[loss]).value, "strength"
-    p = scale.certainty
-    ratio = target_margin(loss, p) / target_margin("logistic", p)
-    return scale.beta * ratio, None, f"target margin at p = {p:g}"
-
-
-def target_margin(loss: str, p: float) -> float:
-    """Return the smallest x >= 0 that minimises p f(x) + (1-p) f(-x), numerically, for p in (1/2, 1).
-
-    >>> round(target_margin("hinge", 0.9), 6)
-    1.0
-    """
-    import torch
-
-    from gpo_theory import find_loss, to_torch
-
-    f = to_torch(find_loss(loss))
-    low, high = 0.0, 50.0
-    for _ in range(12):
-        x = torch.linspace(low, high, 1001, dtype=torch.float64)
-        values = p * f(x) + (1 - p) * f(-x)
-        best = int(torch.nonzero(values <= values.min() * (1 + 1e-15) + 1e-300)[0])
-        low, high = float(x[max(0, best - 1)]), float(x[min(1000, best + 1)])
-    return (low + high) / 2
+    # Where R = 0 the margin that is asked for at p is matched instead.
+    found = match_beta("logistic", loss, scale.beta, by="target", p=scale.certainty)
+    if found.beta_to is None:
+        raise InputError(f"{loss} cannot be matched to the logistic loss: {found.refusal}")
+    return found.beta_to, None, f"target margin at p = {scale.certainty:g}"

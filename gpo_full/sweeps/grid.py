@@ -58,13 +58,13 @@ def all_runs(losses: Sequence[str], betas: Sequence[float], seeds: Sequence[int]
     >>> [(run.name, run.beta) for run in all_runs(["dpo", "ipo"], [0.1], [0], betas_of="dpo")]
     [('dpo-beta0.1-seed0', 0.1), ('ipo-beta0.1-seed0', 0.05)]
     """
-    for option, values in (("--loss", losses), ("--beta", betas), ("--seed", seeds)):
+    for name, values in (("loss", losses), ("beta", betas), ("seed", seeds)):
         for value in values:
             if values.count(value) > 1:
-                raise InputError(f"{option} {value} is given twice")
+                raise InputError(f"`{name}={value}` is given twice")
     for beta in betas:
         if not 0 < beta < float("inf"):
-            raise InputError(f"--beta {beta} must be a finite number above 0")
+            raise InputError(f"`beta={beta}` must be a finite number above 0")
     asked = [*losses, *([betas_of] if betas_of else [])]
     # A wrong name ends here, before anything runs.
     found = dict(zip(asked, find_losses(asked, parameters or {}), strict=True))

@@ -1,6 +1,6 @@
-"""Which beta, and which loss.
+"""Choosing a beta and a loss.
 
-matching            the beta at which another loss does the same: `match_beta`
-wishes, families    what may be wished of a loss, and the losses among which it is searched
-design              from wishes to a loss that is proved to have them, or to the reason why there is none
+matching            the beta of one loss that is equivalent to a known beta of another: `match_beta`
+wishes, families    the properties that may be wished of a loss, and the losses that are searched for them
+design              a loss that is proved to have the wished properties, or the reason why there is none
 """

@@ -1,4 +1,4 @@
-"""Inverse design: from a wish to a loss that is proved to grant it, or to the reason why no loss can."""
+"""Inverse design: a loss that is proved to have the wished properties, or the reason why none can have them."""
 
 __all__ = ["Design", "find_design"]
 
@@ -19,7 +19,8 @@ from gpo_theory.report.result import Analysis, describe
 class Design:
     """The answer to a wish: an analysis that proves it, or the propositions that exclude it, or neither (not found).
 
-    `refusal` says why a loss that has all that was wished was not given: its R is no strength, as P1 does not apply.
+    `refusal` is set where a loss with every wished property was found but P1 does not apply to it, so that its R does
+    not measure how strongly it regularises.
     """
 
     wish: Wish
@@ -39,10 +40,10 @@ class Design:
 def find_design(wish: Wish, seconds: float = 5.0) -> Design:
     """Return a loss for which every wished property is proved, or why there is none (propositions P3, P5, P6).
 
-    Candidates are named losses at another beta and pieces of -f' joined at 0; each is analysed within `seconds` of
-    CPU time, and only one whose analysis proves the whole wish is returned; a wished R > 0 under P1's hypotheses, as
-    `match_beta` needs them. Neither a loss nor an exclusion means that the families searched here hold none, not that
-    none exists.
+    Candidates are named losses at another beta and pieces of -f' joined at 0. Each is analysed within `seconds` of CPU
+    time, and the first whose analysis proves every property is returned; a wished R > 0 needs P1's hypotheses too, as
+    `match_beta` does. Neither a loss nor an exclusion means that the families searched here hold none, not that none
+    exists.
 
     >>> from fractions import Fraction
     >>> find_design(Wish(target=Fraction(2), right=TailWish("zero"), convex=True)).analysis.loss.formula
@@ -57,7 +58,7 @@ def find_design(wish: Wish, seconds: float = 5.0) -> Design:
     for loss in candidates(wish):
         try:
             analysis = analyze(loss, seconds)
-        except DomainError:  # pieces that leave their domain are no candidate
+        except DomainError:  # the pieces are not defined on all of R
             continue
         if grants(analysis, wish):
             reason = unmatchable(loss, seconds) if wish.strength else None
@@ -68,7 +69,7 @@ def find_design(wish: Wish, seconds: float = 5.0) -> Design:
 
 
 def grants(analysis: Analysis, wish: Wish) -> bool:
-    """Whether every wished property, and f'(0) < 0, is proved by the analysis; R as the number that it is at 0."""
+    """Whether the analysis proves every wished property, and f'(0) < 0; R is only compared as a number."""
     claims, first = analysis.claims, analysis.taylor[1]
     exact = claims["bradley_terry_exact"]
     target = "inf" if wish.target == "none" else str(wish.target)

@@ -22,7 +22,7 @@ _NAMED = ("logistic", "exponential", "squared", "truncated_squared", "hinge", "u
 
 
 def candidates(wish: Wish) -> Iterator[Loss]:
-    """Yield losses that are built to grant a wish; whether they do is for their analysis to prove.
+    """Yield losses that are built to have the wished properties; their analyses have to prove it.
 
     >>> next(candidates(Wish(strength=Fraction(1)))).formula
     'log(1 + exp(-2*x))'
@@ -95,7 +95,7 @@ def _joined(wish: Wish) -> Iterator[tuple[Terms, Terms]]:
 
 
 def _to_target(R: Fraction, m: Fraction, tail: TailWish) -> Terms:
-    """f on the right, least at m: a polynomial up to there, beyond it what the tail asks; empty where not provided."""
+    """f on the right with its minimum at m: a polynomial up to m, then the wished tail; empty where not provided."""
     rest: dict[str, Terms] = {"zero": {}, "linear": {call("max", Expr.of(0), X - m) ** 2: 1 / (2 * m)},
                               "constant": {call("max", Expr.of(0), X - m): Fraction(1)}}  # fmt: skip
     a = floor(R * m)
@@ -110,10 +110,10 @@ def _to_target(R: Fraction, m: Fraction, tail: TailWish) -> Terms:
 
 
 def _ahead(R: Fraction, tail: TailWish) -> Terms:
-    """f on the right of 0, falling for ever."""
+    """f on the right of 0 without a minimum; empty where the tail is not provided."""
     n = tail.number or Fraction(1)
     if tail.kind == "exponential":
-        return _fading(R, n, 1)
+        return _two_exponentials(R, n, 1)
     if tail.kind == "power" and R == 0:  # -f' = (n + 1) u^-n - n u^(-n-1)
         u = 1 + X
         return {**_powers(u, 1 - n, (n + 1) / (n - 1) if n != 1 else -(n + 1)), u**-n: Fraction(-1)}
@@ -129,7 +129,7 @@ def _powers(u: Expr, exponent: Fraction, coefficient: Fraction) -> Terms:
     return {u**exponent if exponent else call("log", u): coefficient}
 
 
-def _fading(rho: Fraction, n: Fraction, side: int) -> Terms:
+def _two_exponentials(rho: Fraction, n: Fraction, side: int) -> Terms:
     """-f' = w exp(-n y) + (1-w) exp(-b y), y = side * x, which falls from 1 at the rate rho (rises where rho < 0)."""
     b = 2 * n if rho <= n else 2 * rho - n
     w = (b - rho) / (b - n)
@@ -142,7 +142,7 @@ def _behind(R: Fraction, tail: TailWish) -> Terms:
     match tail.kind:
         case "constant":  # -f' = 2 - exp(R x)
             return {X: Fraction(-2), call("exp", R * X): 1 / R} if R else {X: Fraction(-1)}
-        case "linear":  # at R = 0 the push is 1 down to x = -1
+        case "linear":  # at R = 0, -f' = 1 down to x = -1
             return {X: Fraction(-1), X**2: R / 2} if R else {X: Fraction(-1),
                                                             call("min", zero, 1 + X) ** 2: Fraction(1, 2)}
         case "polynomial" if n.denominator == 1 and 2 <= n < MAX_EXPONENT:
@@ -154,7 +154,7 @@ def _behind(R: Fraction, tail: TailWish) -> Terms:
         case "exponential_growth":  # -f' = cosh(n x)
             return {call("exp", -n * X): 1 / (2 * n), call("exp", n * X): -1 / (2 * n)}
         case "exponential":
-            return _fading(-R, n, -1)
+            return _two_exponentials(-R, n, -1)
         case "zero":  # -f' = y^2 (R + 3) - y^3 (R + 2) with y = 1 + x, down to x = -1
             y = call("max", zero, 1 + X)
             return {y**3: -(R + 3) / 3, y**4: (R + 2) / 4}

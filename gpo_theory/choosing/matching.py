@@ -1,4 +1,4 @@
-"""Beta matching: the beta at which another loss does the same as the one whose beta is known, in a stated sense."""
+"""Beta matching: the beta of one loss that is equivalent, in a stated sense, to a known beta of another."""
 
 __all__ = ["BetaMatch", "convention", "match_beta", "unmatchable"]
 
@@ -27,7 +27,7 @@ from gpo_theory.loss import Loss
 from gpo_theory.risk.links import link_at
 
 Number = str | float | Fraction
-# f of IPO in each form, and of the name that means another loss elsewhere; the margin's aggregation is the third part.
+# The forms of IPO, and the name that means another loss in TRL: f, x, and how rho is aggregated over tokens.
 _CONVENTIONS = {
     "ipo": "ipo is (x-1)^2, x = beta rho, rho summed over tokens: (rho - 1/(2 tau))^2 with beta = 2 tau, up to scale",
     "squared": "squared is (x-1)^2, x = beta rho, rho summed over tokens: IPO with beta = 2 tau",
@@ -36,19 +36,19 @@ _CONVENTIONS = {
     "trl-ipo": "trl-ipo is (x-1/2)^2, x = beta rho, rho averaged over tokens",
     "sigmoid": "sigmoid is 1/(1+exp(x)), x = beta rho, rho summed over tokens; what TRL calls sigmoid is dpo here",
 }
-BITS = 1024
-SMALL = 2.0**-40
-ODD = Fraction(1013, 1024)  # keeps the search away from the round numbers at which a slope may vanish exactly
-NEAR = ODD / 2**40
+BITS = 1024  # of the balls, so that a weight below 2^-1000 still has digits
+SMALL = 2.0**-40  # difference of two weights that are taken for equal, about 1e-12
+# The search starts near 0, and not at a power of two: at round numbers a slope may vanish exactly.
+NEAR = Fraction(1013, 1024) / 2**40
 
 
 @dataclass(frozen=True)
 class BetaMatch:
     """The matched beta, or the reason why there is none.
 
-    `matched` is what is equal on both sides: beta R (by strength), the optimal margin rho* in nats (by target), or the
-    weight f'(x)/f'(0) (by tail). `order` says how far: "exact" (at every p), "second" (order in the margin), "one_p" or
-    "one_margin".
+    `matched` is the quantity that is equal on both sides: beta R (by strength), the optimal margin rho* in nats (by
+    target), or the weight f'(x)/f'(0) (by tail). `order` says where the match holds: "exact" (at every p), "second" (to
+    second order in the margin), "one_p" or "one_margin".
     """
 
     source: str
@@ -82,14 +82,14 @@ def match_beta(
     p: Number | None = None,
     at: Number | None = None,
 ) -> BetaMatch:
-    """Return the beta of `target` that does what `beta` does for `source`; both are names, aliases or formulas.
+    """Return the beta of `target` that is equivalent to `beta` of `source`; both are names, aliases or formulas.
 
     by="strength": beta_from R_from = beta_to R_to with R = |f''(0)/f'(0)| (proposition P1').
     by="target": equal margin rho* = x*(p)/beta at the optimum of a pair preferred with probability 1/2 < `p` <= 1.
     by="tail": equal weight f'(beta rho)/f'(0) at the margin rho where beta_from rho = `at`, which is not 0.
-    A length-averaged margin (trl-ipo) is about rho / N for mean response length N = `mean_length`, and is refused
-    without it. Refused too where the quantity does not exist. Raises InputError for beta <= 0 and for `p` and `at` out
-    of range, missing or not needed.
+    A length-averaged margin (trl-ipo) is about rho / N for mean response length N = `mean_length` in tokens. Refused
+    (`refusal` says why) where the quantity does not exist, and for an averaged margin without N. Raises InputError for
+    beta <= 0 and for `p` and `at` out of range, missing or not needed.
 
     >>> match_beta("dpo", "ipo", beta=0.1).beta_to
     0.05
@@ -97,19 +97,19 @@ def match_beta(
     0.045512
     """
     given = _given(by, p, at)
-    for name, value in (("beta", beta), ("mean length", mean_length)):
+    for name, value in (("beta", beta), ("mean_length", mean_length)):
         if value is not None and not (math.isfinite(value) and value > 0):
-            raise InputError(f"{name} {value!r} is not a positive number")
+            raise InputError(f"`{name}={value}` is not a positive number")
     losses = find_loss(source), find_loss(target)
     stated = "; ".join(convention(name) or f"{name}: x = beta rho, rho summed over tokens"
                        for name in dict.fromkeys((source, target)))  # fmt: skip
     averaged = (source in AVERAGED) != (target in AVERAGED)
     if mean_length is not None and not averaged:
-        raise InputError("a mean length converts between a summed and a length-averaged margin (trl-ipo); "
-                         f"{source!r} and {target!r} need none")  # fmt: skip
+        raise InputError(f"`mean_length={mean_length}` converts between a summed and a length-averaged margin "
+                         f"(trl-ipo); {source!r} and {target!r} need none")  # fmt: skip
     reasons = []
     if averaged and mean_length is None:
-        reasons.append("trl-ipo averages the margin over tokens: give --mean-length N, the mean response length")
+        reasons.append("trl-ipo averages the margin over tokens: give `mean_length=N`, the mean response length")
     try:
         ratio, matched, order = _MATCHES[by](*losses, given)
     except _RefusedError as error:
@@ -125,9 +125,9 @@ def match_beta(
 
 
 def convention(name: str, margin: str | None = None) -> str | None:
-    """Return what a name means that means another loss elsewhere (IPO's forms, sigmoid), or None for any other.
+    """Return the definition behind a name that has several in the field (IPO, sigmoid), or None for any other name.
 
-    `margin`, "sum" or "mean", is how a run has added up its log-ratios, where that is known.
+    `margin`, "sum" or "mean", is how a run aggregated its log-ratios over tokens, where that is known.
 
     >>> convention("ipo-tau", "mean")
     'ipo-tau is (x-1/2)^2, x = tau rho, rho averaged over tokens'
@@ -172,7 +172,7 @@ def _offer(source: Loss, target: Loss) -> str:
         _by_target(source, target, Fraction(9, 10))
     except _RefusedError:
         return ""
-    return "; match the margin that is best at a given p instead, as --by target --p 0.9 does"
+    return "; match the margin that is best at a given p instead, as `by='target'` and `p='0.9'` do"
 
 
 def unmatchable(loss: Loss, seconds: float = 40.0) -> str | None:
@@ -226,7 +226,7 @@ def _target_margin(loss: Loss, p: Fraction) -> float:
         raise _RefusedError(f"the target of {loss.name} at p = {p} is not certified")
     low, high = found
     if low == math.inf:
-        raise _RefusedError(f"{loss.name} has no finite target at p = {p}: its expected loss falls for ever")
+        raise _RefusedError(f"{loss.name} has no finite target at p = {p}: its expected loss has no minimum")
     if high - low > 1e-9:
         raise _RefusedError(f"{loss.name} has no single target at p = {p}: its margins lie in [{low:.6g}, {high:.6g}]")
     if low <= 0:
@@ -244,14 +244,14 @@ def _by_tail(source: Loss, target: Loss, at: Fraction | None) -> tuple[float, fl
     if not there(at, -1).overlaps(there(at, 1)):
         raise _RefusedError(f"{source.name} has a kink at x = {at}, so its weight there does not exist")
     if not weight > 0:
-        raise _RefusedError(f"the weight of {source.name} at x = {at} is not above 0: it does not push there")
+        raise _RefusedError(f"the weight of {source.name} at x = {at} is not above 0")
     side = 1 if at > 0 else -1
     if not _slope_rises(target, side):
         raise _RefusedError(f"{target.name} is not shown to be convex on that side of 0: several margins may have the "
                             "same weight")  # fmt: skip
-    # For x < 0 the weight rises with |x|, for x > 0 it falls.
+    # With |x| the weight rises for x < 0 and falls for x > 0.
     bracket = _crossing(lambda y: (weight - _weight(target, side * y)) * side)
-    # Where the slope jumps, it passes the weight without taking it.
+    # A slope that jumps over the weight never equals it.
     if bracket is None or not abs(_weight(target, side * bracket[0]) - weight) < SMALL:
         raise _RefusedError(f"no single margin of {target.name} has the weight {float(weight):.6g} "
                             f"that {source.name} has at x = {at}")  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a user may wish of a loss, and which wishes exclude each other."""
+"""The properties that a user may wish of a loss, and which of them exclude each other."""
 
 __all__ = ["TailWish", "Wish", "exclusions", "read_number"]
 
@@ -14,13 +14,16 @@ from gpo_theory.errors import InputError, nearest
 NUMBERED = ("exponential", "exponential_growth", "power", "polynomial")
 FADING = ("zero", "super_exponential", "exponential", "power")
 RISING = ("logarithmic", "linear", "polynomial", "exponential_growth", "super_exponential_growth")
+# At most 20 digits: a longer number says nothing more, and would slow the exact arithmetic.
 _NUMBER = re.compile(r"-?\d{1,20}(\.\d{1,20}|/\d{1,20})?", re.ASCII)
 CLASSES = (*FADING, "constant", *RISING)
 
 
 @dataclass(frozen=True)
 class TailWish:
-    """The class of the push -f' at one end, with its rate (exponentials) or order (powers) where that matters too.
+    """The class of -f' at one end, with its rate (exponentials) or order (powers) where that is wished too.
+
+    Raises InputError for a class that does not exist, and for a number that is not positive or not allowed there.
 
     >>> TailWish.read("exponential:1/2")
     TailWish(kind='exponential', number=Fraction(1, 2))
@@ -38,13 +41,13 @@ class TailWish:
 
     @staticmethod
     def read(text: str) -> "TailWish":
-        """Return the wish that CLASS or CLASS:NUMBER spells."""
+        """Return the wish written as CLASS or CLASS:NUMBER."""
         kind, colon, number = text.partition(":")
         return TailWish(kind, read_number("tail", number) if colon else None)
 
     @property
     def exponent(self) -> Fraction | float | None:
-        """The e with -f' = exp(e |x|) up to slower factors; None where it is not wished, -inf also for zero."""
+        """The e with -f' = exp(e |x|) up to slower factors; -inf for a tail of zero, None where no rate is wished."""
         if self.kind in ("exponential", "exponential_growth"):
             return None if self.number is None else self.number if "growth" in self.kind else -self.number
         return {"zero": -inf, "super_exponential": -inf, "super_exponential_growth": inf}.get(self.kind, Fraction(0))
@@ -91,14 +94,14 @@ class Wish:
 
 
 def read_number(name: str, text: str) -> Fraction:
-    """Return the exact number that `text` spells, as in 0.5 or 1/2; raises InputError for anything else."""
+    """Return the exact number written as 0.5 or 1/2; raises InputError, which starts with `name`, for other text."""
     if not _NUMBER.fullmatch(text) or set(text.partition("/")[2]) == {"0"}:
         raise InputError(f"{name} {text!r} is not a number such as 0.5 or 1/2")
     return Fraction(text)
 
 
 def exclusions(wish: Wish) -> list[tuple[str, str]]:
-    """Return (proposition, why) for every part of a wish that no f at all can grant; the numbers are THEORY's.
+    """Return (proposition, why) for every part of a wish that no f can have.
 
     >>> exclusions(Wish(strength=Fraction(1), exactness=Fraction(1)))[0]
     ('P3', "f'(-x) = exp(x/c) f'(x) with c = 1 makes R = 1/(2c) = 1/2, not 1")
@@ -118,7 +121,7 @@ def _bradley_terry(wish: Wish) -> Iterator[tuple[str, str]]:
         yield "P6", f"exactness needs f' < 0 everywhere: the link is c logit p, so x*(1) is infinite, not {wish.target}"
     for side, tail in (("right", wish.right), ("left", wish.left)):
         if tail and tail.kind == "zero":
-            yield "P3", f"exactness needs f' < 0 everywhere, so -f' is not 0 far out on the {side}"
+            yield "P3", f"exactness needs f' < 0 everywhere, so the {side} tail of -f' is not zero"
     right, left = (None if tail is None else tail.exponent for tail in (wish.right, wish.left))
     if right is not None and left is not None and left != right + 1 / c and not (left == right and abs(right) == inf):
         yield "P3", (f"f'(-x) = exp(x/c) f'(x) with c = {c} makes the exponent of -f' on the left 1/c + {right}, "
@@ -132,7 +135,7 @@ def _bradley_terry(wish: Wish) -> Iterator[tuple[str, str]]:
 
 
 def _convexity(wish: Wish) -> Iterator[tuple[str, str]]:
-    """What follows from -f' never rising and f'(0) < 0."""
+    """Yield what contradicts convexity (-f' never rises) and f'(0) < 0."""
     if not wish.convex:
         return
     if wish.left and wish.left.kind in FADING:

@@ -1,4 +1,4 @@
-"""The speed of learning: gradient flow x' = -f'(x), x(0) = 0, on one pair whose preference is certain."""
+"""Gradient flow on one pair whose preference is certain: x' = -f'(x), x(0) = 0."""
 
 __all__ = ["Flow", "gradient_flow"]
 
@@ -13,17 +13,18 @@ from gpo_theory.calculus.pieces import Piece, UnsplitError, beside, split
 from gpo_theory.calculus.rational import as_rational
 from gpo_theory.calculus.tails import slope_tail
 from gpo_theory.dynamics.reversals import Bracket, reversals_of
-from gpo_theory.formula.expression import Expr, call, substitute
+from gpo_theory.formula.expression import Expr, call, piecewise, substitute
 from gpo_theory.formula.grammar import parse_constant
 from gpo_theory.loss import Loss
 
 X, T = Expr.x(), Expr("parameter", ("t",))
+# Tails of -f' on the right under which the flow does not reach infinity in finite time.
 _SLOW = ("super_exponential", "exponential", "power", "constant", "logarithmic", "linear")
 
 
 @dataclass(frozen=True)
 class Flow:
-    """x(t) as text in `t` (t >= 0), how it grows, where it ends, and when it arrives there.
+    """x(t) as text in `t` (t >= 0), its growth, its limit, and the time at which it reaches the limit.
 
     `rate`: a formula in `t` to which x(t) is asymptotic (their quotient tends to 1) where it grows without bound.
     `limit`: lim x(t) as t -> infinity, exact text, a decimal where it is bracketed, or "inf" / "-inf". `stops`: the
@@ -49,7 +50,7 @@ class _OpenError(Exception):
 
 
 def gradient_flow(loss: Loss) -> Flow:
-    """Return the gradient flow from 0: closed form on pieces with a constant, affine, exponential or power slope.
+    """Return the gradient flow from 0, in closed form where f' is piecewise constant, affine, exponential or a power.
 
     Else its rate, from the proved tail of -f': with -f' ~ a exp(-k x), x ~ log(k a t)/k; with a Gaussian
     exp(-k x^n), (log(t)/k)^(1/n); with a x^-m, ((m+1) a t)^(1/(m+1)); with a constant a, a t.
@@ -63,11 +64,11 @@ def gradient_flow(loss: Loss) -> Flow:
     f = loss.f.primitive()
     try:
         pieces = split(f)
-        right, left = (_leaving(pieces, side) for side in (1, -1))
+        right, left = (_slope_sign(pieces, side) for side in (1, -1))
     except UnsplitError:
         return Flow()
     if right is None or left is None or (right == 1 and left == -1):
-        return Flow()  # the slopes at 0 are not known, or push both ways from a peak
+        return Flow()  # the slopes at 0 are not known, or 0 is a local maximum with a kink
     if right >= 0 >= left or (right == 0 == left):
         return Flow("0", None, "0", "0")
     if right < 0:
@@ -76,7 +77,7 @@ def gradient_flow(loss: Loss) -> Flow:
     return _mirrored(mirrored)
 
 
-def _leaving(pieces: tuple[Piece, ...], side: int) -> int | None:
+def _slope_sign(pieces: tuple[Piece, ...], side: int) -> int | None:
     """Return the sign of f' next to 0 on one side."""
     return sign_at(beside(pieces, Fraction(0), side).f.diff(), Fraction(0))
 
@@ -89,6 +90,7 @@ def _mirrored(found: Flow) -> Flow:
 
 
 def _rightwards(loss: Loss, f: Expr) -> Flow:
+    """Return the flow of an f that falls to the right of 0."""
     rest = _rest(loss, f)
     try:
         legs = list(_legs(f))
@@ -116,7 +118,7 @@ def _rest(loss: Loss, f: Expr) -> tuple[str, bool] | None:
     if flat is not None and (first is None or first.low is None or flat <= first.low):
         return str(flat), False
     if first is None:
-        # Where -f' outgrows every multiple of x, the flow may leave for infinity in finite time.
+        # Where -f' grows faster than any multiple of x, the flow may reach infinity in finite time.
         return ("inf", True) if slope_tail(f, 1).kind in _SLOW else None
     return _shown(first), _smooth(f, first)
 
@@ -129,6 +131,7 @@ def _shown(place: Bracket) -> str:
 
 
 def _smooth(f: Expr, place: Bracket) -> bool:
+    """Whether f' passes 0 inside a piece, not by a jump at a breakpoint."""
     edges = {x for piece in split(f) for x in (piece.low, piece.high)}
     return place.exact is None or place.exact not in edges
 
@@ -215,11 +218,7 @@ def _power(slope: Expr, start: Fraction, at: Fraction, time: Expr, high: Fractio
 def _joined(legs: list[_Leg]) -> Expr | None:
     if not legs or (legs[-1].end is not None and legs[-1].x.number is None):
         return None
-    out = legs[-1].x
-    for leg in reversed(legs[:-1]):
-        assert leg.end is not None
-        out = call("where", call("<", T, leg.end), leg.x, out)
-    return out
+    return piecewise(T, [leg.end for leg in legs[:-1] if leg.end is not None], [leg.x for leg in legs])
 
 
 def _rate(f: Expr) -> str | None:

@@ -14,7 +14,8 @@ from gpo_theory.calculus.tails import half_line
 from gpo_theory.formula.expression import Expr
 from gpo_theory.loss import Loss
 
-MOST_BOXES, SMALLEST = 4000, Fraction(1, 2**40)
+MOST_BOXES = 4000  # examined before a sign is left undecided; measured: of the catalogue probit needs most, 2,300
+SMALLEST = Fraction(1, 2**40)  # least width of a box, and of the bracket around a sign change
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ class _Run:
 def reversals_of(loss: Loss) -> tuple[Bracket, ...] | None:
     """Return every place where f' changes sign, from left to right; None where they are not all isolated.
 
-    The gradient on a clean pair pushes the other way beyond it. Where f' vanishes on an interval in between, the
-    bracket holds that interval; an f' that only reaches 0 does not reverse.
+    Beyond such a place the gradient on a pair without label noise has the opposite sign. Where f' vanishes on an
+    interval between the two signs, the bracket holds that interval. A place where f' is 0 without a change of sign is
+    none.
 
     >>> from gpo_theory.loss import parse
     >>> reversals_of(parse("(x-1)**2")), reversals_of(parse("max(0, 1-x)"))

@@ -123,6 +123,14 @@ def call(name: str, *arguments: "Expr | Fraction | int") -> Expr:
     return Expr(name, tuple(map(Expr.of, arguments)))
 
 
+def piecewise(variable: Expr, ends: Iterable[Expr], parts: Iterable[Expr]) -> Expr:
+    """Return the formula that is each part up to its end; the last part has none."""
+    *others, out = parts
+    for end, part in reversed([*zip(ends, others, strict=True)]):
+        out = call("where", call("<", variable, end), part, out)
+    return out
+
+
 def _sum(terms: tuple[Expr, ...]) -> Expr:
     """Add, with numbers folded and nested sums flattened; like terms are collected."""
     constant, order = Fraction(0), dict[Expr, Fraction]()

@@ -142,7 +142,7 @@ class _Reader:
             raise self.refuse(f"{name!r} is no part of f: x is beta * rho already")
         known = ["x", *CONSTANTS, *self.parameters]
         raise self.refuse(f"unknown name {name!r}{nearest(name, known)}; allowed: {', '.join(sorted(known))}; "
-                          "a parameter needs a value, as in --param tau=0.1")  # fmt: skip
+                          "a parameter needs a value, as in `parameters={'tau': '0.1'}`")  # fmt: skip
 
     def binary(self, tree: ast.BinOp, depth: int) -> Expr:
         if isinstance(tree.op, ast.BitXor):

@@ -1,7 +1,11 @@
 """From a formula to stable array code for torch and numpy.
 
-normal_form, program     pieces of decaying exponentials, and the same as a list of array operations
-patches, knees, native   Taylor polynomials where that cancels, tangents where f overflows, kernels of torch's own
-lower                    `to_torch` and `to_numpy`
-accuracy, check          the error of the code in ulp; numerical tests of a user's own torch function
+normal_form     the formula on each piece with decaying exponentials only
+program         the normal form as a list of array operations
+cancellation    Taylor polynomials near the points where the normal form cancels
+knees           the points beyond which the tangent continues f, because f would overflow
+native          torch's own kernels, for the losses that are one of them
+lower           `to_torch` and `to_numpy`
+accuracy        the error of the code in ulp
+check           numerical tests of a user's own torch function
 """

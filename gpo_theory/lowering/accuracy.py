@@ -1,4 +1,4 @@
-"""The score of the generated code: its error against Arb in ulp, value and gradient, and its speed.
+"""The accuracy of the array code: the error of value and gradient in ulp, against ball arithmetic, and its speed.
 
 `python -m gpo_theory.lowering.accuracy` prints the table of every loss of the catalogue.
 """
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_FINEST, _COARSEST = -70, -1100  # digits of the truth: 2^-70 of the scale, or 2^-1100, which is below float64
-_RUNS = 15
+# The exact value is known to 2^-70 of its scale, 17 bits beyond float64, or to 2^-1100, below float64's least number.
+_FINEST, _COARSEST = -70, -1100
+_RUNS = 15  # of which the median is taken: other processes make single runs slow
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ class Score:
 
 
 def score(loss: Loss, f: Callable[["Tensor"], "Tensor"], dtype: "torch.dtype", count: int = 200) -> Score:
-    """Return the score of a torch function f that stands for a loss, at `score_points` in a floating dtype.
+    """Return the largest errors of a torch function f of a loss, at `score_points`, in a floating dtype.
 
-    Beyond a knee the truth is the tangent at the knee; at a kink it is the piece on the right.
+    The exact value beyond a knee is that of the tangent at the knee, and at a kink that of the piece on the right.
 
     >>> import torch
     >>> from gpo_theory.catalogue import LOSSES
@@ -83,7 +84,7 @@ def score_points(f: Expr, count: int = 200) -> NDArray[np.float64]:
     >>> len(points), points[0], points[-1], 1.0 in points
     (800, np.float64(-10000.0), np.float64(10000.0), True)
     """
-    random = np.random.default_rng(20240213)
+    random = np.random.default_rng(20240213)  # any fixed seed
     sizes = [np.geomspace(1e-12, 1e4, count), *(random.uniform(0, top, count // 5) for top in (5, 50, 800))]
     base = np.concatenate([[0.0], *sizes, *(-size for size in sizes)])
     special = {float(piece.low) for piece in split(f) if piece.is_point and piece.low is not None} | _zeros(f, base)
@@ -140,10 +141,11 @@ def _derivatives(f: Expr, x: float) -> tuple[arb, arb, arb]:
             if _sharp(value, slope * arb(x)) and _sharp(slope, 2 * half * arb(x)):
                 return truth
         bits *= 2
-    raise ArithmeticError(f"{f} at {x}: {bits} bits do not tell the value")
+    raise ArithmeticError(f"{f} at {x}: {bits} bits do not determine the value")
 
 
 def _sharp(value: arb, drift: arb) -> bool:
+    """Whether the ball of a value is narrow beside the scale |value| + |drift|."""
     least = arb(2) ** _COARSEST
     scale = abs(value.mid()) + abs(drift.mid())
     radius = arb(value.rad()) + arb(drift.rad()) * arb(2) ** -60  # the drift only sets the scale

@@ -1,4 +1,4 @@
-"""Numerical tests of a user's own torch function of the scaled margin; what they find is evidence, never proof."""
+"""Numerical tests of a user's own torch function of the scaled margin; their findings are evidence, not proofs."""
 
 __all__ = ["TESTS", "Finding", "Report", "check_loss"]
 
@@ -28,19 +28,20 @@ AGAINST_A_LOSS = ("value", "slope")
 ALONE = ("gradient", "decrease", "convexity", "consistency")
 TESTS = (*FORM, "finite", *AGAINST_A_LOSS, *ALONE)
 DTYPES = ("float32", "float64")
-# Near 0, around the kinks of the usual losses, where exp overflows (88.7 in float32, 709.8 in float64), and far out.
+# Near 0, around the kinks of the usual losses, where exp overflows (88.7 in float32, 709.8 in float64), and up to 1e6.
 _STEPS = (1e-6, 1e-3, 0.1, 0.3, 0.5, 0.9, 1.0, 1.1, 2.0, 3.3, 5.0, 8.0, 13.0, 19.9, 20.1, 34.0, 50.0, 80.0, 88.5, 89.0,
           104.0, 150.0, 400.0, 709.0, 711.0, 746.0, 1e3, 1e4, 1e5, 1e6)  # fmt: skip
+# The margins at which values and gradients are tested.
 LADDER = (*(-x for x in reversed(_STEPS)), 0.0, *_STEPS)
-_PROBABILITIES = (0.6, 0.75, 0.9, 0.99)
-_BITS = 256
-_CHORDS = 20_000
-_LARGE = 2.0**64  # beyond it the exact value is not asked for: float32 itself ends at 2^128
+_PROBABILITIES = (0.6, 0.75, 0.9, 0.99)  # of the preferred response, from doubtful to nearly certain
+_BITS = 256  # of the exact values, far beyond float64's 53
+_CHORDS = 20_000  # random ones near 0, and as many on all scales
+_LARGE = 2.0**64  # values beyond it are not compared: the lowering continues f by its tangent there
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was seen: which test, in which dtype, at which margin x (None: at no one margin), and what."""
+    """One finding: the test, the dtype, the scaled margin x (None where it is not about one), and a message."""
 
     test: str
     dtype: str
@@ -58,9 +59,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """The tests that ran and what they found; no finding means that nothing was seen, not that nothing is there.
+    """The tests that ran and what they found; a report without findings is no proof that there are no faults.
 
-    `unfinished` names those that a finding of another test kept from coming to their end, as a raised error does.
+    `unfinished` names the tests that could not finish because another one failed, as when the function raises an error.
     In a test-suite: `assert not check_loss(my_loss).findings`.
     """
 
@@ -97,7 +98,7 @@ def check_loss(function: Function, loss: Loss | None = None, *, skip: Collection
     seen = _Seen([], set())
     for dtype in DTYPES:
         seen.look(FORM, dtype, _form(function, dtype))
-    if seen.findings:  # the numbers would mean nothing
+    if seen.findings:  # without the right form the numbers mean nothing
         seen.cut_short.update(numbers)
     else:
         for dtype in DTYPES:
@@ -111,28 +112,28 @@ def check_loss(function: Function, loss: Loss | None = None, *, skip: Collection
 
 @dataclass(frozen=True)
 class _Seen:
-    """What was found so far, and the tests that did not come to their end."""
+    """The findings so far, and the tests that did not finish."""
 
     findings: list[Finding]
     cut_short: set[str]
 
     def look(self, tests: Sequence[str], dtype: str, findings: Iterator[Finding]) -> None:
-        """Collect what a group of tests finds, up to where the function stops it."""
+        """Collect the findings of a group of tests, until the user's function raises an error."""
         try:
             self.findings.extend(findings)
         except _UserCodeError as error:
             self.findings.append(Finding(error.test, dtype, None, str(error)))
             self.cut_short.update(tests)
 
-    def report(self, asked_for: Sequence[str]) -> Report:
-        found = tuple(finding for finding in self.findings if finding.test in asked_for)
+    def report(self, wanted: Sequence[str]) -> Report:
+        found = tuple(finding for finding in self.findings if finding.test in wanted)
         without = self.cut_short - {finding.test for finding in self.findings}
-        return Report(tuple(test for test in asked_for if test not in without), found,
-                      tuple(test for test in asked_for if test in without))  # fmt: skip
+        return Report(tuple(test for test in wanted if test not in without), found,
+                      tuple(test for test in wanted if test in without))  # fmt: skip
 
 
 class _UserCodeError(Exception):
-    """The user's function raised something, or returned what no test can go on with."""
+    """The user's function raised an error, or returned a value that the other tests cannot use."""
 
     def __init__(self, message: str, test: str = "runs") -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Where a loss grows too large for a dtype with float32's range: there its tangent takes over."""
+"""The knees of a loss: the points beyond which its tangent continues it, because it would overflow float32."""
 
 __all__ = ["KNEE", "Knee", "find_knees"]
 
@@ -15,8 +15,8 @@ from gpo_theory.formula.expression import Expr, rebuild
 from gpo_theory.lowering.normal_form import to_normal_form
 from gpo_theory.lowering.program import compiled, numpy_operations
 
-KNEE = 2.0**64
-_LARGEST = 2.0**63
+KNEE = 2.0**64  # of |f| or |f'|: the square root of 2^128, where float32 overflows
+_LARGEST = 2.0**63  # of |x| at a knee: the square of the next power of two overflows float32
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def _value_and_slope(f: Expr, x: float) -> tuple[float, float]:
     balls = expand(_active(_piece(f, at), at), at, 1, 256)
     if all(b.is_finite() and bool(arb(b.rad()) <= arb(2) ** -64 * (1 + abs(b.mid()))) for b in balls):
         return float(balls[0].mid()), float(balls[1].mid())
-    # Arb's erfc has no digits far out: there the normal form is measured, which is smooth on the scale of x itself.
+    # Arb's erfc has no digits at large x: there the normal form is evaluated, which is smooth on the scale of x itself.
     program, operations, step = compiled(to_normal_form(f)), numpy_operations(), max(abs(x), 1e-30) * 2.0**-17
     with np.errstate(all="ignore"):
         below, value, above = (float(v) for v in program.run(np.array([x - step, x, x + step]), operations))

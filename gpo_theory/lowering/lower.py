@@ -1,4 +1,4 @@
-"""The loss as a function of torch tensors or numpy arrays: one normal form, run by either library."""
+"""The loss as a function of torch tensors or numpy arrays, both from one normal form."""
 
 __all__ = ["TorchLoss", "to_numpy", "to_torch"]
 
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from gpo_theory.errors import InputError
 from gpo_theory.formula.expression import Expr
 from gpo_theory.loss import Loss
+from gpo_theory.lowering.cancellation import polynomials_near_zeros
 from gpo_theory.lowering.knees import Knee, find_knees
 from gpo_theory.lowering.native import native_kernel
 from gpo_theory.lowering.normal_form import to_normal_form
-from gpo_theory.lowering.patches import find_patches
-from gpo_theory.lowering.program import Program, compiled, numpy_operations, with_patches
+from gpo_theory.lowering.program import Program, compiled, numpy_operations, with_polynomials
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,7 +98,7 @@ def to_numpy(loss: Loss) -> Callable[[Any], NDArray[Any]]:
 @lru_cache(maxsize=256)
 def _program(f: Expr) -> Program:
     plain, operations = compiled(to_normal_form(f)), numpy_operations()
-    return with_patches(plain, find_patches(f, lambda x: float(plain.run(np.float64(x), operations))))
+    return with_polynomials(plain, polynomials_near_zeros(f, lambda x: float(plain.run(np.float64(x), operations))))
 
 
 def _place(knee: Knee | None) -> float | None:
@@ -137,7 +137,7 @@ def _torch(f: Expr) -> Callable[["Tensor"], "Tensor"]:
 
 
 def _within(x: "Tensor", ends: Ends) -> bool:
-    """Whether all of x is seen to lie between the knees: then neither clamps nor tangents are needed."""
+    """Whether all of x is shown to lie between the knees, so that neither clamps nor tangents are needed."""
     import torch
 
     if x.device.type != "cpu" or torch.compiler.is_compiling() or not x.numel():
@@ -145,10 +145,10 @@ def _within(x: "Tensor", ends: Ends) -> bool:
     left, right = ends
     values = x.detach().reshape(-1)
     try:
-        if left and right:  # one product is cheaper than two extremes, and sees far knees well enough
+        if left and right:  # sum of x^2 < knee^2: one pass in place of two, and knees are large
             return bool(values.dot(values) < min(abs(left.x), abs(right.x)) ** 2)
         return bool(values.amin() > left.x) if left else bool(values.amax() < right.x)  # type: ignore[union-attr]
-    except RuntimeError:  # under vmap no element can be looked at
+    except RuntimeError:  # under vmap the elements cannot be read
         return False
 
 

@@ -1,4 +1,4 @@
-"""The table of torch's own kernels that are accurate for a loss: scored like everything else, five at most."""
+"""Torch's own kernels for the losses that are one of them at a line: faster, and as accurate as the normal form."""
 
 __all__ = ["KERNELS", "native_kernel"]
 
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from gpo_theory.calculus.rational import as_rational
 from gpo_theory.formula.expression import Expr
 from gpo_theory.formula.grammar import parse_formula
-from gpo_theory.lowering.patches import find_patches
+from gpo_theory.lowering.cancellation import polynomials_near_zeros
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# name: the formula that stands for it. torch's softplus is no kernel for the first: it is 6e5 ulp off above 20.
+# name: its formula. torch's softplus is not used for the first: measured, it is 6e5 ulp off above 20.
 KERNELS: dict[str, str] = {
     "logsigmoid": "log(1 + exp(-x))",
     "residue": "log(1 + exp(-abs(x)))",
@@ -28,9 +28,10 @@ Kernel = Callable[["Tensor"], "Tensor"]
 
 
 def native_kernel(f: Expr) -> Kernel | None:
-    """Return f as c K(a x + b) + d x + e with K a kernel of the table, or two; None where it is not so, or cancels.
+    """Return f as c K(a x + b) + d x + e with K a kernel of the table, or one of another; None where f is no such form.
 
-    At the kink of relu the gradient is 0, so only a falling one is taken: there 0 is the slope on the right.
+    None too where that form cancels. At the kink of relu torch's gradient is 0, which is the slope on the right only
+    where a < 0, so relu is used for a < 0 alone.
 
     >>> import torch
     >>> hinge = native_kernel(parse_formula("max(0, 1-x)").primitive())
@@ -40,8 +41,8 @@ def native_kernel(f: Expr) -> Kernel | None:
     import torch
 
     kernel = _matched(f)
-    # The table is accurate in itself; what is added to it may cancel, as in exp(u) - u - 1 at 0.
-    if kernel is None or find_patches(f, lambda x: float(kernel(torch.tensor(x, dtype=torch.float64)))):
+    # The kernels are accurate; the line that is added may cancel, as in exp(u) - u - 1 at 0.
+    if kernel is None or polynomials_near_zeros(f, lambda x: float(kernel(torch.tensor(x, dtype=torch.float64)))):
         return None
     return kernel
 
@@ -101,7 +102,7 @@ def _composed(name: str, inner: Kernel) -> Kernel:
 
 
 def _exp_of_line(a: float, b: float) -> Kernel:
-    """exp(a x + b), whose gradient a exp(a x + b) is made in place: the time saved pays for the look at the knee."""
+    """exp(a x + b), whose gradient a exp(a x + b) is computed in place, which saves a pass over the data."""
     import torch
 
     class ExpOfLine(torch.autograd.Function):
@@ -150,7 +151,7 @@ def _unify(template: Expr, node: Expr) -> Expr | None:
     """Return what x stands for where `node` is the template, up to the order of its arguments; None where it is not."""
     if template.head == "x":
         return node
-    if template.head == "*":  # minus something: any formula is minus another
+    if template.head == "*":  # the template -x: any formula is minus another
         return _unify(template.args[1], -node)
     if template.head != node.head or len(template.children) != len(node.children):
         return None
@@ -164,7 +165,7 @@ def _unify(template: Expr, node: Expr) -> Expr | None:
 
 @lru_cache(maxsize=1)
 def _square() -> Kernel:
-    """u^2, whose gradient 2 u is made in place: that of torch takes a third pass."""
+    """u^2, whose gradient 2 u is computed in place; torch's own takes one pass more."""
     import torch
 
     class Square(torch.autograd.Function):
@@ -187,7 +188,7 @@ def _square() -> Kernel:
 
 
 def _uncompiled(function: Any, plain: Kernel) -> Kernel:
-    """Apply a Function; torch.compile makes its own passes and is given the plain expression."""
+    """Apply an autograd Function, or under torch.compile, which fuses by itself, the plain expression."""
     import torch
 
     def run(x: "Tensor") -> "Tensor":

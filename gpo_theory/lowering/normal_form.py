@@ -1,8 +1,8 @@
 """Formula to normal form: on each piece and each side of its centre, decaying exponentials of y = |x - centre| only.
 
-A value is kept as exp(rate(y)) * (sum_k p_k(y) exp(r_k(y)) + atoms), with exact polynomials. Sums pull the largest
-rate out, logarithms take it down, reciprocals turn it round, so that no exponential grows where it need not. What
-cancels at y = 0 is written with expm1, what cancels far out by the deviation of each part from its limit.
+A value is kept as exp(rate(y)) * (sum_k p_k(y) exp(r_k(y)) + atoms), with exact polynomials. A sum has the largest rate
+in front, a logarithm adds the rate, a reciprocal negates it, so that exponentials decay. Terms that cancel at y = 0 are
+written with expm1, terms that cancel as y grows as deviations from their limits.
 """
 
 __all__ = ["Branch", "horner", "to_normal_form"]
@@ -18,9 +18,11 @@ from gpo_theory.calculus.pieces import Piece, UnsplitError, split
 from gpo_theory.calculus.rational import as_rational
 from gpo_theory.errors import InputError
 from gpo_theory.formula.expression import Expr, call, substitute
+from gpo_theory.formula.grammar import MAX_EXPONENT
 
 Polynomial = tuple[Fraction, ...]
-_FAR = Fraction(1000)
+_FAR = Fraction(1000)  # where the sign of an exponent is taken for its sign at infinity
+# Functions whose value, as the exponent of a power, does not grow with y.
 _BOUNDED = {"log1p", "sigmoid", "expm1", "acot", "erfcx", "log_erfcx"}
 _ZERO = Fraction(0)
 _ONE: Polynomial = (Fraction(1),)
@@ -28,7 +30,7 @@ _ONE: Polynomial = (Fraction(1),)
 
 @dataclass(frozen=True)
 class Branch:
-    """f on low <= x <= high: `right` as a formula in y = side * (x - centre), which its letter x stands for.
+    """f on low <= x <= high: `right` as a formula in y = side * (x - centre), written with the letter x.
 
     Where `left` is given the branch is the whole line, `right` holds for x >= centre, `left` for x < centre, and both
     take y = |x - centre|. `closed`: the branch holds at `low` too. The formulas are in the primitive functions and in
@@ -58,7 +60,7 @@ def to_normal_form(f: Expr) -> tuple[Branch, ...]:
 
 
 def _intervals(f: Expr) -> list[tuple[Piece, bool]]:
-    """Return the pieces between the breakpoints, each with whether it takes its left edge or leaves it to the last."""
+    """Return the pieces between the breakpoints, each with whether it contains its left edge."""
     try:
         pieces = split(f)
     except UnsplitError:
@@ -93,7 +95,7 @@ def _branches(piece: Piece, closed: bool) -> list[Branch]:
 
 
 def _grows(code: Expr) -> bool:
-    """Whether an exponential overflows far out, where the other side of a shared y would meet it."""
+    """Whether an exponential grows with y, so that it overflows where the other side of a shared y is evaluated."""
     exponents = [node.args[0] for node in code.walk() if node.head in ("exp", "expm1")]
     # An exponent that is itself a log1p or the like comes from a power of 1 + exp(-y), which is bounded.
     return any(_BOUNDED.isdisjoint(n.head for n in u.walk()) and sign_at(u, _FAR) != -1 for u in exponents)
@@ -119,12 +121,12 @@ def _turn(argument: Expr) -> Fraction | None:
 def _code(f: Expr, centre: Fraction, side: int) -> Expr:
     node = substitute(f, {Expr.x(): side * Expr.x() + centre})
     if node.head == "+" and _conjugate(node) is None:
-        # The terms of f itself may grow, up to the knee: nothing is pulled out of them.
+        # The terms of f itself may grow, up to the knee: no common exponential is taken out of them.
         return _bare(reduce(lambda a, b: _sum(a, b, ()), map(_scale, node.args)))
     return _materialise(_scale(node))
 
 
-# --- exact polynomials and code, grouped as it will be evaluated ------------------------------------------------------
+# --- exact polynomials and formulas, grouped as they are evaluated ----------------------------------------------------
 
 
 def _trim(coefficients: list[Fraction]) -> Polynomial:
@@ -298,7 +300,7 @@ def _bare(s: _Scaled) -> Expr:
 
 
 def _cancels_far(s: _Scaled) -> bool:
-    """Whether limits that are not all 0 add up to 0, to 200 bits: rounding one of them would hide what is left."""
+    """Whether limits that are not all 0 add up to 0, to 200 bits, so that rounding them would hide the remainder."""
     limits = [atom.factor * atom.limit for atom in s.atoms if atom.limit.number != 0]
     if len(s.line) > 1 or len(limits) + len(s.line) < 2:
         return False
@@ -334,7 +336,7 @@ def _scale(node: Expr) -> _Scaled:
     if head == "+" and (conjugate := _conjugate(node)) is not None:
         return conjugate
     if head == "**" and _is_fraction(args[0]) and args[1].number is not None:
-        # (u**p)**q = u**(p q) for every p that lets u be positive only.
+        # (u**p)**q = u**(p q), because a fractional p is allowed for u > 0 only.
         return _scale(args[0].args[0] ** (args[0].args[1].number * args[1].number))
     if head == "log" and (logarithms := _logarithms(args[0])) is not None:
         return logarithms
@@ -358,7 +360,8 @@ def _scale(node: Expr) -> _Scaled:
 
 
 def _order(rate: Polynomial) -> tuple[Fraction, ...]:
-    return tuple(reversed(rate + (_ZERO,) * (33 - len(rate))))
+    """Return a key that sorts rates by their growth: the highest coefficient first, of the grammar's largest degree."""
+    return tuple(reversed(rate + (_ZERO,) * (MAX_EXPONENT + 1 - len(rate))))
 
 
 def _sum(a: _Scaled, b: _Scaled, rate: Polynomial | None = None) -> _Scaled:
@@ -427,7 +430,7 @@ def _is_root(node: Expr) -> bool:
 
 
 def _conjugate(node: Expr) -> _Scaled | None:
-    """sqrt(g) - h = (g - h^2) / (sqrt(g) + h) where g - h^2 is a number and the two cancel far out."""
+    """sqrt(g) - h = (g - h^2) / (sqrt(g) + h) where g - h^2 is a number and the two cancel as y grows."""
     root = next((t for t in node.args if any(map(_is_root, t.args if t.head == "*" else (t,)))), None)
     if root is None:
         return None

@@ -1,6 +1,6 @@
 """The normal form as a list of array operations, run by any library that has them (torch, numpy)."""
 
-__all__ = ["Program", "compiled", "numpy_operations", "with_patches"]
+__all__ = ["Program", "compiled", "numpy_operations", "with_polynomials"]
 
 import operator
 from collections.abc import Callable, Mapping
@@ -13,8 +13,8 @@ import numpy as np
 
 from gpo_theory.calculus.balls import enclose
 from gpo_theory.formula.expression import Expr
+from gpo_theory.lowering.cancellation import TaylorPolynomial
 from gpo_theory.lowering.normal_form import Branch, horner, is_negative, negated
-from gpo_theory.lowering.patches import Patch
 
 Array = Any  # a tensor or an ndarray: one program serves both
 Operations = Mapping[str, Callable[..., Array]]
@@ -27,7 +27,7 @@ _ARITHMETIC: Operations = {
 
 @dataclass(frozen=True)
 class Program:
-    """The branches with their operations: `run(x, operations)` is f(x), elementwise, in the dtype of x.
+    """The branches with their operations; `run(x, operations)` returns f(x), elementwise, in the dtype of x.
 
     `operations` names the library's exp, expm1, log, log1p, sigmoid, atan, acot, erfc, erfcx, log_erfcx, sin, cos,
     maximum, minimum, sqrt, square, where, sign (1 at 0 and at -0) and clamp(x, low, high).
@@ -36,7 +36,7 @@ class Program:
     branches: tuple[Branch, ...]
     steps: tuple[tuple["_Step", ...], ...]
     results: tuple[tuple[int, ...], ...]
-    patches: tuple[tuple[Patch, tuple["_Step", ...]], ...] = ()
+    polynomials: tuple[tuple[TaylorPolynomial, tuple["_Step", ...]], ...] = ()
 
     def run(self, x: Array, operations: Operations) -> Array:
         """Return f(x)."""
@@ -50,27 +50,27 @@ class Program:
                 continue
             edge = float(branch.low)  # type: ignore[arg-type]
             value = where(x >= edge if branch.closed else x > edge, here, value)
-        for patch, steps in self.patches:
-            v, radius = x - float(patch.centre), float(patch.radius)
-            near = _play(steps, operations["clamp"](v, -radius, radius), operations)[-1]
+        for polynomial, steps in self.polynomials:
+            v, radius = x - float(polynomial.centre), float(polynomial.radius)
+            near = _evaluated(steps, operations["clamp"](v, -radius, radius), operations)[-1]
             value = where((v > -radius) & (v < radius), near, value)
         return value
 
     def _one(self, branch: Branch, steps: tuple["_Step", ...], results: tuple[int, ...], x: Array,
              operations: Operations) -> Array:  # fmt: skip
-        # Every branch is evaluated on input clamped to its piece, so that `where` never meets a bad branch.
+        # The input is clamped to the branch, so that no branch is infinite where `where` does not take it.
         u = x if branch.low is branch.high is None else operations["clamp"](x, _float(branch.low), _float(branch.high))
         v = u - float(branch.centre) if branch.centre else u
         if branch.left is None:
-            return _play(steps, v if branch.side > 0 else -v, operations)[results[0]]
+            return _evaluated(steps, v if branch.side > 0 else -v, operations)[results[0]]
         # |v| by a factor: the gradient of abs would be 0 at the centre.
-        values = _play(steps, v * operations["sign"](v), operations)
+        values = _evaluated(steps, v * operations["sign"](v), operations)
         right, left = (values[i] for i in results)
         return right if results[0] == results[1] else operations["where"](v >= 0, right, left)
 
 
 def _spread(constant: float, x: Array, operations: Operations) -> Array:
-    """A constant in the shape of x, with a gradient of zero; NaN stays NaN, and infinity makes none."""
+    """Return a constant in the shape of x, with a gradient of 0; NaN where x is NaN, but not where x is infinite."""
     return constant + 0 * operations["clamp"](x, 0.0, 0.0)
 
 
@@ -97,14 +97,14 @@ def compiled(branches: tuple[Branch, ...]) -> Program:
     return Program(branches, tuple(steps), tuple(results))
 
 
-def with_patches(program: Program, patches: tuple[Patch, ...]) -> Program:
-    """Return the program with polynomials in place of its values near some points."""
-    polynomials = []
-    for patch in patches:
+def with_polynomials(program: Program, polynomials: tuple[TaylorPolynomial, ...]) -> Program:
+    """Return the program with these polynomials in place of the branches, each within its radius."""
+    programs = []
+    for polynomial in polynomials:
         tape = _Tape()
-        tape.add(horner(patch.coefficients))
-        polynomials.append((patch, tuple(tape.steps)))
-    return replace(program, patches=tuple(polynomials))
+        tape.add(horner(polynomial.coefficients))
+        programs.append((polynomial, tuple(tape.steps)))
+    return replace(program, polynomials=tuple(programs))
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class _Step:
     number: float | None = None
 
 
-def _play(steps: tuple[_Step, ...], y: Array, operations: Operations) -> list[Array]:
+def _evaluated(steps: tuple[_Step, ...], y: Array, operations: Operations) -> list[Array]:
     values: list[Array] = []
     for step in steps:
         if step.name is None:
@@ -168,7 +168,7 @@ class _Tape:
         return self.emit(code.head, *operands)
 
     def sum(self, terms: tuple[Expr, ...]) -> int:
-        # A sum begins with a term that is added, so that no pass is spent on a sign.
+        # The first term is one that is added, which saves a negation.
         first = next((term for term in terms if not is_negative(term)), terms[0])
         total = self.add(first)
         for term in terms:
@@ -188,7 +188,7 @@ class _Tape:
                 below.append(factor.args[0] if n == -1 else Expr("**", (factor.args[0], Expr.of(-n))))
             else:
                 above.append(factor)
-        # A number that is no power of two goes below as one, so that only one rounding is made of it.
+        # A factor 1/n is a division by n, which rounds once.
         if abs(number.numerator) == 1 and number.denominator != 1 and not below:
             below, number = [Expr.of(number.denominator)], Fraction(number.numerator)
         negative, number = number < 0, abs(number)

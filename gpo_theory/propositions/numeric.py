@@ -1,19 +1,23 @@
-"""Plain numbers from a formula: values, difference quotients, and the minimiser of the risk on one pair."""
+"""Plain numbers from a formula: values, difference quotients, the minimiser of the risk on one pair or on all."""
 
-__all__ = ["link_at", "slope", "strength_at_zero", "value"]
+__all__ = ["link_at", "log_ratios", "slope", "strength_at_zero", "value"]
 
+from collections.abc import Sequence
 from fractions import Fraction
 
+import numpy as np
 from flint import arb, ctx
+from numpy.typing import NDArray
+from scipy.optimize import root
 
 from gpo_theory.calculus.balls import ball, bisected, enclose, sign_at
 from gpo_theory.errors import InputError
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.loss import Loss
 
-BITS = 512
-STEP = Fraction(1, 2**80)
-FARTHEST = 2**11
+BITS = 512  # of the balls: a second difference at STEP cancels 160 of them
+STEP = Fraction(1, 2**80)  # of the difference quotients, whose error is about its square, 2^-160
+FARTHEST = 2**11  # the largest x at which a minimiser is looked for
 
 
 def value(loss: Loss, x: Fraction) -> arb:
@@ -38,8 +42,8 @@ def strength_at_zero(loss: Loss) -> float:
 def link_at(loss: Loss, p: Fraction) -> float:
     """Return the least x > 0 at which the slope of C_p(x) = p f(x) + (1-p) f(-x) stops being negative, 1/2 < p < 1.
 
-    That is x*(p) where C_p falls and then rises on the right of 0. Raises InputError where it falls as far as one can
-    see, to FARTHEST or until its slope is too small to have a sign, and for other p.
+    That is x*(p) where C_p falls and then rises on the right of 0. Raises InputError where it falls up to x = FARTHEST,
+    or until its slope is too small to have a sign, and for other p.
 
     >>> from gpo_theory.catalogue import LOSSES
     >>> link_at(LOSSES["squared"], Fraction(3, 4))
@@ -52,7 +56,7 @@ def link_at(loss: Loss, p: Fraction) -> float:
     while (sign := sign_at(step, high)) == -1 and high < FARTHEST:
         low, high = high, 2 * high
     if sign in (-1, None):
-        raise InputError(f"the risk of {loss.name} at p = {p} falls as far as one can see, beyond x = {float(low):g}: "
+        raise InputError(f"the risk of {loss.name} at p = {p} still falls at x = {float(low):g}: "
                          "no finite minimiser is found")  # fmt: skip
     width = (high - low) / 2**60
     return float(bisected(lambda x: -1 if sign_at(step, x) == -1 else 1, -1, low, high, lambda _: width)[1])
@@ -63,3 +67,23 @@ def _step_of_risk(loss: Loss, p: Fraction) -> Expr:
     f, x = loss.f.primitive(), Expr.x()
     risk = p * f + (1 - p) * substitute(f, {x: -x})
     return substitute(risk, {x: x + STEP}) - substitute(risk, {x: x - STEP})
+
+
+def log_ratios(loss: Loss, preference: NDArray[np.float64], mu: Sequence[float], beta: float) -> NDArray[np.float64]:
+    """Return s_i - s_1, shape (K,), s = log pi/pi_ref in nats, stationary for E_{i,j~mu}[p_ij f(beta (s_i - s_j))].
+
+    `preference` p (K, K) has p_ij + p_ji = 1; `mu` (K,) is the behaviour policy. The search starts at pi_ref; raises
+    InputError where it reaches no stationary point.
+    """
+    size, weight = len(mu), np.outer(mu, mu) * beta
+
+    def gradient(free: NDArray[np.float64]) -> NDArray[np.float64]:
+        s = np.concatenate(([0.0], free))
+        push = np.array([[float(slope(loss, Fraction(beta * (a - b))).mid()) for b in s] for a in s])
+        pull = weight * preference * push
+        return np.asarray((pull.sum(1) - pull.sum(0))[1:])
+
+    found = root(gradient, np.zeros(size - 1), tol=1e-13)
+    if not np.abs(gradient(found.x)).max() < 1e-9:
+        raise InputError(f"no stationary policy of {loss.name} was reached from pi_ref")
+    return np.concatenate(([0.0], found.x))

@@ -27,7 +27,7 @@ def link_slope(loss: Loss, h: Fraction = Fraction(1, 1000)) -> tuple[float, floa
 
 
 def matched_beta(source: Loss, target: Loss, beta: float, p: Fraction = Fraction(501, 1000)) -> tuple[float, float]:
-    """Return the beta at which `target` asks the same margin as `source` at this beta, and beta R_source/R_target.
+    """Return the beta at which `target` has the same optimal margin as `source`, and beta R_source/R_target.
 
     Both margins are those of one pair preferred with probability p. Hypotheses: P1's for both. Equal for every p where
     both losses are Bradley-Terry exact; to first order in p - 1/2 otherwise.

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from gpo_theory.errors import InputError
 from gpo_theory.loss import Loss
+from gpo_theory.propositions.numeric import log_ratios
 from gpo_theory.propositions.p01_link_slope import link_slope
-from gpo_theory.propositions.population import log_ratios
 
 
 def second_order_policy(loss: Loss, preference: NDArray[np.float64], mu: Sequence[float],
@@ -26,7 +26,7 @@ def second_order_policy(loss: Loss, preference: NDArray[np.float64], mu: Sequenc
     [[0.0, -0.2], [0.0, -0.2]]
     """
     if min(mu) <= 0 or not np.diagonal(preference).tolist() == [0.5] * len(mu):
-        raise InputError("P2 needs a sampler of full support and p_ii = 1/2")
+        raise InputError("P2 needs a behaviour policy of full support and p_ii = 1/2")
     inverse = link_slope(loss)[1] / 2  # 1/R
     borda = preference @ np.asarray(mu)
     return log_ratios(loss, preference, mu, beta), 2 * (borda - borda[0]) * inverse / beta

@@ -1,4 +1,4 @@
-"""P3: which losses recover pi_ref exp(c r/beta) from Bradley-Terry preferences, for every reward and every sampler."""
+"""P3: which losses recover pi_ref exp(c r/beta) from Bradley-Terry preferences, for every reward and every mu."""
 
 __all__ = ["exactness", "optimal_policy"]
 
@@ -11,7 +11,7 @@ from gpo_theory.analysis import analyze
 from gpo_theory.certificate import Verdict
 from gpo_theory.errors import InputError
 from gpo_theory.loss import Loss
-from gpo_theory.propositions.population import log_ratios
+from gpo_theory.propositions.numeric import log_ratios
 
 
 def exactness(loss: Loss) -> float:

@@ -1,4 +1,4 @@
-"""P5: how fast the push of a convex Bradley-Terry exact loss can fade."""
+"""P5: bounds on the weight -f' of a convex Bradley-Terry exact loss."""
 
 __all__ = ["push_and_bounds"]
 

@@ -1,4 +1,4 @@
-"""P6: a loss that recovers the RLHF optimum asks for an infinite margin on certain preferences."""
+"""P6: a loss that recovers the RLHF optimum has an infinite target margin where a preference is certain."""
 
 __all__ = ["link_of_exact"]
 
@@ -11,7 +11,7 @@ from gpo_theory.propositions.p03_bradley_terry import exactness
 
 
 def link_of_exact(loss: Loss, p: Fraction) -> tuple[float, float]:
-    """Return x*(p) and c logit p, which grows beyond all bounds as p -> 1; 1/2 < p < 1.
+    """Return x*(p) and c logit p, which grows without bound as p -> 1; 1/2 < p < 1.
 
     Hypotheses: f' < 0 everywhere and f'(-x) = exp(x/c) f'(x).
 

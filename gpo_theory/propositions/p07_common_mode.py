@@ -1,4 +1,4 @@
-"""P7: a loss of the margin does not see both log-probabilities move together."""
+"""P7: a loss of the margin does not change when both log-probabilities move by the same amount."""
 
 __all__ = ["common_mode"]
 
@@ -12,7 +12,7 @@ def common_mode(loss: Loss, log_ratios: tuple[Fraction, Fraction], shift: Fracti
                 beta: Fraction) -> tuple[float, float]:  # fmt: skip
     """Return f(beta rho) after `shift` is added to both log-ratios (s_w, s_l), in nats, and before: they are equal.
 
-    So f cannot control absolute likelihood: the chosen response may become ever less likely at a constant loss.
+    So f does not control absolute likelihood: the chosen response may become less likely at a constant loss.
 
     >>> from gpo_theory.catalogue import LOSSES
     >>> common_mode(LOSSES["squared"], (Fraction(1), Fraction(-1)), Fraction(-50), Fraction(1, 10))

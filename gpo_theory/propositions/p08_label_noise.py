@@ -1,4 +1,4 @@
-"""P8: what cDPO and robust DPO are: the logistic loss and a straight line."""
+"""P8: cDPO and robust DPO are the logistic loss plus a straight line."""
 
 __all__ = ["noisy_losses", "noisy_links", "noisy_strengths"]
 
@@ -48,7 +48,7 @@ def noisy_links(flip: Fraction, p: Fraction) -> tuple[tuple[float, float], tuple
 
 
 def _link(loss: Loss, p: Fraction) -> float:
-    """x*(p), infinite where the risk falls as far as one can see."""
+    """Return x*(p), infinite where no finite minimiser is found."""
     try:
         return link_at(loss, p)
     except InputError:

@@ -1,4 +1,4 @@
-"""What is known of a loss, as people and programs read it.
+"""The analysis of a loss as output: terminal, notebook, JSON, LaTeX, files and figures.
 
 result              `Analysis`, the value that shows itself in a terminal, a notebook, as JSON and as LaTeX
 certificate_file    the verdicts with their proofs, for `gpo verify`

@@ -1,4 +1,4 @@
-"""The certificate file: every verdict of an analysis with its proof, sealed, for anybody to replay."""
+"""The certificate file: every verdict of an analysis with its proof and a seal, which `gpo verify` replays."""
 
 __all__ = ["certificate_document"]
 

@@ -65,11 +65,13 @@ def shapes(losses: Sequence[Loss], low: float = -3.0, high: float = 3.0) -> "Fig
 
 
 def slope_tails(losses: Sequence[Loss], axes: "Axes | None" = None, high: float = 12.0) -> "Axes":
-    """Draw -f'(x) for x > 0 on a logarithmic scale: the push a pair still feels once it is ordered with margin x.
+    """Draw -f'(x) for x > 0 on a logarithmic scale: the weight of a pair that already has the scaled margin x.
 
-    A line that falls straight is an exponential tail; one that stops is a slope that becomes exactly 0 or positive.
+    An exponential tail is a straight line; a line ends where the slope becomes 0 or positive.
     """
-    axes = _axes() if axes is None else axes
+    from matplotlib.figure import Figure
+
+    axes = Figure(figsize=(6, 4), layout="constrained").subplots() if axes is None else axes
     x = np.linspace(0.0, high, 1201)
     for loss in losses:
         slope = -_derivatives(loss, x)[1]
@@ -102,14 +104,8 @@ def save(figure: "Figure", path: "Path | str") -> None:
         figure.savefig(path, metadata={"Date": None, "Creator": None} if str(path).endswith("svg") else None)
 
 
-def _axes() -> "Axes":
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(6, 4), layout="constrained").subplots()
-
-
 def _derivatives(loss: Loss, x: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    """Return f, f' and f'' at x through the torch lowering, so that what is drawn is what trains."""
+    """Return f, f' and f'' at x by the torch function that training uses."""
     import torch
 
     from gpo_theory.lowering.lower import to_torch

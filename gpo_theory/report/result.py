@@ -1,13 +1,13 @@
-"""What is known of a loss, as a value that shows itself: in a terminal, in a notebook, as JSON and as LaTeX."""
+"""The analysis of a loss as a value that a terminal, a notebook, JSON and LaTeX can show."""
 
 __all__ = ["Analysis", "describe", "digits"]
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from gpo_theory.budget import OutOfTimeError, limited
+from gpo_theory.budget import in_time
 from gpo_theory.calculus.series import Coefficient
 from gpo_theory.calculus.strengths import Strength
 from gpo_theory.calculus.tails import Tail
@@ -23,8 +23,7 @@ from gpo_theory.risk.psi import Psi
 if TYPE_CHECKING:
     from rich.console import Group
 
-T = TypeVar("T")
-SECONDS = 2.0
+SECONDS = 2.0  # of CPU time for each row that is in no JSON: short enough to wait for at a terminal
 _COLOURS = {"proved": "green", "refuted": "red", "unknown": "yellow"}
 
 
@@ -61,13 +60,9 @@ class Analysis:
         }
 
     def __rich__(self) -> "Group":
-        from gpo_theory.report.result import as_table
-
         return as_table(self)
 
     def _repr_html_(self) -> str:
-        from gpo_theory.report.result import as_html
-
         return as_html(self)
 
 
@@ -79,7 +74,7 @@ def describe(loss: Loss) -> dict[str, Any]:
 
 
 def digits(value: float) -> str:
-    """Return a number without an exact form as people read it: nine significant digits, in every table alike.
+    """Return a number without an exact form as every table prints it: nine significant digits.
 
     >>> digits(2 / 3), digits(4.0)
     ('0.666666667', '4')
@@ -109,12 +104,12 @@ def _number(value: float | str | None, none: str) -> str:
 
 
 def _more(analysis: Analysis) -> list[tuple[str, str]]:
-    """Rows that only a person asks for: where f' changes sign, where f is convex, f*, and the flow on a clean pair."""
+    """Return the rows that are not in the JSON: sign changes of f', where f is convex around 0, f*, and the flow."""
     loss = analysis.loss
-    reversals = _in_time(lambda: reversals_of(loss))
-    around = _in_time(lambda: convex_around_zero(loss))
-    conjugate = _in_time(lambda: fenchel_conjugate(loss, analysis.claims))
-    flow = _in_time(lambda: gradient_flow(loss))
+    reversals = in_time(lambda: reversals_of(loss), None, SECONDS)
+    around = in_time(lambda: convex_around_zero(loss), None, SECONDS)
+    conjugate = in_time(lambda: fenchel_conjugate(loss, analysis.claims), None, SECONDS)
+    flow = in_time(lambda: gradient_flow(loss), None, SECONDS)
     course = flow and (flow.formula or (flow.rate and f"about {flow.rate}"))
     return [
         ("gradient reverses at", "not decided" if reversals is None else ", ".join(map(_place, reversals)) or "never"),
@@ -130,15 +125,6 @@ def _place(bracket: Bracket, infinite: str = "inf") -> str:
         return infinite
     middle = (bracket.low + bracket.high) / 2
     return str(bracket.low) if bracket.low == bracket.high else digits(float(middle))
-
-
-def _in_time(derive: Callable[[], T | None]) -> T | None:
-    """Return what is derived within a second or two, else None: a table should not make a person wait."""
-    try:
-        with limited(SECONDS):
-            return derive()
-    except OutOfTimeError:
-        return None
 
 
 def _tail(tail: dict[str, str | None]) -> str:

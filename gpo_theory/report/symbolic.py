@@ -1,4 +1,4 @@
-"""What a loss has at 0 as a formula in its parameters: sympy writes it shorter, and decides nothing."""
+"""f'(0) and R as formulas in the parameters of a loss; sympy only writes them shorter, every sign is certified."""
 
 __all__ = ["slope_in", "strength_in", "validity_in", "zero_slope_at"]
 

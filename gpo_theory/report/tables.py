@@ -18,7 +18,7 @@ from gpo_theory.report.result import Analysis, digits
 _VERDICTS = {"proved": "yes", "refuted": "no", "unknown": "unknown"}
 _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
             **{c: "\\" + c for c in "&%$#_{}"}}  # fmt: skip
-# A number that does not exist, and one that may exist and was not found.
+# Shown for a number that does not exist, and for one that was not derived.
 _NONE, _NOT_DERIVED = "none", "not derived"
 
 

@@ -18,12 +18,12 @@ from gpo_theory.calculus.inverse import inverses
 from gpo_theory.calculus.pieces import UnsplitError, split
 from gpo_theory.calculus.tails import slope_tail
 from gpo_theory.certificate import Certificate, Verdict
-from gpo_theory.formula.expression import Expr, call, substitute
+from gpo_theory.formula.expression import Expr, piecewise, substitute
 from gpo_theory.formula.grammar import parse_constant
 from gpo_theory.loss import Loss
 
 X, S = Expr.x(), Expr("parameter", ("s",))
-LONGEST = 200  # characters of a formula that still tells a reader something
+LONGEST = 200  # characters of a formula that is printed: two lines of a terminal
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Conjugate:
 
 
 class _OpenError(Exception):
-    """Some s has a maximiser that is not found in closed form."""
+    """For some s no closed form of the maximiser is found."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,17 @@ def fenchel_conjugate(loss: Loss, claims: Mapping[str, Certificate]) -> Conjugat
     f = loss.f.primitive()
     if claims["convex"].verdict is not Verdict.PROVED:
         return Conjugate()
-    ends = [_slope_far(f, side) for side in (-1, 1)]
-    if ends[0] is None or ends[1] is None:
+    lowest, highest = (_slope_limit(f, side) for side in (-1, 1))
+    if lowest is None or highest is None:
         return Conjugate()
     try:
-        found = list(_stretches(f, ends[0], ends[1]))
-        formula = _joined([(part.high, _value(part)) for part in found]) if found else None
+        found = list(_stretches(f, lowest, highest))
+        ends = [Expr.of(part.high) for part in found[:-1] if part.high is not None]
+        formula = piecewise(S, ends, map(_value, found)) if found else None
     except (UnsplitError, _OpenError, ValueError):
         formula = None
     shown = None if formula is None or len(str(formula)) > LONGEST else str(formula)
-    return Conjugate(shown, ends[0], ends[1])
+    return Conjugate(shown, lowest, highest)
 
 
 def conjugate_at(loss: Loss, s: Fraction) -> tuple[float, float] | None:
@@ -88,7 +89,8 @@ def conjugate_at(loss: Loss, s: Fraction) -> tuple[float, float] | None:
     return (-found.high, -found.low) if found else None
 
 
-def _slope_far(f: Expr, side: int) -> str | None:
+def _slope_limit(f: Expr, side: int) -> str | None:
+    """Return the limit of f' on one side as exact text, None where it is not proved."""
     end = slope_tail(f, side)
     if end.verdict != "proved" or end.limit is None:
         return None
@@ -110,23 +112,21 @@ def _stretches(f: Expr, lowest: str, highest: str) -> Iterator[_Stretch]:
         if i and slopes[2 * i - 1] != low:
             assert piece.low is not None
             yield _Stretch(_bound(slopes[2 * i - 1]), _bound(low), Expr.of(piece.low), piece.f)
-        if _same(low, high):
+        if str(low) == str(high):
             continue
-        yield _solved(f, _Stretch(_bound(low), _bound(high), X, piece.f), len(pieces) == 1)
+        yield _solved(f, _Stretch(_bound(low), _bound(high), X, piece.f))
 
 
 def _exact(slope: Expr, x: Fraction) -> Fraction:
+    """Return the slope at x, or raise _OpenError where it is not rational."""
     value = exact_value(slope, x)
     if value is None:
         raise _OpenError
     return value
 
 
-def _same(low: str | Fraction, high: str | Fraction) -> bool:
-    return str(low) == str(high)
-
-
 def _bound(end: str | Fraction) -> Fraction | None:
+    """Return an end as a rational number, an irrational one to nine digits; None where it is infinite."""
     if end in ("inf", "-inf"):
         return None
     try:
@@ -135,7 +135,8 @@ def _bound(end: str | Fraction) -> Fraction | None:
         return Fraction(float(enclose(parse_constant(str(end)), Fraction(0)).mid())).limit_denominator(10**9)
 
 
-def _solved(f: Expr, stretch: _Stretch, alone: bool) -> _Stretch:
+def _solved(f: Expr, stretch: _Stretch) -> _Stretch:
+    """Return the stretch with x solved from f'(x) = s, confirmed by enclosures of f* at three values of s."""
     for x in inverses(stretch.f.diff(), Expr.of(1), (S, Expr.of(1))):
         found = _Stretch(stretch.low, stretch.high, x, stretch.f)
         if all(_confirmed(f, found, s) for s in _samples(stretch.low, stretch.high)):
@@ -144,6 +145,7 @@ def _solved(f: Expr, stretch: _Stretch, alone: bool) -> _Stretch:
 
 
 def _samples(low: Fraction | None, high: Fraction | None) -> list[Fraction]:
+    """Return three values of s between the ends, or near the finite one; fractions that no breakpoint has."""
     if low is None or high is None:
         start, side = (low, 1) if low is not None else (high, -1) if high is not None else (Fraction(0), 1)
         assert start is not None
@@ -158,14 +160,14 @@ def _confirmed(f: Expr, stretch: _Stretch, s: Fraction) -> bool:
     if found is None or not x.is_finite():
         return False
     value = enclose(stretch.f - s * X, x, 192)
-    slack = 1e-12 * (1 + abs(found.low))
+    slack = 1e-12 * (1 + abs(found.low))  # above the rounding of the enclosure's ends to floats
     return value.is_finite() and found.low - slack <= float(value.mid()) <= found.high + slack
 
 
 def _value(stretch: _Stretch) -> Expr:
-    """Return s x - f(x) at the maximiser, simplified where the algebra manages."""
+    """Return s x - f(x) at the maximiser, simplified by sympy where that makes it shorter."""
     plain = S * stretch.x - substitute(stretch.f, {X: stretch.x})
-    # Roots simplify for a positive symbol y = sign s.
+    # sympy simplifies roots of a positive symbol: y = sign s.
     sign = -1 if stretch.high is not None and stretch.high <= 0 else 1
     positive = sign == -1 or (stretch.low is not None and stretch.low >= 0)
     y = sympy.Symbol("y", positive=True) if positive else sympy.Symbol("y", real=True)
@@ -183,6 +185,7 @@ def _value(stretch: _Stretch) -> Expr:
 
 
 def _normal(value: Any) -> Any:
+    """Return a rational function in lowest terms, anything else as it is."""
     return sympy.cancel(value) if value.free_symbols and value.is_rational_function(*value.free_symbols) else value
 
 
@@ -206,16 +209,9 @@ def _logarithm(inner: Any, y: Any, sign: int, stretch: _Stretch) -> Any:
 
 
 def _outside(root: Any, stretch: _Stretch) -> bool:
+    """Whether a zero in s is rational and not inside the stretch."""
     if not root.is_Rational:
         return False
     zero = Fraction(int(root.p), int(root.q))
     below = stretch.low is not None and zero <= stretch.low
     return below or (stretch.high is not None and zero >= stretch.high)
-
-
-def _joined(parts: list[tuple[Fraction | None, Expr]]) -> Expr:
-    out = parts[-1][1]
-    for high, part in reversed(parts[:-1]):
-        assert high is not None
-        out = call("where", call("<", S, Expr.of(high)), part, out)
-    return out

@@ -1,4 +1,4 @@
-"""The link x*(p) = argmin C_p: which scaled margin a loss asks of a pair preferred with probability p."""
+"""The link x*(p) = argmin C_p: the scaled margin that is optimal for a pair preferred with probability p."""
 
 __all__ = ["Link", "link", "link_at"]
 
@@ -15,11 +15,11 @@ from gpo_theory.calculus.strengths import strength
 from gpo_theory.certificate import Certificate, Verdict
 from gpo_theory.claims.monotonicity import falls_strictly
 from gpo_theory.errors import InputError
-from gpo_theory.formula.expression import Expr, call, substitute
+from gpo_theory.formula.expression import Expr, call, piecewise, substitute
 from gpo_theory.loss import Loss
 from gpo_theory.risk.regimes import P, regimes_of
 
-NARROW = 1e-12
+NARROW = 1e-12  # relative width of an enclosure that is printed as a number, with 13 digits
 
 
 @dataclass(frozen=True)
@@ -42,22 +42,24 @@ class Link:
 def link(loss: Loss, claims: Mapping[str, Certificate]) -> Link:
     """Return the link of a loss from its certificates (propositions P1 and P3).
 
-    Where argmin C_p is an interval, as for the hinge at p = 1/2, the formula gives one point of it: `link_at` has the
-    whole. Below p = 1/2 it is x*(p) = -x*(1-p).
+    Where argmin C_p is an interval, as for the hinge at p = 1/2, the formula gives one point of it, and `link_at` the
+    interval. Below p = 1/2 it is x*(p) = -x*(1-p).
     """
     f = loss.f.primitive()
     return Link(_formula(f, claims), _slope(loss, claims), _target(f, claims["convex"]))
 
 
 def link_at(loss: Loss, p: Fraction) -> tuple[float, float] | None:
-    """Return (low, high) that enclose every minimiser of C_p, the ends inf and -inf included; None if not certified.
+    """Return (low, high) that enclose every minimiser of C_p, infinite ends included; None if not certified.
+
+    Raises InputError for p outside [0, 1].
 
     >>> from gpo_theory.loss import parse
     >>> [round(end, 9) for end in link_at(parse("max(0, 1-x)"), Fraction(1, 2))]
     [-1.0, 1.0]
     """
     if not 0 <= p <= 1:
-        raise InputError(f"p = {p} is no probability: it lies between 0 and 1")
+        raise InputError(f"p = {p} is not a probability between 0 and 1")
     f = loss.f.primitive()
     found = infimum_of(p * f + (1 - p) * substitute(f, {Expr.x(): -Expr.x()}))
     return (found.left, found.right) if found else None
@@ -69,9 +71,7 @@ def _formula(f: Expr, claims: Mapping[str, Certificate]) -> str | None:
         return None
     if len(found) == 1 and (found[0].both_sides or claims["bradley_terry_exact"].verdict is Verdict.PROVED):
         return str(found[0].x)
-    above = found[-1].x
-    for regime in reversed(found[:-1]):
-        above = call("where", call("<", P, Expr.of(regime.high)), regime.x, above)
+    above = piecewise(P, [Expr.of(regime.high) for regime in found[:-1]], [regime.x for regime in found])
     below = -substitute(above, {P: 1 - P})
     return str(above) if above == below else str(call("where", call(">=", P, Expr.of(Fraction(1, 2))), above, below))
 
@@ -91,8 +91,8 @@ def _slope(loss: Loss, claims: Mapping[str, Certificate]) -> float | str | None:
 def _least_at_zero_alone(f: Expr) -> bool:
     """Whether 0 alone is shown to minimise C_(1/2)(a) = (f(a) + f(-a))/2.
 
-    Hypothesis: f'(0) exists. By the exact signs of its slope, positive for all a > 0, or because it is strictly
-    convex as far out as its minimisers are shown to lie.
+    Hypothesis: f'(0) exists. Shown by the exact signs of the slope, positive for all a > 0, or by strict convexity of
+    C_(1/2) on an interval that is shown to hold its minimisers.
     """
     x = Expr.x()
     even = (f + substitute(f, {x: -x})) / 2
@@ -124,5 +124,5 @@ def _target(f: Expr, is_convex: Certificate) -> str | None:
         return None
     if found.right - found.left > NARROW * max(1.0, abs(found.left)):
         return None
-    # With all its digits: a "2" would be read as the exact number.
+    # With all its digits, because "2" would be read as the exact number.
     return f"{(found.left + found.right) / 2:#.13g}"

@@ -1,4 +1,4 @@
-"""The psi-transform: how much excess f-risk a decision of a given confidence on the wrong side costs at least.
+"""The psi-transform: a lower bound on the excess f-risk of a wrong decision, as a function of its confidence theta.
 
 With theta = 2p - 1, C_p(x) = p f(x) + (1-p) f(-x), H(p) = inf C_p and H^-(p) = inf of C_p over x (2p-1) <= 0, it is the
 convex hull on [0, 1] of H^-((1+theta)/2) - H((1+theta)/2) (Bartlett, Jordan, McAuliffe 2006).
@@ -23,15 +23,16 @@ from gpo_theory.calculus.pieces import UnsplitError, beside, split
 from gpo_theory.calculus.rational import as_rational
 from gpo_theory.certificate import Certificate, Verdict
 from gpo_theory.errors import InputError
-from gpo_theory.formula.expression import Expr, call, substitute
+from gpo_theory.formula.expression import Expr, call, piecewise, substitute
 from gpo_theory.formula.grammar import parse_constant
 from gpo_theory.loss import Loss
 from gpo_theory.risk.regimes import P, Regime, regimes_of
 
 X, THETA, HALF = Expr.x(), Expr("parameter", ("theta",)), Fraction(1, 2)
-NARROW, LONGEST = 2e-9, 160  # characters of a formula that still tells a reader something
+NARROW = 2e-9  # width of an enclosure of psi(1/2) that is printed as a number, with nine digits
+LONGEST = 160  # characters of a formula that is printed: two lines of a terminal
 _PLUS, _MINUS = (1 + THETA) / 2, (1 - THETA) / 2
-LARGEST = 150  # nodes of a formula that is handed to the algebra
+LARGEST = 150  # nodes of a formula that sympy simplifies: a bound on its work
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,11 @@ def psi_transform(loss: Loss, claims: Mapping[str, Certificate]) -> Psi:
 
 
 def psi_at(loss: Loss, theta: Fraction) -> tuple[float, float] | None:
-    """Return (low, high) that enclose psi(theta), both inf where it is infinite; None if nothing is certified.
+    """Return (low, high) that enclose psi(theta), both inf where it is infinite; None if not certified.
 
     H^- is concave in theta, so it lies above its chord from theta = 0, inf (f(x) + f(-x))/2, to theta = 1, the infimum
-    of f over x <= 0. That chord less H is convex, so it lies below psi, and psi lies below H^- - H.
+    of f over x <= 0. That chord less H is convex, so it lies below psi, and psi lies below H^- - H. Raises InputError
+    for theta outside [0, 1].
 
     >>> from gpo_theory.loss import parse
     >>> low, high = psi_at(parse("max(0, 1-x)"), Fraction(1, 3))
@@ -86,7 +88,7 @@ def psi_at(loss: Loss, theta: Fraction) -> tuple[float, float] | None:
     (True, True)
     """
     if not 0 <= theta <= 1:
-        raise InputError(f"theta = {theta} is no confidence: it lies between 0 and 1")
+        raise InputError(f"theta = {theta} is not a confidence between 0 and 1")
     f = loss.f.primitive()
     mirrored = substitute(f, {X: -X})
     p, start = (1 + theta) / 2, enclose(f, Fraction(0))
@@ -101,7 +103,7 @@ def psi_at(loss: Loss, theta: Fraction) -> tuple[float, float] | None:
     chord = (1 - t) * fair.low + (t * wrong.low if t else 0.0)
     if above - chord > NARROW and (other := infimum_of(risk, None, Fraction(0))) is not None:
         above = min(above, other.high)
-    size = sum(abs(v) for v in (chord, above, least.low, least.high)) * 2.0**-50  # more than floats round away
+    size = sum(abs(v) for v in (chord, above, least.low, least.high)) * 2.0**-50  # above the rounding of these sums
     return max(0.0, chord - least.high - size), above - least.low + size
 
 
@@ -124,11 +126,8 @@ def _formula(f: Expr, claims: Mapping[str, Certificate]) -> Expr | None:
     found = regimes_of(f, claims)
     if not found:
         return None
-    parts = [(regime.high, _gap(start, regime)) for regime in found]
-    out = parts[-1][1]
-    for high, part in reversed(parts[:-1]):
-        out = call("where", call("<", THETA, Expr.of(2 * high - 1)), part, out)
-    return out
+    ends = [Expr.of(2 * regime.high - 1) for regime in found[:-1]]
+    return piecewise(THETA, ends, [_gap(start, regime) for regime in found])
 
 
 def _at_zero(f: Expr) -> Expr | None:
@@ -150,7 +149,7 @@ def _symmetric(f: Expr) -> bool:
 
 
 def _gap(start: Expr, regime: Regime) -> Expr:
-    """Return f(0) - p f(x*) - (1-p) f(-x*) in theta, simplified where the algebra manages."""
+    """Return f(0) - p f(x*) - (1-p) f(-x*) in theta, simplified by sympy where that makes it shorter."""
     risk = start - P * substitute(regime.ahead, {X: regime.x}) - (1 - P) * substitute(regime.behind, {X: -regime.x})
     plain = substitute(risk, {P: (1 + THETA) / 2})
     if sum(1 for _ in risk.walk()) > LARGEST:

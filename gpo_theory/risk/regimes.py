@@ -18,7 +18,7 @@ from gpo_theory.formula.grammar import parse_constant
 
 P, X = Expr("parameter", ("p",)), Expr.x()
 HALF, ONE = Fraction(1, 2), Fraction(1)
-NEAR = Fraction(1, 10**9)
+NEAR = Fraction(1, 10**9)  # relative slack beside a certified enclosure, whose ends are rounded to floats
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Regime:
 
 
 class _OpenError(Exception):
-    """Some p has a minimiser that is not found in closed form."""
+    """For some p no closed form of the minimiser is found."""
 
 
 def regimes_of(f: Expr, claims: Mapping[str, Certificate]) -> tuple[Regime, ...]:
@@ -56,7 +56,7 @@ def regimes_of(f: Expr, claims: Mapping[str, Certificate]) -> tuple[Regime, ...]
         if exact.verdict is Verdict.PROVED and exact.value is not None:
             found = [_logit(pieces, parse_constant(exact.value["exact"]))]
         elif claims["convex"].verdict is Verdict.PROVED:
-            found = list(_walk(f, pieces))
+            found = list(_outwards(f, pieces))
         else:
             return ()
     except (UnsplitError, _OpenError):
@@ -72,10 +72,10 @@ def _logit(pieces: list[Piece], c: Expr) -> Regime:
     return Regime(HALF, ONE, c * call("log", P / (1 - P)), pieces[-1].f, pieces[0].f)
 
 
-def _walk(f: Expr, pieces: list[Piece]) -> Iterator[Regime]:
-    """Follow r(x) = f'(-x)/f'(x), the odds p/(1-p) that ask for x, from x = 0 outwards; it rises for a convex f."""
+def _outwards(f: Expr, pieces: list[Piece]) -> Iterator[Regime]:
+    """Follow r(x) = f'(-x)/f'(x), the odds p/(1-p) at which x is optimal, from x = 0 on; r rises for a convex f."""
     edges = sorted({abs(x) for piece in pieces for x in (piece.low, piece.high) if x is not None} | {Fraction(0)})
-    reached = ONE  # odds settled so far
+    reached = ONE  # the odds up to which the minimiser is known
     for a, b in pairwise([*edges, None]):
         assert a is not None
         middle = a + 1 if b is None else (a + b) / 2
@@ -88,7 +88,7 @@ def _walk(f: Expr, pieces: list[Piece]) -> Iterator[Regime]:
                 return
             reached = start
         end = _odds(ahead.diff(), mirrored, b) if b is not None else None
-        if b is None and not _turns(f):
+        if b is None and not _odds_unbounded(f):
             raise _OpenError
         if end is None or end > reached:
             yield _solved(f, Regime(_p(reached), _p(end), Expr.of(a), ahead, behind), mirrored)
@@ -98,6 +98,7 @@ def _walk(f: Expr, pieces: list[Piece]) -> Iterator[Regime]:
 
 
 def _p(odds: Fraction | None) -> Fraction:
+    """Return the probability with these odds, 1 where they are infinite (None)."""
     return ONE if odds is None else odds / (1 + odds)
 
 
@@ -113,13 +114,14 @@ def _odds(slope: Expr, mirrored: Expr, x: Fraction) -> Fraction | None:
     return values[1] / values[0]
 
 
-def _turns(f: Expr) -> bool:
+def _odds_unbounded(f: Expr) -> bool:
     """Whether f' does not stay below a negative number on the right, so that the odds tend to infinity."""
     end = slope_tail(f, 1)
     return end.verdict == "proved" and end.limit is not None and (end.limit == "0" or end.limit.startswith("-"))
 
 
 def _solved(f: Expr, regime: Regime, mirrored: Expr) -> Regime:
+    """Return the regime with x solved from (1-p) f'(-x) = p f'(x) and confirmed."""
     for x in inverses(mirrored, regime.ahead.diff(), (P, 1 - P)):
         found = Regime(regime.low, regime.high, x, regime.ahead, regime.behind)
         if _confirmed(f, found):

@@ -129,7 +129,7 @@ def test_bad_mixtures_are_refused(options: dict, message: str) -> None:
 
 
 def test_bad_starts_are_refused() -> None:
-    with pytest.raises(InputError, match="must be as many"):
+    with pytest.raises(InputError, match="must be equally many"):
         GaussianMixture().start([0, 1, 2], [0, 0])
     with pytest.raises(InputError, match="must be finite"):
         GaussianMixture().start([0, math.inf], [0, 0])

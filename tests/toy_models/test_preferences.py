@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 
 from gpo_theory.errors import InputError
 from toy_models import Preferences
-from toy_models.numbers import read_number, read_numbers
+from toy_models.inputs import read_number, read_numbers
 
 
 @given(st.lists(st.floats(-8, 8), min_size=2, max_size=6))

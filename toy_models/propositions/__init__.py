@@ -1,4 +1,4 @@
-"""The propositions that toys can show, one file each: functions that return (numeric, theory).
+"""The propositions about policies, one file each: functions that return (numeric, theory).
 
 They are derived and checked for this project; none is a statement of the GPO paper.
 """

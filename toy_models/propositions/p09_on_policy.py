@@ -1,4 +1,4 @@
-"""P9: on-policy, the offline regulariser's gradient is twice that of the KL, if the sampler is held fixed."""
+"""P9: on-policy, the offline regulariser's gradient is twice that of the KL, if the behaviour policy is held fixed."""
 
 __all__ = ["on_policy_identity", "differentiated_sampler"]
 

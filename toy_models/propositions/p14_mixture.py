@@ -5,13 +5,14 @@ __all__ = ["mixture_drift"]
 from toy_models.descent import Trace, descend
 from toy_models.mixture import GaussianMixture
 
+# The facts of P14 for a Gaussian behaviour policy, and for the reference as behaviour policy.
 RISES = {"kl dips first": True, "kl ends above its start": True, "regularizer falls at every step": True}
 FALLS = {"kl dips first": True, "kl ends above its start": False, "regularizer falls at every step": True}
 
 
 def mixture_drift(behaviour: tuple[float, float] | str, *,
                   steps: int = 400) -> tuple[Trace, dict[str, bool], dict[str, bool]]:  # fmt: skip
-    """Return the trace, what it does and what the theory says it does, for one behaviour policy.
+    """Return the trace, its measured facts and those of the theory, for one behaviour policy.
 
     The specification is this project's own (the paper's mixture is not known): pi_ref = N(-2, 1)/2 + N(2, 1)/2, start
     means (-2, 2) and logits (3, 0), rate 0.05, 400 steps. With mu = N(2, 1) or N(2, 1/2) the KL dips, then rises well

@@ -32,12 +32,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Match and print the beta with how far the match holds, or refuse with the reason (exit code 2)."""
     import sys
+    from dataclasses import replace
 
+    from gpo_full.cli.options.messages import with_options
     from gpo_full.output import print_json
     from gpo_theory import match_beta
     from gpo_theory.catalogue import ALIASES
 
     match = match_beta(args.source, args.target, args.beta, args.mean_length, by=args.by, p=args.p, at=args.at)
+    if match.refusal is not None:
+        match = replace(match, refusal=with_options(match.refusal))
     if args.json:
         print_json(match.as_dict())
     if match.refusal is not None:

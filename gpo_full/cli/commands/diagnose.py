@@ -31,12 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the run, apply the rules, print what was found."""
+    from dataclasses import replace
+
+    from gpo_full.cli.options.messages import with_options
     from gpo_full.diagnosis.log import read_run
     from gpo_full.diagnosis.rules import diagnose
     from gpo_full.output import print_json
 
     log = read_run(args.run)
     found = diagnose(log, _loss(args, log), args.beta, args.label_noise)
+    found = replace(found, not_looked_at={name: with_options(why) for name, why in found.not_looked_at.items()})
     if args.plot is not None:
         _plot(found, args.plot)
     if args.json:

@@ -247,13 +247,13 @@ def _option(args: argparse.Namespace, name: str, read: Callable[[str], Any]) -> 
 
 
 def _number(text: str) -> float:
-    from toy_models.numbers import read_number
+    from toy_models.inputs import read_number
 
     return read_number(text)
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    from toy_models.numbers import read_numbers
+    from toy_models.inputs import read_numbers
 
     return read_numbers(text)
 

@@ -175,7 +175,19 @@ def test_a_refused_beta_exits_2_and_still_prints_its_json() -> None:
     assert found["beta_to"] is None
     assert "R = 0" in found["refusal"]
     assert "R = 0" in refused("beta", "--from", "dpo", "--beta", "0.1", "--to", "slic")
-    assert "mean-length" in refused("beta", "--from", "dpo", "--beta", "0.1", "--to", "trl-ipo")
+
+
+def test_a_message_of_the_library_names_the_option() -> None:
+    """What the library says of `mean_length=N`, `by='target'` and `parameters={...}`, a user reads as options."""
+    words = ("beta", "--from", "dpo", "--beta", "0.1", "--to")
+    assert "give --mean-length N, the mean response length" in refused(*words, "trl-ipo")
+    refusal = json.loads(gpo(*words, "trl-ipo", "--json").stdout)["refusal"]
+    assert "give --mean-length N" in refusal
+    assert "as --by target and --p 0.9 do" in refused(*words, "slic")
+    assert "--mean-length 10.0 converts" in refused(*words, "ipo", "--mean-length", "10")
+    assert "--mean-length -1.0 is not a positive number" in refused(*words, "trl-ipo", "--mean-length", "-1")
+    assert "--beta 0.0 is not a positive number" in refused("beta", "--from", "dpo", "--beta", "0", "--to", "ipo")
+    assert "as in --param tau=0.1" in refused("analyze", "exp(-a*x)")
 
 
 def test_beta_by_target_and_by_tail() -> None:

@@ -159,7 +159,7 @@ BAD = [
     (["bandit", *HALF, "--objective", "gop"], "invalid choice: 'gop'"),
     (["mixture", "--behaviour", "uniform"], "allowed: reference, policy or mean,variance"),
     (["mixture", "--behaviour", "2,-1"], "positive variance"),
-    (["mixture", "--initial-means", "1,2,3"], "must be as many"),
+    (["mixture", "--initial-means", "1,2,3"], "must be equally many"),
     (["mixture", "--initial-means", "-2,14", "--steps", "2"], "the policy left the grid"),
     (["mixture", "--grid", "-14,14"], "needed: LOW,HIGH,STEP"),
     (["mixture", "--rewards", "1,2"], "--rewards"),

@@ -67,13 +67,13 @@ def test_the_table_names_parameters_and_knows_the_strength_at_their_values(tmp_p
 
 
 @pytest.mark.parametrize(("losses", "betas", "seeds", "of", "reason"), [
-    (["dpo", "dpo"], [0.1], [0], None, "--loss dpo is given twice"),
-    (["dpo"], [0.1, 0.2, 0.1], [0], None, "--beta 0.1 is given twice"),
-    (["dpo"], [0.1], [3, 3], None, "--seed 3 is given twice"),
-    (["dpo"], [0.0], [0], None, "--beta 0.0 must be a finite number above 0"),
-    (["dpo"], [-1.0], [0], None, "--beta -1.0 must"),
-    (["dpo"], [float("inf")], [0], None, "--beta inf must"),
-    (["dpo"], [float("nan")], [0], None, "--beta nan must"),
+    (["dpo", "dpo"], [0.1], [0], None, "`loss=dpo` is given twice"),
+    (["dpo"], [0.1, 0.2, 0.1], [0], None, "`beta=0.1` is given twice"),
+    (["dpo"], [0.1], [3, 3], None, "`seed=3` is given twice"),
+    (["dpo"], [0.0], [0], None, "`beta=0.0` must be a finite number above 0"),
+    (["dpo"], [-1.0], [0], None, "`beta=-1.0` must"),
+    (["dpo"], [float("inf")], [0], None, "`beta=inf` must"),
+    (["dpo"], [float("nan")], [0], None, "`beta=nan` must"),
     (["logstic"], [0.1], [0], None, "did you mean 'logistic'"),
     (["hinge"], [0.1], [0], "dpo", "no beta of hinge does what beta = 0.1 does for dpo: "),
     (["dpo"], [0.1], [0], "logstic", "did you mean 'logistic'"),

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from functools import cache
 
 import mpmath as mp
@@ -138,7 +139,7 @@ def test_an_averaged_margin_needs_the_length() -> None:
     """x = beta rho / N: for the same x near 0, beta is N times larger on the averaged margin."""
     refused = match_beta("dpo", "trl-ipo", beta=0.1)
     assert refused.beta_to is None
-    assert "mean-length" in str(refused.refusal)
+    assert "give `mean_length=N`" in str(refused.refusal)
     assert match_beta("dpo", "trl-ipo", beta=0.1, mean_length=40).beta_to == pytest.approx(0.025 * 40, rel=1e-12)
     assert match_beta("trl-ipo", "dpo", beta=1.0, mean_length=40).beta_to == pytest.approx(0.1, rel=1e-12)
 
@@ -204,6 +205,24 @@ def test_targets_by_direct_minimisation(p: str) -> None:
         else:
             assert UNTARGETED[name] in result.refusal
     assert found >= 33
+
+
+@pytest.mark.parametrize(
+    ("loss", "closed_form"),
+    [
+        ("logistic", lambda p: mp.log(p / (1 - p))),
+        ("exponential", lambda p: mp.log(p / (1 - p)) / 2),
+        ("squared", lambda p: 2 * p - 1),
+        ("truncated_squared", lambda p: 2 * p - 1),
+        ("savage", lambda p: mp.log(p / (1 - p))),
+        ("hinge", lambda p: 1),
+    ],
+)
+@pytest.mark.parametrize("p", [0.6, 0.9, 0.99])
+def test_the_target_margin_is_the_minimiser_of_the_risk(loss: str, closed_form: Callable, p: float) -> None:
+    """Each form solves p f'(x) = (1-p) f'(-x) by hand."""
+    found = match_beta(loss, "ipo", 1.0, by="target", p=p).matched
+    assert found == pytest.approx(float(closed_form(p)), rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -294,7 +313,7 @@ def test_weights_by_hand() -> None:
         ("dpo", "perceptron", {"by": "target", "p": "0.9"}, "perceptron"),
         ("dpo", "dpo", {"by": "target", "p": "1"}, "no finite target"),  # x*(1) is infinite
         ("ipo", "slic", {"by": "target", "p": "1"}, "no single target"),  # every x >= 1 is least
-        ("dpo", "trl-ipo", {"by": "target", "p": "0.9"}, "mean-length"),
+        ("dpo", "trl-ipo", {"by": "target", "p": "0.9"}, "`mean_length=N`"),
         ("dpo", "slic", {"by": "tail", "at": "2"}, "no single margin"),  # 1 up to the kink, then 0
         ("slic", "dpo", {"by": "tail", "at": "1/2"}, "no single margin"),  # 1, as at 0
         ("slic", "dpo", {"by": "tail", "at": "1"}, "kink"),

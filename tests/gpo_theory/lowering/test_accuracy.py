@@ -9,9 +9,9 @@ import torch
 
 from gpo_theory import LOSSES, find_loss, to_torch
 from gpo_theory.lowering.accuracy import _derivatives, score, score_points
+from gpo_theory.lowering.cancellation import polynomials_near_zeros
 from gpo_theory.lowering.native import KERNELS, native_kernel
 from gpo_theory.lowering.normal_form import to_normal_form
-from gpo_theory.lowering.patches import find_patches
 from gpo_theory.lowering.program import compiled, numpy_operations
 from tests.support.jets import jet
 from tests.support.oracle import evaluate
@@ -83,19 +83,19 @@ def test_native_kernels_are_five_and_stand_for_the_formula() -> None:
 
 @pytest.mark.parametrize("text", ["exo", "exp(x)-x-1", "log(cosh(x))", "erf(x)**2"])
 def test_patches_hold_to_their_bound(text: str) -> None:
-    """The polynomial is f to 2^-52 of |f| + |x f'| all over the patch, by mpmath."""
+    """The polynomial is f to 2^-52 of |f| + |x f'| all over its radius, by mpmath."""
     loss = find_loss(text)
     f = loss.f.primitive()
     plain, operations = compiled(to_normal_form(f)), numpy_operations()
-    found = find_patches(f, lambda x: float(plain.run(np.float64(x), operations)))
+    found = polynomials_near_zeros(f, lambda x: float(plain.run(np.float64(x), operations)))
     assert len(found) == 1
-    for patch in found:
+    for polynomial in found:
         with mp.workdps(60):
             for k in range(-63, 64, 6):
-                v = patch.radius * Fraction(k, 64)
-                at = mp.mpf((patch.centre + v).numerator) / (patch.centre + v).denominator
+                v = polynomial.radius * Fraction(k, 64)
+                at = mp.mpf((polynomial.centre + v).numerator) / (polynomial.centre + v).denominator
                 right = jet(loss.formula, at, loss.parameters)
-                value = sum(c * v**i for i, c in enumerate(patch.coefficients))
+                value = sum(c * v**i for i, c in enumerate(polynomial.coefficients))
                 error = abs(mp.mpf(value.numerator) / value.denominator - right.f)
                 assert error <= mp.mpf(2) ** -52 * (abs(right.f) + abs(at * right.d)), f"{text} at {float(at)}"
 
@@ -103,6 +103,6 @@ def test_patches_hold_to_their_bound(text: str) -> None:
 def test_a_patch_never_crosses_a_breakpoint() -> None:
     """u^2/2 for |u| < 1, |u| - 1/2 beyond, u = 2 - 5x/4: the double zero at 8/5 lies 4/5 from either breakpoint."""
     text = "where(abs(2-5*x/4) < 1, (2-5*x/4)**2/2, abs(2-5*x/4)-1/2)"
-    found = find_patches(find_loss(text).f.primitive(), lambda x: 1.0)
+    found = polynomials_near_zeros(find_loss(text).f.primitive(), lambda x: 1.0)
     assert found
-    assert all(abs(patch.centre - Fraction(8, 5)) < Fraction(1, 10**15) and patch.radius < Fraction(4, 5) for patch in found)
+    assert all(abs(each.centre - Fraction(8, 5)) < Fraction(1, 10**15) and each.radius < Fraction(4, 5) for each in found)

@@ -1,6 +1,6 @@
-"""Taylor polynomials with certified remainder, put where the normal form was measured to cancel."""
+"""Taylor polynomials with certified remainder, for the points where the normal form is measured to cancel."""
 
-__all__ = ["Patch", "find_patches"]
+__all__ = ["TaylorPolynomial", "polynomials_near_zeros"]
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,15 +15,16 @@ from gpo_theory.calculus.balls import ball, bisected, exact_value, expand
 from gpo_theory.calculus.pieces import Piece, UnsplitError, split
 from gpo_theory.formula.expression import Expr
 
-LIMIT = 2.0  # ulp; what is worse at a suspect is patched
-ORDERS = range(6, 42, 4)
-_ODD = Fraction(11, 14)  # beside powers of two, whose products round to nothing
-PARTS = 64  # cells of a half-width r / 64 on which the derivatives are enclosed
+LIMIT = 2.0  # ulp; a larger error near a zero calls for a Taylor polynomial
+ORDERS = range(6, 42, 4)  # of the polynomials tried, the lowest first
+_ODD = Fraction(11, 14)  # points beside the powers of two, at which products are exact and hide the error
+PARTS = 64  # cells of half-width r / 64 on which the derivatives are enclosed
+# Where zeros of f' are looked for: quarters to 8, then wider steps.
 _GRID = [sign * Fraction(step, 4) for sign in (-1, 1) for step in (*range(1, 33), 40, 48, 64, 96, 128)]
 
 
 @dataclass(frozen=True)
-class Patch:
+class TaylorPolynomial:
     """f = sum_k coefficients[k] (x - centre)^k on |x - centre| < radius, to 2^-56 of |f| + |x f'|."""
 
     centre: Fraction
@@ -31,21 +32,21 @@ class Patch:
     coefficients: tuple[Fraction, ...]
 
 
-def find_patches(f: Expr, run: Callable[[float], float]) -> tuple[Patch, ...]:
-    """Return the patches that `run`, the normal form of a primitive formula f in float64, needs.
+def polynomials_near_zeros(f: Expr, run: Callable[[float], float]) -> tuple[TaylorPolynomial, ...]:
+    """Return the polynomials that `run`, the normal form of a primitive formula f in float64, needs.
 
-    Suspects are the points where |f| + |x f'| vanishes, so that every rounding shows: the double zeros of f, and 0
-    where f(0) = 0. One that scores at most 2 ulp nearby is left as it is.
+    Candidates are the points where |f| + |x f'| vanishes, so that any rounding error is large beside it: the double
+    zeros of f, and 0 where f(0) = 0. None is made where the error nearby is at most 2 ulp.
     """
     try:
         pieces = [piece for piece in split(f) if not piece.is_point]
     except UnsplitError:
         return ()
-    found = (_patch(piece, centre, run) for piece in pieces for centre in _suspects(piece))
-    return tuple(patch for patch in found if patch is not None)
+    found = (_polynomial(piece, centre, run) for piece in pieces for centre in _zeros(piece))
+    return tuple(polynomial for polynomial in found if polynomial is not None)
 
 
-def _suspects(piece: Piece) -> Iterator[Fraction]:
+def _zeros(piece: Piece) -> Iterator[Fraction]:
     inside = [x for x in sorted({*_GRID, Fraction(0)}) if piece.contains(x)]
     if Fraction(0) in inside and exact_value(piece.f, Fraction(0)) == 0:
         yield Fraction(0)
@@ -70,7 +71,7 @@ def _bisected(f: Expr, low: Fraction, high: Fraction, before: int) -> Fraction:
     return Fraction(float(here[0]))
 
 
-def _patch(piece: Piece, centre: Fraction, run: Callable[[float], float]) -> Patch | None:
+def _polynomial(piece: Piece, centre: Fraction, run: Callable[[float], float]) -> TaylorPolynomial | None:
     f, steps = piece.f, [Fraction(1, 2**k) for k in range(24)]
     steps = [step for step in steps if piece.contains(centre - step) and piece.contains(centre + step)]
     sides = (-1, 1, -_ODD, _ODD)
@@ -78,12 +79,12 @@ def _patch(piece: Piece, centre: Fraction, run: Callable[[float], float]) -> Pat
     balls = expand(f, centre, ORDERS[-1])
     if not bad or not all(c.is_finite() for c in balls):
         return None
-    # A polynomial cannot reach a singularity of f or a breakpoint: then it mends what lies well within.
+    # A polynomial does not converge up to a singularity of f or a breakpoint: then a smaller radius is tried.
     for radius in (step for step in (2 * max(bad), max(bad), max(bad) / 2) if step in steps):
         bounds = _bounds(f, centre, radius)
         for order in ORDERS:
             if bounds[order + 1] * ball(radius) ** (order + 1) * (order + 1) < _allowed(balls, centre, radius, order):
-                return Patch(centre, radius, tuple(Fraction(float(c.mid())) for c in balls[: order + 1]))
+                return TaylorPolynomial(centre, radius, tuple(Fraction(float(c.mid())) for c in balls[: order + 1]))
     return None
 
 
