@@ -1,11 +1,11 @@
-"""Any f of ours inside TRL's DPOTrainer: its own code with another function of the scaled margin."""
+"""Any f of ours inside TRL's DPOTrainer: f of the log-probabilities it computes, in place of its logistic loss."""
 
 __all__ = ["dpo_trainer"]
 
 import importlib
 import math
-from collections.abc import Mapping
-from types import FunctionType, SimpleNamespace
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from gpo_theory.catalogue import find_loss
@@ -26,8 +26,11 @@ def dpo_trainer(loss: str | Loss, parameters: Mapping[str, str] | None = None) -
     `loss` is a name, alias or formula, as in `gpo train`, and beta is `DPOConfig.beta`. rho, in nats, is summed over
     tokens with `loss_type="sigmoid"` (TRL's default) and length-averaged with `"sigmoid_norm"`. References, metrics,
     adapters and checkpoints are TRL's. Raises InputError where trl 1.16 is not installed, and the trainer raises it
-    for a beta that is not above 0 and for options that would change f or be ignored: another loss type, label
-    smoothing, another divergence.
+    for a beta that is not above 0 and for options that would change rho or f, or be ignored: another loss type, label
+    smoothing, another divergence, `ld_alpha`, `use_weighting`.
+
+    TRL has no method for the loss of a margin alone: `_compute_loss` runs the models, and computes loss and metrics. So
+    it is left to run, forward hooks read the models' outputs, and the loss is computed anew from those.
 
         Trainer = dpo_trainer("max(0, 1-x)**2")
         Trainer(model, args=trl.DPOConfig(beta=0.1), train_dataset=rows, processing_class=tokenizer).train()
@@ -39,13 +42,44 @@ def dpo_trainer(loss: str | Loss, parameters: Mapping[str, str] | None = None) -
     base, f = _base(), to_torch(objective)
 
     class AdaptedTrainer(base):  # type: ignore[misc, valid-type]
-        _compute_loss = _with_logsigmoid(base._compute_loss, lambda x: -f(x))
-
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options)
             _check(self)
 
+        def _compute_loss(self, model: Any, inputs: Mapping[str, Any], return_outputs: bool) -> Any:
+            with _outputs_of(self.model, self.ref_model) as outputs:
+                theirs = super()._compute_loss(model, inputs, return_outputs)
+            loss = f(self.beta * _rho(self, inputs, outputs)).mean()
+            if self.aux_loss_enabled:  # of a mixture of experts
+                loss = loss + self.router_aux_loss_coef * outputs[0].aux_loss
+            return (loss, theirs[1]) if return_outputs else loss
+
     return AdaptedTrainer
+
+
+@contextmanager
+def _outputs_of(*models: Any) -> Iterator[list[Any]]:
+    """Collect the outputs of calls of `models`, None apart: in TRL's loss, the policy's and then the reference's."""
+    outputs: list[Any] = []
+    with ExitStack() as hooks:
+        for model in models:
+            if model is not None:
+                hooks.enter_context(model.register_forward_hook(lambda module, inputs, output: outputs.append(output)))
+        yield outputs
+
+
+def _rho(trainer: Any, inputs: Mapping[str, Any], outputs: list[Any]) -> Any:
+    """Return rho of the pairs in a batch of TRL's, whose first half is chosen and second half rejected responses."""
+    mask = inputs["completion_mask"]
+    # Prompt learning puts virtual tokens before the real ones; positions outside the response are 0.
+    policy, *live = (output.log_probs[:, 1 - mask.shape[1] :].sum(1).chunk(2) for output in outputs[:2])
+    stored = trainer.precompute_ref_logps
+    reference = (inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]) if stored else live[0]
+    chosen, rejected = (ours - theirs for ours, theirs in zip(policy, reference, strict=True))
+    if trainer.loss_types == ["sigmoid_norm"]:
+        tokens = [each.sum(1).clamp(min=1.0) for each in mask.chunk(2)]
+        return chosen / tokens[0] - rejected / tokens[1]
+    return chosen - rejected
 
 
 def _base() -> Any:
@@ -60,13 +94,6 @@ def _base() -> Any:
     return trl.DPOTrainer
 
 
-def _with_logsigmoid(method: Any, function: Any) -> FunctionType:
-    """Return a function of the same code that finds `function` under the name F.logsigmoid; TRL's own is untouched."""
-    others = {"F": SimpleNamespace(logsigmoid=function)}
-    return FunctionType(method.__code__, method.__globals__ | others, method.__name__, method.__defaults__,
-                        method.__closure__)  # fmt: skip
-
-
 def _check(trainer: Any) -> None:
     if trainer.loss_types not in REPLACED or trainer.loss_weights != [1.0]:
         raise InputError(f"loss_type={trainer.loss_types!r} with weights {trainer.loss_weights!r}; f takes the place "
@@ -76,5 +103,8 @@ def _check(trainer: Any) -> None:
                          "gpo_theory.transforms gives the loss under label noise")  # fmt: skip
     if trainer.f_divergence_type != "reverse_kl":
         raise InputError(f"f_divergence_type={trainer.f_divergence_type!r}: rho is a log-ratio only with 'reverse_kl'")
+    if trainer.ld_alpha is not None or trainer.use_weighting:
+        raise InputError(f"ld_alpha={trainer.ld_alpha!r}, use_weighting={trainer.use_weighting!r}: both change rho or "
+                         "the weight of a pair, and the mean of f(beta rho) has neither")  # fmt: skip
     if not 0 < trainer.beta < math.inf:
         raise InputError(f"beta={trainer.beta!r} must be a finite number above 0")

@@ -1,10 +1,12 @@
 """Training with any f: what `gpo train` and `GPOTrainer` do.
 
-config, dry_run                     the settings, each checked; what a run needs of each device
-model, adapters, distribution       the model made ready, alone or on several processes
-rows, sampler, trainer              the loop: pairs to batches, a step of the optimizer, logging, saving
-step_guard, interruption            steps that must not be applied; signals
-saving, resumption                  one checkpoint of all ranks; going on from it
-live_evaluation                     samples while the policy trains
-reporting/                          what only tells of a run
+config, dry_run                      the settings, each checked; what a run needs of each device
+rows, model, references              pairs in batches; the model made ready; the reference's log-probabilities
+loss                                 the loss of a batch, a function of log-probabilities
+steps                                which optimizer steps are applied, and their metrics
+trainer                              GPOTrainer, which hands what transformers' Trainer asks over to the others
+callbacks, live_evaluation           between steps: signals, logs, progress; samples of the policy
+saving, resumption, distribution     one checkpoint of all ranks; continuing it; what runs is what was asked for
+finished                             the folder of a finished run: model, card, proofs, result
+reporting/                           metrics, and what is written about a run
 """

@@ -46,6 +46,10 @@ REFUSED = {
 _log = logging.getLogger(__name__)
 
 
+def _option(default: Any, meaning: str) -> Any:
+    return field(default=default, metadata={"help": meaning})
+
+
 @dataclass
 class GPOConfig(TrainingArguments):  # type: ignore[misc]
     """Arguments of `GPOTrainer`: those of `transformers.TrainingArguments` and the following.
@@ -59,55 +63,39 @@ class GPOConfig(TrainingArguments):  # type: ignore[misc]
     given.
     """
 
-    loss: str = field(default="logistic", metadata={"help": "name, alias or formula in x of the loss f"})
+    loss: str = _option("logistic", "name, alias or formula in x of the loss f")
     parameters: dict[str, Any] | None = field(default=None, metadata={"help": "values of the formula's parameters"})
-    beta: float = field(default=0.1, metadata={"help": "scale of the margin, above 0; x = beta * rho"})
-    margin: str | None = field(
-        default=None,
-        metadata={"help": "rho from summed or length-averaged log-ratios: sum, mean (default: mean for trl-ipo, else "
-                          "sum)"},
-    )  # fmt: skip
-    label_noise: float = field(default=0.0, metadata={"help": "rate e of flipped labels: (1-e) f(x) + e f(-x)"})
-    max_length: int = field(default=1024, metadata={"help": "tokens of prompt and response; the response is cut"})
-    max_prompt_length: int | None = field(
-        default=None, metadata={"help": "tokens of the prompt, its first ones are cut (default: half of max_length)"}
+    beta: float = _option(0.1, "scale of the margin, above 0; x = beta * rho")
+    margin: str | None = _option(
+        None, "rho from summed or length-averaged log-ratios: sum, mean (default: mean for trl-ipo, else sum)"
     )
-    reference_store: str | None = field(
-        default=None, metadata={"help": "folder of reference log-probabilities (default: in the cache)"}
-    )
-    train_last_layers: int | None = field(
-        default=None, metadata={"help": "train the last layers and the final norm only; the rest is frozen"}
-    )
-    lora_rank: int | None = field(default=None, metadata={"help": "train adapters of this rank on all linear layers"})
-    group_by_prompt: bool = field(
-        default=False,
-        metadata={"help": "draw the pairs of a prompt one after another: a batch then computes the prompt, and a "
-                          "response of several pairs, once; its gradient is of fewer prompts"},
-    )  # fmt: skip
-    bad_rows: str = field(default="fail", metadata={"help": "what to do with a row that cannot be used: fail, skip"})
-    scale_gradient: bool = field(
-        default=False,
-        metadata={"help": "optimise f(beta rho) / (beta |f'(0)|), so that every loss and beta starts with the same "
-                          "gradient; metrics show f itself. max_grad_norm=0 turns clipping off"},
-    )  # fmt: skip
-    sample_every: int | None = field(
-        default=None, metadata={"help": "steps between samples of the policy, for KL and win rate (default: none)"}
-    )
-    sample_prompts: str | None = field(default=None, metadata={"help": "JSONL with prompt and target, to sample for"})
-    sample_reward: str | None = field(
-        default=None, metadata={"help": "what judges samples: as --reward of gpo evaluate (default: the prepared one)"}
-    )
-    sample_length: int = field(default=32, metadata={"help": "tokens of the longest sample"})
+    label_noise: float = _option(0.0, "rate e of flipped labels: (1-e) f(x) + e f(-x)")
+    max_length: int = _option(1024, "tokens of prompt and response; the response is cut")
+    max_prompt_length: int | None = _option(
+        None, "tokens of the prompt, its first ones are cut (default: half of max_length)")  # fmt: skip
+    reference_store: str | None = _option(None, "folder of reference log-probabilities (default: in the cache)")
+    train_last_layers: int | None = _option(None, "train the last layers and the final norm only; the rest is frozen")
+    lora_rank: int | None = _option(None, "train adapters of this rank on all linear layers")
+    group_by_prompt: bool = _option(
+        False, "draw the pairs of a prompt one after another: a batch then computes the prompt, and a response of "
+        "several pairs, once; its gradient is of fewer prompts")  # fmt: skip
+    bad_rows: str = _option("fail", "what to do with a row that cannot be used: fail, skip")
+    scale_gradient: bool = _option(
+        False, "optimise f(beta rho) / (beta |f'(0)|), so that every loss and beta starts with the same gradient; "
+        "metrics show f itself. max_grad_norm=0 turns clipping off")  # fmt: skip
+    sample_every: int | None = _option(None, "steps between samples of the policy, for KL and win rate (default: none)")
+    sample_prompts: str | None = _option(None, "JSONL with prompt and target, to sample for")
+    sample_reward: str | None = _option(
+        None, "what judges samples: as --reward of gpo evaluate (default: the prepared one)")  # fmt: skip
+    sample_length: int = _option(32, "tokens of the longest sample")
     report_to: str | list[str] | None = field(
         default="none", metadata={"help": "trackers that get the logs: none, tensorboard, trackio, wandb"}
     )
-    learning_rate: float = field(default=1e-6, metadata={"help": "initial learning rate"})
+    learning_rate: float = _option(1e-6, "initial learning rate")
     # Every trained parameter takes part in every step.
-    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "see DistributedDataParallel"})
-    ddp_timeout: int = field(default=120, metadata={"help": "seconds after which a run ends of which a process hangs"})
-    logging_steps: float | None = field(
-        default=None, metadata={"help": "steps between metrics (default: 1 up to 1,000 steps, else 10)"}
-    )
+    ddp_find_unused_parameters: bool | None = _option(False, "see DistributedDataParallel")
+    ddp_timeout: int = _option(120, "seconds after which a run ends of which a process hangs")
+    logging_steps: float | None = _option(None, "steps between metrics (default: 1 up to 1,000 steps, else 10)")
 
     def __post_init__(self) -> None:
         _check_refused(self)
@@ -119,8 +107,7 @@ class GPOConfig(TrainingArguments):  # type: ignore[misc]
         if self.automatic_logging:
             self.logging_steps = self.logging_interval(self.max_steps)
         _check_total(self.objective())
-        _say_if_backwards(self.loss, self.objective())
-        _say_if_unbounded(self.loss, self.objective())
+        _warn_of(self.loss, self.objective())
         trackers: Any = checked_trackers(self.report_to)
         if self.bf16 and not torch.accelerator.is_available():
             self.use_cpu = True  # or the Trainer would ask for it
@@ -185,17 +172,13 @@ def _aggregation(loss: str, margin: str | None) -> str:
     return margin or fixed or "sum"
 
 
-def _say_if_backwards(name: str, loss: Loss) -> None:
-    """Warn of a loss that rises at 0, where training begins."""
+def _warn_of(name: str, loss: Loss) -> None:
+    """Warn of a loss that rises at 0, where training starts, or can fall without limit, if a second decides that."""
     with suppress(OutOfTimeError), limited(1.0):
         slope = taylor(loss, 1)[1]
         if slope is not None and slope.value > 0:
             _log.warning("loss %s has f'(0) = %s > 0: it begins by making the chosen response less likely than the "
                          "rejected one; is the sign of x right?", name, slope.text)  # fmt: skip
-
-
-def _say_if_unbounded(name: str, loss: Loss) -> None:
-    """Warn of a loss whose value can fall without limit, if that is decided within a second."""
     with suppress(OutOfTimeError), limited(1.0):
         found = bounded_below(loss.f.primitive())
         if found.verdict is Verdict.REFUTED:

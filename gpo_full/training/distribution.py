@@ -1,4 +1,4 @@
-"""What a run of several processes really is, against what was asked: the kind of its model and of its parameters."""
+"""What a run of several processes runs, checked against its configuration: the kind of model and of parameters."""
 
 __all__ = ["check_asked", "check_distribution", "half_precision_in_layers_alone"]
 
@@ -17,7 +17,7 @@ from gpo_theory.errors import InputError
 
 
 def check_asked(accelerator: Any, args: GPOConfig) -> None:
-    """Raise InputError if this machine, or the launcher's configuration, would silently run something else than asked.
+    """Raise InputError if this machine or the launcher would silently run something else than is configured.
 
     On a CPU, `fsdp=True` and an FSDP configuration of accelerate run DistributedDataParallel, or one process alone.
     """

@@ -1,4 +1,4 @@
-"""What a training will need of each device: memory and arithmetic, from the configuration and the pairs alone."""
+"""The memory and arithmetic that a training needs of each device, from the configuration and the pairs alone."""
 
 __all__ = ["DryRun", "forecast_needs", "attention_flops"]
 
@@ -48,7 +48,7 @@ class DryRun:
 
     @property
     def total_mib(self) -> float:
-        """The peak: everything at the same time, as it is when the backward pass begins."""
+        """The peak: everything at the same time, as when the backward pass starts."""
         return sum(self.memory_mib.values())
 
 
@@ -65,8 +65,8 @@ def forecast_needs(model: str, args: GPOConfig, pairs: Sequence[Pair]) -> DryRun
 
     optimizer = getattr(args.optim, "value", args.optim)
     if optimizer not in ADAMW:
-        raise InputError(f"what optim={optimizer!r} keeps of each parameter is not known here; of "
-                         f"{' and '.join(ADAMW)} it is")  # fmt: skip
+        raise InputError(f"the memory of optim={optimizer!r} is not known here, only that of "
+                         f"{' and '.join(ADAMW)}")  # fmt: skip
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     policy = _without_data(model, args, mode)
     longest = check_sizes(policy, [pairs])
@@ -120,8 +120,8 @@ def _one_pass(policy: Any, batch: Batch, args: GPOConfig, mode: Any) -> tuple[in
 
     counter = FlopCounterMode(display=False)
     with mode:
-        # Called "apart", which needs no mask of pairs. The model lays out one, and keeps it, as it cannot see without
-        # data that nothing is hidden; the engine does neither.
+        # The layout "apart" needs no mask of pairs. Without data the model cannot know that, builds one and keeps it;
+        # the engine does neither.
         saved = _Saved(mask=batch.block.shape[-1])
         there: dict[str, Any] = {name: mode.from_tensor(each) for name, each in batch.tensors().items()}
         fake = replace(batch, **there, layout="apart")

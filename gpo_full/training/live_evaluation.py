@@ -1,4 +1,4 @@
-"""KL and win rate while a policy trains: samples at an interval, which leave the training bitwise as it is without."""
+"""KL and win rate while a policy trains, by samples at an interval that change nothing of the training, bitwise."""
 
 __all__ = ["LiveEvaluation"]
 
@@ -58,9 +58,9 @@ class LiveEvaluation(TrainerCallback):  # type: ignore[misc]
         del found["examples"]
         self._trainer.folder.samples({"schema": 1, "step": state.global_step, **found,
                                       "judge": args.sample_reward or REWARD_NAME})  # fmt: skip
-        asked = control.should_log
+        due = control.should_log
         self._trainer.log({f"sample_{name}": found[name] for name in SHOWN})
-        control.should_log = asked  # any log counts as the one that the step still owes
+        control.should_log = due  # the Trainer takes any log for that of the step
 
     def _measure(self, args: Any) -> Evaluation:
         policy, options = _bare(self._trainer.model), {"seed": args.seed, "max_new_tokens": args.sample_length}

@@ -84,6 +84,19 @@ class TestInsideTrl:
         assert float((gradient * constant - slope).norm() / slope.norm()) <= 1e-6
         assert float(slope.norm()) > 0
 
+    def test_a_stored_reference_and_an_adapter_s_base_are_references_too(self, trl: Any, tmp_path: Path) -> None:
+        from peft import LoraConfig
+
+        stored = self.made(trl, dpo_trainer("slic"), tmp_path, precompute_ref_log_probs=True)
+        live = self.made(trl, trl.DPOTrainer, tmp_path, loss_type="hinge")
+        torch.testing.assert_close(self.measured(stored)[0], self.measured(live)[0], rtol=1e-6, atol=1e-6)
+        config = trl.DPOConfig(output_dir=str(tmp_path), report_to="none", use_cpu=True, bf16=False, disable_tqdm=True,
+                               gradient_checkpointing=False, remove_unused_columns=False)  # fmt: skip
+        adapted = dpo_trainer("exp(-x)")(
+            model=tiny_model(seed=1), args=config, train_dataset=live.train_dataset, processing_class=tiny_tokenizer(),
+            peft_config=LoraConfig(r=2, task_type="CAUSAL_LM"))  # fmt: skip
+        assert float(self.measured(adapted)[0]) == pytest.approx(1.0, abs=1e-4)
+
     def test_a_loss_that_trl_lacks_starts_at_f_of_0_and_trains(self, trl: Any, tmp_path: Path) -> None:
         trainer = self.made(trl, dpo_trainer("max(0, a-x)**2", {"a": "2"}), tmp_path, reference=1, max_steps=3, learning_rate=1e-3)
         trainer.train()
@@ -110,6 +123,8 @@ class TestInsideTrl:
         ({"loss_type": "sigmoid", "loss_weights": [2.0]}, "alone"),
         ({"label_smoothing": 0.1}, "label_smoothing=0.1 would be ignored"),
         ({"f_divergence_type": "js_divergence"}, "rho is a log-ratio only"),
+        ({"ld_alpha": 0.5}, "ld_alpha=0.5, use_weighting=False: both change rho"),
+        ({"use_weighting": True}, "use_weighting=True: both change rho"),
         ({"beta": -0.1}, "must be a finite number above 0"),
     ])  # fmt: skip
     def test_what_would_change_f_or_be_ignored_is_refused(

@@ -6,11 +6,12 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
+from gpo_full.source_hash import reached
 from tests.support.places import ROOT
 
 LAYERS = ("gpo_theory", "toy_models", "gpo_full")
@@ -142,6 +143,33 @@ def test_the_engine_s_core_loads_no_trainer() -> None:
     listing = f"import sys, {core}; print(*{{'transformers.trainer', 'accelerate', 'gpo_full.training.trainer'}} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def loaded_by(module: str) -> set[str]:
+    """The modules of gpo_full that importing `module` loads, in a process of its own."""
+    listing = f"import sys, {module}; print(*(name for name in sys.modules if name.startswith('gpo_full.')))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True, env=environment)
+    return {*done.stdout.split()}
+
+
+def within(names: Iterable[str], *folders: str) -> list[str]:
+    return [name for name in sorted(names) if name.split(".")[1] in folders]
+
+
+def test_a_configuration_loads_no_engine() -> None:
+    found = loaded_by("gpo_full.training.config")
+    assert "gpo_full.training.config" in found
+    assert within(found, "engine", "attention", "kernels", "reference", "evaluation", "experiment") == []
+
+
+def test_training_reaches_nothing_of_the_experiment() -> None:
+    found = loaded_by("gpo_full.training.trainer")
+    assert "gpo_full.engine.log_probabilities" in found
+    assert within(found, "experiment") == []
+    every = reached(f"gpo_full.training.{path.stem}" for path in (ROOT / "gpo_full" / "training").glob("[!_]*.py"))
+    assert "gpo_full.engine.log_probabilities" in every
+    assert within((name for name in every if name.startswith("gpo_full.")), "experiment") == []
 
 
 @pytest.mark.parametrize("path", sources("gpo_theory"), ids=lambda path: path.name)

@@ -1,4 +1,4 @@
-"""Held-out accuracy beside what length alone would score: people prefer longer answers, which may be all one learns."""
+"""Held-out accuracy beside that of preferring the longer response, which may be all that a policy learns."""
 
 __all__ = ["against_length", "length_metrics", "length_sums", "wilson_interval"]
 
@@ -46,12 +46,12 @@ def length_metrics(sums: Sequence[float]) -> dict[str, float]:
 
 
 def against_length(held_out: Mapping[str, float]) -> str:
-    """Say what a trainer's `evaluate` found beside the accuracy of preferring the longer response."""
+    """Return a sentence: the accuracy that a trainer's `evaluate` found, and that of preferring the longer response."""
     def shown(of: str, count: str) -> str:
         value, low, high = (held_out[f"eval_accuracy{of}{end}"] for end in ("", "_low", "_high"))
         return f"{value:.3f} [{low:.3f}, {high:.3f}] of {held_out[count]:.0f}"
 
-    apart = shown("_not_longer", "eval_pairs_not_longer") if held_out["eval_pairs_not_longer"] else "there are none"
+    apart = shown("_not_longer", "eval_pairs_not_longer") if held_out["eval_pairs_not_longer"] else "no such pair"
     return (f"held-out accuracy {shown('', 'eval_pairs')} pairs (95% interval); preferring the longer response: "
             f"{held_out['eval_longer_wins']:.3f}; where the chosen is not longer: {apart}")  # fmt: skip
 

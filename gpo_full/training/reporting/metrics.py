@@ -1,4 +1,4 @@
-"""What training shows: exact means over the pairs since the last object, with one transfer from the device for each."""
+"""The metrics of a logging interval: exact means over its pairs, with one transfer from the device."""
 
 __all__ = ["Meter", "NonFiniteLoss", "pair_metrics"]
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Below this share of |f'(0)| a pair no longer moves the policy.
+# Below this share of |f'(0)| a pair hardly moves the policy: the definition of flat_right, a convention.
 FLAT = 0.01
 # One column per pair; `pairs` counts them.
 COLUMNS = ("pairs", "loss", "margin", "regularizer", "log_ratio_chosen", "log_ratio_rejected", "accuracy", "weight",
@@ -18,7 +18,7 @@ COLUMNS = ("pairs", "loss", "margin", "regularizer", "log_ratio_chosen", "log_ra
 
 
 class NonFiniteLoss(ArithmeticError):
-    """The loss or its gradient became NaN or infinite; training cannot go on from there."""
+    """The loss or its gradient became NaN or infinite, and training cannot continue."""
 
 
 def pair_metrics(
@@ -64,12 +64,12 @@ def _share(pull: Tensor, push: Tensor) -> Tensor:
 
 
 class Meter:
-    """Running sums since the last object, on the device until they are asked for."""
+    """Sums since the last `drain`, on the device; `drain` and `state` transfer them to the host."""
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         # COLUMNS, then tokens, gradient norms, optimizer steps.
         self._sums = torch.zeros(len(COLUMNS) + 3, dtype=torch.float64, device=device)
-        self.steps = 0  # in the sums, when they were last asked for
+        self.steps = 0  # in the sums, at the last transfer
         self._tokens_before = 0.0
         self._cpu_offset = -time.process_time()
 
@@ -84,7 +84,7 @@ class Meter:
         self._sums[-1] += steps
 
     def drain(self, reduce: Callable[[Tensor], Tensor] = lambda sums: sums) -> dict[str, float]:
-        """Return the object's values and start again at zero; `reduce` adds the sums of all ranks up.
+        """Return the means and start again at zero; `reduce` returns the sums over all ranks.
 
         Raises NonFiniteLoss instead of averaging a NaN in.
         """
@@ -104,12 +104,12 @@ class Meter:
         }  # fmt: skip
 
     def state(self, reduce: Callable[[Tensor], Tensor] = lambda sums: sums) -> dict[str, Any]:
-        """What a checkpoint keeps, as JSON; `reduce` as in `drain`."""
+        """Return what a checkpoint keeps, as JSON; `reduce` as in `drain`."""
         return {"sums": self._finite(reduce(self._sums.clone())), "tokens": self._tokens_before,
                 "cpu_seconds": self._cpu_offset + time.process_time()}  # fmt: skip
 
     def restore(self, state: dict[str, Any], *, first: bool = True) -> None:
-        """Go on from what `state` returned; of several ranks, the first takes over what all had added up."""
+        """Continue from what `state` returned; of several ranks, the first gets the sums over all of them."""
         self._sums = torch.tensor(state["sums"], dtype=torch.float64, device=self._sums.device)
         if not first:
             self._sums[:-2] = 0.0

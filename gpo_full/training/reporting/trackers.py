@@ -1,4 +1,4 @@
-"""Trackers through the Trainer's own integrations: nothing unless asked, and one point per metric and step."""
+"""Trackers through the Trainer's own integrations: only those that are named, and one point per metric and step."""
 
 __all__ = ["TRACKERS", "checked_trackers", "follow"]
 
@@ -37,15 +37,15 @@ def checked_trackers(report_to: str | Sequence[str] | None) -> list[str]:
 
 
 def follow(trainer: Any) -> None:
-    """Let the trackers of a Trainer go on after a resume without showing a step twice.
+    """Let the trackers of a Trainer show each step once, also after a resume.
 
-    TensorBoard gets `output_dir/runs` (or TENSORBOARD_LOGGING_DIR) and is told which points a resumed run replaces.
-    The others cannot take points back, so a resumed run is a run of its own there, named by the step it began at.
+    TensorBoard writes to `output_dir/runs` (or TENSORBOARD_LOGGING_DIR), where a resumed run replaces the points after
+    its first step. The others cannot remove points, so there a resumed run is one of its own, named by that step.
     """
     if any(isinstance(callback, TensorBoardCallback) for callback in trainer.callback_handler.callbacks):
         trainer.pop_callback(TensorBoardCallback)
         trainer.add_callback(_TensorBoard())
-    # Before the trackers, which take the name when training begins.
+    # Before the trackers, which read the name when training starts.
     trainer.callback_handler.callbacks.insert(0, _Name())
 
 
@@ -60,7 +60,7 @@ class _TensorBoard(TensorBoardCallback):  # type: ignore[misc]
         super().on_train_begin(args, state, control, **kwargs)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if logs and "train_runtime" in logs:  # the summary stands at the last step, whose epoch is shown already
+        if logs and "train_runtime" in logs:  # the summary is of the last step, whose epoch is shown already
             logs = {name: value for name, value in logs.items() if name != "epoch"}
         super().on_log(args, state, control, logs=logs, **kwargs)
 

@@ -153,6 +153,21 @@ def test_resume_ends_where_a_straight_run_ends(model: Path, data: Path, tmp_path
     assert "is complete, and no setting of it can change now: learning_rate: 0.001 -> 0.01; to train on" in line
 
 
+def test_the_folder_of_a_version_with_a_setting_that_is_gone(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    assert gpo(*arguments(model, data, output)) == 0
+    recorded = json.loads((output / "run.json").read_text())
+    (output / "run.json").write_text(json.dumps(recorded | {"compile_mlp": True}))
+    capsys.readouterr()
+    line = refused(capsys, *arguments(model, data, output), "--resume")
+    assert "is of another run: compile_mlp: True -> None (--allow-change NAME allows one)" in line
+    (output / "run.json").write_text(json.dumps(recorded | {"compile_mlp": False}))
+    assert gpo(*arguments(model, data, output), "--resume") == 0
+    assert "is already complete" in capsys.readouterr().err
+
+
 def test_resume_refuses_another_configuration_and_names_each_key(
     model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -198,6 +213,7 @@ def test_resume_without_a_checkpoint_starts_over_and_says_so(
     ({"param": "a=1"}, "'a'"),
     ({"set": "weight_decai=1"}, "did you mean 'weight_decay'"),
     ({"set": "weight_decay=heavy"}, "is not a value of type float"),
+    ({"set": "compile_mlp=true"}, "GPOConfig has no field 'compile_mlp'"),
     ({"set": "beta=2"}, "beta has an option of its own, or is given twice"),
     ({"set": "use_liger_kernel=true"}, "use_liger_kernel=True is refused"),
     ({"threads": 0}, "--threads 0"),

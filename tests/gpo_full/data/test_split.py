@@ -213,7 +213,7 @@ def test_one_command_trains_on_some_debates_and_tests_on_others(
     assert json.loads((data.parent / "run" / "run.json").read_text())["test_by"] == "topic"
     assert len([*(data.parent / "cache" / "pairs").iterdir()]) == 2  # both sides stay on disk
     card = (data.parent / "run" / "README.md").read_text()
-    assert "preferring the longer response: 1.000; where the chosen is not longer: there are none" in card
+    assert "preferring the longer response: 1.000; where the chosen is not longer: no such pair" in card
 
 
 def test_a_resumed_run_must_hold_out_the_same(model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

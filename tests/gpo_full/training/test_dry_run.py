@@ -72,7 +72,7 @@ def test_what_another_optimizer_keeps_is_not_guessed(tmp_path: Path) -> None:
         if known:
             assert forecast_needs(str(tmp_path), args, PAIRS).memory_mib["moments"] > 0
         else:
-            with pytest.raises(InputError, match=f"what optim='{optimizer}' keeps"):
+            with pytest.raises(InputError, match=f"the memory of optim='{optimizer}' is not known"):
                 forecast_needs(str(tmp_path), args, PAIRS)
 
 

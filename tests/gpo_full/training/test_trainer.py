@@ -548,6 +548,28 @@ def test_spec_08_a_changed_run_is_refused_by_name_unless_allowed(
         changed.train(resume_from_checkpoint=where, allow_changes=["learning_rat"])
 
 
+@pytest.mark.parametrize("was_on", [False, True])
+def test_spec_08_a_setting_that_is_gone_counts_if_it_had_an_effect(
+    was_on: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint of a version that had compile_mlp: off, it resumes; on, it is refused unless that is allowed."""
+    old = trainer(tmp_path, tiny_model(), **SAVING)
+    record = old._record
+    monkeypatch.setattr(old, "_record", lambda: record() | {"compile_mlp": was_on})
+    old.train()
+    again, where = trainer(tmp_path, tiny_model(), **SAVING), str(tmp_path / "run" / "checkpoint-2")
+    if was_on:
+        with pytest.raises(InputError, match=r"checkpoint-2 is of another run: compile_mlp: True -> None$"):
+            again.train(resume_from_checkpoint=where)
+        again.train(resume_from_checkpoint=where, allow_changes=["compile_mlp"])
+        assert [found["changes"] for found in events(tmp_path)] == [{"compile_mlp": [True, None]}]
+    else:
+        again.train(resume_from_checkpoint=where)
+        assert not (tmp_path / "run" / "events.jsonl").exists()
+    assert [found["step"] for found in objects(tmp_path)] == [1, 2, 3, 4]
+    assert torch.equal(weights(again.model), weights(old.model))
+
+
 def test_spec_08_every_changed_key_is_named(tmp_path: Path) -> None:
     trainer(tmp_path, tiny_model(), **SAVING).train()
     changed = trainer(tmp_path, tiny_model(), PAIRS[1:], loss="hinge", learning_rate=1.0, **SAVING)

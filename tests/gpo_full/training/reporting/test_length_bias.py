@@ -31,7 +31,7 @@ def test_a_share_of_no_pairs_is_left_out() -> None:
     found = length_metrics([2, 1, 2, 0, 0])
     assert not [name for name in found if name.startswith("accuracy_not_longer")]
     said = against_length({f"eval_{name}": value for name, value in {"accuracy": 0.5, **found}.items()})
-    assert said.endswith("where the chosen is not longer: there are none")
+    assert said.endswith("where the chosen is not longer: no such pair")
 
 
 @pytest.mark.parametrize(("right", "n"), [(3, 4), (0, 10), (10, 10), (137, 183)])
