@@ -1,4 +1,4 @@
-"""Figures of the controlled experiment: a result in, axes out; only here and in `run_plots` is matplotlib imported."""
+"""Figures of the controlled experiment: each takes a result and returns axes."""
 
 __all__ = ["displacement", "kl_against_regularizer", "kl_against_strength", "sandwich", "training_curves",
            "win_rate_against_kl", "win_rate_against_strength", "write_figures"]  # fmt: skip

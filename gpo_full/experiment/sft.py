@@ -68,7 +68,8 @@ def tokenize_tasks(tokenizer: Any, tasks: Iterable[Mapping[str, str]]) -> list[T
     """Tokenise each task's prompt + ' ' + target as one text, and split where the prompt's own tokens end."""
     found = []
     for task in tasks:
-        prompt, whole = (tokenizer(text)["input_ids"] for text in (task["prompt"], f"{task['prompt']} {task['target']}"))
+        prompt = tokenizer(task["prompt"])["input_ids"]
+        whole = tokenizer(f"{task['prompt']} {task['target']}")["input_ids"]
         found.append(TokenTask(tuple(prompt), (*whole[len(prompt) :], tokenizer.eos_token_id)))
     return found
 

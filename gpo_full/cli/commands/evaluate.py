@@ -15,23 +15,22 @@ if TYPE_CHECKING:
     from gpo_full.evaluation.tasks import Task
 
 EXAMPLE = "gpo evaluate --policy out/dpo --reference out/sft --data test.jsonl"
+# Of an Evaluation, what --json prints.
 NUMBERS = ("kl", "kl_se", "win_rate", "win_low", "win_high", "ties", "length_ratio", "n", "seed")
-
-
-# What peft calls the settings of an adapter.
+# The file in which peft keeps an adapter's configuration.
 ADAPTER = "adapter_config.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `gpo evaluate`."""
     parser.add_argument("--policy", required=True, help="folder of the trained model")
-    parser.add_argument("--reference", required=True, help="folder of the model that it started from")
+    parser.add_argument("--reference", required=True, help="folder of the model that its training started from")
     parser.add_argument("--data", required=True, help="JSONL with `prompt` and `target` in each row (a reward model "
                         "needs no target)")  # fmt: skip
     parser.add_argument("--reward", help="folder of a sentence encoder (cosine to the target) or of a reward model (a "
-                        "sequence classifier), or module:function (samples, targets) -> one number each, which is "
-                        "your own code, typed by you, and is run (default: the prepared encoder)")  # fmt: skip
-    parser.add_argument("--scores", metavar="FILE", help="write what was drawn and measured for each prompt, as JSONL")
+                        "sequence classifier), or module:function (samples, targets) -> one number each, your own "
+                        "code, which is run (default: the prepared encoder)")  # fmt: skip
+    parser.add_argument("--scores", metavar="FILE", help="write the responses and scores of each prompt, as JSONL")
     parser.add_argument("--against", metavar="FILE", help="the --scores of another policy on the same data, reference "
                         "and seed: compare the two prompt by prompt")  # fmt: skip
     parser.add_argument("--limit", type=int, help="use only the first LIMIT rows")
@@ -43,12 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Sample once per prompt from each policy, score, and print."""
+    """Sample one response per prompt from each model, score them, and print the summary."""
     for name in ("limit", "max_new_tokens", "batch_size", "threads"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value} must be at least 1")
-    from gpo_full.evaluation.scores import compare_scores, read_scores
+    from gpo_full.evaluation.scores import compare_scores, read_scores, summarize, write_scores
     from gpo_full.evaluation.tasks import read_tasks
 
     tasks = read_tasks(args.data, args.limit)
@@ -57,7 +56,6 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(f"{name!r} is not the folder of a model or an adapter: it has no config.json and no "
                              f"{ADAPTER}")  # fmt: skip
     other = None if args.against is None else read_scores(args.against)
-    from gpo_full.evaluation.scores import summarize
     from gpo_full.evaluation.golden_reward import REWARD_NAME
     from gpo_full.output import print_json
 
@@ -66,7 +64,10 @@ def run(args: argparse.Namespace) -> int:
     payload = {**{name: found[name] for name in NUMBERS}, "reward": args.reward or REWARD_NAME,
                "policy": args.policy, "reference": args.reference}  # fmt: skip
     if args.scores is not None:
-        _write(args.scores, rows)
+        try:
+            write_scores(args.scores, rows)
+        except OSError as error:
+            raise InputError(f"--scores {args.scores!r} cannot be written: {error.strerror}") from None
     if other is not None:
         payload["paired"] = asdict(compare_scores(rows, other, seed=args.seed))
     if args.json:
@@ -74,15 +75,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(payload, args.against)
     return 0
-
-
-def _write(path: str, rows: "list[PromptScore]") -> None:
-    from gpo_full.evaluation.scores import write_scores
-
-    try:
-        write_scores(path, rows)
-    except OSError as error:
-        raise InputError(f"--scores {path!r} cannot be written: {error.strerror}") from None
 
 
 def _print(payload: dict[str, Any], against: str | None) -> None:
