@@ -229,7 +229,7 @@ class View:
 
     @property
     def flat(self) -> tuple[float, str] | None:
-        """The share of pairs in the flat right tail; if that is not logged, the accuracy if the mean x is in that tail."""
+        """The share of pairs in the flat right tail; if it is not logged, the accuracy if the mean x is there."""
         if "flat_right" in self.log.columns:
             share = self.mean("flat_right")
             return share, f"{share:.0%} of the pairs have"
@@ -267,8 +267,8 @@ def _few(view: View) -> Found:
 def _not_finite(view: View) -> Found:
     if not view.log.broken:
         return None
-    return (view.log.broken, f"{view.log.broken} logs hold a NaN or an infinity, and the optimiser took steps after them",
-            "the logs do not say which pair caused it; a filter may have hidden others")  # fmt: skip
+    return (view.log.broken, f"{view.log.broken} logs hold a NaN or an infinity, and the optimiser took steps after "
+            "them", "the logs do not say which pair caused it; a filter may have hidden others")  # fmt: skip
 
 
 def _no_gradient(view: View) -> Found:
@@ -316,8 +316,8 @@ def _displaced(view: View) -> Found:
         return None
     return (chosen, f"the chosen log-ratio has fallen to {chosen:.3g} and the rejected one to {rejected:.3g} "
             f"{view.unit}: f(beta rho) sees their difference only, and is blind to what moves both (P7)",
-            "these metrics do not show which responses gained the probability: read samples; pairs that contradict each other "
-            "lower both means too, even if every response has its own logit; a fall below a tenth of the margin is "
+            "these metrics do not show which responses gained the probability: read samples; pairs that contradict "
+            "each other lower both means too, even if every response has its own logit; a fall below a tenth of the margin is "
             "not reported")  # fmt: skip
 
 
@@ -329,8 +329,8 @@ def _flat(view: View) -> Found:
     slope = view.analysis.tails["right"]["slope"] if view.analysis else None
     class_of = f"; -f' has a right tail of class {slope.kind}" if slope else ""
     return (share, f"{how} -f' below {FLAT:.0%} of |f'(0)|: the loss barely moves them further{class_of}",
-            "a loss near its infimum and an accuracy near 1 concern the training pairs; they say nothing about samples, "
-            "whose KL may still grow")  # fmt: skip
+            "a loss near its infimum and an accuracy near 1 concern the training pairs; they say nothing about "
+            "samples, whose KL may still grow")  # fmt: skip
 
 
 def _saturated(view: View) -> Found:
@@ -354,7 +354,8 @@ def _weak(view: View) -> Found:
         return None
     return (felt, f"beta R rho = {felt:.2g} is far below 1: the regulariser's part of the gradient is about that share "
             f"of the preference part. P1's margin (2p-1)/(beta R) goes up to {1 / (beta * strength):.3g} "
-            f"nats, the measured margin is {view.mean('margin'):.3g}: the number of steps and the learning rate limit this margin, not beta",
+            f"nats, the measured margin is {view.mean('margin'):.3g}: the number of steps and the learning rate limit "
+            "it, not beta",
             f"P1 holds near p = 1/2, and p is not known; reported below {WEAK:g}")  # fmt: skip
 
 

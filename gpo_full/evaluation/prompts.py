@@ -1,4 +1,4 @@
-"""Prompts and responses that a model has read: keys and values are kept, so a continuation costs only its own tokens."""
+"""Prompts and responses that a model has read: keys and values are kept, so a response costs only its own tokens."""
 
 __all__ = ["ReadPrompts", "ReadResponses", "read_prompts", "read_responses", "shared_layers"]
 

@@ -23,7 +23,7 @@ _TOLD_TO_STOP = (130, 143, -signal.SIGINT, -signal.SIGTERM)
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: its exit code (minus the signal that killed it), its standard output, its last line on stderr."""
+    """How a job ended: exit code (minus the signal that killed it), standard output, and the last line on stderr."""
 
     code: int
     printed: str
@@ -52,7 +52,7 @@ class Job:
         return begun.read_text(encoding="utf-8").count("\n") if begun.is_file() else 0
 
     def run(self, environment: Mapping[str, str], started: Callable[["subprocess.Popen[str]"], None]) -> Outcome:
-        """Run in a process of its own, which is passed to `started`; if it is killed, start it again, and it resumes."""
+        """Run in a process of its own, which is passed to `started`; if it is killed, start it again to resume."""
         for _ in range(self.ATTEMPTS):
             attempts, command = self._count_start(), [sys.executable, "-m", "gpo_full.cli", *self._arguments()]
             # In a process group of its own: a second Ctrl-C, from the terminal, would keep it from saving.

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--param", action="append", default=[], metavar="NAME=VALUE", help="value of a parameter of --loss; repeatable")
     add("--beta", type=float, help="beta of a run that does not record it, above 0")
     add("--label-noise", type=float, metavar="RATE",
-        help="rate at which labels are believed to be flipped, in (0, 1/2); finds margins beyond its support")  # fmt: skip
+        help="rate at which labels are believed to be flipped, in (0, 1/2); finds margins that fit flips")  # fmt: skip
     add("--plot", metavar="FILE", help="also draw loss, margin, log-ratios and samples (.png, .svg or .pdf)")
     add("--json", action="store_true", help="print JSON for machines")
 

@@ -54,7 +54,7 @@ class Prepared:
 
 
 def prepare(parts: Sequence[str] = PARTS, root: Path | None = None) -> Prepared:
-    """Make each of `parts` in `root` (default: the cache) unless it is there with the right checksums; return the folders.
+    """Make each of `parts` in `root` (default: the cache) unless it is there, unchanged; return the folders.
 
     A part is written to a temporary folder and renamed, so it is whole or absent. Raises InputError without a network
     or disk space.
