@@ -317,8 +317,8 @@ def _displaced(view: View) -> Found:
     return (chosen, f"the chosen log-ratio has fallen to {chosen:.3g} and the rejected one to {rejected:.3g} "
             f"{view.unit}: f(beta rho) sees their difference only, and is blind to what moves both (P7)",
             "these metrics do not show which responses gained the probability: read samples; pairs that contradict "
-            "each other lower both means too, even if every response has its own logit; a fall below a tenth of the margin is "
-            "not reported")  # fmt: skip
+            "each other lower both means too, even if every response has its own logit; a fall below a tenth of the "
+            "margin is not reported")  # fmt: skip
 
 
 def _flat(view: View) -> Found:
