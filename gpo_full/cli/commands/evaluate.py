@@ -95,7 +95,7 @@ def _print(payload: dict[str, Any], against: str | None) -> None:
 
 def _score(args: argparse.Namespace, tasks: "list[Task]") -> "list[PromptScore]":
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
     from transformers.utils import logging
 
     from gpo_full.evaluation.compare import reference_answers, score_prompts
@@ -107,29 +107,36 @@ def _score(args: argparse.Namespace, tasks: "list[Task]") -> "list[PromptScore]"
         torch.set_num_threads(args.threads)
     reward = load_reward(args.reward)
     judged = [task.judged_against(reward) for task in tasks]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-
-    def load(kind: Any, folder: str, **options: Any) -> Any:
-        try:
-            return kind.from_pretrained(folder, **options)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{folder!r} cannot be loaded: {str(error).splitlines()[0]}") from None
-
-    tokenizer = load(AutoTokenizer, args.reference)
-    def model(folder: str) -> Any:
-        if not (Path(folder) / ADAPTER).is_file():
-            return load(AutoModelForCausalLM, folder, dtype=torch.float32)
-        from peft import AutoPeftModelForCausalLM
-
-        with quietly():
-            return load(AutoPeftModelForCausalLM, folder, dtype=torch.float32).merge_and_unload()
-
-    policy, reference = (model(folder).to(device).eval() for folder in (args.policy, args.reference))
+    tokenizer = _load(AutoTokenizer, args.reference)
+    policy, reference = (_model(folder) for folder in (args.policy, args.reference))
     if policy.config.vocab_size != reference.config.vocab_size:
         raise InputError(f"{args.policy!r} and {args.reference!r} have different vocabularies: "
                          f"{policy.config.vocab_size} and {reference.config.vocab_size} tokens")  # fmt: skip
-    against = reference_answers(reference, tokenizer, [task.prompt for task in tasks], judged, seed=args.seed,
-                        max_new_tokens=args.max_new_tokens, batch_size=args.batch_size,
-                        keep=shared_layers(policy, reference))  # fmt: skip
-    return score_prompts(policy, reference, tokenizer, against, reward, seed=args.seed,
-                         max_new_tokens=args.max_new_tokens, total=-(-len(tasks) // args.batch_size))  # fmt: skip
+    options = {"seed": args.seed, "max_new_tokens": args.max_new_tokens}
+    against = reference_answers(reference, tokenizer, [task.prompt for task in tasks], judged,
+                                batch_size=args.batch_size, keep=shared_layers(policy, reference),
+                                **options)  # fmt: skip
+    return score_prompts(policy, reference, tokenizer, against, reward, total=-(-len(tasks) // args.batch_size),
+                         **options)  # fmt: skip
+
+
+def _model(folder: str) -> Any:
+    """Return the causal language model in `folder`, an adapter merged into its base, in float32."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if (Path(folder) / ADAPTER).is_file():
+        from peft import AutoPeftModelForCausalLM
+
+        with quietly():
+            model = _load(AutoPeftModelForCausalLM, folder, dtype=torch.float32).merge_and_unload()
+    else:
+        model = _load(AutoModelForCausalLM, folder, dtype=torch.float32)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def _load(kind: Any, folder: str, **options: Any) -> Any:
+    try:
+        return kind.from_pretrained(folder, **options)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder!r} cannot be loaded: {str(error).splitlines()[0]}") from None
