@@ -98,7 +98,7 @@ def _print(found: "Diagnosis", given: str) -> None:
         show(Text(f"  limits: {finding.limits}", style="dim"))
     if not found.findings:
         show("nothing found")
-    show(f"looked at: {', '.join(found.looked_at)}")
+    show(f"rules applied: {', '.join(found.looked_at)}")
     for reason in dict.fromkeys(found.not_looked_at.values()):
         names = [name for name, why in found.not_looked_at.items() if why == reason]
-        show(f"not looked at, for {reason}: {', '.join(names)}")
+        show(f"not applied, because {reason}: {', '.join(names)}")
