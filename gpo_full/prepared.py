@@ -1,4 +1,4 @@
-"""Folders that are prepared once: made by a function, checksummed, and made again where they changed."""
+"""Folders that are prepared once by a function, checksummed, and prepared again if they were changed."""
 
 __all__ = ["ensured", "prepared_root"]
 
@@ -14,15 +14,15 @@ from gpo_full.files import atomic_folder, cache_root
 
 
 def prepared_root() -> Path:
-    """Return the folder of what `gpo prepare` makes, in the cache."""
+    """Return the folder in the cache where `gpo prepare` writes."""
     return cache_root() / "prepared"
 
 
 def ensured(folder: Path, write: Callable[[Path], Any], made_from: Any = None) -> Path:
-    """Make `folder` with `write` unless it is there, whole, and made from the same sources; return it.
+    """Make `folder` with `write` unless it is there, unchanged, and made from the same sources; return it.
 
-    `write` fills a folder beside, which is renamed, and returns what `manifest.json` says of the source. `made_from` is
-    JSON; a folder that was made from anything else is made again.
+    `write` fills a temporary folder, which is then renamed, and returns the source to record in `manifest.json`.
+    `made_from` is JSON; a folder that was made from anything else is made again.
     """
     if _holds(folder, made_from):
         return folder

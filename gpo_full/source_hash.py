@@ -1,4 +1,4 @@
-"""A hash of the code that a computation can reach, for keys of caches: derived from the imports, not listed by hand."""
+"""A hash of the code that a computation can reach through imports, for the keys of caches."""
 
 __all__ = ["code_hash", "imports", "reached"]
 
@@ -9,14 +9,14 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-# Code outside these is fixed by its version, which is no part of the hash.
+# The project's own packages; code outside them is fixed by its version, which is not part of the hash.
 _OWN = ("gpo_theory", "toy_models", "gpo_full")
 
 
 def code_hash(modules: Iterable[str]) -> str:
-    """Return a hash of what `modules` and all that they import of this project do.
+    """Return a hash of the code of `modules` and of every module of this project that they reach.
 
-    It is made of their syntax trees without docstrings, comments and layout, so that only another behaviour changes it.
+    It is taken over their syntax trees without docstrings, so comments, layout and documentation do not change it.
     Raises ModuleNotFoundError for a module that does not exist.
     """
     digest = hashlib.sha256()
@@ -28,8 +28,8 @@ def code_hash(modules: Iterable[str]) -> str:
 def reached(modules: Iterable[str]) -> tuple[str, ...]:
     """Return `modules` and every module of this project that they import, wherever the import stands, in order.
 
-    Of a package whose `__init__` only hands names on, the module that defines the imported name is reached, not the
-    package's other modules.
+    A name imported from a package whose `__init__` re-exports it reaches the module that defines it, not the package's
+    other modules.
 
     >>> reached(["gpo_theory.errors"])
     ('gpo_theory.errors',)

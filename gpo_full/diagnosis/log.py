@@ -1,4 +1,4 @@
-"""What a training run wrote about itself: our `metrics.jsonl`, or the `trainer_state.json` of TRL's DPOTrainer."""
+"""The metrics of a training run: our `metrics.jsonl`, or the `trainer_state.json` of TRL's DPOTrainer."""
 
 __all__ = ["RunLog", "changes_of", "read_run"]
 
@@ -24,9 +24,9 @@ SCALED = ("margin", "log_ratio_chosen", "log_ratio_rejected")
 class RunLog:
     """The logs of a run, oldest first: a column of equal length for each metric that every log has.
 
-    `source` is "gpo" or "trl"; `settings` what the run records of its configuration, empty where it records nothing;
-    `samples` the objects of its samples.jsonl; `broken` the number of logs that held a NaN or an infinity, which are
-    left out of `columns`. The columns of SCALED are in nats, or from TRL in units of beta times nats.
+    `source` is "gpo" or "trl"; `settings` the configuration that the run records, empty if it records none; `samples`
+    the objects of its samples.jsonl; `broken` the number of logs that held a NaN or an infinity, which are left out of
+    `columns`. The columns of SCALED are in nats, or from TRL in units of beta times nats.
     """
 
     run: str
@@ -43,8 +43,8 @@ class RunLog:
 def read_run(path: Path | str) -> RunLog:
     """Read a run: a folder with metrics.jsonl or trainer_state.json (or checkpoints that hold one), or such a file.
 
-    A checkpoint of ours is the run up to there. Raises InputError where there is none, or where it holds no training
-    log.
+    A checkpoint of ours is the run up to its step. Raises InputError if there is no such file, or no training log in
+    it.
     """
     file = _find(Path(path))
     entries: Any
@@ -66,7 +66,7 @@ def read_run(path: Path | str) -> RunLog:
 
 
 def changes_of(folder: Path) -> list[str]:
-    """Return what a run that was resumed with other settings changed, and after which step."""
+    """Return the settings that were changed when the run was resumed, each with the step after which it changed."""
     path = folder / EVENTS_FILE
     events = _lines(path) if path.is_file() else []
     return [f"after step {event['step']}, {name}: {old} -> {new}" for event in events
@@ -93,7 +93,7 @@ def _step(state: Path) -> str:
 
 
 def _lines(file: Path) -> list[Any]:
-    # A line without an end was cut off by a crash.
+    # A line without a newline was cut off by a crash.
     return [_parse(file, line) for line in file.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
 
 

@@ -1,4 +1,4 @@
-"""What the theory says of a run from its metrics: one rule, one small function, each with its number and its limits."""
+"""What the theory says about a run from its metrics: one function for each rule, with its number and its limits."""
 
 __all__ = ["Diagnosis", "Finding", "diagnose"]
 
@@ -15,20 +15,20 @@ from gpo_theory.errors import InputError
 from gpo_theory.loss import Loss
 from gpo_theory.report.result import Analysis
 
-# Below, a rule's own numbers: conventions, not theory, so each finding's limits name them.
-FEWEST_LOGS = 9  # a trend needs a beginning, a middle and an end of three
+# The rules' thresholds: conventions, not theory, so each finding's limits name them.
+FEWEST_LOGS = 9  # a trend compares three thirds, of at least three logs each
 STILL_X, STILL_NATS = 0.01, 0.1  # a mean x, and a root mean square of rho, that count as unmoved
-WEAK, STRONG = 0.02, 0.5  # beta R rho: where the regulariser is not felt, and where it governs
+WEAK, STRONG = 0.02, 0.5  # beta R rho: below, the regulariser has no effect; above, it dominates
 SMALL_NATS = 0.5  # a root mean square of rho that is small for two whole responses
 MOST = 0.9  # a share that counts as nearly all pairs
 FLAT = 0.01  # of |f'(0)|, as in the metric flat_right
-NEAR = 0.1  # relative distance from a target that counts as there
-NOISE_NATS = 0.5  # what the precision of a forward pass may move rho at the start
+NEAR = 0.1  # relative distance from a target that counts as reached
+NOISE_NATS = 0.5  # how far the precision of a forward pass may move rho at the start
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something the metrics show: its name, the number behind it, the reason, and what it does not say."""
+    """Something the metrics show: its name, its number, the reason, and the limits of the conclusion."""
 
     id: str
     number: float
@@ -38,10 +38,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The findings of a run, the rules that were looked at, and for the others the reason why not.
+    """The findings of a run, the rules that were applied, and for the others the reason why not.
 
-    `loss` is what the run minimised, None where it is not known, as `beta` is; `label_noise` the rate at which labels
-    are believed to be flipped, None where nobody said.
+    `loss` is what the run minimised and `beta` its beta, None if not known; `label_noise` the rate at which labels are
+    believed to be flipped, None if not given.
     """
 
     log: RunLog
@@ -65,9 +65,9 @@ def diagnose(
 ) -> Diagnosis:
     """Apply every rule of RULES that the run's metrics and what is known of its loss allow.
 
-    `loss` and `beta` say what the run does not record; for a run that records them they are an InputError. rho and the
-    log-ratios are in nats, x = beta rho; `loss` is a function of the x that is logged. `label_noise` is the rate at
-    which labels are believed to be flipped, of a run whose loss does not account for any.
+    `loss` (a function of the logged x = beta rho) and `beta` are for a run that does not record them. `label_noise` is
+    the rate at which labels are believed to be flipped, for a run whose loss does not account for it. rho and the
+    log-ratios are in nats. Raises InputError if the run records what is given.
 
     >>> x = [1 - math.exp(-2 * t / 30) for t in range(90)]  # gradient flow of one pair under (x - 1)^2
     >>> log = RunLog("run", "gpo", {"loss": tuple((x - 1) ** 2 for x in x), "margin": tuple(2 * x for x in x)})
@@ -121,7 +121,7 @@ def _objective(settings: Mapping[str, Any]) -> Loss | None:
 
 @dataclass(frozen=True)
 class View:
-    """A run as the rules see it: means over the first, middle and last third of the logs, and the loss's analysis."""
+    """What the rules use: means over the first, middle and last third of the logs, and facts of the loss."""
 
     log: RunLog
     loss: Loss | None
@@ -130,7 +130,7 @@ class View:
 
     @cached_property
     def analysis(self) -> Analysis | None:
-        """Everything about the loss, derived once."""
+        """The analysis of the loss."""
         return None if self.loss is None else analyze(self.loss)
 
     @property
@@ -155,12 +155,12 @@ class View:
 
     @property
     def target(self) -> float | None:
-        """The target x*(1), where it is finite."""
+        """The target x*(1), if it is finite."""
         return _finite(self.analysis.link.target_at_one) if self.analysis else None
 
     @cached_property
     def supported(self) -> float | None:
-        """x*(1 - e), where it is finite: the margin that labels flipped at rate e support, when f ignores e."""
+        """x*(1 - e), if it is finite: the target under labels flipped at rate e, which f does not account for."""
         from gpo_theory.transforms import soft_label
 
         if self.loss is None or self.label_noise is None or self.log.settings.get("label_noise"):
@@ -170,13 +170,13 @@ class View:
 
     @property
     def stops(self) -> bool | None:
-        """Whether -f' tends to 0 on the right, None where that is not known."""
+        """Whether -f' tends to 0 on the right, None if that is not known."""
         limit = self.analysis.tails["right"]["slope"].limit if self.analysis else None
         return None if limit is None else limit == "0"
 
     @property
     def summed(self) -> bool | None:
-        """True, or None where rho is averaged over tokens: then nats are per token, and small."""
+        """True, or None if rho is averaged over tokens: then nats are per token, and small."""
         return None if self.log.settings.get("margin") == "mean" else True
 
     @property
@@ -185,7 +185,7 @@ class View:
         return "nats" if self.log.source == "gpo" or self.beta else "units of beta nats"
 
     def missing(self, needs: tuple[str, ...]) -> str | None:
-        """Return why a rule with such needs cannot be applied, or None."""
+        """Return why a rule with these `needs` cannot be applied, or None."""
         if needs and len(self.log) < (FEWEST_LOGS if "trend" in needs else 1):
             return f"{len(self.log)} logs are too few"
         for name in needs:
@@ -202,7 +202,7 @@ class View:
         return tuple(float(getattr(self, name)) for name in names)
 
     def column(self, name: str) -> list[float]:
-        """Return a metric's values, log-ratios in nats where beta is known."""
+        """Return a metric's values, log-ratios in nats if beta is known."""
         scale = 1 / self.beta if self.beta and self.log.source == "trl" and name in SCALED else 1.0
         return [value * scale for value in self.log.columns[name]]
 
@@ -229,7 +229,7 @@ class View:
 
     @property
     def flat(self) -> tuple[float, str] | None:
-        """The share of pairs in the flat right tail; where it is not logged, the accuracy if the mean x is there."""
+        """The share of pairs in the flat right tail; if it is not logged, the accuracy if the mean x is there."""
         if "flat_right" in self.log.columns:
             share = self.mean("flat_right")
             return share, f"{share:.0%} of the pairs have"
@@ -241,7 +241,7 @@ class View:
 
     @property
     def still(self) -> bool:
-        """Whether the policy is, on these pairs, still its reference."""
+        """Whether the policy still equals its reference on these pairs."""
         (beta,) = self.facts("beta")
         return beta * self.spread < STILL_X and (not self.summed or self.spread < STILL_NATS)
 
@@ -251,7 +251,7 @@ Found = tuple[float, str, str] | None  # number, because, limits
 
 @dataclass(frozen=True)
 class Rule:
-    """What to look for, and the metrics and facts (of View) without which it cannot be."""
+    """The function that looks for a finding, and the metrics and facts (of View) that it needs."""
 
     find: Callable[[View], Found]
     needs: tuple[str, ...]
@@ -261,21 +261,21 @@ def _few(view: View) -> Found:
     if len(view.log) >= FEWEST_LOGS:
         return None
     return (len(view.log), f"a trend needs at least {FEWEST_LOGS} logs",
-            "nothing that is said over the end of the run was looked at; log more often")  # fmt: skip
+            "no rule about the end of the run was applied; log more often")  # fmt: skip
 
 
 def _not_finite(view: View) -> Found:
     if not view.log.broken:
         return None
-    return (view.log.broken, f"{view.log.broken} logs hold a NaN or an infinity, and the optimiser has stepped on",
-            "the logs do not say which pair caused it; a filter may have hidden others")  # fmt: skip
+    return (view.log.broken, f"{view.log.broken} logs hold a NaN or an infinity, and the optimiser took steps after "
+            "them", "the logs do not say which pair caused it; a filter may have hidden others")  # fmt: skip
 
 
 def _no_gradient(view: View) -> Found:
     share = fmean(value == 0 for value in view.column("grad_norm")[-max(1, len(view.log) // 3) :])
     if share < MOST:
         return None
-    return (share, "the gradient is exactly 0: every pair lies where f is constant, or nothing is trainable",
+    return (share, "the gradient is exactly 0: every pair lies where f is constant, or no parameter is trainable",
             "a norm below the precision of the dtype is also logged as 0")  # fmt: skip
 
 
@@ -284,8 +284,8 @@ def _backwards(view: View) -> Found:
     if slope <= 0:
         return None
     return (slope, f"f'(0) = {slope:.3g} > 0: descent from the reference first makes the chosen response less likely "
-            "than the rejected one", "this is said of f alone; it may fall again further out, and the sign of x in the "
-            "formula may be wrong")  # fmt: skip
+            "than the rejected one", "this follows from f at 0 alone: f may fall further out; or the sign of x in the "
+            "formula is wrong")  # fmt: skip
 
 
 def _wrong_start(view: View) -> Found:
@@ -295,8 +295,8 @@ def _wrong_start(view: View) -> Found:
     if view.column("step")[0] > 1 or abs(first - at_zero) <= allowed:
         return None
     return (first, f"the first step's loss is not f(0) = {at_zero:.4g}, as it is where policy and reference agree",
-            "a reference from other weights, another truncation or dropout does this, and so does a loss or beta "
-            f"that is not the run's; a difference below {allowed:.2g} is not shown")  # fmt: skip
+            "a reference from other weights, another truncation or dropout causes this, and so does a loss or beta "
+            f"that is not the run's; a difference below {allowed:.2g} is not reported")  # fmt: skip
 
 
 def _stuck(view: View) -> Found:
@@ -316,9 +316,9 @@ def _displaced(view: View) -> Found:
         return None
     return (chosen, f"the chosen log-ratio has fallen to {chosen:.3g} and the rejected one to {rejected:.3g} "
             f"{view.unit}: f(beta rho) sees their difference only, and is blind to what moves both (P7)",
-            "where the probability has gone is not in these metrics: read samples; pairs that contradict each other "
-            "lower both means too, even where every response has its own logit; a fall below a tenth of the margin is "
-            "not shown")  # fmt: skip
+            "these metrics do not show which responses gained the probability: read samples; pairs that contradict "
+            "each other lower both means too, even if every response has its own logit; a fall below a tenth of the "
+            "margin is not reported")  # fmt: skip
 
 
 def _flat(view: View) -> Found:
@@ -328,9 +328,9 @@ def _flat(view: View) -> Found:
         return None
     slope = view.analysis.tails["right"]["slope"] if view.analysis else None
     class_of = f"; -f' has a right tail of class {slope.kind}" if slope else ""
-    return (share, f"{how} -f' below {FLAT:.0%} of |f'(0)|: the loss no longer pushes them{class_of}",
-            "a loss near its infimum and an accuracy near 1 are about training pairs; they say nothing of samples, "
-            "whose KL may still grow")  # fmt: skip
+    return (share, f"{how} -f' below {FLAT:.0%} of |f'(0)|: the loss barely moves them further{class_of}",
+            "a loss near its infimum and an accuracy near 1 concern the training pairs; they say nothing about "
+            "samples, whose KL may still grow")  # fmt: skip
 
 
 def _saturated(view: View) -> Found:
@@ -343,7 +343,7 @@ def _saturated(view: View) -> Found:
         return None
     places = ", ".join(f"{knee.x:.4g}" for knee in find_knees(view.loss.f.primitive()) if knee)
     return (share, f"up to {share:.2%} of an interval's pairs lie beyond the knee of f (x = {places}), where its "
-            "tangent continues it: they own the gradient, whose weight there is up to 2^64",
+            "tangent continues it: they dominate the gradient, whose weight there is up to 2^64",
             "the share is the largest of any interval, not that of the end")  # fmt: skip
 
 
@@ -354,8 +354,9 @@ def _weak(view: View) -> Found:
         return None
     return (felt, f"beta R rho = {felt:.2g} is far below 1: the regulariser's part of the gradient is about that share "
             f"of the preference part. P1's margin (2p-1)/(beta R) goes up to {1 / (beta * strength):.3g} "
-            f"nats, the margin seen is {view.mean('margin'):.3g}: steps and learning rate end this run, not beta",
-            f"P1 holds near p = 1/2, and p is not known; below {WEAK:g} is shown")  # fmt: skip
+            f"nats, the measured margin is {view.mean('margin'):.3g}: the number of steps and the learning rate limit "
+            "it, not beta",
+            f"P1 holds near p = 1/2, and p is not known; reported below {WEAK:g}")  # fmt: skip
 
 
 def _strong(view: View) -> Found:
@@ -364,8 +365,8 @@ def _strong(view: View) -> Found:
     if spread >= SMALL_NATS or spread < STRONG * scale:
         return None
     return (scale, f"P1's margin (2p-1)/(beta R) is at most {scale:.3g} nats near indifference, and rho is "
-            f"{spread:.3g} in the root mean square: beta holds the policy this close to its reference; a smaller beta "
-            "lets it go",
+            f"{spread:.3g} in the root mean square: beta keeps the policy this close to its reference; a smaller beta "
+            "lets it move further",
             f"P1 holds near p = 1/2; that less than {SMALL_NATS:g} nats is small is a convention")  # fmt: skip
 
 
@@ -377,7 +378,7 @@ def _worse(view: View) -> Found:
     return (loss, f"the loss is above f(0) = {at_zero:.4g}, which the reference itself has: pairs with a margin below "
             "0 cost more than the others gain",
             "a step size that is too large, swapped columns and pairs that contradict each other look the same; "
-            f"shown from the excess on that a margin of x = -{NEAR:g} has to first order")  # fmt: skip
+            f"reported from the loss on that a margin of x = -{NEAR:g} has to first order")  # fmt: skip
 
 
 def _wrong_way(view: View) -> Found:
@@ -387,8 +388,8 @@ def _wrong_way(view: View) -> Found:
     upwards = view.slope is not None and view.slope > 0
     reason = "as descent on f begins" if upwards else "though descent on f raises them"
     return (accuracy, f"most margins are below 0, {reason}",
-            "swapped columns and a step size that diverges look the same, and TRL counts rho = 0 as wrong; three "
-            "standard errors below 1/2, with a mean margin below 0, are shown")  # fmt: skip
+            "swapped columns and a step size that diverges look the same, and TRL counts rho = 0 as wrong; reported "
+            "from three standard errors below 1/2 on, if the mean margin is below 0 too")  # fmt: skip
 
 
 def _at_target(view: View) -> Found:
@@ -410,7 +411,7 @@ def _past_target(view: View) -> Found:
     noise = view.label_noise if view.log.settings.get("label_noise") else None
     supports = f", the most that label noise {noise:g} supports" if noise else ""
     return (x, f"the mean x = beta rho is above the target x*(1) = {target:.3g}{supports}: beyond it f rises",
-            "steps on other pairs carry a margin there, and so does a step size that is too large")  # fmt: skip
+            "steps on other pairs can move a margin there, and so does a step size that is too large")  # fmt: skip
 
 
 def _past_noise(view: View) -> Found:
@@ -419,11 +420,11 @@ def _past_noise(view: View) -> Found:
     if x - 3 * beta * view.error("margin") <= (1 + NEAR) * supported:
         return None
     return (x, f"the mean x = beta rho is above x*({1 - noise:g}) = {supported:.3g}, where the loss is least on average"
-            f" over labels flipped at rate {noise:g}: what lies beyond fits the flips themselves",
+            f" over labels flipped at rate {noise:g}: a larger margin fits the flipped labels",
             "a rate that differs from pair to pair supports more on the clear ones")  # fmt: skip
 
 
-# In the order of the report: first what makes the rest doubtful.
+# In the order of the report: first the rules whose findings make the others doubtful.
 RULES: dict[str, Rule] = {
     "too_few_logs": Rule(_few, ()),
     "not_finite": Rule(_not_finite, ()),
@@ -442,7 +443,7 @@ RULES: dict[str, Rule] = {
     "past_target": Rule(_past_target, ("trend", "margin", "target", "beta")),
     "past_label_noise": Rule(_past_noise, ("trend", "margin", "supported", "beta")),
 }
-# The facts of View, and why one is None; any other need but "trend" is a metric.
+# The facts of View, each with the reason why it may be None; any other need but "trend" is a metric.
 WHY_MISSING = {
     "analysis": "the loss is not known (`loss=None`)",
     "beta": "beta is not known (`beta=None`)",

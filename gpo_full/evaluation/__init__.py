@@ -1,6 +1,9 @@
-"""What became of a policy: KL, win rate and regulariser.
+"""A policy judged on samples: KL to its reference, win rate against it, offline regulariser.
 
-tasks, prompts, sampling, cache    prompts from a file, read once, continued with a key-value cache
-golden_reward, reward_model        what judges an answer
-scores, compare                    prompt by prompt, then a policy against its reference: KL in nats, win rate
+tasks                          prompts from a file, with what their answers are judged against
+prompts, sampling, cache       prompts read once, responses sampled from a key-value cache
+golden_reward, reward_model    what judges a response
+kl                             the estimators of KL(pi || pi_ref)
+compare                        policy and reference on the same prompts: one score for each prompt
+scores                         the scores' summary, their file, and two policies' compared
 """

@@ -1,4 +1,7 @@
-"""A key-value cache with room for the tokens to come, so that a token costs no copy of those before it."""
+"""A key-value cache allocated for the tokens to come, so that adding a token does not copy those before it.
+
+transformers' StaticCache does the same, but attends to its whole length from the first token on and cannot drop rows.
+"""
 
 __all__ = ["with_room"]
 
@@ -10,7 +13,7 @@ from transformers.cache_utils import DynamicLayer
 
 
 def with_room(cache: Any, tokens: int) -> Any:
-    """Give the layers of `cache` room for `tokens` more; layers of a kind of their own stay as they are."""
+    """Reserve room for `tokens` more in the layers of `cache`; layers of other classes than DynamicLayer are left alone."""
     cache.layers = [_Roomy(layer, tokens) if type(layer) is DynamicLayer and layer.is_initialized else layer
                     for layer in cache.layers]  # fmt: skip
     return cache

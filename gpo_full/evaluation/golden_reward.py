@@ -78,7 +78,7 @@ def load_reward(text: str | None) -> Reward:
     """Return the reward named by `text`: None for the prepared one, a folder with a model, or `module:function`.
 
     A folder holds a sentence encoder or a reward model (a sequence classifier of one output). `module:function`
-    imports and calls the user's own code: (samples, targets) -> one number each; it is for names that a user types.
+    imports and runs the user's own code, (samples, targets) -> one number each: pass only names that a user typed.
     """
     if text is None:
         return GoldenReward(ensured(prepared_root() / "reward", write_reward))

@@ -1,4 +1,4 @@
-"""Prompts that a model has read: keys and values are kept, so that a continuation costs only its own tokens."""
+"""Prompts and responses that a model has read: keys and values are kept, so a response costs only its own tokens."""
 
 __all__ = ["ReadPrompts", "ReadResponses", "read_prompts", "read_responses", "shared_layers"]
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-# Architectures whose decoder, given hidden states instead of embeddings, runs its layers on them unchanged.
+# Architectures whose decoder runs its layers unchanged on hidden states given as `inputs_embeds`.
 _PLAIN = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 # Responses read together: few, so that those of a chunk have like lengths and little is padding.
 _CHUNK = 16
@@ -36,7 +36,7 @@ class ReadPrompts:
 
         cache = DynamicCache()
         for layer, (keys, values) in enumerate(self.states):
-            if layer < first:  # asked for nothing but its length, which an empty tensor would not have
+            if layer < first:  # only its length is used, which an empty tensor would not have
                 keys, values = keys[:, :1, :, :1], values[:, :1, :, :1]
             cache.update(keys[rows], values[rows], layer)
         return cache
@@ -46,10 +46,10 @@ class ReadPrompts:
 def read_prompts(
     model: Any, prompts: Sequence[Sequence[int]], keep: int = 0, below: ReadPrompts | None = None
 ) -> ReadPrompts:
-    """Let `model` read token-id `prompts`.
+    """Run `model` on `prompts`, lists of token ids.
 
-    `keep` > 0 also keeps the hidden states that enter layer `keep`. `below`, the same prompts read with such a `keep`
-    by a model whose layers below it are equal (`shared_layers`), spares this model those layers.
+    `keep` > 0 also keeps the hidden states that enter layer `keep`. `below` is the same prompts read with such a `keep`
+    by a model whose layers below it are equal (`shared_layers`): those layers are then not computed again.
     """
     from transformers import DynamicCache
 
@@ -85,7 +85,7 @@ def read_responses(
     model: Any, read: ReadPrompts, responses: Sequence[tuple[int, Sequence[int]]], keep: int = 0,
     below: ReadResponses | None = None,
 ) -> ReadResponses:  # fmt: skip
-    """Let `model` read (row of the prompt in `read`, token ids of the response); `keep` and `below` as for prompts."""
+    """Run `model` on `responses`, (row of the prompt in `read`, token ids); `keep` and `below` as in `read_prompts`."""
     order = sorted(range(len(responses)), key=lambda i: (len(responses[i][1]), i))
     chunks = [order[i : i + _CHUNK] for i in range(0, len(order), _CHUNK)]
     given = below.entering if below is not None and below.entering else (None,) * len(chunks)
@@ -114,7 +114,7 @@ def _read_chunk(
     with _upper_layers(model, first), _entering(model, keep) as kept:
         states = model.get_decoder()(attention_mask=mask, position_ids=positions, use_cache=True,
                                      past_key_values=read.cache(rows, first), **inputs).last_hidden_state  # fmt: skip
-    # One product for all of them, and the padding asked nothing.
+    # One matrix product for all responses, without the padding.
     wanted = torch.cat([states[i, : len(tokens) - 1] for i, (_, tokens) in enumerate(responses)])
     following = model.get_output_embeddings()(wanted).split([len(tokens) - 1 for _, tokens in responses])
     opening = read.logits[rows].float().log_softmax(-1)
@@ -153,7 +153,7 @@ def _states(cache: Any, first: int) -> tuple[tuple[torch.Tensor, torch.Tensor], 
 
 @contextmanager
 def _upper_layers(model: Any, first: int) -> Iterator[None]:
-    """Let `model` consist of its layers from `first` on."""
+    """Restrict the decoder of `model` to its layers from `first` on."""
     decoder = model.get_decoder()
     whole = decoder.layers
     decoder.layers = whole[first:]

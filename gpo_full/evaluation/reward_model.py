@@ -51,7 +51,7 @@ class RewardModel:
         if pad is None:
             pad = self._model.config.pad_token_id
         rewards: list[float] = []
-        # One at a time where nothing says what padding is: a classifier that reads its last token must know.
+        # One at a time without a padding token: the classifier finds a row's last token by it.
         size = 1 if pad is None else self._batch_size
         self._model.config.pad_token_id = pad
         for start in range(0, len(samples), size):

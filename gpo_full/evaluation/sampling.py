@@ -27,16 +27,9 @@ class Sample:
 
 
 def sample(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[str],
-    *,
-    per_prompt: int = 1,
-    max_new_tokens: int = 32,
-    seed: int = 0,
-    batch_size: int = 64,
-    label: str = "sampling",
-) -> list[tuple[Sample, ...]]:
+    model: Any, tokenizer: Any, prompts: Sequence[str], *, per_prompt: int = 1, max_new_tokens: int = 32,
+    seed: int = 0, batch_size: int = 64, label: str = "sampling",
+) -> list[tuple[Sample, ...]]:  # fmt: skip
     """Draw `per_prompt` responses y ~ pi(. | prompt) at temperature 1 for each prompt, in the order of `prompts`."""
     tokens: list[list[int]] = [tokenizer(prompt)["input_ids"] for prompt in prompts]
     uniforms = uniform_numbers(len(prompts), per_prompt, max_new_tokens, seed)
@@ -76,7 +69,7 @@ def uniform_numbers(prompts: int, per_prompt: int, length: int, seed: int) -> to
 def continue_prompts(
     model: Any, tokenizer: Any, read: ReadPrompts, uniforms: torch.Tensor
 ) -> list[tuple[Sample, ...]]:
-    """Draw responses to prompts already read, one per row of `uniforms` [B, n, longest response]: n per prompt."""
+    """Draw n responses to each of B prompts already read; `uniforms` [B, n, longest response] decide the tokens."""
     model.eval()
     per_prompt, longest = uniforms.shape[1], uniforms.shape[2]
     stops = stop_tokens(model, tokenizer)
@@ -89,13 +82,13 @@ def continue_prompts(
         chosen = _inverse_cdf(logits, draws[rows, step])
         for row, token in zip(rows.tolist(), chosen.tolist(), strict=True):
             tokens[row].append(token)
-        going = torch.tensor([place for place, token in enumerate(chosen.tolist()) if token not in stops],
+        unfinished = torch.tensor([place for place, token in enumerate(chosen.tolist()) if token not in stops],
                              dtype=torch.long, device=model.device)  # fmt: skip
-        if len(going) == 0 or step + 1 == longest:
+        if len(unfinished) == 0 or step + 1 == longest:
             break
-        if len(going) < len(rows):
-            cache.batch_select_indices(going)
-            rows, mask, position, chosen = rows[going], mask[going], position[going], chosen[going]
+        if len(unfinished) < len(rows):
+            cache.batch_select_indices(unfinished)
+            rows, mask, position, chosen = rows[unfinished], mask[unfinished], position[unfinished], chosen[unfinished]
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
         position = position + 1
         logits = model(input_ids=chosen[:, None], attention_mask=mask, position_ids=position,
@@ -113,7 +106,7 @@ def _sample(tokenizer: Any, tokens: list[int], stops: frozenset[int]) -> Sample:
 def _inverse_cdf(logits: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     """Return the first token whose cumulative probability exceeds the uniform number of its row.
 
-    Sums of blocks find the block and sums within it the token: one pass over the vocabulary in place of several.
+    The sums of blocks find the block, and the sums within it the token: one pass over the vocabulary, not several.
     """
     weights = logits.float().softmax(-1)
     blocks = torch.nn.functional.pad(weights, (0, -weights.shape[-1] % _BLOCK)).view(len(weights), -1, _BLOCK)

@@ -1,4 +1,4 @@
-"""The scores of a policy prompt by prompt: their summary, their file, and two policies' compared on the same prompts."""
+"""Scores of a policy prompt by prompt: their summary, their file, and two policies compared on the same prompts."""
 
 __all__ = ["Comparison", "Evaluation", "PromptScore", "bootstrap_interval", "compare_scores", "read_scores",
            "summarize", "win_scores", "write_scores"]  # fmt: skip

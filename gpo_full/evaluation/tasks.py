@@ -12,14 +12,14 @@ from gpo_theory.errors import InputError
 
 @dataclass(frozen=True)
 class Task:
-    """A prompt and the human's answer to it, None where the file has none; `where` names its row."""
+    """A prompt and the human's answer to it, None if the file has none; `where` names its row in errors."""
 
     prompt: str
     target: str | None
     where: str
 
     def judged_against(self, reward: Any) -> str:
-        """Return what `reward` takes beside an answer: the prompt for a reward model, else the target."""
+        """Return the second argument of `reward` for this task: the prompt for a reward model, else the target."""
         if getattr(reward, "reads_prompt", False):
             return self.prompt
         if self.target is None:
@@ -28,7 +28,7 @@ class Task:
 
 
 def read_tasks(path: str | Path, limit: int | None = None) -> list[Task]:
-    """Read JSONL with `prompt` and (unless a reward model judges) `target`; InputError names a bad row."""
+    """Read JSONL with `prompt` and (unless a reward model judges) `target` in each row; InputError names a bad row."""
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -1,9 +1,10 @@
 """The controlled experiment: one policy, one set of pairs, several losses and betas.
 
-inputs/                            the scale, the policy, the texts, the reward
-grid, stages, protocol             which runs; cached stages; what each stage computes
-sft, labels, frozen_layers         fine-tuning, labelled pairs, layers computed once for all runs
-run, pool, forecast                everything in order, several runs at a time, and what it will cost
-result, predictions, plots         what came out, what was foretold, figures
-published                          the result at scale full
+inputs/                        the scale, the policy, the texts, the reward
+grid                           the runs of a scale: losses, betas, seeds
+sft, labels, pilot             what the stages before the runs compute
+trained_run, frozen_layers     what a run computes; layers computed once for all runs
+stages, protocol               a cached stage and its key; the stages in order
+run, pool, forecast            everything in order, several runs at a time, and a forecast of the cost
+result, predictions, plots     what was found (and the published result), what was predicted, figures
 """

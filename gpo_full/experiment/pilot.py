@@ -1,4 +1,4 @@
-"""The pilot, which fixes the learning rate of all runs, and the plan, which shortens them if they would take too long."""
+"""The pilot, which fixes the learning rate of all runs, and the plan, which shortens them to fit the budget."""
 
 __all__ = ["decide_plan", "try_learning_rates"]
 
@@ -47,8 +47,8 @@ def decide_plan(folder: Path, scale: Scale, pilot: Mapping[str, Any], elapsed: f
     `pilot` is the payload of `try_learning_rates`, `elapsed` the seconds already used.
     """
     last = pilot["tried"][-1]
-    # In units of one layer's forward or backward pass, the pilot also computed the frozen layers' outputs of each batch;
-    # a later run costs the trained layers alone, one forward pass and a backward pass of twice its cost.
+    # The pilot also computed the frozen layers' outputs of each batch, one forward pass; a later run costs the trained
+    # layers alone, a forward pass and a backward pass of twice its cost.
     work = 3 * scale.trained_layers / (3 * scale.trained_layers + pilot["frozen_layers"])
     one = work * last["train_seconds"] + last["evaluate_seconds"] * scale.test_prompts / pilot["prompts"]
     left = math.inf if scale.budget_seconds is None else scale.budget_seconds - elapsed

@@ -1,10 +1,10 @@
-"""Figures of the controlled experiment: a result in, axes out; only here and in `run_plots` is matplotlib imported."""
+"""Figures of the controlled experiment: each takes a result and returns axes."""
 
 __all__ = ["displacement", "kl_against_regularizer", "kl_against_strength", "sandwich", "training_curves",
            "win_rate_against_kl", "win_rate_against_strength", "write_figures"]  # fmt: skip
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -20,41 +20,57 @@ from gpo_full.files import atomic_file
 from gpo_theory.report.plots import colour, draw_line
 
 _Z = 1.96  # standard errors on each side of a 95% interval
-_GROUP = 1.26  # from the first to the last of the losses that share beta R, else one hides the other
+_GROUP = 1.26  # ratio of the places of the last and the first loss that share beta R, so that none hides another
 _MORE = ("#661100", "#117733", "#332288")  # for losses beyond gpo_theory's palette
-_KL = r"KL$(\pi\,\|\,\pi_{\mathrm{ref}})$ on samples (nats per response)"
-_REGULARIZER = r"offline regulariser $E_\mu[\rho^2/2]$ on held-out pairs (nats$^2$)"
-_WIN_RATE = "golden win rate against the SFT start"
+
+
+@dataclass(frozen=True)
+class _Quantity:
+    """What an axis shows of a run: its label, its value, and the lengths of its 95% interval below and above."""
+
+    label: str
+    of: Callable[[Run], float]
+    error: Callable[[Run], tuple[float, float]] | None = None
+
+
+_KL = _Quantity(r"KL$(\pi\,\|\,\pi_{\mathrm{ref}})$ on samples (nats per response)", lambda one: one.kl,
+                lambda one: (_Z * one.kl_se,) * 2)  # fmt: skip
+_REGULARIZER = _Quantity(r"offline regulariser $E_\mu[\rho^2/2]$ on held-out pairs (nats$^2$)",
+                         lambda one: one.regularizer, lambda one: (_Z * one.regularizer_se,) * 2)  # fmt: skip
+_WIN_RATE = _Quantity("golden win rate against the SFT start", lambda one: one.win_rate,
+                      lambda one: (one.win_rate - one.win_low, one.win_high - one.win_rate))  # fmt: skip
+_WIDTH = _Quantity(r"width $w$ of $\log\,\pi/\pi_{\mathrm{ref}}$ seen between two draws (nats)", lambda one: one.width)
+_RATIO = _Quantity("KL over the regulariser (1/nat)", lambda one: one.kl / one.regularizer,
+                   lambda one: (_Z * one.kl_se / one.regularizer,) * 2)  # fmt: skip
+_CHOSEN = _Quantity(r"$\log\,\pi/\pi_{\mathrm{ref}}$ of the chosen response (nats)", lambda one: one.log_ratio_chosen)
+_REJECTED = _Quantity(r"$\log\,\pi/\pi_{\mathrm{ref}}$ of the rejected response (nats)",
+                      lambda one: one.log_ratio_rejected)  # fmt: skip
 
 
 def win_rate_against_kl(result: ExperimentResult, axes: Axes | None = None) -> Axes:
     """Draw each run's golden win rate over its KL, both with 95% intervals: the frontier."""
-    axes = _scatter(result, axes, lambda one: one.kl, lambda one: one.win_rate, _kl_error, _win_error)
-    _join(axes, result, lambda one: one.kl, lambda one: one.win_rate)
+    axes = _scatter(result, axes, _KL, _WIN_RATE)
+    _join(axes, result, _KL, _WIN_RATE)
     _half(axes)
-    axes.set(xlabel=_KL, ylabel=_WIN_RATE)
     return axes
 
 
 def kl_against_regularizer(result: ExperimentResult, axes: Axes | None = None) -> Axes:
     """Draw each run's KL over its offline regulariser, beside KL = regulariser / 2, which holds near the reference."""
-    axes = _scatter(result, axes, lambda one: one.regularizer, lambda one: one.kl,
-                    lambda one: (_Z * one.regularizer_se,) * 2, _kl_error)  # fmt: skip
+    axes = _scatter(result, axes, _REGULARIZER, _KL)
     largest = max(one.regularizer for one in result.runs)
     half = axes.plot([0, largest], [0, largest / 2], color="0.6", linewidth=1, linestyle="--", zorder=0,
                      label="half the regulariser")  # fmt: skip
     _legend(axes, result, half)
-    axes.set(xlabel=_REGULARIZER, ylabel=_KL)
     return axes
 
 
 def sandwich(result: ExperimentResult, axes: Axes | None = None) -> Axes:
     """Draw each run's KL over its regulariser L over the width w of its log-ratios, between P11's bounds.
 
-    P11 takes the width over all responses, of which w is what two draws of the reference showed on the test prompts.
+    P11 takes the width over all responses; w is the largest seen between two samples of the reference.
     """
-    axes = _scatter(result, axes, lambda one: one.width, lambda one: one.kl / one.regularizer, None,
-                    lambda one: (_Z * one.kl_se / one.regularizer,) * 2)  # fmt: skip
+    axes = _scatter(result, axes, _WIDTH, _RATIO)
     widest = max(one.width for one in result.runs)
     at = [(w, *p11_bounds(replace(result.runs[0], width=float(w), regularizer=1.0)))
           for w in np.linspace(0, 1.05 * widest, 101)]  # fmt: skip
@@ -64,8 +80,6 @@ def sandwich(result: ExperimentResult, axes: Axes | None = None) -> Axes:
     half = axes.plot([0, 1.05 * widest], [0.5, 0.5], color="0.6", linewidth=1, linestyle="--", label="1/2")
     axes.set_yscale("log")
     _legend(axes, result, [*bounds, *half])
-    axes.set(xlabel=r"width $w$ of $\log\,\pi/\pi_{\mathrm{ref}}$ seen between two draws (nats)",
-             ylabel="KL over the regulariser (1/nat)")  # fmt: skip
     return axes
 
 
@@ -74,23 +88,20 @@ def displacement(result: ExperimentResult, axes: Axes | None = None) -> Axes:
 
     On the diagonal the margin is 0; below 0 the chosen responses themselves have become less likely.
     """
-    axes = _scatter(result, axes, lambda one: one.log_ratio_rejected, lambda one: one.log_ratio_chosen, None, None)
+    axes = _scatter(result, axes, _REJECTED, _CHOSEN)
     ends = [value for one in result.runs for value in (one.log_ratio_rejected, one.log_ratio_chosen, 0.0)]
     low, high = min(ends), max(ends)
     line = axes.plot([low, high], [low, high], color="0.6", linewidth=1, linestyle="--", zorder=0, label="margin 0")
     axes.axhline(0, color="0.7", linewidth=0.8, zorder=0)
     axes.axvline(0, color="0.7", linewidth=0.8, zorder=0)
     _legend(axes, result, line)
-    axes.set(xlabel=r"$\log\,\pi/\pi_{\mathrm{ref}}$ of the rejected response (nats)",
-             ylabel=r"$\log\,\pi/\pi_{\mathrm{ref}}$ of the chosen response (nats)")  # fmt: skip
     return axes
 
 
 def win_rate_against_strength(result: ExperimentResult, axes: Axes | None = None) -> Axes:
     """Draw each run's golden win rate over beta R, as `kl_against_strength` does."""
-    axes = _over_strength(result, axes, lambda one: one.win_rate, _win_error)
+    axes = _over_strength(result, axes, _WIN_RATE)
     _half(axes)
-    axes.set_ylabel(_WIN_RATE)
     return axes
 
 
@@ -99,9 +110,8 @@ def kl_against_strength(result: ExperimentResult, axes: Axes | None = None) -> A
 
     Runs that share beta R are drawn a little apart, in the order of the legend.
     """
-    axes = _over_strength(result, axes, lambda one: one.kl, _kl_error)
+    axes = _over_strength(result, axes, _KL)
     axes.set_ylim(bottom=0)
-    axes.set_ylabel(_KL)
     return axes
 
 
@@ -126,32 +136,30 @@ def training_curves(result: ExperimentResult, axes: Axes | None = None) -> Axes:
     return axes
 
 
-def _scatter(
-    result: ExperimentResult, axes: Axes | None, x: Callable[[Run], float], y: Callable[[Run], float],
-    x_error: Callable[[Run], tuple[float, float]] | None, y_error: Callable[[Run], tuple[float, float]] | None,
-) -> Axes:  # fmt: skip
+def _scatter(result: ExperimentResult, axes: Axes | None, x: _Quantity, y: _Quantity) -> Axes:
     axes = axes or _new()
     faint = 0.35 if len(result.runs) > 20 else 0.9  # many intervals hide the points
     for one in result.runs:
-        across, along = (None if error is None else [[side] for side in error(one)] for error in (x_error, y_error))
+        across, along = (each.error and [[side] for side in each.error(one)] for each in (x, y))
         shade, first = _shade(result, one.loss), one.seed == result.seed
         axes.errorbar(
-            x(one), y(one), xerr=across, yerr=along, color=shade, marker="o", markersize=6 if first else 3.5,
+            x.of(one), y.of(one), xerr=across, yerr=along, color=shade, marker="o", markersize=6 if first else 3.5,
             markerfacecolor=shade if one.matched else "white", elinewidth=0.8, alpha=0.9 if first else 0.5,
             linestyle="none", ecolor=(shade, faint),
         )  # fmt: skip
     _legend(axes, result)
+    axes.set(xlabel=x.label, ylabel=y.label)
     return axes
 
 
-def _join(axes: Axes, result: ExperimentResult, x: Callable[[Run], float], y: Callable[[Run], float]) -> None:
+def _join(axes: Axes, result: ExperimentResult, x: _Quantity, y: _Quantity) -> None:
     """Draw a thin line through a loss's runs in the order of beta, where there are more than two."""
     for loss in dict.fromkeys(one.loss for one in result.runs):
         runs = [one for one in result.runs if one.loss == loss and one.seed == result.seed]
         if len(runs) > 2:
             runs.sort(key=lambda one: one.beta)
-            axes.plot([x(one) for one in runs], [y(one) for one in runs], color=_shade(result, loss), linewidth=0.9,
-                      alpha=0.6, zorder=1)  # fmt: skip
+            axes.plot([x.of(one) for one in runs], [y.of(one) for one in runs], color=_shade(result, loss),
+                      linewidth=0.9, alpha=0.6, zorder=1)  # fmt: skip
 
 
 def _shade(result: ExperimentResult, loss: str) -> str:
@@ -161,10 +169,7 @@ def _shade(result: ExperimentResult, loss: str) -> str:
     return _MORE[others.index(loss) % len(_MORE)] if loss in others else colour(loss)
 
 
-def _over_strength(
-    result: ExperimentResult, axes: Axes | None, y: Callable[[Run], float],
-    y_error: Callable[[Run], tuple[float, float]],
-) -> Axes:  # fmt: skip
+def _over_strength(result: ExperimentResult, axes: Axes | None, y: _Quantity) -> Axes:
     smallest = min(one.beta_R for one in result.runs if one.beta_R is not None)
     # R = 0 has no place on a logarithmic axis: such runs keep their order at the edge.
     factors = sorted({one.factor for one in result.runs})
@@ -172,10 +177,9 @@ def _over_strength(
     sharing = list(dict.fromkeys(one.loss for one in result.runs if one.beta_R))
     apart = {loss: _GROUP ** (place / max(1, len(sharing) - 1) - 1 / 2) for place, loss in enumerate(sharing)}
 
-    def x(one: Run) -> float:
-        return float(one.beta_R * apart[one.loss] if one.beta_R else edge[one.factor])
-
-    axes = _scatter(result, axes, x, y, None, y_error)
+    x = _Quantity(r"strength $\beta R$ (1/nat)",
+                  lambda one: one.beta_R * apart[one.loss] if one.beta_R else edge[one.factor])  # fmt: skip
+    axes = _scatter(result, axes, x, y)
     _join(axes, result, x, y)
     axes.set_xscale("log")
     axes.axvline(smallest / 1.7, color="0.8", linewidth=0.8)
@@ -183,7 +187,6 @@ def _over_strength(
     ticks = [smallest / 2.45, *(value for i, value in enumerate(present) if i == 0 or value > 1.05 * present[i - 1])]
     axes.set_xticks(ticks, ["R = 0", *(f"{value:.3g}" for value in ticks[1:])])
     axes.minorticks_off()
-    axes.set_xlabel(r"strength $\beta R$ (1/nat)")
     return axes
 
 
@@ -210,17 +213,8 @@ def _half(axes: Axes) -> None:
     axes.axhline(0.5, color="0.6", linewidth=1, linestyle="--", zorder=0)
 
 
-def _kl_error(one: Run) -> tuple[float, float]:
-    return _Z * one.kl_se, _Z * one.kl_se
-
-
-def _win_error(one: Run) -> tuple[float, float]:
-    return one.win_rate - one.win_low, one.win_high - one.win_rate
-
-
 def _new() -> Axes:
-    _, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
-    return axes
+    return plt.subplots(figsize=(6.4, 4.0), layout="constrained")[1]
 
 
 FIGURES = (win_rate_against_kl, win_rate_against_strength, kl_against_strength, kl_against_regularizer, sandwich,

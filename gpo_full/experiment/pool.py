@@ -1,4 +1,4 @@
-"""The runs of an experiment, several at a time, each in a process that keeps what its runs share."""
+"""The runs of an experiment, several at a time, in processes that each keep what their runs share."""
 
 __all__ = ["WorkerDied", "finished"]
 
@@ -21,34 +21,34 @@ _protocol: "Protocol"
 
 
 class WorkerDied(RuntimeError):
-    """A process that did a run was ended from outside; what others finished is kept."""
+    """A process was killed during a run; finished runs are kept."""
 
 
 def finished(protocol: "Protocol", runs: Sequence[Experiment], workers: int) -> Iterator[tuple[Experiment, Stage]]:
-    """Yield each run with its stage when it ends; what comes before the runs must be finished.
+    """Yield each run with its stage when it ends; the stages before the runs must be finished.
 
-    One worker is this process. More are processes with an equal share of the cores, which say nothing while they work
-    and end with this one. If a run fails, those that have begun are finished first, for they are kept; WorkerDied if a
-    process was killed.
+    One worker is this process. More are processes with an equal share of the cores, which print nothing and end with
+    this one. If a run fails, those that have started are finished and kept before the error is raised. Raises
+    WorkerDied if a process was killed.
     """
     if workers == 1:
         yield from ((one, protocol.train_and_evaluate(one)) for one in runs)
         return
     threads = max(1, (os.cpu_count() or 1) // workers)
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin,
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker,
                                (protocol.arguments, [*runs], threads))  # fmt: skip
     try:
         futures = {pool.submit(_work, one): one for one in runs}
         for future in as_completed(futures):
             yield futures[future], future.result()
     except BrokenProcessPool:
-        raise WorkerDied("a process that did a run was ended from outside, perhaps for want of memory; finished runs "
-                         "are kept, and the same command goes on from there") from None  # fmt: skip
+        raise WorkerDied("a worker process was killed, perhaps for lack of memory; finished runs are kept, and the "
+                         "same command resumes from there") from None  # fmt: skip
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _begin(arguments: tuple[Any, ...], runs: Sequence[Experiment], threads: int) -> None:
+def _start_worker(arguments: tuple[Any, ...], runs: Sequence[Experiment], threads: int) -> None:
     import torch
 
     from gpo_full.experiment.protocol import Protocol
@@ -63,7 +63,7 @@ def _begin(arguments: tuple[Any, ...], runs: Sequence[Experiment], threads: int)
 
 
 def _end_with_parent() -> None:
-    # A parent that is killed tells nobody.
+    """End this process when its parent does: a parent that is killed cannot end it."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

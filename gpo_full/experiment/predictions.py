@@ -1,4 +1,4 @@
-"""What the theory predicts of the controlled experiment, with bounds fixed before any run, and what came of it."""
+"""The theory's predictions for the controlled experiment, with bounds fixed before any run, and whether they held."""
 
 __all__ = ["checks", "p11_bounds"]
 
@@ -11,10 +11,10 @@ from gpo_full.experiment.result import ExperimentResult, Run
 
 
 def checks(result: ExperimentResult) -> tuple[dict[str, Any], ...]:
-    """Return the predictions: `id`, `claim`, `value`, `bound` and `passed`, which is null where it cannot be told.
+    """Return the predictions: `id`, `claim`, `value`, `bound` and `passed`, which is null where it is not decided.
 
-    The losses of R > 0 are called smooth. Where a loss has one beta beside the matched one there are five; a grid with
-    more betas and seeds is asked more.
+    The losses with R > 0 are called smooth. There are five predictions where each loss has two betas, and up to three
+    more for a grid with more betas and seeds.
     """
     first = [one for one in result.runs if one.seed == result.seed]
     losses, factors = list(dict.fromkeys(one.loss for one in first)), sorted({one.factor for one in first})

@@ -42,31 +42,32 @@ class Protocol:
 
     def sft(self) -> Stage:
         """Fine-tune the policy on human summaries; its folder holds the model from which everything starts."""
-        inputs = {"workload": self.workload.fingerprint, **self._settings("seed", "longest", "sft", "pair_prompts")}
+        inputs = {"workload": self.workload.fingerprint,
+                  "settings": self._settings("seed", "longest", "sft", "pair_prompts")}  # fmt: skip
         return self._stage("sft", inputs, fine_tuned, lambda: (self.workload, self.scale))
 
     def pairs(self) -> Stage:
         """Sample two summaries for each of the next prompts from the SFT policy, and label them."""
-        inputs = {"sft": self.sft().key, **self._settings("seed", "pair", "longest", "label")}
+        inputs = {"sft": self.sft().key, "settings": self._settings("seed", "pair", "longest", "label")}
         return self._stage("pairs", inputs, sampled_and_labelled, lambda: (self.workload, self.scale, self._reference))
 
     def pilot(self, base: Experiment) -> Stage:
         """Try the learning rates in turn, on held-out prompts of other packages than the test's."""
-        inputs = {"pairs": self.pairs().key, "base": asdict(base),
-                  **self._settings("seed", "learning", "reached", "pilot", "steps", "trained", "precision")}  # fmt: skip
+        settings = self._settings("seed", "learning", "reached", "pilot", "steps", "trained", "precision")
+        inputs = {"pairs": self.pairs().key, "base": asdict(base), "settings": settings}
         return self._stage("pilot", inputs, try_learning_rates, lambda: (self._start, base))
 
     def plan(self, elapsed: float, runs: int) -> Stage:
         """Decide on steps and test prompts: the scale's, or fewer of both if the pilot took too long for that."""
         pilot = self._finished["pilot"]
-        inputs = {"pilot": pilot.key, **self._settings("steps", "test")}
+        inputs = {"pilot": pilot.key, "settings": self._settings("steps", "test")}
         return self._stage("plan", inputs, decide_plan, lambda: (self.scale, pilot.payload, elapsed, runs))
 
     def train_and_evaluate(self, one: Experiment) -> Stage:
         """Train one policy from the SFT policy on the pairs, and evaluate it on the test prompts."""
         plan, rate = self._finished["plan"].payload, self._finished["pilot"].payload["learning_rate"]
         inputs = {"pairs": self.pairs().key, "run": asdict(one), "plan": plan, "learning_rate": rate,
-                  **self._settings("seed", "trained", "pairs", "precision")}  # fmt: skip
+                  "settings": self._settings("seed", "trained", "pairs", "precision")}  # fmt: skip
         return self._stage(one.name, inputs, trained_and_evaluated,
                            lambda: (self._start, self._test_answers, one, rate, plan["steps"]))  # fmt: skip
 
@@ -79,6 +80,7 @@ class Protocol:
         return self._finished[name]
 
     def _settings(self, *prefixes: str) -> dict[str, Any]:
+        """Return the scale's settings whose names begin with one of `prefixes`."""
         return {key: value for key, value in asdict(self.scale).items() if key.startswith(prefixes)}
 
     @cached_property

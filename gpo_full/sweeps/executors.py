@@ -1,4 +1,4 @@
-"""Where the runs of a sweep are done: in processes of this machine, or on a Ray cluster."""
+"""Where the runs of a sweep are executed: in processes of this machine, or on a Ray cluster."""
 
 __all__ = ["on_ray", "on_this_machine"]
 
@@ -20,7 +20,7 @@ from gpo_theory.errors import InputError
 def on_this_machine(jobs: Sequence[Job], workers: int, devices: Sequence[str] = ()) -> Iterator[tuple[Job, Outcome]]:
     """Run `workers` jobs at a time and yield each when it ends; with `devices`, each sees one of these GPUs alone.
 
-    Interrupted, it tells the running ones to save and stop, and waits for them.
+    If it is interrupted, it tells the running ones to save and stop, and waits for them.
     """
     running: list[subprocess.Popen[str]] = []
     stopping = Event()
@@ -32,7 +32,7 @@ def on_this_machine(jobs: Sequence[Job], workers: int, devices: Sequence[str] = 
 
     def started(process: "subprocess.Popen[str]") -> None:
         running.append(process)
-        if stopping.is_set():  # it began while the others were told
+        if stopping.is_set():  # it started while the others were told to stop
             process.terminate()
 
     def work(job: Job) -> Outcome:
@@ -60,19 +60,19 @@ def on_ray(jobs: Sequence[Job], address: str, gpo: Callable[[list[str]], None]) 
     """Run the jobs on the Ray cluster at `address` ("local": one of this machine's own) and yield each when it ends.
 
     `gpo` is the command as a function of its words. Every node must see the sweep's folder under the same path. Each
-    run has a GPU if the cluster has any, else a CPU. The job of a worker that dies is given to another, which goes on
-    from the run's last checkpoint. Raises InputError where there is no such cluster.
+    run has a GPU if the cluster has any, else a CPU. If a worker dies, another resumes its job from the run's last
+    checkpoint. Raises InputError if there is no such cluster.
     """
     import ray
 
     try:
         _knock(address)
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:  # it raises whatever it likes, Exception itself included
+    except Exception as error:  # ray documents no class of errors, and raises Exception itself
         raise InputError(f"no Ray cluster at {address!r}: {' '.join(str(error).split())[:200]}") from None
     try:
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
-        # A worker of its own for each run: what a run leaves in memory ends with it.
+        # A new worker for each run, so that the memory of a run is freed.
         remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=Job.ATTEMPTS - 1, max_calls=1)(_in_a_worker)
         waiting = {remote.remote(job, os.getcwd(), gpo): job for job in jobs}
         while waiting:
@@ -84,7 +84,7 @@ def on_ray(jobs: Sequence[Job], address: str, gpo: Callable[[list[str]], None]) 
 
 
 def _knock(address: str) -> None:
-    """Raise if nothing listens at host:port, for which Ray itself waits many minutes."""
+    """Raise OSError if nothing listens at host:port; Ray itself would wait many minutes for it."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host, int(port)), timeout=10).close()
@@ -96,13 +96,13 @@ def _outcome(job: Job, ready: Any) -> Outcome:
 
     try:
         found: Outcome = ray.get(ready)
-    except RayError as error:  # its last worker died, or was no place for it
+    except RayError as error:  # its last worker died, or could not run it
         code = 1 if isinstance(error, RayTaskError) else -signal.SIGKILL
-        return Outcome(code, "", " ".join(str(error).split())[:500], job.beginnings())
+        return Outcome(code, "", " ".join(str(error).split())[:500], job.starts())
     return found
 
 
 def _in_a_worker(job: Job, folder: str, gpo: Callable[[list[str]], None]) -> Outcome:
-    """Run the job in the folder where the sweep was started, so that relative paths mean the same."""
+    """Run the job in the folder where the sweep was started, to which relative paths refer."""
     os.chdir(folder)
     return job.run_here(gpo)

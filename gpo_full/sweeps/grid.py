@@ -1,4 +1,4 @@
-"""A sweep: a grid of losses, betas and seeds, each an ordinary run of `gpo train`, and one table of what came out."""
+"""A sweep: a grid of losses, betas and seeds, each an ordinary run of `gpo train`, and one table of the results."""
 
 __all__ = ["Run", "all_runs", "write_results"]
 
@@ -15,15 +15,15 @@ from gpo_full.sweeps.jobs import Outcome
 from gpo_theory import InputError, find_loss, match_beta, strength
 from gpo_theory.catalogue import find_losses
 
-# Characters of a formula in a folder's name, which a file system bounds.
+# Characters of a formula in a folder's name; file systems allow 255 bytes for a name.
 LONGEST = 100
 
 
 @dataclass(frozen=True)
 class Run:
-    """One point of the grid; `loss` is as the user wrote it, `like` the beta that its own was matched with.
+    """One point of the grid; `loss` is as the user wrote it, `like` the given beta to which its own was matched.
 
-    `parameters` are the given values of those that this loss has.
+    `parameters` are the given values of this loss's parameters.
     """
 
     loss: str
@@ -34,14 +34,14 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The run's folder: readable, and one to one for what a grid may hold."""
+        """The name of the run's folder; `all_runs` refuses a grid in which two runs share one."""
         loss = re.sub(r"[^A-Za-z0-9._+-]", "_", self.loss)
         if len(loss) > LONGEST:
             loss = f"{loss[:LONGEST]}-{hashlib.sha256(self.loss.encode()).hexdigest()[:12]}"
         return f"{loss}-beta{self.like:g}-seed{self.seed}"
 
     def words(self, shared: Sequence[str], folder: Path) -> list[str]:
-        """Return the arguments of `gpo train`; the formula is glued to its option, since it may begin with a minus."""
+        """Return the arguments of `gpo train`; a formula may begin with a minus, hence `--loss=`."""
         given = [f"--param={name}={value}" for name, value in self.parameters]
         return [f"--loss={self.loss}", *given, f"--beta={self.beta!r}", f"--seed={self.seed}",
                 "--output", str(folder / "runs" / self.name), *shared]  # fmt: skip
@@ -51,9 +51,9 @@ def all_runs(losses: Sequence[str], betas: Sequence[float], seeds: Sequence[int]
          parameters: Mapping[str, str] | None = None) -> list[Run]:  # fmt: skip
     """Return every loss at every beta with every seed, the first loss's runs first.
 
-    With `betas_of` the betas are that loss's, and each loss gets the one whose strength beta R is the same. Each of
-    `parameters` goes to the losses that have it. InputError where there is no such beta or no such loss, for a beta
-    that is not above 0, and for anything given twice.
+    With `betas_of` the betas are that loss's, and each loss gets the one of equal strength beta R. Each of `parameters`
+    goes to the losses that have it. Raises InputError for an unknown loss, if there is no such beta, for a beta that is
+    not above 0, and for anything given twice.
 
     >>> [(run.name, run.beta) for run in all_runs(["dpo", "ipo"], [0.1], [0], betas_of="dpo")]
     [('dpo-beta0.1-seed0', 0.1), ('ipo-beta0.1-seed0', 0.05)]
@@ -66,9 +66,9 @@ def all_runs(losses: Sequence[str], betas: Sequence[float], seeds: Sequence[int]
         if not 0 < beta < float("inf"):
             raise InputError(f"`beta={beta}` must be a finite number above 0")
     asked = [*losses, *([betas_of] if betas_of else [])]
-    # A wrong name ends here, before anything runs.
+    # Raises for a wrong name before anything runs.
     found = dict(zip(asked, find_losses(asked, parameters or {}), strict=True))
-    # What match_beta is to find: the user's word, or the formula with the values put in.
+    # What match_beta looks up: the user's word, or the formula with the parameters' values.
     known = {text: str(loss.f) if own else text for text, (loss, own) in found.items()}
     runs = [Run(loss, _beta(known, loss, beta, betas_of), seed, beta, tuple(found[loss][1].items()))
             for loss in losses for beta in betas for seed in seeds]  # fmt: skip

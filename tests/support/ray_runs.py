@@ -37,14 +37,14 @@ class Light(Job):
     """A run that takes no time, and says which process it was in, and where."""
 
     def run_here(self, gpo: Callable[[list[str]], None]) -> Outcome:
-        return Outcome(0, str(os.getpid()), os.getcwd(), self._begin())
+        return Outcome(0, str(os.getpid()), os.getcwd(), self._count_start())
 
 
 class Doomed(Job):
     """A run that kills its worker each time."""
 
     def run_here(self, gpo: Callable[[list[str]], None]) -> Outcome:
-        self._begin()
+        self._count_start()
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError
 

@@ -1,4 +1,4 @@
-"""`gpo diagnose`: what the theory says is happening in a training run, ours or TRL's, from its metrics."""
+"""`gpo diagnose`: what the theory says about a training run, ours or TRL's, from its metrics."""
 
 __all__ = ["EXAMPLE", "add_arguments", "run"]
 
@@ -20,17 +20,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `gpo diagnose`."""
     add = parser.add_argument
     add("run", metavar="RUN", help="folder of gpo train, or TRL's trainer_state.json or a folder that holds it")
-    add("--loss", metavar="LOSS", help="what a run minimised that does not record it (TRL's): name, alias or formula")
+    add("--loss", metavar="LOSS", help="loss of a run that does not record it (TRL's): name, alias or formula")
     add("--param", action="append", default=[], metavar="NAME=VALUE", help="value of a parameter of --loss; repeatable")
     add("--beta", type=float, help="beta of a run that does not record it, above 0")
     add("--label-noise", type=float, metavar="RATE",
-        help="rate at which labels are believed to be flipped, in (0, 1/2): what margins does it support?")  # fmt: skip
+        help="rate at which labels are believed to be flipped, in (0, 1/2); finds margins that fit flips")  # fmt: skip
     add("--plot", metavar="FILE", help="also draw loss, margin, log-ratios and samples (.png, .svg or .pdf)")
     add("--json", action="store_true", help="print JSON for machines")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read the run, apply the rules, print what was found."""
+    """Read the run, apply the rules, and print the findings."""
     from dataclasses import replace
 
     from gpo_full.cli.options.messages import with_options
@@ -92,7 +92,7 @@ def _print(found: "Diagnosis", given: str) -> None:
     if note:
         show(f"convention: {note}")
     for change in changes_of(Path(found.log.run)):
-        show(f"resumed with a change {change}; what is said below takes the settings of the end for all of the run")
+        show(f"resumed with a change {change}; the findings assume the last settings for the whole run")
     if found.log.samples:
         last = found.log.samples[-1]
         show(f"samples for {last['n']} prompts after step {last['step']}: KL {last['kl']:.4g} nats (standard error "
@@ -102,7 +102,7 @@ def _print(found: "Diagnosis", given: str) -> None:
         show(Text(f"  limits: {finding.limits}", style="dim"))
     if not found.findings:
         show("nothing found")
-    show(f"looked at: {', '.join(found.looked_at)}")
+    show(f"rules applied: {', '.join(found.looked_at)}")
     for reason in dict.fromkeys(found.not_looked_at.values()):
         names = [name for name, why in found.not_looked_at.items() if why == reason]
-        show(f"not looked at, for {reason}: {', '.join(names)}")
+        show(f"not applied, because {reason}: {', '.join(names)}")

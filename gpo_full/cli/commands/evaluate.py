@@ -14,23 +14,22 @@ if TYPE_CHECKING:
     from gpo_full.evaluation.tasks import Task
 
 EXAMPLE = "gpo evaluate --policy out/dpo --reference out/sft --data test.jsonl"
+# Of an Evaluation, what --json prints.
 NUMBERS = ("kl", "kl_se", "win_rate", "win_low", "win_high", "ties", "length_ratio", "n", "seed")
-
-
-# What peft calls the settings of an adapter.
+# The file in which peft keeps an adapter's configuration.
 ADAPTER = "adapter_config.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `gpo evaluate`."""
     parser.add_argument("--policy", required=True, help="folder of the trained model")
-    parser.add_argument("--reference", required=True, help="folder of the model that it started from")
+    parser.add_argument("--reference", required=True, help="folder of the model that its training started from")
     parser.add_argument("--data", required=True, help="JSONL with `prompt` and `target` in each row (a reward model "
                         "needs no target)")  # fmt: skip
     parser.add_argument("--reward", help="folder of a sentence encoder (cosine to the target) or of a reward model (a "
-                        "sequence classifier), or module:function (samples, targets) -> one number each, which is "
-                        "your own code, typed by you, and is run (default: the prepared encoder)")  # fmt: skip
-    parser.add_argument("--scores", metavar="FILE", help="write what was drawn and measured for each prompt, as JSONL")
+                        "sequence classifier), or module:function (samples, targets) -> one number each, your own "
+                        "code, which is run (default: the prepared encoder)")  # fmt: skip
+    parser.add_argument("--scores", metavar="FILE", help="write the responses and scores of each prompt, as JSONL")
     parser.add_argument("--against", metavar="FILE", help="the --scores of another policy on the same data, reference "
                         "and seed: compare the two prompt by prompt")  # fmt: skip
     parser.add_argument("--limit", type=int, help="use only the first LIMIT rows")
@@ -42,12 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Sample once per prompt from each policy, score, and print."""
+    """Sample one response per prompt from each model, score them, and print the summary."""
     for name in ("limit", "max_new_tokens", "batch_size", "threads"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value} must be at least 1")
-    from gpo_full.evaluation.scores import compare_scores, read_scores
+    from gpo_full.evaluation.scores import compare_scores, read_scores, summarize, write_scores
     from gpo_full.evaluation.tasks import read_tasks
 
     tasks = read_tasks(args.data, args.limit)
@@ -57,7 +56,6 @@ def run(args: argparse.Namespace) -> int:
                              f"{ADAPTER}")  # fmt: skip
     other = None if args.against is None else read_scores(args.against)
     from gpo_full.evaluation.golden_reward import REWARD_NAME
-    from gpo_full.evaluation.scores import summarize
     from gpo_full.output import print_json
 
     rows = _score(args, tasks)
@@ -65,7 +63,10 @@ def run(args: argparse.Namespace) -> int:
     payload = {**{name: found[name] for name in NUMBERS}, "reward": args.reward or REWARD_NAME,
                "policy": args.policy, "reference": args.reference}  # fmt: skip
     if args.scores is not None:
-        _write(args.scores, rows)
+        try:
+            write_scores(args.scores, rows)
+        except OSError as error:
+            raise InputError(f"--scores {args.scores!r} cannot be written: {error.strerror}") from None
     if other is not None:
         payload["paired"] = asdict(compare_scores(rows, other, seed=args.seed))
     if args.json:
@@ -73,15 +74,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(payload, args.against)
     return 0
-
-
-def _write(path: str, rows: "list[PromptScore]") -> None:
-    from gpo_full.evaluation.scores import write_scores
-
-    try:
-        write_scores(path, rows)
-    except OSError as error:
-        raise InputError(f"--scores {path!r} cannot be written: {error.strerror}") from None
 
 
 def _print(payload: dict[str, Any], against: str | None) -> None:
@@ -102,7 +94,7 @@ def _print(payload: dict[str, Any], against: str | None) -> None:
 
 def _score(args: argparse.Namespace, tasks: "list[Task]") -> "list[PromptScore]":
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
     from transformers.utils import logging
 
     from gpo_full.evaluation.compare import reference_answers, score_prompts
@@ -114,31 +106,38 @@ def _score(args: argparse.Namespace, tasks: "list[Task]") -> "list[PromptScore]"
         torch.set_num_threads(args.threads)
     reward = load_reward(args.reward)
     judged = [task.judged_against(reward) for task in tasks]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tokenizer = _load(AutoTokenizer, args.reference)
+    policy, reference = (_model(folder) for folder in (args.policy, args.reference))
+    if policy.config.vocab_size != reference.config.vocab_size:
+        raise InputError(f"{args.policy!r} and {args.reference!r} have different vocabularies: "
+                         f"{policy.config.vocab_size} and {reference.config.vocab_size} tokens")  # fmt: skip
+    options = {"seed": args.seed, "max_new_tokens": args.max_new_tokens}
+    against = reference_answers(reference, tokenizer, [task.prompt for task in tasks], judged,
+                                batch_size=args.batch_size, keep=shared_layers(policy, reference),
+                                **options)  # fmt: skip
+    return score_prompts(policy, reference, tokenizer, against, reward, total=-(-len(tasks) // args.batch_size),
+                         **options)  # fmt: skip
 
-    def load(kind: Any, folder: str, **options: Any) -> Any:
-        try:
-            return kind.from_pretrained(folder, **options)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{folder!r} cannot be loaded: {str(error).splitlines()[0]}") from None
 
-    tokenizer = load(AutoTokenizer, args.reference)
-    def model(folder: str) -> Any:
-        if not (Path(folder) / ADAPTER).is_file():
-            return load(AutoModelForCausalLM, folder, dtype=torch.float32)
+def _model(folder: str) -> Any:
+    """Return the causal language model in `folder`, an adapter merged into its base, in float32."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if (Path(folder) / ADAPTER).is_file():
         from peft import AutoPeftModelForCausalLM
 
         from gpo_full.training.model import without_peft_warning
 
         with without_peft_warning():
-            return load(AutoPeftModelForCausalLM, folder, dtype=torch.float32).merge_and_unload()
+            model = _load(AutoPeftModelForCausalLM, folder, dtype=torch.float32).merge_and_unload()
+    else:
+        model = _load(AutoModelForCausalLM, folder, dtype=torch.float32)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
-    policy, reference = (model(folder).to(device).eval() for folder in (args.policy, args.reference))
-    if policy.config.vocab_size != reference.config.vocab_size:
-        raise InputError(f"{args.policy!r} and {args.reference!r} have different vocabularies: "
-                         f"{policy.config.vocab_size} and {reference.config.vocab_size} tokens")  # fmt: skip
-    against = reference_answers(reference, tokenizer, [task.prompt for task in tasks], judged, seed=args.seed,
-                        max_new_tokens=args.max_new_tokens, batch_size=args.batch_size,
-                        keep=shared_layers(policy, reference))  # fmt: skip
-    return score_prompts(policy, reference, tokenizer, against, reward, seed=args.seed,
-                         max_new_tokens=args.max_new_tokens, total=-(-len(tasks) // args.batch_size))  # fmt: skip
+
+def _load(kind: Any, folder: str, **options: Any) -> Any:
+    try:
+        return kind.from_pretrained(folder, **options)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder!r} cannot be loaded: {str(error).splitlines()[0]}") from None

@@ -16,21 +16,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--scale", choices=("cpu", "smoke", "full"), default="cpu",
         help="cpu: the pretrained policy on real text (default); smoke: tiny random models, nothing fetched, a check "
-             "of the machinery only; full: more losses, betas, seeds and pairs, without the book; says first what it "
-             "will cost")  # fmt: skip
+             "that everything works; full: more losses, betas, seeds and pairs, without the book; first prints a "
+             "forecast of its cost")  # fmt: skip
     add("--output", type=Path, default=Path("build"),
         help="folder for results.json, experiment/ and book/ (default: build)")  # fmt: skip
     add("--policy", metavar="PATH_OR_ID", help="start from this causal language model; the experiment alone, no book")
     add("--reward", help="judge by this instead: folder of a sentence encoder or of a reward model, or "
-        "module:function, your own code, typed by you and run; the experiment alone, no book")  # fmt: skip
+        "module:function, your own code, which is run; the experiment alone, no book")  # fmt: skip
     add("--workers", type=int, default=1, metavar="N",
-        help="runs of the experiment that are done at a time, each in a process with its share of the cores "
+        help="runs of the experiment at a time, each in a process with its share of the cores "
              "(default: 1)")  # fmt: skip
     add("--json", action="store_true", help="print paths and the outcome of the predictions as one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run every stage; the book needs a checkout, because the lessons are not installed with the packages."""
+    """Run every stage; the book needs a checkout, because the packages are installed without the lessons."""
     from gpo_full.course.execution import LessonError
     from gpo_full.course.lessons import notebooks_folder
 
@@ -62,7 +62,7 @@ def _report(args: argparse.Namespace, results: Path) -> None:
         print_json({"results": str(results), "experiment": str(args.output / "experiment"), "runs": len(found.runs),
                     "checks": list(found.checks)})  # fmt: skip
         return
-    words = {True: "as predicted", False: "NOT as predicted", None: "cannot be told"}
+    words = {True: "as predicted", False: "NOT as predicted", None: "not decided"}
     for check in found.checks:
         print(f"{words[check['passed']]:17} {check['claim']}")
     print(results)

@@ -1,4 +1,4 @@
-"""`gpo sweep`: train every loss at every beta with every seed, on one reference pass, into one table."""
+"""`gpo sweep`: train every loss at every beta with every seed after one reference pass; one table of results."""
 
 __all__ = ["EXAMPLE", "add_arguments", "run"]
 
@@ -41,13 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", required=True, metavar="FOLDER", help=f"new or empty folder for the runs and {RESULTS}")
     add("--workers", type=int, help="runs at a time on this machine (default: one, or one for each GPU)")
     add("--ray", metavar="ADDRESS", help="run on a Ray cluster: its address, auto, or local")
-    add("--resume", action="store_true", help="do what is left of the sweep in FOLDER; failed runs are tried again")
+    add("--resume", action="store_true", help="run what is left of the sweep in FOLDER; failed runs are tried again")
     add("--json", action="store_true", help="print the result as one JSON object")
     add_shared_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run what is left of the grid and write the table; exit 1 if a run failed."""
+    """Run what is left of the grid and write the table; return 1 if a run failed."""
     from gpo_full.sweeps.grid import all_runs, write_results
 
     if args.ray is not None and args.workers is not None:
@@ -59,16 +59,16 @@ def run(args: argparse.Namespace) -> int:
     runs = all_runs(args.loss, args.beta, args.seed or [42], args.betas_of, parameters)
     output = Path(args.output)
     created = not output.exists()
-    _begin(output, {"schema": 1, "runs": [run.name for run in runs], "betas": [run.beta for run in runs],
+    _write_plan(output, {"schema": 1, "runs": [run.name for run in runs], "betas": [run.beta for run in runs],
                     "shared": shared, "parameters": parameters or None}, args.resume)  # fmt: skip
     jobs = {run.name: _job(run, shared, output) for run in runs}
     outcomes = {name: found for name, job in jobs.items() if (found := job.outcome()) and found.code == 0}
     left = [job for name, job in jobs.items() if name not in outcomes]
     execute = _executor(args)
-    with _stopping_as_by_ctrl_c():
+    with _signals_as_interrupts():
         try:
             if left:
-                _refer(execute, runs[0], shared, output)
+                _reference_pass(execute, runs[0], shared, output)
         except (InputError, ModuleNotFoundError):
             if not args.resume:
                 _undo(output, created)
@@ -76,13 +76,13 @@ def run(args: argparse.Namespace) -> int:
         try:
             for job, outcome in execute(left) if left else ():
                 outcomes[job.output.name] = outcome
-                _say(f"{len(outcomes)}/{len(runs)} {job.output.name}: " + _ended(outcome))
+                _report_progress(f"{len(outcomes)}/{len(runs)} {job.output.name}: " + _ended(outcome))
         finally:
             write_results(runs, outcomes, output / RESULTS)
     return _report(runs, outcomes, output, args.json)
 
 
-def _begin(output: Path, plan: Mapping[str, Any], resume: bool) -> None:
+def _write_plan(output: Path, plan: Mapping[str, Any], resume: bool) -> None:
     if resume:
         if not (output / PLAN).is_file():
             raise InputError(f"{str(output)!r} holds no sweep to resume ({PLAN} is missing)")
@@ -93,7 +93,7 @@ def _begin(output: Path, plan: Mapping[str, Any], resume: bool) -> None:
         changed = [f"{name}: {before.get(name)!r} -> {value!r}" for name, value in plan.items()
                    if before.get(name) != value]  # fmt: skip
         if changed:
-            raise InputError(f"{str(output)!r} was begun as another sweep: {'; '.join(changed)}")
+            raise InputError(f"{str(output)!r} was started as another sweep: {'; '.join(changed)}")
     elif output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"output {str(output)!r} is not an empty folder; choose another, or --resume")
     else:
@@ -108,7 +108,7 @@ def _job(run: "Run", shared: Sequence[str], output: Path) -> "Job":
 
 
 def _undo(output: Path, created: bool) -> None:
-    """Leave the folder as it was before a sweep that cannot be."""
+    """Restore the folder to its state before a sweep that could not start."""
     shutil.rmtree(output / REFERENCE, ignore_errors=True)
     (output / PLAN).unlink()
     if created and not any(output.iterdir()):
@@ -124,20 +124,20 @@ def _executor(args: argparse.Namespace) -> "Execute":
     return lambda jobs: on_this_machine(jobs, args.workers or len(devices) or 1, devices)
 
 
-def _refer(execute: "Execute", first: "Run", shared: Sequence[str], output: Path) -> None:
-    """Make the reference pass, which all runs share."""
+def _reference_pass(execute: "Execute", first: "Run", shared: Sequence[str], output: Path) -> None:
+    """Compute the reference pass, which all runs share."""
     from gpo_full.sweeps.jobs import Job
 
     folder = output / REFERENCE
     job = Job((*first.words(shared, folder), "--reference-only"), folder, folder / "outcome.json")
-    _say("reference pass ...")
+    _report_progress("reference pass ...")
     for _, outcome in execute([job]):
         if outcome.code:
             raise InputError(f"the reference pass ended with exit code {outcome.code}: {outcome.message}")
 
 
 @contextmanager
-def _stopping_as_by_ctrl_c() -> Iterator[None]:
+def _signals_as_interrupts() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end the sweep as Ctrl-C does: after its runs have saved and stopped."""
 
     def stop(number: int, frame: Any) -> None:
@@ -160,12 +160,12 @@ def _devices() -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
-def _say(text: str) -> None:
+def _report_progress(text: str) -> None:
     print(f"gpo sweep: [{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
 def _ended(outcome: "Outcome") -> str:
-    again = f", begun {outcome.attempts} times" if outcome.attempts > 1 else ""
+    again = f", started {outcome.attempts} times" if outcome.attempts > 1 else ""
     return ("done" if outcome.code == 0 else f"exit code {outcome.code}: {outcome.message}") + again
 
 

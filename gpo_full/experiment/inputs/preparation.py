@@ -1,4 +1,4 @@
-"""What the experiment needs beside this package, prepared once: the policy, the golden reward, and real text."""
+"""What the experiment needs besides this package, prepared once: the policy, the golden reward, and real text."""
 
 __all__ = ["PARTS", "Prepared", "prepare"]
 
@@ -54,9 +54,10 @@ class Prepared:
 
 
 def prepare(parts: Sequence[str] = PARTS, root: Path | None = None) -> Prepared:
-    """Make each of `parts` in `root` (default: the cache) unless it is there and its checksums hold; say where.
+    """Make each of `parts` in `root` (default: the cache) unless it is there, unchanged; return the folders.
 
-    A part is written beside its place and renamed, so it is whole or absent. InputError without a network or space.
+    A part is written to a temporary folder and renamed, so it is whole or absent. Raises InputError without a network
+    or disk space.
     """
     root = prepared_root() if root is None else root
     root.mkdir(parents=True, exist_ok=True)
@@ -67,7 +68,7 @@ def prepare(parts: Sequence[str] = PARTS, root: Path | None = None) -> Prepared:
 
 
 def _sources() -> dict[str, Any]:
-    """Return what the data depend on: each package's version, and the rules of the harvest."""
+    """Return what the data depend on: each package's version, and the code that selects texts."""
     versions = {"python": platform.python_version()}
     for distribution, _, _ in _PACKAGES:
         try:
@@ -97,7 +98,7 @@ def _write_data(folder: Path) -> dict[str, Any]:
 
 
 def _fresh(examples: Iterator[Example], seen: set[str]) -> Iterator[Example]:
-    """Yield the examples whose summary and body were not seen before, in whatever package."""
+    """Yield the examples whose summary and body are in no earlier example of any package."""
     for example in examples:
         keys = {example.target.casefold(), example.prompt.split("\n\n")[1].casefold()}
         if not keys & seen:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from gpo_theory.errors import InputError, nearest
 
 LOSS_NAMES = ("logistic", "hinge", "squared", "exponential", "truncated_squared", "savage")
-# Right tails that the six do not have: -f' falls like 1/x^2; faster than any exponential; to a bounded pull back.
+# Right tails that the six do not have: -f' falls like 1/x^2; faster than any exponential; to a negative constant.
 MORE_TAILS = ("canonical_boosting", "probit", "cdpo")
 
 
 @dataclass(frozen=True)
 class Scale:
-    """The settings of one scale; all were fixed before its final runs were looked at."""
+    """The settings of one scale, all fixed before its final runs."""
 
     name: str
     longest_prompt: int  # tokens; longer tasks are left out

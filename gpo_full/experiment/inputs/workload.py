@@ -49,7 +49,7 @@ class Workload:
         return replace(self, tasks=tasks)
 
     def judged_against(self, tasks: Sequence[Mapping[str, str]]) -> list[str]:
-        """Return what the reward takes beside an answer: the prompt for a reward model, else the human's text."""
+        """Return the second argument of the reward: the prompts for a reward model, else the human's texts."""
         key = "prompt" if getattr(self.reward, "reads_prompt", False) else "target"
         return [task[key] for task in tasks]
 
@@ -66,7 +66,7 @@ def load_workload(scale: Scale, policy: str | None = None, reward: str | None = 
 
 
 def _prepared(policy: str | None, reward: str | None) -> Workload:
-    """What neither `policy` nor `reward` replaces is prepared and loaded."""
+    """Prepare and load what neither `policy` nor `reward` replaces."""
     from gpo_full.experiment.inputs.preparation import prepare
 
     parts = [part for part, own in (("policy", policy), ("reward", reward), ("data", None)) if own is None]

@@ -74,9 +74,9 @@ def test_a_real_run_that_learns(
     capsys.readouterr()
     assert gpo("diagnose", run) == 0
     text = capsys.readouterr().out
-    assert "nothing found\nlooked at: too_few_logs, not_finite, no_gradient, starts_backwards, wrong_start, stuck_at_start," in text
+    assert "nothing found\nrules applied: too_few_logs, not_finite, no_gradient, starts_backwards, wrong_start, stuck_at_start," in text
     (line,) = [line for line in text.splitlines() if "at_target" in line]
-    assert line.startswith("not looked at, for ")
+    assert line.startswith("not applied, because ")
 
 
 def test_a_run_of_trl_with_what_it_does_not_record(state: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -134,7 +134,7 @@ def test_the_reference_pass_is_made_once(workshop: Workshop, swept: tuple[str, s
 @pytest.mark.slow
 def test_a_killed_run_is_begun_again_and_resumes(workshop: Workshop, swept: tuple[str, str]) -> None:
     assert {row["run"]: row["attempts"] for row in workshop.rows("sweep")} == dict(zip(NAMES, (1, 1, 1, 2), strict=True))
-    assert f"{KILLED}: done, begun 2 times" in swept[1]
+    assert f"{KILLED}: done, started 2 times" in swept[1]
     record = json.loads((workshop.folder / "sweep" / "outcomes" / f"{KILLED}.json").read_text())
     assert record["message"] == "gpo train: resuming from checkpoint-2"
 
@@ -315,7 +315,7 @@ def test_resume_refuses_another_sweep_and_names_what_changed(
     assert "is not an empty folder" in capsys.readouterr().err
     assert gpo_sweep(*ONE, "--steps", "9", "--output", output, "--resume") == 2
     line = capsys.readouterr().err
-    assert "was begun as another sweep: shared: ['--model', 'm', '--data', 'd'] -> " in line
+    assert "was started as another sweep: shared: ['--model', 'm', '--data', 'd'] -> " in line
     assert "'--steps', '9'" in line
     assert "runs:" not in line
     assert gpo_sweep(*ONE, "--beta", "0.2", "--output", output, "--resume") == 2
@@ -335,7 +335,7 @@ def test_resume_knows_the_parameters(
     assert (tmp_path / "asked").read_text().count("--loss=exp(-a*x) --param=a=2 --beta=0.1") == 2  # reference and run
     assert gpo_sweep(*words, output, "--param", "a=2") == 0
     assert gpo_sweep(*words, output, "--param", "a=3") == 2
-    assert "was begun as another sweep: parameters: {'a': '2'} -> {'a': '3'}" in capsys.readouterr().err
+    assert "was started as another sweep: parameters: {'a': '2'} -> {'a': '3'}" in capsys.readouterr().err
 
 
 def test_a_sweep_of_an_older_version_goes_on(

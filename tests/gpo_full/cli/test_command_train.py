@@ -465,7 +465,7 @@ def test_spec_08_an_allowed_change_is_made_and_recorded(
     with pytest.raises(SystemExit) as ended:
         main(["diagnose", str(output)])
     assert ended.value.code == 0
-    assert "resumed with a change after step 2, loss: dpo -> hinge; what is said below takes" in capsys.readouterr().out
+    assert "resumed with a change after step 2, loss: dpo -> hinge; the findings assume the last settings" in capsys.readouterr().out
     capsys.readouterr()
     new = [*arguments(model, data, tmp_path / "new"), "--allow-change", "loss"]
     assert "--allow-change loss is for --resume" in refused(capsys, *new)

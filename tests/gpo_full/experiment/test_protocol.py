@@ -1,6 +1,6 @@
 """Keys of the experiment's stages: an edit of the code that a stage reaches changes its key, and no other edit does."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ ENGINE = ("gpo_full.attention.mask", "gpo_full.engine.packing", "gpo_full.traini
 
 
 @pytest.fixture
-def edit(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Callable[[str], str]], None]]:
+def edit(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[str], str]], None]:
     """Let a module's source be read as if it had been edited."""
     edited: dict[str, str] = {}
     read = source_hash._source
@@ -31,7 +31,7 @@ def edit(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Callable[[s
         edited[name] = change(before)
         assert edited[name] != before
 
-    yield plant
+    return plant
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def test_a_run_that_is_told_to_stop_is_neither_begun_again_nor_recorded(
     program(monkeypatch, tmp_path, end)
     one = job(tmp_path)
     assert ran([one])["run"].code in (143, 130, -signal.SIGTERM, -signal.SIGINT)
-    assert one.beginnings() == 1
+    assert one.starts() == 1
     assert one.outcome() is None
 
 
@@ -120,7 +120,7 @@ def test_interrupted_it_stops_the_running_and_begins_no_other(tmp_path: Path, mo
         ran(jobs, 2)
     thread.join()
     assert sorted(path.name for path in tmp_path.glob("saved-*")) == ["saved-a", "saved-b"]
-    assert [each.beginnings() for each in jobs] == [1, 1, 0]
+    assert [each.starts() for each in jobs] == [1, 1, 0]
 
 
 def test_one_that_begins_while_the_others_are_told_is_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
