@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpo_full.data.hub import is_on_disk
 from gpo_full.data.pairs import Pair, PairSummary, read_pairs
-from gpo_full.data.table import PairTable, pair_table
+from gpo_full.data.pairs_on_disk import PairTable, pair_table
+from gpo_full.data.sources import is_on_disk
 from gpo_full.distributed import first
 from gpo_full.engine.packing import pack
 from gpo_full.training.config import GPOConfig
@@ -49,7 +49,7 @@ class Collator:
 
 
 def _numbers(pairs: Sequence[Pair], dtype: torch.dtype) -> dict[str, Tensor]:
-    both = {"weight": [pair.numbers.weight for pair in pairs], "p": [pair.numbers.p for pair in pairs]}
+    both = {"weight": [pair.weight for pair in pairs], "p": [pair.p for pair in pairs]}
     return {name: torch.tensor(values, dtype=dtype) for name, values in both.items() if {*values} != {1.0}}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from gpo_full.data.tensor_stream import Array
+from gpo_full.data.tensor_files import Array
 
 
 class PromptSampler(torch.utils.data.Sampler[int]):

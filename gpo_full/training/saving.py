@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from gpo_full.checkpoints import atomic as checkpoint
-from gpo_full.checkpoints.sharded import write_pieces
+from gpo_full.checkpoints.sharded import write_shards
 from gpo_full.distributed import together
 from gpo_full.training.reporting.run_folder import RunFolder
 
@@ -25,7 +25,7 @@ def save_together(
     fill: Callable[[Path], None],
     **options: Any,
 ) -> None:
-    """Save as `checkpoint.save` does, on the first rank; of `pieces`, each rank writes what it holds (`write_pieces`).
+    """Save as `checkpoint.save` does, on the first rank; of `pieces`, each rank writes what it holds (`write_shards`).
 
     Where it fails on any rank, every rank raises at once: CheckpointNotSaved there, OtherRankFailed elsewhere. The
     folder of `run` must be one that all ranks share if there are pieces.
@@ -39,7 +39,7 @@ def save_together(
                 aside.mkdir()
         with together(accelerator, what):
             for name, state in sharded.items():
-                write_pieces(aside, name, state, accelerator.process_index, accelerator.num_processes)
+                write_shards(aside, name, state, accelerator.process_index, accelerator.num_processes)
     with together(accelerator, what):
         if run.writes:
             run.sync()

@@ -22,17 +22,17 @@ from transformers.trainer_utils import TrainOutput
 from gpo_full.attention.on_cuda import HALF
 from gpo_full.checkpoints import atomic as checkpoint
 from gpo_full.checkpoints.atomic import Checkpoint, DamagedCheckpoint
-from gpo_full.checkpoints.sharded import is_sharded, load_model, sharded_copy, whole_state
+from gpo_full.checkpoints.sharded import full_state_dict, is_sharded, load_model, sharded_copy
 from gpo_full.checkpoints.state import random_state, set_random_state
 from gpo_full.data.pairs import Pair, PairSummary
-from gpo_full.data.table import prompts_of
+from gpo_full.data.pairs_on_disk import prompt_keys_of
 from gpo_full.diagnosis.log import METER, RESUMED
 from gpo_full.distributed import largest, stacked, summed, together
 from gpo_full.engine.log_probabilities import response_log_probabilities
 from gpo_full.engine.model_plan import evaluating, plan
 from gpo_full.engine.packing import Batch
 from gpo_full.kernels.autocast import autocast_dtype
-from gpo_full.reference.given import distance_from, given_reference
+from gpo_full.reference.from_data import largest_difference, reference_from_data
 from gpo_full.reference.store import ReferenceStore, open_store, weights_hash
 from gpo_full.training import resumption
 from gpo_full.training.config import GPOConfig
@@ -62,7 +62,7 @@ BATCH = [each.name for each in fields(Batch) if each.name != "layout"]
 class GPOTrainer(Trainer):  # type: ignore[misc]
     """Minimise the mean of f(beta rho) over preference pairs, or of w (p f(beta rho) + (1-p) f(-beta rho)).
 
-    The latter for pairs whose `numbers` have a weight w or a probability p of their label that is not 1.
+    The latter for pairs with a weight w, or a probability p of their label, that is not 1.
     `train_dataset` and `eval_dataset` are what `read_pairs` takes, or sequences of `Pair`; a file is
     read through `pair_table`, and its pairs stay on disk. `model` is a causal language
     model or the name of one, loaded in float32. The reference is `reference`, or else the model as it is handed in,
@@ -148,7 +148,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
                               autocast=self.accelerator.autocast, accelerator=self.accelerator)  # fmt: skip
 
         for rows in sets:
-            given = given_reference(rows.pairs, self.args.margin)
+            given = reference_from_data(rows.pairs, self.args.margin)
             if given is None:
                 rows.reference = store(rows.pairs).response_log_probabilities(rows.pairs, self.args.margin)
             elif reference is not None:
@@ -156,7 +156,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
                                  "choose one")  # fmt: skip
             else:
                 some = [rows.pairs[at] for at in sorted({0, len(rows) // 2, len(rows) - 1})]
-                _say_if_another(distance_from(store(some), some))
+                _say_if_another(largest_difference(store(some), some))
                 rows.reference = given.to(torch.promote_types(self.model.dtype, torch.float32))
 
     def _say_noise(self) -> None:
@@ -168,7 +168,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         first_ones = range(min(len(self.train_dataset), self.args.per_device_train_batch_size))
         rows = [self.train_dataset[i] for i in first_ones]
         with evaluating(self.model), self.accelerator.autocast():
-            if autocast_dtype(next(self.model.parameters())) not in HALF or rows[0][1].numbers.reference:
+            if autocast_dtype(next(self.model.parameters())) not in HALF or rows[0][1].reference_log_probabilities:
                 return
             inputs = {name: value.to(self.args.device) if isinstance(value, Tensor) else value
                       for name, value in self.data_collator(rows).items()}  # fmt: skip
@@ -182,7 +182,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
             drawn: torch.utils.data.Sampler[int] | None = super()._get_train_sampler(train_dataset)
             return drawn
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return PromptSampler(prompts_of(self.train_dataset.pairs), seed)
+        return PromptSampler(prompt_keys_of(self.train_dataset.pairs), seed)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
@@ -440,7 +440,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
 
     def _model_writer(self) -> Callable[[Path], None]:
         """Return what writes the model into a folder; of a sharded one, every rank must ask for it."""
-        state = whole_state(self.model, keep=self.args.should_save) if is_sharded(self.model) else None
+        state = full_state_dict(self.model, keep=self.args.should_save) if is_sharded(self.model) else None
         return lambda folder: self._save(str(folder), state_dict=state)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

@@ -257,7 +257,7 @@ def _is_of_a_dead_start(path: Path) -> bool:
 
 
 def _open(args: argparse.Namespace) -> dict[str, Any]:
-    from gpo_full.data.hub import open_data
+    from gpo_full.data.sources import open_data
 
     given = {"data": args.data} if args.eval_data is None else {"data": args.data, "eval_data": args.eval_data}
     found = {name: open_data(f"--{name.replace('_', '-')}", text) for name, text in given.items()}
@@ -395,7 +395,7 @@ def _boolean(text: str) -> bool:
 
 def _record(args: argparse.Namespace, config: "GPOConfig", data: Mapping[str, Any]) -> dict[str, Any]:
     """What a resumed run must agree with."""
-    from gpo_full.data.hub import fingerprint
+    from gpo_full.data.sources import fingerprint
     from gpo_full.training.trainer import settings
 
     record = {"schema": 1, "model": args.model, **{name: getattr(args, name) for name in SPLIT},
