@@ -9,7 +9,6 @@ __all__ = ["write_shards", "SavedShards", "full_state_dict", "load_model", "is_s
 import copy
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -76,62 +75,47 @@ def load_model(found: Checkpoint, model: nn.Module) -> None:
         saved = SavedShards(found, "adapter_model")
         state = {name.replace(adapter, "."): value for name, value in state.items() if adapter in name}
     tied = {*(getattr(model, "all_tied_weights_keys", None) or ())}
-    unmatched = sorted(saved.keys() ^ ({*state} - tied) - (tied & saved.keys()))
+    unmatched = sorted(saved.shapes.keys() ^ ({*state} - tied) - (tied & saved.shapes.keys()))
     if unmatched:
         raise DamagedCheckpoint(f"the checkpoint's weights are not this model's: {', '.join(unmatched[:5])}")
     with torch.no_grad():
-        for name in saved.keys():  # noqa: SIM118
+        for name in saved.shapes:
             state[name].copy_(saved.read(name, state[name]))
-
-
-@dataclass(frozen=True)
-class _Shard:
-    path: Path
-    shape: tuple[int, ...]  # of the whole tensor
-    offset: tuple[int, ...]
 
 
 class SavedShards:
     """The tensors of a checkpoint's files NAME-*-of-*, or of unsharded files NAME*.safetensors, by key."""
 
     def __init__(self, found: Checkpoint, name: str) -> None:
-        self.name, self._shards = f"{found.path.name}: {name}", dict[str, list[_Shard]]()
+        self.name = f"{found.path.name}: {name}"
+        self.shapes: dict[str, tuple[int, ...]] = {}  # of the whole tensors
+        self._shards: dict[str, list[tuple[Path, tuple[int, ...]]]] = {}  # file and offset of each shard
         stems = sorted(each[: -len(".json")] for each in found.names if each.startswith(f"{name}-") and "-of-" in each
                        and each.endswith(".json") and each[: -len("json")] + "safetensors" in found.names)  # fmt: skip
         for stem in stems:
             for key, place in found.json(f"{stem}.json").items():
-                shard = _Shard(found.path / f"{stem}.safetensors", tuple(place["shape"]), tuple(place["offset"]))
-                self._shards.setdefault(key, []).append(shard)
+                self._add(key, found.path / f"{stem}.safetensors", place["shape"], place["offset"])
         for each in () if stems else sorted(found.names):
             if each.startswith(name) and each.endswith(".safetensors"):
-                self._add_whole(found.path / each)
+                with safe_open(found.path / each, framework="pt") as file:
+                    for key in file.keys():  # noqa: SIM118
+                        shape = file.get_slice(key).get_shape()
+                        self._add(key, found.path / each, shape, [0] * len(shape))
 
-    def _add_whole(self, path: Path) -> None:
-        with safe_open(path, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118
-                shape = tuple(file.get_slice(key).get_shape())
-                self._shards[key] = [_Shard(path, shape, (0,) * len(shape))]
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._shards
-
-    def keys(self) -> set[str]:
-        """The keys of all tensors."""
-        return {*self._shards}
-
-    def shape(self, key: str) -> tuple[int, ...]:
-        """The shape of the whole tensor."""
-        return self._shards[key][0].shape
+    def _add(self, key: str, path: Path, shape: Sequence[int], offset: Sequence[int]) -> None:
+        self.shapes.setdefault(key, tuple(shape))
+        self._shards.setdefault(key, []).append((path, tuple(offset)))
 
     def read(self, key: str, like: Tensor | None = None) -> Tensor:
         """Return the whole tensor or, if `like` is sharded, the same sharding of it, reading this rank's part only.
 
         Raises DamagedCheckpoint if the shape is not that of `like`, or a part of the tensor is in no file.
         """
-        if like is not None and tuple(like.shape) != self.shape(key):
-            raise DamagedCheckpoint(f"{self.name}: {key} has shape {list(self.shape(key))}, not {list(like.shape)}")
+        whole = self.shapes[key]
+        if like is not None and tuple(like.shape) != whole:
+            raise DamagedCheckpoint(f"{self.name}: {key} has shape {list(whole)}, not {list(like.shape)}")
         if not isinstance(like, DTensor):
-            return self._region(key, self.shape(key), (0,) * len(self.shape(key)))
+            return self._region(key, whole, (0,) * len(whole))
         _, shape, offset = _local(like)
         local = self._region(key, tuple(shape), tuple(offset)).to(like.device)
         return DTensor.from_local(local, like.device_mesh, like.placements, run_check=False, shape=like.shape,
@@ -141,10 +125,10 @@ class SavedShards:
         """Return the part of a tensor of this shape at this offset, assembled from the shards."""
         region: Tensor | None = None
         covered = torch.zeros(shape, dtype=torch.bool)
-        for shard in self._shards[key]:
-            with safe_open(shard.path, framework="pt") as file:
+        for path, shard_offset in self._shards[key]:
+            with safe_open(path, framework="pt") as file:
                 stored: Any = file.get_slice(key)
-                into, out_of = _overlap(shape, offset, tuple(stored.get_shape()), shard.offset)
+                into, out_of = _overlap(shape, offset, tuple(stored.get_shape()), shard_offset)
                 part = stored[out_of] if out_of else file.get_tensor(key)
             region = torch.empty(shape, dtype=part.dtype) if region is None else region
             region[into] = part

@@ -42,17 +42,13 @@ class Side:
         return len(self._numbers)
 
     def __iter__(self) -> Iterator[Row]:
-        wanted = iter(self._numbers)
-        next_one = next(wanted, None)
-        for number, row in numbered_rows(self._data, self._rule.columns):
-            if next_one is None:
-                return
-            if number == next_one:
-                try:
-                    yield _row(row, self._rule)[1]
-                except BadRow as reason:
-                    raise InputError(f"row {number} has changed since the data was split: {reason}") from None
-                next_one = next(wanted, None)
+        rows = iter(numbered_rows(self._data, self._rule.columns))
+        for wanted in self._numbers:
+            row = next((row for number, row in rows if number == wanted), BadRow("it is missing"))
+            try:
+                yield _row(row, self._rule)[1]
+            except BadRow as reason:
+                raise InputError(f"row {wanted} has changed since the data was split: {reason}") from None
 
     @property
     def is_on_disk(self) -> bool:

@@ -1,6 +1,6 @@
 """The language-model head: log p(target | source) in chunks, without keeping logits, and its gradient."""
 
-__all__ = ["CHUNK", "accumulation", "at_sources_only", "log_probabilities_head"]
+__all__ = ["CHUNK", "at_sources_only", "log_probabilities_head", "log_probabilities_of"]
 
 from collections.abc import Callable
 from typing import Any
@@ -33,8 +33,11 @@ def log_probabilities_head(head: nn.Module, batch: Batch, chunk: int) -> Callabl
         return values[None]
 
     def any_head(hidden: Tensor) -> Tensor:
-        pieces = zip(torch.split(_at_sources(hidden, batch), chunk), torch.split(batch.target, chunk), strict=True)
-        return torch.cat([checkpoint(_picked, original, *piece, use_reentrant=False) for piece in pieces])[None]
+        def of_chunk(hidden: Tensor, target: Tensor) -> Tensor:
+            return log_probabilities_of(original(hidden), target)
+
+        chunks = zip(torch.split(_at_sources(hidden, batch), chunk), torch.split(batch.target, chunk), strict=True)
+        return torch.cat([checkpoint(of_chunk, *each, use_reentrant=False) for each in chunks])[None]
 
     return linear if type(head) is nn.Linear and "forward" not in head.__dict__ else any_head
 
@@ -52,8 +55,9 @@ def at_sources_only(original: Callable[[Tensor], Tensor], batch: Batch) -> Calla
     return selected
 
 
-def _picked(head: Callable[[Tensor], Tensor], hidden: Tensor, target: Tensor) -> Tensor:
-    logits = accumulation(head(hidden))
+def log_probabilities_of(logits: Tensor, target: Tensor) -> Tensor:
+    """Return log softmax(logits)[target], [T], of logits [T, vocabulary]; sums are taken in float32 or float64."""
+    logits = _accumulation(logits)
     return logits.gather(1, target[:, None])[:, 0] - logits.logsumexp(1)
 
 
@@ -94,7 +98,7 @@ class _LinearLogProbabilities(torch.autograd.Function):
         if not trained:
             return to_hidden, None, None, None, None, None
         hidden, weight, bias, *logit_gradients = trained
-        to_weight = torch.zeros(weight.shape, dtype=accumulation(weight[:0]).dtype, device=weight.device)
+        to_weight = torch.zeros(weight.shape, dtype=_accumulation(weight[:0]).dtype, device=weight.device)
         to_bias = None if bias is None else torch.zeros_like(to_weight[:, 0])
         for at, start in enumerate(range(0, len(target), ctx.chunk)):
             part = slice(start, start + ctx.chunk)
@@ -119,7 +123,7 @@ def _of_chunk(
 
     The gradient is not computed, and the second tensor has no meaning, unless `differentiated`.
     """
-    logits, target = accumulation(product(hidden, weight, bias)), target[:, None]
+    logits, target = _accumulation(product(hidden, weight, bias)), target[:, None]
     logits -= logits.amax(1, keepdim=True)
     picked = logits.gather(1, target)
     total = logits.exp_().sum(1, keepdim=True)
@@ -128,7 +132,7 @@ def _of_chunk(
     return (picked - total.log())[:, 0], logits.to(weight.dtype)
 
 
-def accumulation(tensor: Tensor) -> Tensor:
+def _accumulation(tensor: Tensor) -> Tensor:
     """Return `tensor` in the precision in which sums are taken: float64 unchanged, anything else as float32."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gpo_full.engine.lm_head import CHUNK, accumulation, at_sources_only, log_probabilities_head
+from gpo_full.engine.lm_head import CHUNK, at_sources_only, log_probabilities_head, log_probabilities_of
 from gpo_full.engine.packing import Batch
 from gpo_full.engine.partial_last_layer import last_layer_at_sources
 from gpo_full.kernels.gated_mlp import fused_gates
@@ -28,7 +28,9 @@ def token_log_probabilities(model: nn.Module, batch: Batch, *, fused_head: bool 
     `fused_head=False` keeps the model's own head and what it does to its logits (soft caps, scales), at the source
     positions only and without chunks.
     """
-    inner = _unwrapped(model)
+    from accelerate.utils import extract_model_from_parallel
+
+    inner: Any = extract_model_from_parallel(model, keep_fp32_wrapper=True)
     head = inner.get_output_embeddings()
     replaced = log_probabilities_head(head, batch, chunk) if fused_head else at_sources_only(head.forward, batch)
     with (
@@ -38,8 +40,7 @@ def token_log_probabilities(model: nn.Module, batch: Batch, *, fused_head: bool 
         output = model(input_ids=batch.input_ids, use_cache=False, **_attention_inputs(inner, batch)).logits
     if fused_head:
         return output.view(-1)  # type: ignore[no-any-return]
-    logits = accumulation(output.view(-1, output.shape[-1]))
-    return logits.gather(1, batch.target[:, None])[:, 0] - logits.logsumexp(1)
+    return log_probabilities_of(output.view(-1, output.shape[-1]), batch.target)
 
 
 def response_log_probabilities(
@@ -57,16 +58,6 @@ def _attention_inputs(inner: Any, batch: Batch) -> dict[str, Tensor]:
     mask = batch.mask
     if inner.config.get_text_config()._attn_implementation == "eager":
         # Eager attention adds the mask to the scores.
-        dtype = _dtype(inner)
+        dtype = next(parameter.dtype for parameter in inner.parameters() if parameter.is_floating_point())
         mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
     return {"attention_mask": mask, "position_ids": batch.position_ids}
-
-
-def _unwrapped(model: nn.Module) -> Any:
-    from accelerate.utils import extract_model_from_parallel
-
-    return extract_model_from_parallel(model, keep_fp32_wrapper=True)
-
-
-def _dtype(model: nn.Module) -> torch.dtype:
-    return next(parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())

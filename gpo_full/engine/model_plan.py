@@ -144,9 +144,8 @@ def _agrees(model: nn.Module, pairs: list[Pair], layout: str, fused_head: bool, 
     return bool(torch.isclose(found, expected, rtol=relative, atol=absolute).all())
 
 
-def _config(model: nn.Module) -> Any:
-    whole: Any = model
-    return whole.config.get_text_config()
+def _config(model: Any) -> Any:
+    return model.config.get_text_config()
 
 
 def _dtype(model: nn.Module) -> torch.dtype:

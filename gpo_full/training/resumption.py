@@ -86,10 +86,10 @@ def _tensors(found: Checkpoint, resume: Mapping[str, Any], optimizer: Any) -> di
     if TENSORS_FILE in found.names and not any(isinstance(parameter, DTensor) for parameter in parameters):
         return found.tensors(TENSORS_FILE)
     saved = SavedShards(found, PIECES)
-    names: Any = {key: key for key in saved.keys()}  # noqa: SIM118
+    names: Any = {key: key for key in saved.shapes}
     moments = decode(resume["optimizer"], names)["state"]
     owner = {key: parameters[i] for i, each in moments.items() for key in each.values()
-             if key in saved and saved.shape(key) == tuple(parameters[i].shape)}  # fmt: skip
+             if saved.shapes.get(key) == tuple(parameters[i].shape)}  # fmt: skip
     return {key: saved.read(key, owner.get(key)) for key in names}
 
 
