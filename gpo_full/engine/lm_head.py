@@ -32,10 +32,10 @@ def log_probabilities_head(head: nn.Module, batch: Batch, chunk: int) -> Callabl
         values: Tensor = _LinearLogProbabilities.apply(rows, weight, bias, batch.target, chunk, KEPT)  # type: ignore[no-untyped-call]
         return values[None]
 
-    def any_head(hidden: Tensor) -> Tensor:
-        def of_chunk(hidden: Tensor, target: Tensor) -> Tensor:
-            return log_probabilities_of(original(hidden), target)
+    def of_chunk(hidden: Tensor, target: Tensor) -> Tensor:
+        return log_probabilities_of(original(hidden), target)
 
+    def any_head(hidden: Tensor) -> Tensor:
         chunks = zip(torch.split(_at_sources(hidden, batch), chunk), torch.split(batch.target, chunk), strict=True)
         return torch.cat([checkpoint(of_chunk, *each, use_reentrant=False) for each in chunks])[None]
 

@@ -150,9 +150,10 @@ class _Rows:
         padded = torch.tensor([[values + [0] * (width - len(values)) for values in row] for row in self.rows])
         ids, positions, block, branch, pair = padded.unbind(1)
         row, position, target = torch.tensor(self.predictions).unbind(1)
+        prediction, response = torch.tensor(self.entries).unbind(1)
         source = row * width + position
-        return Batch(ids, positions, block, branch, pair, source, torch.unique(source), target,
-                     *torch.tensor(self.entries).unbind(1), lengths, sizes, layout)  # fmt: skip
+        return Batch(ids, positions, block, branch, pair, source, torch.unique(source), target, prediction, response,
+                     lengths, sizes, layout)  # fmt: skip
 
 
 def _arranged(sizes: Sequence[int], layout: str) -> Sequence[Sequence[int]]:
