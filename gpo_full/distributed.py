@@ -1,4 +1,4 @@
-"""The few things that the processes of a run tell each other; with one process, each is the value itself."""
+"""Communication between the processes of a run; with a single process, each function returns its argument."""
 
 __all__ = ["ALONE", "summed", "concatenated", "stacked", "largest", "first", "together"]
 
@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-# Long enough for any pass over data, or any save, that one rank makes while the others wait.
+# The timeout while one rank reads data or saves and the others wait: longer than any such pass takes.
 PATIENCE = timedelta(days=7)
 
 
 class _Alone:
-    """What the functions here ask of an accelerator, of one process."""
+    """Stands for an accelerate.Accelerator with one process."""
 
     num_processes, process_index, is_main_process = 1, 0, True
 
@@ -25,17 +25,17 @@ ALONE = _Alone()
 
 
 class OtherRankFailed(RuntimeError):
-    """Another process of the run failed, and says there why."""
+    """Another process of the run failed; its own error says why."""
 
 
 def summed(accelerator: Any, values: Tensor) -> Tensor:
-    """Return the sum over ranks; it stays on the device."""
+    """Return the sum over ranks, on the device."""
     total: Tensor = values if accelerator.num_processes == 1 else accelerator.reduce(values, "sum")
     return total
 
 
 def concatenated(accelerator: Any, values: Tensor) -> Tensor:
-    """Return the vectors of all ranks, whose lengths may differ, one behind the other."""
+    """Return the concatenation of the vectors of all ranks; their lengths may differ."""
     if accelerator.num_processes == 1:
         return values
     count = accelerator.gather(torch.tensor([len(values)], device=values.device))
@@ -52,29 +52,30 @@ def stacked(accelerator: Any, value: Tensor) -> Tensor:
 
 
 def largest(accelerator: Any, value: int, timeout: timedelta = PATIENCE) -> int:
-    """Return the largest of the ranks' numbers, which no device has to be waited for.
+    """Return the maximum over ranks of a number on the host, without waiting for a device.
 
-    RuntimeError if another rank is gone, at once, or says nothing until the timeout.
+    Raises RuntimeError at once if another rank has died, or at the timeout if it does not answer.
     """
     if accelerator.num_processes == 1:
         return value
-    told = torch.tensor([value])
-    distributed.all_reduce(told, distributed.ReduceOp.MAX, _hosts(distributed.group.WORLD), async_op=True).wait(timeout)
-    return int(told)
+    most = torch.tensor([value])
+    distributed.all_reduce(most, distributed.ReduceOp.MAX, _hosts(distributed.group.WORLD), async_op=True).wait(timeout)
+    return int(most)
 
 
 @functools.cache
 def _hosts(world: Any) -> Any:
-    """A group whose members talk by gloo, from host to host, and wait as long as it takes."""
+    """A gloo process group between hosts, with the timeout PATIENCE."""
     return distributed.new_group(backend="gloo", timeout=PATIENCE)
 
 
 @contextmanager
 def first(accelerator: Any, what: str) -> Iterator[None]:
-    """The first rank goes through the block alone, then all others together, however long the first one takes.
+    """Run the block on the main process alone, then on all others together.
 
-    The process group's own timeout, which ends a run of which a rank hangs, would end a long pass over data too. Where
-    the first rank fails, the others raise OtherRankFailed instead of entering.
+    The others wait with the timeout PATIENCE, for that of the process group, which ends a run with a hanging rank,
+    would end a long pass over data too. If the main process fails, the others raise OtherRankFailed instead of entering
+    the block.
     """
     if not accelerator.is_main_process and largest(accelerator, 0):
         raise OtherRankFailed(f"{what} on the first rank, which says why")
@@ -89,7 +90,7 @@ def first(accelerator: Any, what: str) -> Iterator[None]:
 
 @contextmanager
 def together(accelerator: Any, what: str) -> Iterator[None]:
-    """Leave the block together: where it raised on any rank every rank raises, at once and not after a timeout."""
+    """Run the block on all ranks; if it raises on one of them, every rank raises at once, not after a timeout."""
     error: Exception | None = None
     try:
         yield

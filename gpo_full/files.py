@@ -1,4 +1,4 @@
-"""Files and folders that are either whole or absent: written beside their place, then renamed into it."""
+"""Files and folders that are whole or absent: written under a temporary name, then renamed; and the cache folder."""
 
 __all__ = ["atomic_file", "atomic_folder", "cache_root"]
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def cache_root() -> Path:
-    """Return the folder that holds everything prepared or computed: `GPO_CACHE`, else the platform's cache folder."""
+    """Return the folder of prepared and computed files: `GPO_CACHE`, else the platform's cache folder."""
     chosen = os.environ.get("GPO_CACHE")
     if chosen:
         return Path(chosen).expanduser()
@@ -22,10 +22,10 @@ def cache_root() -> Path:
 
 @contextmanager
 def atomic_file(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it into place on success, remove it on any failure."""
+    """Yield a temporary path in the same folder; rename it to `path` on success, remove it on failure."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix is kept because savers such as matplotlib choose a format by it.
+    # The same suffix, because matplotlib and others choose the format by it.
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
@@ -39,9 +39,9 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; rename it into place on success, remove it on any failure.
+    """Yield a temporary folder beside `path`; rename it to `path` on success, remove it on failure.
 
-    `path` must be absent or an empty folder, else FileExistsError.
+    Raises FileExistsError unless `path` is absent or an empty folder.
     """
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):

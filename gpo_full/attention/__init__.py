@@ -1,6 +1,6 @@
 """Attention over rows that hold several responses to one prompt.
 
-blocks           which prompts and responses are laid down once
-mask             which token sees which, as a tensor that knows its blocks
-on_cpu, on_cuda  the attention itself, as large products or by a variable-length kernel
+prompt_blocks    pairs grouped by prompt, each prompt and each distinct response once
+mask             which token sees which: a mask tensor, and attention computed block by block without building it
+on_cpu, on_cuda  exact attention by large matrix products on a CPU, by a variable-length kernel on CUDA
 """

@@ -1,4 +1,4 @@
-"""Exact attention of a row of pairs on a CPU as large products, a block of queries with the keys that they see."""
+"""Exact attention of a row of pairs on a CPU, as one large matrix product for each chunk of queries."""
 
 __all__ = ["RowAttention", "copies"]
 
@@ -10,36 +10,36 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gpo_full.attention.blocks import BlockSizes
+from gpo_full.attention.prompt_blocks import BlockSizes
 
-# Queries of a block: fewer make small products, more compute scores of keys that a causal query does not see.
+# Queries per block: fewer make small products, more compute scores of keys that a causal query does not see (measured).
 QUERIES = 64
-# Keys beyond which the probabilities are made again in backward: kept, they would be more than about a quarter of what
+# With more keys than this, backward recomputes the probabilities: kept, they would be more than about a quarter of what
 # a layer keeps (heads of 64).
 LONGEST = 768
-# Keys and values hidden from a tail are computed and masked, or the others copied together: one copied costs as much as
-# this many masked ones.
+# A tail's hidden keys are either computed and masked, or the keys that it sees copied together: copying one costs as
+# much as masking this many (measured).
 COPIED = 20
 
 
 class RowAttention:
-    """How a row of blocks `[prefix | tail | tail ...]` is answered, made once for all layers and heads."""
+    """Attention over a row of blocks `[prefix | tail | tail ...]`; one object serves all layers and heads."""
 
-    def __init__(self, sizes: Sequence[BlockSizes], device: torch.device, *, read: bool) -> None:
-        """`sizes` are those of the blocks, in order; with `read`, what predictions read is answered alone."""
+    def __init__(self, sizes: Sequence[BlockSizes], device: torch.device, *, sources_only: bool) -> None:
+        """`sizes` are those of the blocks, in order; with `sources_only`, only queries at sources are computed."""
         self.parts: list[_Part] = []
         place = 0
         for each in sizes:
-            self.parts += _parts(each, place, each.prompt - 1 if read else 0, device)
+            self.parts += _parts(each, place, each.prompt - 1 if sources_only else 0, device)
             place += each.size
         self.complete = place == sum(block.size for part in self.parts for block in part.blocks)
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
         """Return softmax(scale q k') v over the keys that each query sees, [1, heads, L, width] like the arguments.
 
-        Other queries get 0. `scale` is 1 / sqrt(width of a query) unless given.
+        Queries that are not computed give 0. `scale` is 1 / sqrt(width of a query) by default.
 
-        >>> row = RowAttention([BlockSizes(prompt=1, prefix=1, tails=(1, 1))], torch.device("cpu"), read=False)
+        >>> row = RowAttention([BlockSizes(prompt=1, prefix=1, tails=(1, 1))], torch.device("cpu"), sources_only=False)
         >>> same = torch.zeros(1, 1, 3, 1)  # the second tail does not see the first
         >>> row(same, same, torch.tensor([2.0, 4.0, 8.0]).view_as(same)).flatten()
         tensor([2., 3., 5.])
@@ -52,16 +52,16 @@ class RowAttention:
 
     @property
     def kept(self) -> int:
-        """Numbers per head that are kept for backward, beside queries, keys and values.
+        """How many numbers per head are kept for backward, apart from queries, keys and values.
 
-        >>> RowAttention([BlockSizes(prompt=1, prefix=80, tails=(20, 0))], torch.device("cpu"), read=False).kept
+        >>> RowAttention([BlockSizes(prompt=1, prefix=80, tails=(20, 0))], torch.device("cpu"), sources_only=False).kept
         7500
         """
         return sum(block.size * block.keys for part in self.parts for block in part.blocks if block.is_kept)
 
 
 def copies(prefix: int, start: int, size: int) -> bool:
-    """Return whether a tail's keys are better copied to its prefix, than those before `start` masked.
+    """Return whether it is faster to copy a tail's keys next to its prefix's than to mask the keys between them.
 
     >>> copies(300, 335, 35), copies(150, 300, 150)
     (False, True)
@@ -70,7 +70,7 @@ def copies(prefix: int, start: int, size: int) -> bool:
 
 
 class _Block(NamedTuple):
-    """Queries of a row from `start` to `end`, and the first `keys` of their part's keys."""
+    """The queries of a row from `start` to `end`, which see some of the first `keys` keys of their part."""
 
     start: int
     end: int
@@ -89,19 +89,19 @@ class _Block(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """Blocks of queries and the keys that they choose from, which lie between these places of a row."""
+    """Blocks of queries with common keys: those of a row that lie in `spans`, [start, end)."""
 
     spans: tuple[tuple[int, int], ...]
     blocks: tuple[_Block, ...]
 
     def gathered(self, rows: Tensor) -> Tensor:
-        """The keys' rows of [heads, L, width]."""
+        """Return the keys' rows of `rows`, [heads, L, width]."""
         found = [rows[:, start:end] for start, end in self.spans]
         return found[0] if len(found) == 1 else torch.cat(found, 1)
 
     @contextmanager
     def adding(self, rows: Tensor) -> Iterator[Tensor]:
-        """Room like `gathered(rows)`: what is added to it is added to the keys' rows."""
+        """Yield a tensor like `gathered(rows)`; what is added to it is added to those rows of `rows`."""
         if len(self.spans) == 1:
             yield self.gathered(rows)
             return
@@ -132,7 +132,7 @@ def _parts(sizes: BlockSizes, place: int, first: int, device: torch.device) -> I
 def _blocks(
     place: int, first: int, last: int, prefix: int, tails: Sequence[int], device: torch.device
 ) -> Iterator[_Block]:
-    """Blocks of about one size of the queries `first` to `last`; those from each of `tails` on see no earlier tail."""
+    """Divide queries `first` to `last` evenly; masked tails begin at `tails`, each hidden from the later ones."""
     count = -(-(last - first) // QUERIES)
     for i in range(count):
         start, end = (first + (last - first) * j // count for j in (i, i + 1))
@@ -145,7 +145,7 @@ def _blocks(
 
 
 class _Attention(torch.autograd.Function):
-    """o = p v with p = softmax(s q k'), rows of hidden keys 0.
+    """o = p v with p = softmax(s q k'), p = 0 at hidden keys.
 
     With g the incoming gradient: dv = p' g, and with e = p (g v' - rowsum(p g v')), dq = s e k, dk = s e' q.
     """
@@ -194,7 +194,7 @@ def _probabilities(query: Tensor, keys: Tensor, block: _Block, scale: float, roo
 
 
 class _Room:
-    """Memory for the scores of one block, used again for the next."""
+    """Memory for the scores of one block, reused for the next."""
 
     def __init__(self, query: Tensor, row: RowAttention) -> None:
         self.heads = len(query)
@@ -206,11 +206,11 @@ class _Room:
 
 
 def _answers(like: Tensor, width: int, row: RowAttention) -> Tensor:
-    """Room for the answer to each query, 0 where none is asked for."""
+    """Return memory for the output of each query, 0 where queries are left out."""
     answer = _rows_first(like, width)
     return answer if row.complete else answer.zero_()
 
 
 def _rows_first(like: Tensor, width: int) -> Tensor:
-    """Room for [heads, rows, width] as the layers around attention have it: the heads of a row beside one another."""
+    """Return memory for [heads, rows, width] in which a row's heads are adjacent, as in the layers around attention."""
     return like.new_empty(like.shape[1], len(like), width).transpose(0, 1)

@@ -1,4 +1,4 @@
-"""All attention of a row of pairs in one call of a variable-length kernel: a segment of queries for each response."""
+"""Attention of a row of pairs in one call of a variable-length kernel: one segment of queries for each response."""
 
 __all__ = ["Segments", "one_call"]
 
@@ -12,33 +12,33 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from gpo_full.attention.blocks import BlockSizes
+from gpo_full.attention.prompt_blocks import BlockSizes
 from gpo_full.kernels.autocast import autocast_dtype
 
 HALF = (torch.bfloat16, torch.float16)
-# What torch's flash kernels take: their widest head, its step, and the first generation of devices that has them.
+# Limits of torch's flash kernels: the largest head, the step of its size, and the compute capability (Ampere on).
 WIDEST, STEP, CAPABILITY = 256, 8, (8, 0)
 
 
 @dataclass(frozen=True)
 class Segments:
-    """S pieces of a row, one a response: `[prefix | first]` sees itself, each other tail sees `[prefix | tail]`.
+    """S segments of a row: `[prefix | first tail]` with itself as keys, each other tail with keys `[prefix | tail]`.
 
-    Segment s has the queries from `query_ends[s]` on and the keys from `key_ends[s]` on, both up to the next end, and
-    is causal from its last query and key backwards.
+    Segment s has queries `query_ends[s]` to `query_ends[s + 1]` and keys `key_ends[s]` to `key_ends[s + 1]`. Its mask
+    is causal, the last query aligned with the last key.
     """
 
-    queries: Tensor  # [Q] int64: their places in the row
-    keys: Tensor  # [K] int64: the places of the keys; a prefix comes twice
+    queries: Tensor  # [Q] int64: positions in the row
+    keys: Tensor  # [K] int64: positions in the row; those of a prefix come once for each tail
     query_ends: Tensor  # [S + 1] int32, from 0
     key_ends: Tensor  # [S + 1] int32, from 0
-    longest: tuple[int, int]  # queries and keys of a segment
+    longest: tuple[int, int]  # the largest numbers of queries and of keys of a segment
 
     @classmethod
-    def of(cls, sizes: Sequence[BlockSizes], device: torch.device, *, read: bool) -> Self:
-        """Make the segments of blocks that lie one after another; with `read`, of the sources of predictions alone.
+    def of(cls, sizes: Sequence[BlockSizes], device: torch.device, *, sources_only: bool) -> Self:
+        """Return the segments of blocks in the order of the row; with `sources_only`, of queries at sources only.
 
-        >>> two = Segments.of([BlockSizes(prompt=2, prefix=3, tails=(1, 2))], torch.device("cpu"), read=False)
+        >>> two = Segments.of([BlockSizes(prompt=2, prefix=3, tails=(1, 2))], torch.device("cpu"), sources_only=False)
         >>> two.queries.tolist(), two.keys.tolist()
         ([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 0, 1, 2, 4, 5])
         >>> two.query_ends.tolist(), two.key_ends.tolist()
@@ -49,7 +49,7 @@ class Segments:
         start = 0
         for each in sizes:
             prefix, end = start + each.prefix, start + each.prefix + each.tails[0]
-            queries.append(range(start + (each.prompt - 1 if read else 0), end))
+            queries.append(range(start + (each.prompt - 1 if sources_only else 0), end))
             keys.append((range(start, end),))
             for tail in filter(None, each.tails[1:]):
                 queries.append(range(end, end + tail))
@@ -66,7 +66,7 @@ class Segments:
     def attention(
         self, query: Tensor, key: Tensor, value: Tensor, scale: float | None = None, enable_gqa: bool = False
     ) -> Tensor:
-        """Return what each query makes of its keys, [1, heads, L, width] like the arguments; 0 at other places."""
+        """Return attention, [1, heads, L, width] like the arguments; 0 at queries in no segment."""
         kernel, understood = _kernel()
         dtype = autocast_dtype(query)
         q, k, v = (each[0].transpose(0, 1).to(dtype) for each in (query, key, value))
@@ -91,7 +91,7 @@ def one_call(device: torch.device, dtype: torch.dtype, width: int) -> bool:
 
 @cache
 def _kernel() -> tuple[Any, frozenset[str]]:
-    """torch's kernel and the names of its arguments, which differ between versions; neither where it has none."""
+    """Return torch's kernel and the names of its arguments, which differ between versions; None if there is none."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:

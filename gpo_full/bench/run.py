@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gpo_full.attention.blocks import blocks_of
+from gpo_full.attention.prompt_blocks import blocks_by_prompt
 from gpo_full.bench.contenders import CONTENDERS, Step, missing
 from gpo_full.bench.device import MIB, Place
 from gpo_full.data.pairs import Pair
@@ -111,7 +111,7 @@ def ideal_flops(size: Size, pairs: Sequence[Pair]) -> float:
     >>> ideal_flops(Size(1, 1, 1, 1, 1, 10, 1), [Pair((5,), (6,), (7,), 1)])  # 6*3*7 + 6*2*10 + 12*(1 + 2 + 2)
     306.0
     """
-    blocks = [block.sizes for block in blocks_of(pairs)]
+    blocks = [block.sizes for block in blocks_by_prompt(pairs)]
     tokens = sum(block.size for block in blocks)
     predictions = tokens - sum(block.prompt for block in blocks)
     return float(6 * tokens * size.backbone + 6 * predictions * size.vocabulary * size.width

@@ -1,6 +1,6 @@
 """Checkpoints that are whole or absent.
 
-atomic     written beside, checksummed, renamed; verified when read
-sharded    states whose tensors lie in pieces on several ranks
-state      optimizer, schedule and random generators as JSON and tensors
+atomic     a checkpoint folder, written under a temporary name, checksummed, renamed; verified when read
+sharded    models and optimizers whose tensors are sharded over ranks
+state      optimizer, scheduler and random generators as JSON and tensors
 """

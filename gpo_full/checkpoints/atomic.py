@@ -1,7 +1,7 @@
-"""Checkpoints that are whole or absent: written beside their place, checksummed, renamed into it, verified when read.
+"""Checkpoints that are whole or absent: written under a temporary name, checksummed, renamed, verified when read.
 
-A checkpoint is an ordinary Hugging Face folder `checkpoint-STEP` with one more file, a manifest of the sha256 of every
-other file and of itself. It holds JSON, safetensors and texts; nothing in it is ever run.
+A checkpoint is a Hugging Face folder `checkpoint-STEP` with one more file, a manifest of the sha256 of every other file
+and of itself. It holds JSON, safetensors and text files; reading it runs no code from it.
 """
 
 __all__ = ["Checkpoint", "DamagedCheckpoint", "NoGoodCheckpoint", "CheckpointNotSaved", "FolderInUse", "save", "load",
@@ -31,35 +31,36 @@ from gpo_theory.errors import InputError
 MANIFEST = "manifest.json"
 LOCK = ".writer.lock"
 SCHEMA = 1
-# What a checkpoint may hold; pickles (.bin, .pt, .pth, .pkl) are of no use here and never opened.
+# The files that a checkpoint may hold. Pickles (.bin, .pt, .pth, .pkl) are refused, because loading one runs code.
 SUFFIXES = {".json", ".safetensors", ".txt", ".jinja", ".md", ".model"}
+# Largest header of a safetensors file (the limit of the format) and largest JSON file, in bytes.
 HEADER_LIMIT = 100_000_000
 JSON_LIMIT = 256_000_000
-# Prefixes of what a killed writer leaves behind; the next one removes them.
+# Prefixes of the temporary files of a killed writer, which the next writer removes.
 TEMPORARIES = (".checkpoint-", ".model-", ".metrics-", ".events-", ".run-")
 _NAME = re.compile(r"checkpoint-(0|[1-9][0-9]{0,15})")
 _log = logging.getLogger(__name__)
 
 
 class DamagedCheckpoint(RuntimeError):
-    """A checkpoint is not what was saved, or not what may be loaded; the message names the file."""
+    """A checkpoint is not as it was saved, or holds what may not be loaded; the message names the file."""
 
 
 class NoGoodCheckpoint(DamagedCheckpoint):
-    """There are checkpoints, and none of them is whole."""
+    """There are checkpoints, but all of them are damaged."""
 
 
 class CheckpointNotSaved(OSError):
-    """The disk refused a checkpoint; those before it are as they were."""
+    """A checkpoint could not be written; earlier ones are unchanged."""
 
 
 class FolderInUse(InputError):
-    """Another process, or another trainer of this one, writes into the folder."""
+    """Another process, or another trainer of this process, is writing into the folder."""
 
 
 @dataclass(frozen=True)
 class Files:
-    """Every operation by which this module changes a disk, in one place, so that a test can fail or die at each."""
+    """Every operation with which this module changes a disk; tests replace them to fail or die at each."""
 
     mkdir: Callable[[Path], None] = os.mkdir
     open: Callable[[Path, int, int], int] = os.open
@@ -82,16 +83,16 @@ class Checkpoint:
     names: frozenset[str]
 
     def json(self, name: str) -> Any:
-        """Return the JSON value of a file; InputError if the checkpoint was saved without it."""
+        """Return the JSON value of a file. Raises InputError if the checkpoint was saved without it."""
         return _strict_json(self._file(name), finite=True)
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """Return the tensors of a file; InputError if the checkpoint was saved without it."""
+        """Return the tensors of a file. Raises InputError if the checkpoint was saved without it."""
         return load_file(self._file(name))
 
     def _file(self, name: str) -> Path:
         if name not in self.names:
-            raise InputError(f"{self.path.name} was saved without {name}: it holds a model, not a run to go on with")
+            raise InputError(f"{self.path.name} was saved without {name}: it holds a model, not a run to resume")
         return self.path / name
 
 
@@ -104,11 +105,11 @@ def save(
     keep: int | None = None,
     protected: Collection[str] = (),
 ) -> Path:
-    """Write `folder/checkpoint-STEP` and return it; it is there whole, or not at all.
+    """Write `folder/checkpoint-STEP` whole or not at all, and return its path.
 
-    `parts` maps names to what they hold: `*.json` a JSON value, `*.safetensors` tensors. `fill` writes further files
-    into a folder, as `save_pretrained` does. After the rename, checkpoints before the newest `keep` are removed, except
-    those named in `protected`. Raises CheckpointNotSaved if the disk refuses, and leaves no trace of the attempt.
+    `parts` maps file names to contents: `*.json` to a JSON value, `*.safetensors` to tensors. `fill` writes further
+    files into a folder, as `save_pretrained` does. After the rename, all checkpoints but the newest `keep` and those
+    named in `protected` are removed. Raises CheckpointNotSaved if writing fails, and leaves no temporary files.
     """
     target = folder / f"checkpoint-{step}"
     temporary, retired = _beside(target), _beside(target)
@@ -119,7 +120,7 @@ def save(
         for name, part in parts.items():
             _write_part(temporary / name, part)
         _seal(temporary, step)
-        if os.path.lexists(target):  # damaged, or of a run that is being done again
+        if os.path.lexists(target):  # a damaged one, or that of a run which is repeated
             FILES.rename(target, retired)
         FILES.rename(temporary, target)
         sync(folder)
@@ -137,13 +138,10 @@ def save(
 
 
 def rotate(folder: Path, step: int, keep: int | None, protected: Collection[str] = ()) -> None:
-    """Remove what is half written or half removed, and checkpoints before the newest `keep` but those `protected`.
-
-    `checkpoint-STEP` is the newest that counts.
-    """
+    """Remove temporary files, and all checkpoints up to `step` but the newest `keep` and those named in `protected`."""
     old = [path for number, path in _checkpoints(folder) if number < step and path.name not in protected]
     for path in old[: max(0, len(old) - keep + 1)] if keep else []:
-        # Out of sight first: what is half removed must not look like a checkpoint.
+        # Renamed first: a partly removed folder must not have the name of a checkpoint.
         hidden = _beside(path)
         FILES.rename(path, hidden)
         _remove(hidden)
@@ -153,9 +151,9 @@ def rotate(folder: Path, step: int, keep: int | None, protected: Collection[str]
 
 
 def load(folder: Path) -> Checkpoint | None:
-    """Return the newest checkpoint of `folder` that is whole, None if there is no checkpoint.
+    """Return the newest undamaged checkpoint of `folder`, None if there is no checkpoint.
 
-    Every newer one is logged with the file that is damaged. Raises NoGoodCheckpoint if none is whole.
+    A damaged one is logged with the name of the file. Raises NoGoodCheckpoint if all are damaged.
     """
     candidates = _checkpoints(folder)
     for _, path in reversed(candidates):
@@ -169,7 +167,7 @@ def load(folder: Path) -> Checkpoint | None:
 
 
 def verify(path: Path) -> Checkpoint:
-    """Return the checkpoint in `path`; DamagedCheckpoint names the file that is not as it was saved."""
+    """Return the checkpoint in `path`. Raises DamagedCheckpoint, which names the file, if it is not as it was saved."""
     try:
         return _verified(path)
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
@@ -178,7 +176,7 @@ def verify(path: Path) -> Checkpoint:
 
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """Be the only writer of `folder`: FolderInUse while another lives; what a dead one left half done is removed."""
+    """Hold the lock of `folder` and remove temporary files. Raises FolderInUse while another process holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / LOCK
     handle = _lock(lock)
@@ -194,7 +192,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the entries of a folder, are on the disk."""
+    """Flush a file, or the entries of a folder, to the disk (fsync)."""
     handle = FILES.open(path, os.O_RDONLY, 0)
     try:
         FILES.fsync(handle)
@@ -206,12 +204,12 @@ def _lock(path: Path) -> int:
     while True:
         handle = FILES.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            # The kernel lets go of it when its holder dies, however it dies.
+            # The kernel releases it when its holder dies, however it dies.
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(handle)
             raise FolderInUse(f"another run is writing into {str(path.parent)!r}; wait for it, or stop it") from None
-        # Between open and lock the last holder may have removed the file: then this lock guards nothing.
+        # Between open and lock the last holder may have removed the file; then this lock has no effect.
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle), os.stat(path)):
                 return handle
@@ -239,7 +237,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _seal(folder: Path, step: int) -> None:
-    """Check and sync every file, and write the manifest last."""
+    """Check and flush every file, and write the manifest last."""
     files = {}
     names, folders = _walk(folder)
     for name in names:
@@ -262,7 +260,7 @@ def _remove(path: Path) -> None:
 
 
 def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """The checkpoints by step, oldest first."""
+    """Return step and path of each checkpoint, oldest first."""
     matches = [(_NAME.fullmatch(path.name), path) for path in folder.iterdir()] if folder.is_dir() else []
     return sorted((int(match[1]), path) for match, path in matches if match)
 
@@ -308,7 +306,7 @@ def _inside(name: str) -> bool:
 
 
 def _walk(folder: Path) -> tuple[list[str], list[Path]]:
-    """The regular files under `folder` by relative name, and the folders; nothing else may be there."""
+    """Return the files below `folder` by relative name, and the folders. Raises ValueError for links and devices."""
     names, folders, pending = [], [], [folder]
     while pending:
         for path in sorted(pending.pop().iterdir()):
@@ -324,14 +322,14 @@ def _walk(folder: Path) -> tuple[list[str], list[Path]]:
 
 
 def _check_content(path: Path, name: str) -> None:
-    """Refuse what a checkpoint has no use for, by kind and by form, before any library is shown it."""
+    """Raise ValueError if a file is not of a kind or form that a checkpoint may have, before a library opens it."""
     if path.suffix not in SUFFIXES:
-        raise ValueError(f"{name!r} is no kind of file that a checkpoint holds")
+        raise ValueError(f"{name!r} is not a kind of file that a checkpoint may hold")
     if path.suffix == ".json":
         _strict_json(path, finite=False)
     if path.suffix == ".safetensors":
         _check_header(path, name)
-        with safe_open(path, framework="pt"):  # offsets, shapes and types
+        with safe_open(path, framework="pt"):  # checks offsets, shapes and types
             pass
 
 

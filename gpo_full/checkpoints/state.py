@@ -1,4 +1,4 @@
-"""What a run needs to go on bitwise where it was, as JSON and tensors: any nested state, and the random generators."""
+"""State that a bitwise resumption needs, as JSON and tensors: nested state dicts, and the random generators."""
 
 __all__ = ["encode", "decode", "random_state", "set_random_state"]
 
@@ -14,7 +14,9 @@ from gpo_theory.errors import InputError
 
 
 def encode(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Return `value` (dicts, lists, tuples, numbers, texts, tensors) as JSON; its tensors are added to `tensors`.
+    """Return `value` (dicts, lists, tuples, numbers, texts, tensors) as JSON, and add its tensors to `tensors`.
+
+    Raises InputError for any other type.
 
     >>> tensors = {}
     >>> encode({0: (1.5, None)}, tensors)
@@ -38,7 +40,7 @@ def encode(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def decode(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Return what `encode` was given."""
+    """Return the value of which `encode` made `value` and `tensors`."""
     if isinstance(value, list):
         return [decode(each, tensors) for each in value]
     if not isinstance(value, dict):
@@ -54,13 +56,13 @@ def decode(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def random_state() -> dict[str, Tensor]:
-    """Return the state of the generators of Python, NumPy, torch and the current CUDA device, as tensors of one row."""
+    """Return the states of the generators of Python, NumPy, torch and the current CUDA device, as vectors."""
     version, words, gauss = random.getstate()
     numpy: Any = np.random.get_state(legacy=True)
     state = {
         "python": torch.tensor([version, *words], dtype=torch.int64),
         "numpy": torch.tensor([*numpy[1].tolist(), numpy[2], numpy[3]], dtype=torch.int64),
-        # The spare normal of each generator; NaN stands for none.
+        # The normal that each generator has in reserve; NaN if none.
         "spare": torch.tensor([float("nan") if gauss is None else gauss, numpy[4]], dtype=torch.float64),
         "torch": torch.get_rng_state(),
     }
@@ -68,13 +70,13 @@ def random_state() -> dict[str, Tensor]:
 
 
 def set_random_state(state: dict[str, Tensor]) -> None:
-    """Put the generators back where `random_state` found them."""
+    """Set the generators to a state that `random_state` returned."""
     version, *words = state["python"].tolist()
     gauss, spare = state["spare"].tolist()
     random.setstate((version, tuple(words), None if gauss != gauss else gauss))
     *keys, position, has_spare = state["numpy"].tolist()
     np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), position, has_spare, spare))
-    # torch reads a generator's state from the beginning of its storage: a row of a matrix would be misread.
+    # torch reads the state from the beginning of the storage, which for a row of a matrix is not its own.
     torch.set_rng_state(state["torch"].clone())
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"].clone())

@@ -1,4 +1,4 @@
-"""Log-probabilities of response tokens: one forward pass of packed rows, and a head that never keeps its logits."""
+"""Log-probabilities of response tokens: one forward pass of packed rows, in which the head keeps no logits."""
 
 __all__ = ["token_log_probabilities", "response_log_probabilities"]
 
@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gpo_full.engine.head import CHUNK, accumulation, at_sources_only, log_probabilities_head
-from gpo_full.engine.last_layer import only_where_read
+from gpo_full.engine.lm_head import CHUNK, at_sources_only, log_probabilities_head, log_probabilities_of
 from gpo_full.engine.packing import Batch
+from gpo_full.engine.partial_last_layer import last_layer_at_sources
 from gpo_full.kernels.gated_mlp import fused_gates
 from gpo_full.kernels.layers import forward_replaced
 from gpo_full.kernels.matmul import fast_products
@@ -21,25 +21,26 @@ from gpo_full.margin import margin_of_tokens
 def token_log_probabilities(model: nn.Module, batch: Batch, *, fused_head: bool = True, chunk: int = CHUNK) -> Tensor:
     """Return the log-probability of each predicted token, [T], in nats, in float32 (float64 for a float64 model).
 
-    The model is called as a whole, so that autocast and the hooks of its wrappers act. For the length of the call its
-    output head is asked, instead of for logits at every position, for log p(target | source) at the source positions,
-    `chunk` of them at a time: the peak memory of the head is O(chunk * vocabulary), forward and backward.
+    The model is called as a whole, so that autocast and the hooks of its wrappers (DDP, FSDP) act. During the call its
+    head computes log p(target | source) at the source positions, `chunk` of them at a time, instead of logits at every
+    position: its peak memory is O(chunk * vocabulary), forward and backward.
 
-    `fused_head=False` keeps the model's own computation from the head on (soft caps, scales), at the source positions
-    only and without chunks.
+    `fused_head=False` keeps the model's own head and what it does to its logits (soft caps, scales), at the source
+    positions only and without chunks.
     """
-    inner = _unwrapped(model)
+    from accelerate.utils import extract_model_from_parallel
+
+    inner: Any = extract_model_from_parallel(model, keep_fp32_wrapper=True)
     head = inner.get_output_embeddings()
-    answer = log_probabilities_head(head, batch, chunk) if fused_head else at_sources_only(head.forward, batch)
+    replaced = log_probabilities_head(head, batch, chunk) if fused_head else at_sources_only(head.forward, batch)
     with (
-        forward_replaced(head, answer), fast_products(inner), fused_gates(inner), only_where_read(inner, batch),
+        forward_replaced(head, replaced), fast_products(inner), fused_gates(inner), last_layer_at_sources(inner, batch),
         fused_norms(inner), fused_rotary(inner)
     ):  # fmt: skip
         output = model(input_ids=batch.input_ids, use_cache=False, **_attention_inputs(inner, batch)).logits
     if fused_head:
         return output.view(-1)  # type: ignore[no-any-return]
-    logits = accumulation(output.view(-1, output.shape[-1]))
-    return logits.gather(1, batch.target[:, None])[:, 0] - logits.logsumexp(1)
+    return log_probabilities_of(output.view(-1, output.shape[-1]), batch.target)
 
 
 def response_log_probabilities(
@@ -52,21 +53,11 @@ def response_log_probabilities(
 
 def _attention_inputs(inner: Any, batch: Batch) -> dict[str, Tensor]:
     if batch.layout == "apart":
-        # Padding is on the right, where no causal layer looks: masking it could only leave rows that see nothing.
+        # Padding is on the right, which a causal layer does not see; a mask could only give rows without any key.
         return {"attention_mask": torch.ones_like(batch.block)}
     mask = batch.mask
     if inner.config.get_text_config()._attn_implementation == "eager":
-        # Eager attention adds the mask to its scores.
-        dtype = _dtype(inner)
+        # Eager attention adds the mask to the scores.
+        dtype = next(parameter.dtype for parameter in inner.parameters() if parameter.is_floating_point())
         mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
     return {"attention_mask": mask, "position_ids": batch.position_ids}
-
-
-def _unwrapped(model: nn.Module) -> Any:
-    from accelerate.utils import extract_model_from_parallel
-
-    return extract_model_from_parallel(model, keep_fp32_wrapper=True)
-
-
-def _dtype(model: nn.Module) -> torch.dtype:
-    return next(parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())

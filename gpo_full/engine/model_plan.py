@@ -1,4 +1,4 @@
-"""How a given model can be run: what its configuration shows, and what a probe of short pairs finds."""
+"""How a given model can be run, from its configuration and from a probe: layout of rows, and fused head or its own."""
 
 __all__ = ["Plan", "plan", "evaluating", "sharing_obstacle"]
 
@@ -17,23 +17,24 @@ from gpo_full.engine.packing import pack
 from gpo_full.kernels.autocast import autocast_dtype
 from gpo_theory.errors import InputError
 
-# Attention kernels that take an explicit mask.
+# Attention implementations of transformers that take an explicit mask.
 MASKABLE = ("eager", "sdpa")
-# Families with layers that carry a state from token to token.
+# Families with state-space or other recurrent layers, as they appear in `model_type`.
 RECURRENT = ("mamba", "rwkv", "jamba", "zamba", "bamba", "recurrent_gemma", "xlstm", "falcon_h1", "lfm2")
-# How the names of a configuration end that say how far attention looks back; the probe is too short to see it.
+# Endings of the configuration names that bound how far attention looks back; the probe is too short to notice.
 WINDOWS = ("window", "window_size", "window_len", "block_size")
-# (relative, absolute in nats) per response: well above rounding in a deep model, well below what a layer that reads
-# the wrong tokens does. Many a layer computes in float32 whatever the model. bfloat16 and float16 are looser.
+# (relative, absolute in nats) per response: well above rounding (3e-5 was measured in float32 with 12 layers), well
+# below the error of a layer that sees the wrong tokens. The float64 values allow for layers that compute in
+# float32 whatever the dtype of the model; LOOSE is for bfloat16 and float16.
 TOLERANCE = {torch.float64: (1e-6, 1e-5), torch.float32: (5e-5, 1e-4)}
 LOOSE = (0.02, 0.1)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a model allows: the layout of its rows (see `pack`), and `fused_head` or the model's own logits.
+    """How a model is run: the layout of its rows (see `pack`), and whether with the fused head or its own logits.
 
-    `reasons` says in words why it is not the fast way.
+    `reasons` are texts that say why it is not run the fastest way.
     """
 
     layout: str = "rows"
@@ -44,12 +45,12 @@ class Plan:
 def plan(
     model: nn.Module, longest: int, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 ) -> Plan:
-    """Find out how `model` can be run on sequences of up to `longest` tokens, `autocast` being what training is under.
+    """Return how `model` can be run on sequences of up to `longest` tokens, trained under `autocast`.
 
-    Its configuration shows sliding windows and recurrent layers, which a mask cannot split; whatever else would make
-    packed rows differ from two separate sequences (positions that are not read, a scale or a soft cap on the logits)
-    shows in a probe of three short pairs, in the precision of the weights. A model whose plain forward pass cannot be
-    reproduced raises InputError.
+    Sliding windows and recurrent layers, which a mask cannot split, show in the configuration. Anything else that would
+    make packed rows differ from two separate sequences (position ids that are ignored, a scale or a soft cap on the
+    logits) shows in a probe of three short pairs, in the precision of the weights. Raises InputError if even separate
+    rows with the model's own head do not give the values of its plain forward pass.
     """
     reasons = []
     obstacle = sharing_obstacle(_config(model), longest)
@@ -62,7 +63,7 @@ def plan(
             raise InputError(f"{type(model).__name__}: response log-probabilities cannot be computed")
     layout = _preferred_layout(model, autocast)
     if layout == "line" and _device(model).type != "cpu":
-        with autocast():  # what runs there is one call of another kernel
+        with autocast():  # where attention is one call of another kernel
             layout = "line" if _agrees(model, pairs, "line", fused_head, _separately(model, pairs)) else "rows"
     if obstacle is None and not _agrees(model, pairs, layout, fused_head, expected):
         obstacle = "a probe of packed rows differs from separate sequences"
@@ -74,7 +75,7 @@ def plan(
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch to evaluation mode without gradients, and back."""
+    """Set evaluation mode and switch gradients off; on exit, restore the mode of each module."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -86,13 +87,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def sharing_obstacle(text: Any, longest: int) -> str | None:
-    """Return what in a text model's configuration forbids shared prefixes, or None."""
+    """Return why a text model's configuration forbids shared prefixes, or None."""
     if text._attn_implementation not in MASKABLE:
         return f"attention {text._attn_implementation!r} takes no explicit mask; {' and '.join(MASKABLE)} do"
     kinds = getattr(text, "layer_types", None)
     if set(kinds or ()) - {"full_attention", "sliding_attention"} or any(x in text.model_type for x in RECURRENT):
         return f"layers of {text.model_type} are not all full or sliding attention"
-    # A configuration without layer types means the same for all its layers.
+    # Without layer types, a window applies to all layers.
     window = _window(text) if kinds is None or "sliding_attention" in kinds else None
     if window is not None and window < longest:
         return f"its attention looks back {window} tokens, sequences have up to {longest}"
@@ -100,7 +101,7 @@ def sharing_obstacle(text: Any, longest: int) -> str | None:
 
 
 def _window(text: Any) -> int | None:
-    """The least number of tokens that an attention of this configuration looks back, by whatever name it has."""
+    """Return the smallest number of tokens that attention looks back by this configuration, None if unlimited."""
     if not getattr(text, "use_sliding_window", True):
         return None
     sizes = [value for name, value in text.to_dict().items() if name.endswith(WINDOWS) and type(value) is int]
@@ -108,7 +109,7 @@ def _window(text: Any) -> int | None:
 
 
 def _preferred_layout(model: nn.Module, autocast: Callable[[], AbstractContextManager[Any]]) -> str:
-    """One row where many small attention calls are cheap, or one call does for all pairs; a dense mask elsewhere."""
+    """Return "line" where attention by blocks is fast (a CPU, or one call of a CUDA kernel), else "rows"."""
     text = _config(model)
     if text._attn_implementation != "sdpa":
         return "rows"
@@ -120,7 +121,7 @@ def _preferred_layout(model: nn.Module, autocast: Callable[[], AbstractContextMa
 
 
 def _separately(model: nn.Module, pairs: list[Pair]) -> Tensor:
-    """The definition: each sequence on its own through the plain model, no mask, no packing."""
+    """Return log pi(y | x) by its definition, [P, 2]: the plain model on each sequence alone."""
     totals = []
     with evaluating(model):
         for pair in pairs:
@@ -143,9 +144,8 @@ def _agrees(model: nn.Module, pairs: list[Pair], layout: str, fused_head: bool, 
     return bool(torch.isclose(found, expected, rtol=relative, atol=absolute).all())
 
 
-def _config(model: nn.Module) -> Any:
-    whole: Any = model
-    return whole.config.get_text_config()
+def _config(model: Any) -> Any:
+    return model.config.get_text_config()
 
 
 def _dtype(model: nn.Module) -> torch.dtype:

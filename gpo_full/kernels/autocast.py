@@ -1,4 +1,4 @@
-"""The precision that autocast computes in, for kernels that it does not know."""
+"""The type in which autocast computes, for kernels that it does not cast for."""
 
 __all__ = ["autocast_dtype"]
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def autocast_dtype(tensor: Tensor) -> torch.dtype:
-    """Return the type that a matrix product under the autocast in force, if any, would have of `tensor`.
+    """Return the type of a matrix product with `tensor` under the active autocast, if any.
 
     >>> with torch.autocast("cpu", torch.bfloat16):
     ...     autocast_dtype(torch.zeros(1)), autocast_dtype(torch.zeros(1, dtype=torch.float64))

@@ -1,4 +1,4 @@
-"""Gated MLPs that keep less for backward: the activation is made again from the gate, in memory that is at hand."""
+"""Gated MLPs that keep less for backward: the activation is recomputed from the gate, in memory that exists."""
 
 __all__ = ["fused_gates"]
 
@@ -17,20 +17,20 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from gpo_full.kernels.layers import checkpointed, forward_replaced
 
-# What models call the three products.
+# The names of the three linear layers in models.
 PRODUCTS = ("gate_proj", "up_proj", "down_proj")
-# Times the numbers that a module is tried on: beyond any bound that an activation is given.
+# A factor of the test input, which takes it beyond any bound to which models clamp activations.
 LARGE = 1e4
-# Whether a module computes down(silu(gate(x)) up(x)), as was found by trying.
+# Whether a module computes down(silu(gate(x)) up(x)), by a test on the module itself.
 _tried: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 @contextmanager
 def fused_gates(model: nn.Module) -> Iterator[None]:
-    """Let the MLPs of `model` that compute down(silu(gate(x)) up(x)) keep gate(x) and up(x) alone, the same bit by bit.
+    """Let the MLPs of `model` that compute down(silu(gate(x)) up(x)) keep only gate(x) and up(x), bitwise the same.
 
-    Each is tried first, for its names do not say what it computes. With checkpointed activations
-    nothing changes: the layers are computed once more when this is over.
+    Each is tested first, since its names do not say what it computes. Does nothing if activations are checkpointed:
+    backward would recompute the layers after this context is left.
     """
     with ExitStack() as stack:
         if not any(map(checkpointed, model.modules())):
@@ -42,7 +42,7 @@ def fused_gates(model: nn.Module) -> Iterator[None]:
 def _is_gated(module: Any) -> bool:
     if not all(name in module._modules for name in PRODUCTS) or "forward" in module.__dict__:
         return False
-    if module._compiled_call_impl is not None or isinstance(module, FSDPModule):  # a compiler, or FSDP, has it
+    if module._compiled_call_impl is not None or isinstance(module, FSDPModule):  # compiled, or sharded
         return False
     if any(isinstance(part, nn.Dropout) for part in module.modules()):
         return False
@@ -51,9 +51,9 @@ def _is_gated(module: Any) -> bool:
 
 @torch.no_grad()
 def _agrees(module: Any) -> bool:
-    """Try the module itself, with small products of known weights in the place of its own; it may be without data.
+    """Compare the module, with small linear layers of known weights for its own, which may be on the meta device.
 
-    On large numbers too, which some clamp, and as in training, where some draw at random.
+    Large inputs too, which some modules clamp; in training mode, where some draw random numbers.
     """
     with _disable_current_modes(), torch.autocast("cpu", enabled=False), torch.random.fork_rng(devices=[]):
         gate, up, down = small = [_known(*shape) for shape in ((2, 3, -1), (2, 3, -2), (3, 2, -3))]
@@ -63,12 +63,12 @@ def _agrees(module: Any) -> bool:
             tried._modules = module._modules | dict(zip(PRODUCTS, small, strict=True))
             tried.training = True
             return all(torch.equal(down(F.silu(gate(x)) * up(x)), tried.forward(x)) for x in (states, LARGE * states))
-        except Exception:  # anyone's code, on numbers that it was not made for
+        except Exception:  # foreign code, on inputs it was not written for
             return False
 
 
 def _known(into: int, out: int, least: int) -> nn.Linear:
-    # Drawn at random, the weights would move the generator on, which a run repeats bit by bit.
+    # Random weights would advance the generator, and change the run.
     layer: nn.Linear = nn.utils.skip_init(  # type: ignore[no-untyped-call]
         nn.Linear, into, out, bias=False, device="cpu", dtype=torch.float32
     )

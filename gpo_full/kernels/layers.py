@@ -1,4 +1,4 @@
-"""The layers of a model: found, asked whether they are recomputed in backward, and given another forward."""
+"""The decoder layers of a model, whether backward recomputes them, and replacing a module's forward."""
 
 __all__ = ["checkpointed", "forward_replaced", "layer_stack"]
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def forward_replaced(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Let `module` compute `forward` instead of its own."""
+    """Replace the forward of `module` while the context is open."""
     own = module.__dict__.get("forward")
     module.forward = forward
     try:
@@ -24,11 +24,11 @@ def forward_replaced(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> 
 
 
 def checkpointed(layer: nn.Module) -> bool:
-    """Return whether `layer` is computed once more in backward, by transformers or by a sharded model's wrapper."""
+    """Return whether backward recomputes `layer`, by gradient checkpointing of transformers or of FSDP."""
     return bool(getattr(layer, "gradient_checkpointing", False)) or type(layer).__name__ == "CheckpointWrapper"
 
 
 def layer_stack(model: Any) -> list[nn.Module]:
-    """Return the decoder's layers, none if they are not one list."""
+    """Return the decoder's layers, [] if the decoder does not have exactly one ModuleList."""
     stacks = [child for child in model.get_decoder().children() if isinstance(child, nn.ModuleList)]
     return [*stacks[0]] if len(stacks) == 1 else []

@@ -1,4 +1,4 @@
-"""Large float32 products on a CPU by oneDNN, which is part of torch, but which torch asks in half precision alone."""
+"""Large float32 matrix products on a CPU by oneDNN, which torch includes but uses for half precision only."""
 
 __all__ = ["fast_products", "product"]
 
@@ -15,11 +15,11 @@ from torch.autograd.function import once_differentiable
 from gpo_full.kernels.autocast import autocast_dtype
 from gpo_full.kernels.layers import checkpointed, forward_replaced
 
-# Multiplications from which on it is faster: smaller products are over before it has looked up its code.
+# The number of multiplications from which it is faster (measured): for less, finding its compiled code takes longer.
 LEAST = 2**25
-# Instructions for which it was measured (10 to 40% faster than the BLAS that torch calls; LOG.md).
+# The CPU capability for which it was measured (10 to 40% faster than the BLAS that torch calls; LOG.md).
 CAPABILITY = "AVX512"
-# The largest difference between its product and torch's, relative to the largest entry.
+# The largest allowed difference from torch's product, relative to the largest entry: some 80 float32 roundings.
 SAME = 1e-5
 
 
@@ -27,8 +27,8 @@ SAME = 1e-5
 def fast_products(model: nn.Module) -> Iterator[None]:
     """Let the linear layers of `model` that are in float32 on a CPU multiply by `product`, forward and backward.
 
-    With checkpointed activations nothing changes: the layers are computed once more when this is over. Nor does it
-    inside a part that a compiler has taken over.
+    Does nothing if activations are checkpointed (backward would recompute the layers after this context is left), and
+    in modules that are compiled.
     """
     layers: list[Any] = [module for module in _open_modules(model) if _is_linear(module)]
     with ExitStack() as stack:
@@ -39,7 +39,7 @@ def fast_products(model: nn.Module) -> Iterator[None]:
 
 
 def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return rows weight' + bias, [..., out] of [..., in], [out, in] and [out], without a graph for gradients.
+    """Return rows weight' + bias, [..., out] from [..., in], [out, in] and [out]; it is not differentiable.
 
     >>> product(torch.ones(1, 2), torch.eye(2)).tolist()
     [[1.0, 1.0]]
@@ -50,14 +50,14 @@ def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _pays(rows: Tensor, weight: Tensor) -> bool:
     kinds = {(each.dtype, each.device.type) for each in (rows, weight)}
-    # Tensors without data, on which the need for memory is counted, are of a type of their own.
+    # Fake tensors, with which memory is estimated, are of another type.
     plain = all(type(each) in (Tensor, nn.Parameter) for each in (rows, weight))
     return plain and kinds == {(torch.float32, "cpu")} and rows.shape[:-1].numel() * weight.numel() >= LEAST
 
 
 @cache
 def _kernel() -> Callable[[Tensor, Tensor, Tensor | None], Tensor] | None:
-    """What torch's compiler calls for a linear layer; None where it is not there, not measured, or not the same."""
+    """Return the operator that torch's compiler calls for a linear layer, None if it is missing or differs."""
     if torch.backends.cpu.get_cpu_capability() != CAPABILITY or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return None
     operator = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
@@ -72,7 +72,7 @@ def _kernel() -> Callable[[Tensor, Tensor, Tensor | None], Tensor] | None:
 
 
 def _agrees(kernel: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> bool:
-    # The operator is not promised to stay what it is. Both ways that a weight lies in memory are tried.
+    # The operator is private, and may change. Both memory orders of the weight are tested.
     rows, weight, bias = (torch.linspace(-1, 2, n, device="cpu") for n in (3 * 5, 7 * 5, 7))
     rows, weight = rows.view(3, 5), weight.view(7, 5)
     with torch.autocast("cpu", enabled=False):
@@ -96,7 +96,7 @@ def _is_linear(module: nn.Module) -> bool:
     if type(module) is not nn.Linear or "forward" in module.__dict__:
         return False
     weight = module.weight.data
-    # A sharded weight is whole only during the model's own forward pass.
+    # A sharded weight is whole only while the model's own forward runs.
     return type(weight) is Tensor and weight.dtype == torch.float32 and weight.device.type == "cpu"
 
 
@@ -116,7 +116,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         of_states, of_weight, _ = ctx.needs_input_grad
-        # Of a frozen layer the input is not kept.
+        # A frozen layer does not keep its input.
         ctx.save_for_backward(states if of_weight else None, weight if of_states else None)
         return product(states, weight, bias)
 
@@ -128,7 +128,7 @@ class _Linear(torch.autograd.Function):
         rows = incoming.flatten(0, -2)
         return (
             product(incoming, weight.T) if of_states else None,
-            # oneDNN would copy both factors first, and gain nothing.
+            # oneDNN would copy both factors first, and is no faster.
             rows.T @ states.flatten(0, -2) if of_weight else None,
             rows.sum(0) if of_bias else None,
         )

@@ -1,4 +1,4 @@
-"""Root-mean-square norms in few passes over memory: as written out in most models, one is a dozen of them."""
+"""Root-mean-square norms in few passes over memory; as most models write them, each is a dozen passes."""
 
 __all__ = ["fused_norms"]
 
@@ -14,11 +14,11 @@ from torch.distributed.fsdp import FSDPModule
 
 from gpo_full.kernels.layers import checkpointed, forward_replaced
 
-# What models call the number under the root.
+# The names in models of the number eps under the root.
 EPSILONS = ("variance_epsilon", "eps")
-# The largest difference, relative to the largest value, between a norm that is replaced and what replaces it.
+# The largest allowed difference from the norm that is replaced, relative to the largest value.
 SAME = 1e-5
-# Per class of norm: whether it computes x / rms(x) * weight, as was found by trying.
+# Whether a class of norms computes x / rms(x) * weight, by a test of one of them.
 _tried: dict[type, bool] = {}
 
 
@@ -26,8 +26,8 @@ _tried: dict[type, bool] = {}
 def fused_norms(model: nn.Module) -> Iterator[None]:
     """Let the norms of `model` that compute x / sqrt(mean(x^2) + eps) * weight in full precision do so in few passes.
 
-    Of each class whose name ends in RMSNorm one is tried, for the name alone does not say what it computes. With
-    checkpointed activations nothing changes: the layers are computed once more when this is over.
+    One norm of each class whose name ends in RMSNorm is tested, since the name alone does not say what it computes.
+    Does nothing if activations are checkpointed: backward would recompute the layers after this context is left.
     """
     with ExitStack() as stack:
         if not any(map(checkpointed, model.modules())):
@@ -39,10 +39,10 @@ def fused_norms(model: nn.Module) -> Iterator[None]:
 def _is_root_mean_square(module: Any) -> bool:
     if not type(module).__name__.endswith("RMSNorm") or "forward" in module.__dict__ or _epsilon(module) is None:
         return False
-    if isinstance(module, FSDPModule):  # its weight, left whole by the last pass, will be in pieces again
+    if isinstance(module, FSDPModule):  # its weight is whole after the last pass, but will be sharded again
         return False
     weight = getattr(module, "weight", None)
-    # A sharded weight is whole only during the model's own forward pass.
+    # A sharded weight is whole only while the model's own forward runs.
     if not isinstance(weight, nn.Parameter) or type(weight.data) is not Tensor or weight.ndim != 1:
         return False
     return _tried[type(module)] if type(module) in _tried else _tried.setdefault(type(module), _agrees(module))
@@ -55,7 +55,7 @@ def _epsilon(module: nn.Module) -> float | None:
 
 @torch.no_grad()
 def _agrees(module: nn.Module) -> bool:
-    # A copy with weights of its own: those of the model may not be there yet, and may all be 1.
+    # A copy with other weights: those of the model may be on the meta device, and may all be 1.
     copied: Any = copy.deepcopy(module).to_empty(device="cpu").float()
     nn.init.uniform_(copied.weight, 0.5, 2, generator=torch.Generator().manual_seed(0))
     states = torch.linspace(-2, 3, 2 * len(copied.weight)).view(1, 2, -1)
@@ -98,7 +98,7 @@ class _RootMeanSquare(torch.autograd.Function):
         with torch.autocast(states.device.type, enabled=False):
             to_weight = rows.T @ scale.flatten() if ctx.needs_input_grad[1] else None
             pull = torch.mv(rows, weight).view_as(scale).mul_(scale.pow(3)).div_(-width)
-        # `product` is not needed any more: its memory takes the gradient.
+        # The memory of `product` is reused for the gradient.
         to_states: Tensor = torch.mul(incoming, weight, out=product).mul_(scale[..., None])
         to_states.addcmul_(states, pull[..., None])
         return to_states, to_weight, None

@@ -1,4 +1,4 @@
-"""Rotary positions in few passes over memory: as written out in most models, one turn is a dozen of them."""
+"""Rotary position embeddings in few passes over memory; as most models write them, each is a dozen passes."""
 
 __all__ = ["fused_rotary"]
 
@@ -16,24 +16,24 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from gpo_full.kernels.layers import checkpointed, layer_stack
 
-# What the modules of transformers call the function that turns queries and keys.
+# The name in transformers of the function that rotates queries and keys.
 NAME = "apply_rotary_pos_emb"
-# The largest difference between a turn and what replaces it, relative to the largest entry.
+# The largest allowed difference from the rotation that is replaced, relative to the largest entry.
 SAME = 1e-5
 
 Turn = Callable[..., tuple[Tensor, Tensor]]
-# The modules that call the fused turn now: by how many contexts, and their own.
+# Python modules whose function is replaced at the moment: the number of open contexts, and the original function.
 _open: dict[Any, tuple[int, Any]] = {}
 _lock = Lock()
 
 
 @contextmanager
 def fused_rotary(model: Any) -> Iterator[None]:
-    """Let the layers of `model` turn queries and keys x into x cos + (-x2, x1) sin in few passes, in full precision.
+    """Let the layers of `model` rotate queries and keys, x to x cos + (-x2, x1) sin, in few passes, in full precision.
 
-    x1 and x2 are the halves of a head. The function that the layers call is tried first, for its name does not say
-    which halves it pairs. With checkpointed activations nothing changes: the layers are computed once more when this
-    is over.
+    x1 and x2 are the halves of a head. The function that the layers call is tested first, since its name does not say
+    which numbers it pairs. Does nothing if activations are checkpointed: backward would recompute the layers after this
+    context is left.
     """
     with ExitStack() as stack:
         if not any(map(checkpointed, model.modules())):
@@ -44,9 +44,9 @@ def fused_rotary(model: Any) -> Iterator[None]:
 
 @contextmanager
 def _replaced(home: Any) -> Iterator[None]:
-    """Let the functions of the module `home` call the fused turn; those of other models get what they got.
+    """Replace the rotation of the Python module `home`, which all models of its kind call.
 
-    The last of several contexts that are open at a time, in threads, say, puts the module's own back.
+    Of several contexts that are open at a time (in threads), the last to be left restores the original.
     """
     with _lock:
         count, own = _open.get(home, (0, getattr(home, NAME, None)))
@@ -69,11 +69,11 @@ def _replaced(home: Any) -> Iterator[None]:
 @cache
 @torch.no_grad()
 def _agrees(turn: Turn) -> bool:
-    with _disable_current_modes():  # which may be there to compute without data
+    with _disable_current_modes():  # such as fake tensors
         query, key, cos, sin = torch.linspace(-2, 3, 4 * 12, device="cpu").view(4, 1, 3, 4)
         try:
             found = turn(query[None], key[None], cos, sin)
-        except Exception:  # anyone's code, on numbers that it was not made for
+        except Exception:  # foreign code, on inputs it was not written for
             return False
         expected = [_turned(each[None], cos[None], sin[None]) for each in (query, key)]
         pairs = zip(expected, found, strict=False)

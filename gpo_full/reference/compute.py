@@ -1,9 +1,10 @@
-"""The pass over pairs with the reference's weights, in parts that several processes share."""
+"""The forward pass over all pairs with the reference's weights, in parts that several processes share."""
 
 __all__ = ["Computed", "ReferencePass", "computed_parts", "discard_parts", "write_part"]
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,101 +14,103 @@ from torch import nn
 
 from gpo_full.checkpoints.sharded import is_sharded
 from gpo_full.data.pairs import Pair
-from gpo_full.data.table import prompts_of, sizes_of
-from gpo_full.data.tensor_stream import Array, mapped, streamed
+from gpo_full.data.pairs_on_disk import prompt_keys_of, sizes_of
+from gpo_full.data.tensor_files import Array, memory_mapped, tensor_writer
 from gpo_full.engine.log_probabilities import token_log_probabilities
 from gpo_full.engine.model_plan import Plan, evaluating
 from gpo_full.engine.packing import pack
 from gpo_full.output import progress
 from gpo_theory.errors import InputError
 
-# Tokens in a forward pass of the reference.
+# Tokens per forward pass: enough for large matrix products, few enough that activations take little memory.
 BATCH_TOKENS = 4096
-# Pairs of a part that are read at a time.
+# Pairs of a part that are in memory at a time.
 ROWS = 4096
 
 
 class Computed(NamedTuple):
-    """Some pairs: which of those that were asked for, tokens of their responses [P, 2], and their values in nats."""
+    """The log-probabilities of some pairs; the field names are those of the tensors in a part's file."""
 
-    which: Array
-    lengths: Array
-    per_token: Array
+    which: Array  # [P] int64: indices into the rows of the pass
+    lengths: Array  # [P, 2] int64: tokens of the chosen and the rejected response
+    per_token: Array  # [sum of lengths]: log pi_ref of each token, in nats, response by response
 
 
+@dataclass(frozen=True)
 class ReferencePass:
     """A forward pass of `model`, its adapter off, in the layout of `plan` and under `autocast`.
 
-    Of a sharded model every process must make as many calls as the others: `most(n)` is the largest of their numbers.
+    With a sharded model every process must make the same number of forward calls: `largest` is the maximum over
+    processes.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        plan: Plan,
-        autocast: Callable[[], AbstractContextManager[Any]],
-        most: Callable[[int], int] = int,
-    ) -> None:
-        self.model, self.plan, self.autocast, self.most = model, plan, autocast, most
-        self.device = next(model.parameters()).device
+    model: nn.Module
+    plan: Plan
+    autocast: Callable[[], AbstractContextManager[Any]]
+    largest: Callable[[int], int] = int
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return next(self.model.parameters()).device
 
     def numerics(self) -> dict[str, Any]:
-        """Return what the values depend on beside weights and tokens."""
+        """Return what the values depend on apart from weights and tokens, for the key of the store."""
         config: Any = self.model.config
         return {"dtype": str(self.dtype()), "device": self.device.type, "layout": self.plan.layout,
                 "attention": config.get_text_config()._attn_implementation}  # fmt: skip
 
     def dtype(self) -> torch.dtype:
-        """Return the precision that it computes in."""
+        """Return the type in which the model computes: autocast's, else that of its weights."""
         with self.autocast():
             if torch.is_autocast_enabled(self.device.type):
                 return torch.get_autocast_dtype(self.device.type)
         return next(parameter.dtype for parameter in self.model.parameters())
 
     def __call__(self, pairs: Sequence[Pair], rows: Array, part: int = 0, parts: int = 1) -> Iterator[Computed]:
-        """Compute one of `parts` of some rows of `pairs`, prompt by prompt, that of the largest pair first."""
+        """Compute part number `part` of `parts` of the given rows of `pairs`, the prompt of the largest pair first."""
         sizes = sizes_of(pairs)[rows]
-        order = _part(_by_prompt(prompts_of(pairs)[rows], sizes), sizes, part, parts).tolist()
-        more = self._more(pairs, rows, order)
+        order = _part(_by_prompt(prompt_keys_of(pairs)[rows], sizes), sizes, part, parts).tolist()
+        idle_calls = self._idle_calls(pairs, rows, order)
         shown = order if part else progress(order, "reference pass", len(order))
         adapter_off = self.model.disable_adapter if hasattr(self.model, "disable_adapter") else nullcontext
         with evaluating(self.model), adapter_off(), self.autocast():  # type: ignore[operator]
             for which, together in _batches((which, pairs[rows[which]]) for which in shown):
                 yield Computed(np.array(which), *self._of_batch(together))
-            for _ in range(more):
+            for _ in range(idle_calls):
                 self._of_batch([pairs[rows[0]]])
 
-    def _more(self, pairs: Sequence[Pair], rows: Array, order: Sequence[int]) -> int:
-        """How many calls more than its own batches need this process must make."""
+    def _idle_calls(self, pairs: Sequence[Pair], rows: Array, order: Sequence[int]) -> int:
+        """Return how many forward calls this process must add to those of its own batches."""
         if not is_sharded(self.model):
             return 0
         mine = sum(1 for _ in _batches((which, pairs[rows[which]]) for which in order))
-        return self.most(mine) - mine
+        return self.largest(mine) - mine
 
     def _of_batch(self, pairs: Sequence[Pair]) -> tuple[Array, Array]:
         batch = pack(pairs, self.plan.layout).to(self.device)
         values = token_log_probabilities(self.model, batch, fused_head=self.plan.fused_head)
-        # Entries are in the order of a response's tokens; a stable sort by owner lines responses up.
-        in_order = values[batch.entry[batch.owner.argsort(stable=True)]]
+        # Within a response, entries are in the order of its tokens, which a stable sort by response keeps.
+        in_order = values[batch.prediction_index[batch.response_index.argsort(stable=True)]]
         return batch.lengths.cpu().numpy(), in_order.cpu().numpy()
 
 
 def write_part(path: Path, part: int, parts: int, computed: Iterable[Computed], *, keep: bool) -> None:
-    """Write one of `parts` of a pass beside `path`, for `computed_parts`; with `keep`, only if it is not there yet."""
+    """Write one of `parts` of a pass beside `path`, for `computed_parts`; with `keep`, only if it does not exist."""
     if keep and _of_part(path, part, parts).exists():
         return
-    with streamed(_of_part(path, part, parts)) as stream:
+    with tensor_writer(_of_part(path, part, parts)) as writer:
         for batch in computed:
             for name, values in batch._asdict().items():
-                stream.append(name, values)
+                writer.append(name, values)
 
 
 def computed_parts(path: Path, parts: int) -> Iterator[Computed]:
-    """Read all parts that were written beside `path`; InputError if one is damaged."""
+    """Read all parts that `write_part` wrote beside `path`. Raises InputError if one is damaged."""
     for part in range(parts):
         file = _of_part(path, part, parts)
         try:
-            tensors, _ = mapped(file)
+            tensors, _ = memory_mapped(file)
         except ValueError:
             raise InputError(f"reference part {str(file)!r} is damaged; delete it to compute it again") from None
         end = 0
@@ -118,7 +121,7 @@ def computed_parts(path: Path, parts: int) -> Iterator[Computed]:
 
 
 def discard_parts(path: Path) -> None:
-    """Delete what `write_part` has left beside `path`, for any number of processes."""
+    """Delete the parts that `write_part` wrote beside `path`, whatever their number."""
     for part in path.parent.glob(f"{path.stem}.*-of-*{path.suffix}"):
         part.unlink()
 
@@ -128,7 +131,7 @@ def _of_part(path: Path, part: int, parts: int) -> Path:
 
 
 def _by_prompt(prompts: Array, sizes: Array) -> Array:
-    """An order in which the rows of a prompt follow one another, the prompt of the largest row first."""
+    """Return an order of the rows in which those of a prompt are adjacent, the prompt of the largest row first."""
     _, which = np.unique(prompts, return_inverse=True)
     largest = np.zeros(which.max() + 1, sizes.dtype)
     np.maximum.at(largest, which, sizes)
@@ -137,25 +140,25 @@ def _by_prompt(prompts: Array, sizes: Array) -> Array:
 
 
 def _part(order: Array, sizes: Array, part: int, parts: int) -> Array:
-    """One of `parts` stretches of the order, of about as many tokens each."""
+    """Return one of `parts` contiguous parts of the order, with about the same number of tokens each."""
     ends = sizes[order].cumsum()
     middles = ends - sizes[order] / 2
-    stretch: Array = order[(middles * parts / ends[-1]).astype(int) == part]
-    return stretch
+    chosen: Array = order[(middles * parts / ends[-1]).astype(int) == part]
+    return chosen
 
 
-def _batches(drawn: Iterable[tuple[int, Pair]]) -> Iterator[tuple[list[int], list[Pair]]]:
-    """Cut before BATCH_TOKENS are exceeded, a prompt and a response that several pairs have counted once."""
+def _batches(rows: Iterable[tuple[int, Pair]]) -> Iterator[tuple[list[int], list[Pair]]]:
+    """Divide rows into batches of at most BATCH_TOKENS; a prompt or response of several pairs is counted once."""
     which: list[int] = []
     pairs: list[Pair] = []
-    laid: dict[tuple[int, ...], int] = {}
-    for row, pair in drawn:
+    packed: dict[tuple[int, ...], int] = {}  # tokens of each prompt and response in the batch
+    for row, pair in rows:
         parts = {pair.prompt: len(pair.prompt)} | {pair.prompt + each: len(each) for each in pair.responses}
-        if pairs and sum((laid | parts).values()) > BATCH_TOKENS:
+        if pairs and sum((packed | parts).values()) > BATCH_TOKENS:
             yield which, pairs
-            which, pairs, laid = [], [], {}
+            which, pairs, packed = [], [], {}
         which.append(row)
         pairs.append(pair)
-        laid |= parts
+        packed |= parts
     if pairs:
         yield which, pairs

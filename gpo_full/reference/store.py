@@ -1,4 +1,4 @@
-"""The reference policy's log-probabilities: one pass, kept on disk, shared by every loss, beta and output folder."""
+"""The reference policy's log-probabilities on disk: computed in one pass, shared by all losses, betas and runs."""
 
 __all__ = ["ReferenceStore", "open_store", "weights_hash"]
 
@@ -16,41 +16,42 @@ from torch import Tensor, nn
 
 from gpo_full.checkpoints.sharded import is_sharded
 from gpo_full.data.pairs import Pair
-from gpo_full.data.table import digests_of
-from gpo_full.data.tensor_stream import Array, mapped, streamed
+from gpo_full.data.pairs_on_disk import digests_of
+from gpo_full.data.tensor_files import Array, memory_mapped, tensor_writer
 from gpo_full.distributed import ALONE, first, largest, together
 from gpo_full.engine.model_plan import Plan
 from gpo_full.margin import margin_of_tokens
 from gpo_full.reference.compute import Computed, ReferencePass, computed_parts, discard_parts, write_part
 from gpo_theory.errors import InputError
 
-# Part of every key: a change of meaning of what is stored changes it.
+# Part of every key: raise it when the meaning of what is stored changes.
 FORMAT = 2
-# Pairs whose values are added up at a time.
+# Pairs whose values are in memory at a time.
 ROWS = 4096
-# How far, in nats per token, a recomputed row may be from the stored one.
+# Allowed difference between recomputed and stored rows, in nats per token: above what another composition of the batch
+# changes (rho by 3e-5 measured in float32, by 0.16 in bfloat16), below what other weights do.
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.1}
-# What a configuration says about where it came from, not about what the model computes.
+# Fields of a model's configuration that do not change what it computes.
 _PROVENANCE = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 
 
 @dataclass(frozen=True)
 class ReferenceStore:
-    """log pi_ref of every response token of some pairs, found by the pair's token ids; the arrays are memory-mapped."""
+    """log pi_ref of every response token of some pairs, found by the pair's digest; the arrays are memory-mapped."""
 
-    keys: Array  # [U, 32] uint8: digests of pairs, sorted
-    starts: Array  # [U] int64: where a pair's values begin, the chosen response's, then the rejected one's
+    keys: Array  # [U, 32] uint8: `Pair.digest` of each pair, sorted
+    starts: Array  # [U] int64: index in `per_token` of a pair's values, chosen response first
     lengths: Array  # [U, 2] int64: tokens of the chosen and the rejected response
-    per_token: Array  # [sum of lengths] in nats
+    per_token: Array  # [sum of lengths], in nats
 
     def response_log_probabilities(self, pairs: Sequence[Pair], margin: str = "sum") -> Tensor:
-        """Return log pi_ref(y | x), [P, 2] like the policy's; a pair that is not in the store raises KeyError."""
+        """Return log pi_ref(y | x), [P, 2] like the policy's. Raises KeyError if a pair is not in the store."""
         rows = self._rows(digests_of(pairs))
         parts = [self._of_rows(rows[start : start + ROWS], margin) for start in range(0, len(rows), ROWS)]
         return torch.cat(parts)
 
     def _rows(self, digests: Array) -> Array:
-        # Fixed-length strings are what numpy compares as a whole; two of 32 bytes are equal only if all bytes are.
+        # As strings of fixed length numpy compares and searches the 32 bytes as a whole.
         keys, wanted = (each.view("S32")[:, 0] for each in (self.keys, digests))
         rows = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
         missing = np.flatnonzero(keys[rows] != wanted)
@@ -66,9 +67,9 @@ class ReferenceStore:
 
 
 def _responses(per_token: Tensor, lengths: Tensor, margin: str) -> Tensor:
-    """Add tokens up by response, whose lengths [P, 2] are in the order of the tokens."""
-    owner = torch.arange(lengths.numel()).repeat_interleave(lengths.flatten())
-    sums = torch.zeros(lengths.numel(), dtype=torch.float64).index_add_(0, owner, per_token.double())
+    """Return the margin of each response, [P, 2]; `per_token` is response by response, as `lengths` [P, 2]."""
+    response = torch.arange(lengths.numel()).repeat_interleave(lengths.flatten())
+    sums = torch.zeros(lengths.numel(), dtype=torch.float64).index_add_(0, response, per_token.double())
     return margin_of_tokens(sums.view(-1, 2).to(per_token.dtype), lengths, margin)
 
 
@@ -82,13 +83,13 @@ def open_store(
     weights: str | None = None,
     accelerator: Any = ALONE,
 ) -> ReferenceStore:
-    """Return the store of `pairs` under `model` (its adapter, if any, switched off), from `folder` if it is there.
+    """Return the store of `pairs` under `model` with its adapter, if any, off: read from `folder`, else computed.
 
-    The file's name is a hash of the weights and configuration, the token ids of the pairs (as they are after
-    truncation), the precision, the attention kernel and the layout of rows, and of nothing else: a sweep over losses
-    and betas pays for one pass. It is written whole or not at all. What is read is checked: its checksum, and three
-    rows that are computed again; InputError if they differ. The processes of `accelerator`, all of which must call
-    this, with a folder that all of them see, share the pass.
+    The file's name is a hash of the weights and configuration, the token ids of the pairs after truncation, the
+    precision, the attention kernel and the layout of rows, and of nothing else: a sweep over losses and betas pays for
+    one pass. The file is written whole or not at all. When it is read, its checksums are verified and three rows are
+    recomputed; InputError is raised if they differ. All processes of `accelerator` must call this, with a folder that
+    all of them see; they share the pass.
     """
     compute = ReferencePass(model, plan or Plan(), autocast, lambda calls: largest(accelerator, calls))
     keys, rows = np.unique(digests_of(pairs).view("S32")[:, 0], return_index=True)
@@ -96,10 +97,10 @@ def open_store(
                    "rows": hashlib.sha256(keys.tobytes()).hexdigest(), **compute.numerics()}  # fmt: skip
     key = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
     path = folder / f"reference-{key[:32]}.safetensors"
-    # The first process alone looks: a network's file system may remember for a while that a file was not there.
+    # Only the main process looks: a network file system may report for a while that a new file does not exist.
     is_new = largest(accelerator, int(accelerator.is_main_process and not path.exists())) > 0
     if is_new:
-        # Of a sharded model a process cannot leave the others alone, although its own part may be there.
+        # With a sharded model all processes must compute, even if the part of one of them is on disk.
         _make(path, key, keys, lambda *part: compute(pairs, rows, *part), accelerator, keep=not is_sharded(model))
     with first(accelerator, "the reference cannot be read"):
         store = _read(path, key)
@@ -113,18 +114,18 @@ def open_store(
 def _make(
     path: Path, key: str, keys: Array, compute: Callable[..., Iterator[Computed]], accelerator: Any, *, keep: bool
 ) -> None:
-    """Write the store: as it is computed, or from the parts of several processes."""
+    """Compute and write the store; of several processes each writes a part, and the main process joins them."""
     parts = accelerator.num_processes
     if parts == 1:
         _write(path, key, keys, compute())
         return
-    begun = path.with_suffix(".begun")
+    marker = path.with_suffix(".begun")  # by its absence a process notices that it sees another folder
     with first(accelerator, "the reference store cannot be written"):
         if accelerator.is_main_process:
             path.parent.mkdir(parents=True, exist_ok=True)
-            begun.touch()
+            marker.touch()
     with together(accelerator, "the reference cannot be computed"):
-        if not begun.exists():  # said before hours of work
+        if not marker.exists():  # before hours of work
             raise InputError(f"reference store {str(path.parent)!r}: all processes must see one folder, with one model "
                              "and the same data")  # fmt: skip
         part = accelerator.process_index
@@ -133,11 +134,11 @@ def _make(
         if accelerator.is_main_process:
             _write(path, key, keys, computed_parts(path, parts))
             discard_parts(path)
-            begun.unlink()
+            marker.unlink()
 
 
 def weights_hash(model: nn.Module) -> str:
-    """Return a sha256 of the model's weights and of its configuration; an adapter's own weights do not count."""
+    """Return a sha256 of the model's weights and its configuration, without those of an adapter."""
     adapted: Any = getattr(model, "get_base_model", None)
     inner: Any = model if adapted is None else adapted()
     digest = hashlib.sha256()
@@ -152,12 +153,14 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _verify(store: ReferenceStore, path: Path, some: Sequence[Pair], again: Iterator[Computed], most: float) -> None:
-    for batch in again:
+def _verify(
+    store: ReferenceStore, path: Path, some: Sequence[Pair], recomputed: Iterator[Computed], tolerance: float
+) -> None:
+    for batch in recomputed:
         found = _responses(torch.from_numpy(batch.per_token), torch.from_numpy(batch.lengths), "mean")
         stored = store.response_log_probabilities([some[which] for which in batch.which], "mean")
         worst = float((stored - found).abs().max())
-        if not worst <= most:
+        if not worst <= tolerance:
             raise InputError(f"reference store {str(path)!r} is off by {worst:.2g} nats per token; "
                              "delete it to compute it again")  # fmt: skip
 
@@ -165,23 +168,23 @@ def _verify(store: ReferenceStore, path: Path, some: Sequence[Pair], again: Iter
 def _write(path: Path, key: str, keys: Array, computed: Iterator[Computed]) -> None:
     starts, lengths = np.zeros(len(keys), "<i8"), np.zeros((len(keys), 2), "<i8")
     end = 0
-    with streamed(path) as stream:
+    with tensor_writer(path) as writer:
         for batch in computed:
             sizes = batch.lengths.sum(1)
             lengths[batch.which] = batch.lengths
             starts[batch.which] = end + sizes.cumsum() - sizes
             end += len(batch.per_token)
-            stream.append("per_token", batch.per_token)
-        stream.append("keys", keys.view(np.uint8).reshape(-1, 32))
-        stream.append("starts", starts)
-        stream.append("lengths", lengths)
-        stream.metadata["key"] = key
+            writer.append("per_token", batch.per_token)
+        writer.append("keys", keys.view(np.uint8).reshape(-1, 32))
+        writer.append("starts", starts)
+        writer.append("lengths", lengths)
+        writer.metadata["key"] = key
 
 
 def _read(path: Path, key: str) -> ReferenceStore:
     broken = InputError(f"reference store {str(path)!r} is damaged; delete it to compute it again")
     try:
-        tensors, metadata = mapped(path)
+        tensors, metadata = memory_mapped(path)
         if metadata.get("key") != key:
             raise broken
         return ReferenceStore(**tensors)

@@ -17,7 +17,7 @@ import torch
 from torch import distributed
 from transformers import TrainingArguments
 
-from gpo_full.data.files import BAD_ROWS
+from gpo_full.data.file_formats import BAD_ROWS
 from gpo_full.margin import MARGINS
 from gpo_full.training.reporting.trackers import checked_trackers
 from gpo_theory import DomainError, Loss, Verdict, find_loss, taylor

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gpo_full.attention.blocks import BlockSizes
 from gpo_full.attention.mask import kept_by_attention
+from gpo_full.attention.prompt_blocks import BlockSizes
 from gpo_full.data.pairs import Pair
-from gpo_full.data.table import sizes_of
-from gpo_full.engine.head import CHUNK
+from gpo_full.data.pairs_on_disk import sizes_of
+from gpo_full.engine.lm_head import CHUNK
 from gpo_full.engine.log_probabilities import response_log_probabilities
 from gpo_full.engine.model_plan import sharing_obstacle
 from gpo_full.engine.packing import Batch, pack

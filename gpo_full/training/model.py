@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from gpo_full.data.pairs import Pair
-from gpo_full.data.table import extent
+from gpo_full.data.pairs_on_disk import largest_length_and_id
 from gpo_full.training.config import GPOConfig
 from gpo_theory.errors import InputError
 
@@ -54,7 +54,7 @@ def without_peft_warning() -> Iterator[None]:
 
 def check_sizes(model: Any, sets: Sequence[Sequence[Pair]]) -> int:
     """Return the length of the longest sequence; InputError if the model cannot take it, or one of its tokens."""
-    lengths, ids = zip(*map(extent, sets), strict=True)
+    lengths, ids = zip(*map(largest_length_and_id, sets), strict=True)
     longest, largest = int(max(lengths)), int(max(ids))
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or longest
     if longest > positions:

@@ -16,7 +16,7 @@ from gpo_full.data.pairs import Pair
 from gpo_full.engine.log_probabilities import response_log_probabilities
 from gpo_full.engine.model_plan import Plan, evaluating
 from gpo_full.kernels.autocast import autocast_dtype
-from gpo_full.reference.given import distance_from, given_reference
+from gpo_full.reference.from_data import largest_difference, reference_from_data
 from gpo_full.reference.store import ReferenceStore, open_store
 from gpo_full.training.rows import Collator, Rows, batch_of
 from gpo_theory import InputError
@@ -54,14 +54,14 @@ def attach_reference(
                           accelerator=accelerator)  # fmt: skip
 
     for rows in sets:
-        given = given_reference(rows.pairs, margin)
+        given = reference_from_data(rows.pairs, margin)
         if given is None:
             rows.reference = store(rows.pairs).response_log_probabilities(rows.pairs, margin)
         elif not is_policy:
             raise InputError("the data brings the reference's log-probabilities, and reference is given: choose one")
         else:
             some = [rows.pairs[at] for at in sorted({0, len(rows) // 2, len(rows) - 1})]
-            _warn_if_of_another_model(distance_from(store(some), some))
+            _warn_if_of_another_model(largest_difference(store(some), some))
             rows.reference = given.to(torch.promote_types(model.dtype, torch.float32))
 
 
@@ -74,7 +74,7 @@ def warn_of_rounding(model: nn.Module, data: Rows, *, count: int, margin: str, p
     rows = [data[i] for i in range(min(len(data), count))]
     with evaluating(model), accelerator.autocast():
         half = autocast_dtype(next(model.parameters())) in HALF
-        if not half or rows[0][1].numbers.reference or getattr(accelerator.state, "fsdp_plugin", None) is not None:
+        if not half or rows[0][1].reference_log_probabilities or getattr(accelerator.state, "fsdp_plugin", None) is not None:
             return
         inputs = {name: value.to(accelerator.device) if isinstance(value, Tensor) else value
                   for name, value in Collator(plan.layout)(rows).items()}  # fmt: skip

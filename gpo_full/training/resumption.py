@@ -17,10 +17,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from gpo_full.checkpoints import atomic
 from gpo_full.checkpoints.atomic import Checkpoint, DamagedCheckpoint
-from gpo_full.checkpoints.sharded import SavedPieces
+from gpo_full.checkpoints.sharded import SavedShards
 from gpo_full.checkpoints.state import decode, encode, random_state, set_random_state
 from gpo_full.data.pairs import Pair
-from gpo_full.data.table import digests_of, numbers_of
+from gpo_full.data.pairs_on_disk import digests_of, optional_columns_of
 from gpo_full.distributed import largest, stacked, together
 from gpo_full.training.config import GPOConfig
 from gpo_theory.errors import InputError, nearest
@@ -53,8 +53,8 @@ def settings(args: GPOConfig) -> dict[str, Any]:
 
 
 def data_hash(pairs: Sequence[Pair]) -> str:
-    """Return a sha256 of the pairs in their order: token ids and numbers."""
-    return hashlib.sha256(digests_of(pairs).tobytes() + numbers_of(pairs).tobytes()).hexdigest()
+    """Return a sha256 of the pairs in their order: token ids and optional columns."""
+    return hashlib.sha256(digests_of(pairs).tobytes() + optional_columns_of(pairs).tobytes()).hexdigest()
 
 
 def record(args: GPOConfig, *, data: str, reference_weights: str) -> dict[str, Any]:
@@ -151,11 +151,11 @@ def _tensors(found: Checkpoint, saved: Mapping[str, Any], optimizer: Any) -> dic
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if TENSORS_FILE in found.names and not any(isinstance(parameter, DTensor) for parameter in parameters):
         return found.tensors(TENSORS_FILE)
-    pieces = SavedPieces(found, PIECES)
-    names: Any = {key: key for key in pieces.keys()}  # noqa: SIM118
+    pieces = SavedShards(found, PIECES)
+    names: Any = {key: key for key in pieces.shapes}
     moments = decode(saved["optimizer"], names)["state"]
     owner = {key: parameters[i] for i, each in moments.items() for key in each.values()
-             if key in pieces and pieces.shape(key) == tuple(parameters[i].shape)}  # fmt: skip
+             if pieces.shapes.get(key) == tuple(parameters[i].shape)}  # fmt: skip
     return {key: pieces.read(key, owner.get(key)) for key in names}
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpo_full.data.hub import is_on_disk
 from gpo_full.data.pairs import Pair, PairSummary, read_pairs
-from gpo_full.data.table import PairTable, pair_table
-from gpo_full.data.tensor_stream import Array
+from gpo_full.data.pairs_on_disk import PairTable, pair_table
+from gpo_full.data.sources import is_on_disk
+from gpo_full.data.tensor_files import Array
 from gpo_full.distributed import first
 from gpo_full.engine.packing import Batch, pack
 from gpo_full.training.config import GPOConfig
@@ -56,7 +56,7 @@ def batch_of(inputs: Mapping[str, Any], layout: str) -> Batch:
 
 
 def _numbers(pairs: Sequence[Pair], dtype: torch.dtype) -> dict[str, Tensor]:
-    both = {"weight": [pair.numbers.weight for pair in pairs], "p": [pair.numbers.p for pair in pairs]}
+    both = {"weight": [pair.weight for pair in pairs], "p": [pair.p for pair in pairs]}
     return {name: torch.tensor(values, dtype=dtype) for name, values in both.items() if {*values} != {1.0}}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from gpo_full.checkpoints import atomic as checkpoint
-from gpo_full.checkpoints.sharded import is_sharded, whole_state, write_pieces
+from gpo_full.checkpoints.sharded import full_state_dict, is_sharded, write_shards
 from gpo_full.distributed import together
 from gpo_full.training.reporting.run_folder import RunFolder
 
@@ -49,7 +49,7 @@ def save_together(
     fill: Callable[[Path], None],
     **options: Any,
 ) -> None:
-    """Save as `checkpoint.save` does, on the first rank; of `pieces`, each rank writes what it holds (`write_pieces`).
+    """Save as `checkpoint.save` does, on the first rank; of `pieces`, each rank writes what it holds (`write_shards`).
 
     Where it fails on any rank, every rank raises at once: CheckpointNotSaved there, OtherRankFailed elsewhere. The
     folder of `run` must be one that all ranks share if there are pieces.
@@ -63,7 +63,7 @@ def save_together(
                 aside.mkdir()
         with together(accelerator, what):
             for name, state in sharded.items():
-                write_pieces(aside, name, state, accelerator.process_index, accelerator.num_processes)
+                write_shards(aside, name, state, accelerator.process_index, accelerator.num_processes)
     with together(accelerator, what):
         if run.writes:
             run.sync()
@@ -79,5 +79,5 @@ def _fill(folder: Path, fill: Callable[[Path], None], aside: Path) -> None:
 def model_writer(trainer: Any) -> Callable[[Path], None]:
     """Return what writes a Trainer's model into a folder; of a sharded model, every rank must call this."""
     model = trainer.model
-    state = whole_state(model, keep=trainer.args.should_save) if is_sharded(model) else None
+    state = full_state_dict(model, keep=trainer.args.should_save) if is_sharded(model) else None
     return lambda folder: trainer._save(str(folder), state_dict=state)

@@ -24,7 +24,7 @@ from gpo_full.checkpoints import atomic
 from gpo_full.checkpoints.atomic import Checkpoint
 from gpo_full.checkpoints.sharded import is_sharded, load_model
 from gpo_full.data.pairs import PairSummary
-from gpo_full.data.table import prompts_of
+from gpo_full.data.pairs_on_disk import prompt_keys_of
 from gpo_full.distributed import largest, summed
 from gpo_full.engine.model_plan import plan
 from gpo_full.reference.store import weights_hash
@@ -141,7 +141,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
             drawn: Sampler[int] | None = super()._get_train_sampler(train_dataset)
             return drawn
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return PromptSampler(prompts_of(self.train_dataset.pairs), seed)
+        return PromptSampler(prompt_keys_of(self.train_dataset.pairs), seed)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device

@@ -34,7 +34,7 @@ from gpo_full import GPOConfig, GPOTrainer
 from gpo_full.checkpoints import atomic as checkpoint
 from gpo_full.checkpoints import sharded as sharded_model
 from gpo_full.checkpoints.atomic import CheckpointNotSaved
-from gpo_full.checkpoints.sharded import SavedPieces, sharded_copy, write_pieces
+from gpo_full.checkpoints.sharded import SavedShards, sharded_copy, write_shards
 from gpo_full.checkpoints.state import encode
 from gpo_full.distributed import OtherRankFailed
 from gpo_full.engine import log_probabilities
@@ -239,7 +239,7 @@ def launched(config: str) -> dict[str, str]:
 
 def dies_writing_its_pieces(made: GPOTrainer) -> None:
     """A rank dies in its second save, one file of its two written."""
-    write, count = saving.write_pieces, 0
+    write, count = saving.write_shards, 0
 
     def dying(*arguments: Any) -> Any:
         nonlocal count
@@ -249,7 +249,7 @@ def dies_writing_its_pieces(made: GPOTrainer) -> None:
             die()
         return write(*arguments)
 
-    saving.write_pieces = dying
+    saving.write_shards = dying
 
 
 def dies_before_the_rename(made: GPOTrainer) -> None:
@@ -478,19 +478,19 @@ def pieces(folder: Path, model: Any, optimizer: Any, rank: int) -> dict[str, Any
     if rank == 0:
         folder.mkdir()
     distributed.barrier()
-    files = [*write_pieces(folder, "model", saved, rank, 2), *write_pieces(folder, "moments", moments, rank, 2)]
+    files = [*write_shards(folder, "model", saved, rank, 2), *write_shards(folder, "moments", moments, rank, 2)]
     distributed.barrier()
     found = checkpoint.Checkpoint(folder, 1, frozenset(path.name for path in folder.iterdir()))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(7)
     sharded_model.load_model(found, model)
-    back, read = SavedPieces(found, "model"), SavedPieces(found, "moments")
+    back, read = SavedShards(found, "model"), SavedShards(found, "moments")
     largest = max((value for value in moments.values() if isinstance(value, DTensor)), key=lambda value: value.numel())
     key = next(key for key, value in moments.items() if value is largest)
     return {"files": [path.name for path in files],
             "model": all(torch.equal(model.state_dict()[name].to_local(), value) for name, value in before.items()),
-            "whole": all(torch.equal(back.read(name), whole[name]) for name in back.keys()),  # noqa: SIM118
+            "whole": all(torch.equal(back.read(name), whole[name]) for name in back.shapes),
             "moments": torch.equal(read.read(key, largest).to_local(), largest.to_local())}  # fmt: skip
 
 

@@ -122,7 +122,7 @@ def _check_options(args: argparse.Namespace) -> None:
 
 def _open(args: argparse.Namespace) -> dict[str, Any]:
     """Return the data of --data and --eval-data, None where it is not given; InputError if it cannot be read."""
-    from gpo_full.data.hub import open_data
+    from gpo_full.data.sources import open_data
 
     given = {"data": args.data} if args.eval_data is None else {"data": args.data, "eval_data": args.eval_data}
     found = {name: open_data(f"--{name.replace('_', '-')}", text) for name, text in given.items()}
@@ -151,7 +151,7 @@ def _check_hub(model: str) -> None:
 
 def _record(args: argparse.Namespace, config: "GPOConfig", data: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a resumed run must agree with, as run.json records it."""
-    from gpo_full.data.hub import fingerprint
+    from gpo_full.data.sources import fingerprint
     from gpo_full.training.resumption import settings
 
     return {"schema": 1, "model": args.model, **{name: getattr(args, name) for name in SPLIT},

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpo_full.attention import on_cpu as module
-from gpo_full.attention.blocks import BlockSizes
 from gpo_full.attention.mask import PairMask, _is_multiplied, kept_by_attention
 from gpo_full.attention.on_cpu import RowAttention, copies
+from gpo_full.attention.prompt_blocks import BlockSizes
 from gpo_full.engine.log_probabilities import token_log_probabilities
 from gpo_full.engine.packing import pack
 from tests.support.pairs import some_pairs
@@ -62,18 +62,18 @@ def test_it_is_the_softmax_of_arbitrary_precision(copied: int, monkeypatch: pyte
             weights = [mpmath.exp(mpmath.mpf("0.7") * (q[i, :] * k[j, :].T)[0]) if sees(sizes)[i, j] else mpmath.mpf(0)
                        for j in range(length(sizes))]  # fmt: skip
             expected.append([float(sum(w * v[j, n] for j, w in enumerate(weights)) / sum(weights)) for n in range(2)])
-    found = RowAttention(sizes, CPU, read=False)(query, key, value, 0.7)
+    found = RowAttention(sizes, CPU, sources_only=False)(query, key, value, 0.7)
     assert found[0, 0].tolist() == [pytest.approx(row, rel=1e-13) for row in expected]
 
 
 @pytest.mark.parametrize("longest", [0, 6, 768])
-@pytest.mark.parametrize("read", [True, False])
-def test_gradients_are_those_of_finite_differences(read: bool, longest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("sources_only", [True, False])
+def test_gradients_are_those_of_finite_differences(sources_only: bool, longest: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of at most four queries: less, as many, more; with probabilities kept, in part, not at all."""
     monkeypatch.setattr(module, "QUERIES", 4)
     monkeypatch.setattr(module, "LONGEST", longest)
     monkeypatch.setattr(module, "COPIED", 1)
-    row = RowAttention(SOME, CPU, read=read)
+    row = RowAttention(SOME, CPU, sources_only=sources_only)
     assert {len(part.spans) for part in row.parts} == {1, 2}
     assert torch.autograd.gradcheck(row, some_tensors(length(SOME), (2, 3), (2, 3), (2, 2)))
 
@@ -87,7 +87,7 @@ def test_gradients_are_those_of_finite_differences(read: bool, longest: int, mon
 def test_it_equals_torchs_kernel(sizes: list[BlockSizes], heads: int, scale: float | None) -> None:
     tensors = some_tensors(length(sizes), *[(heads, 8)] * 3)
     seen = sees(sizes)
-    found = RowAttention(sizes, CPU, read=False)(*tensors, scale)
+    found = RowAttention(sizes, CPU, sources_only=False)(*tensors, scale)
     expected = F.scaled_dot_product_attention(*tensors, seen, scale=scale)
     torch.testing.assert_close(found, expected)
     weight = torch.randn_like(found)
@@ -99,7 +99,7 @@ def test_it_equals_torchs_kernel(sizes: list[BlockSizes], heads: int, scale: flo
 
 def test_large_scores_stay_finite() -> None:
     tensors = [(1e4 * each.detach()).float().requires_grad_() for each in some_tensors(70, *[(1, 4)] * 3)]
-    found = RowAttention([BlockSizes(60, 60, (5, 5))], CPU, read=False)(*tensors)
+    found = RowAttention([BlockSizes(60, 60, (5, 5))], CPU, sources_only=False)(*tensors)
     found.sum().backward()
     assert found.isfinite().all()
     assert all(each.grad.isfinite().all() for each in tensors)
@@ -107,15 +107,15 @@ def test_large_scores_stay_finite() -> None:
 
 def test_what_is_not_read_is_not_computed() -> None:
     """From the last token of the prompt on: 2 + 6, 1 + 15, 4 + 4, 1 + 3, 2 + 1 of 10, 16, 9, 5, 3."""
-    asked = [sum(b.size for part in RowAttention([each], CPU, read=True).parts for b in part.blocks) for each in SOME]
+    asked = [sum(b.size for part in RowAttention([each], CPU, sources_only=True).parts for b in part.blocks) for each in SOME]
     assert asked == [8, 16, 8, 4, 3]
     (query,) = some_tensors(length(SOME), (1, 2))
-    values = RowAttention(SOME, CPU, read=True)(query, query, query)[0, 0]
+    values = RowAttention(SOME, CPU, sources_only=True)(query, query, query)[0, 0]
     assert values.any(1).logical_not().nonzero().flatten().tolist() == [0, 1, 26, 35]
 
 
 def test_a_block_is_no_larger_than_a_group_and_the_groups_are_even() -> None:
-    (part,) = RowAttention([BlockSizes(150, 150, (20,))], CPU, read=False).parts
+    (part,) = RowAttention([BlockSizes(150, 150, (20,))], CPU, sources_only=False).parts
     assert [block.size for block in part.blocks] == [56, 57, 57]
     assert [block.keys for block in part.blocks] == [56, 113, 170]
 
@@ -123,7 +123,7 @@ def test_a_block_is_no_larger_than_a_group_and_the_groups_are_even() -> None:
 @pytest.mark.parametrize(("tails", "spans"), [((35, 35), 1), ((150, 150), 2), ((300, 1, 300, 1), 3)])
 def test_long_tails_are_copied(tails: tuple[int, ...], spans: int) -> None:
     """A short one is masked; one after a copied one is copied too, so that the masked ones lie together."""
-    row = RowAttention([BlockSizes(300, 300, tails)], CPU, read=False)
+    row = RowAttention([BlockSizes(300, 300, tails)], CPU, sources_only=False)
     assert len(row.parts) == spans
     assert copies(300, 300 + tails[0], tails[-1] if spans < 3 else tails[2]) == (spans > 1)
 
@@ -162,7 +162,7 @@ def test_without_gradients_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(module, "_probabilities", noted)
     tensors = some_tensors(500, *[(1, 4)] * 3)
-    row = RowAttention([BlockSizes(400, 400, (50, 50))], CPU, read=False)
+    row = RowAttention([BlockSizes(400, 400, (50, 50))], CPU, sources_only=False)
     with torch.no_grad():
         row(*[each.detach() for each in tensors])
     assert len(alive) == 8
@@ -178,7 +178,7 @@ def test_it_is_planned_once() -> None:
 @pytest.mark.parametrize("longest", [768, 100])
 def test_what_it_keeps_is_counted(longest: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of three layers of four heads, all of each computed; some blocks have more queries than go together."""
-    monkeypatch.setattr("gpo_full.engine.log_probabilities.only_where_read", lambda *_: nullcontext())
+    monkeypatch.setattr("gpo_full.engine.log_probabilities.last_layer_at_sources", lambda *_: nullcontext())
     monkeypatch.setattr(module, "LONGEST", longest)
     batch, model, kept = pack(some_pairs(scale=20), "line"), tiny_model(num_hidden_layers=3), []
     assert max(size.prefix + size.tails[0] for size in batch.sizes) > 2 * module.QUERIES

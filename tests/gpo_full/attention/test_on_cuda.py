@@ -67,10 +67,10 @@ def test_segments_attend_as_the_dense_mask_does(some: list[Pair]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(segments, "_kernel", lambda: (slow_kernel, frozenset()))
         whole = batch.mask.segments.attention(*inputs)  # type: ignore[attr-defined]
-        partly = batch.mask_where_read.segments.attention(*inputs)  # type: ignore[attr-defined]
+        partly = batch.mask_at_sources.segments.attention(*inputs)  # type: ignore[attr-defined]
     torch.testing.assert_close(whole, expected)
-    read = batch.read
-    torch.testing.assert_close(partly[:, :, read], expected[:, :, read])
+    sources = batch.distinct_sources
+    torch.testing.assert_close(partly[:, :, sources], expected[:, :, sources])
     weight = torch.randn_like(expected)
     slopes = [torch.autograd.grad((each * weight).sum(), inputs, retain_graph=True) for each in (whole, expected)]
     torch.testing.assert_close(slopes[0], slopes[1])

@@ -24,7 +24,7 @@ def dense(some: list[Pair]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("multiplied", [False, True])
-@pytest.mark.parametrize("read", [False, True])
+@pytest.mark.parametrize("sources_only", [False, True])
 @settings(deadline=None, max_examples=60)
 @given(
     ANY_PAIRS,
@@ -33,14 +33,14 @@ def dense(some: list[Pair]) -> torch.Tensor:
     st.sampled_from([0, 4, 768]),
 )
 def test_attention_equals_that_of_the_dense_mask(
-    multiplied: bool, read: bool, some: list[Pair], copied: int, queries: int, longest: int
+    multiplied: bool, sources_only: bool, some: list[Pair], copied: int, queries: int, longest: int
 ) -> None:
-    """By torch's kernel and as products, with keys masked and with keys copied, where it is read or everywhere.
+    """By torch's kernel and as products, with keys masked and with keys copied, at source positions only or everywhere.
 
     As products: in blocks of one query, two, all; with no probabilities kept, some, all.
     """
     batch = pack(some, "line")
-    mask = batch.mask_where_read if read else batch.mask
+    mask = batch.mask_at_sources if sources_only else batch.mask
     assert isinstance(mask, PairMask)
     torch.manual_seed(0)
     inputs = [torch.randn(1, 2, mask.shape[-1], 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
@@ -50,7 +50,7 @@ def test_attention_equals_that_of_the_dense_mask(
         patch.setattr(pair_mask, "_is_multiplied", lambda _: multiplied)
         found = F.scaled_dot_product_attention(*inputs, attn_mask=mask)
     expected = F.scaled_dot_product_attention(*inputs, attn_mask=dense(some))
-    outputs = [each[:, :, batch.read] if read else each for each in (found, expected)]
+    outputs = [each[:, :, batch.distinct_sources] if sources_only else each for each in (found, expected)]
     torch.testing.assert_close(outputs[0], outputs[1])
     weight = torch.randn_like(outputs[0])
     with pytest.MonkeyPatch.context() as patch:

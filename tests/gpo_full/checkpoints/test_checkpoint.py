@@ -455,7 +455,7 @@ def test_spec_19_a_manifest_of_another_form_is_refused(changes: dict[str, Any], 
 
 
 def test_spec_19_what_would_be_refused_is_not_saved(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"'x.pt' is no kind of file"):
+    with pytest.raises(ValueError, match=r"'x.pt' is not a kind of file"):
         checkpoint.save(tmp_path, 1, {}, fill=lambda folder: (folder / "x.pt").write_bytes(b"1") and None)
     with pytest.raises(ValueError, match="not JSON compliant"):
         checkpoint.save(tmp_path, 1, {"state.json": float("nan")})

@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from gpo_full.cli import entry as cli
-from gpo_full.data.hub import fingerprint, is_on_disk, open_data
+from gpo_full.data.sources import fingerprint, is_on_disk, open_data
 from gpo_full.data.split import split_pairs
 from gpo_theory.errors import InputError
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
@@ -153,7 +153,7 @@ def test_data_that_changes_under_a_split_is_refused(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in debates()))
     split = split_pairs(str(path), "topic")
     path.write_text(path.read_text().replace('"chosen"', '"chosn"'))
-    with pytest.raises(InputError, match=r"row \d+ was another when the data was split: 'chosen' is missing"):
+    with pytest.raises(InputError, match=r"row \d+ has changed since the data was split: 'chosen' is missing"):
         list(split.train)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from gpo_full.data.pairs import Pair
-from gpo_full.engine.head import _LinearLogProbabilities
+from gpo_full.engine.lm_head import _LinearLogProbabilities
 from gpo_full.engine.log_probabilities import response_log_probabilities, token_log_probabilities
 from gpo_full.engine.packing import pack
 from gpo_theory import InputError
@@ -97,7 +97,7 @@ def test_head_function_by_finite_differences(frozen: bool, with_bias: bool, kept
 @pytest.mark.parametrize("limit", [0, 10 * VOCABULARY])
 def test_no_more_logits_than_the_limit_are_kept_for_backward(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # More than 40 response tokens, chunks of 4: of ten rows of logits, two chunks; the weight itself apart.
-    monkeypatch.setattr("gpo_full.engine.head.KEPT", limit)
+    monkeypatch.setattr("gpo_full.engine.lm_head.KEPT", limit)
     model, batch = tiny_model(tie_word_embeddings=False), pack(some_pairs(12))
     assert len(batch.target) > 40
     kept: list[torch.Size] = []

@@ -66,7 +66,7 @@ def visible(batch: Batch, source: int) -> tuple[list[int], list[int]]:
 def test_each_token_is_predicted_from_its_own_sequence(layout: str, some: list[Pair]) -> None:
     batch = pack(some, layout)
     owned: list[list[int]] = [[] for _ in range(2 * len(some))]
-    for entry, owner in zip(batch.entry.tolist(), batch.owner.tolist(), strict=True):
+    for entry, owner in zip(batch.prediction_index.tolist(), batch.response_index.tolist(), strict=True):
         pair = some[owner // 2]
         response = pair.responses[owner % 2]
         done = len(owned[owner])

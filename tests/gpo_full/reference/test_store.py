@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from gpo_full.data.pairs import Pair
-from gpo_full.data.table import digests_of
+from gpo_full.data.pairs_on_disk import digests_of
 from gpo_full.engine.model_plan import Plan
 from gpo_full.reference.compute import Computed
 from gpo_full.reference.store import _write, open_store, weights_hash

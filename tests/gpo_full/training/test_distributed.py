@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from gpo_full.checkpoints import atomic as checkpoint
 from gpo_full.checkpoints.atomic import DamagedCheckpoint
-from gpo_full.checkpoints.sharded import SavedPieces, write_pieces
+from gpo_full.checkpoints.sharded import SavedShards, write_shards
 from tests.support.pairs import some_pairs
 from tests.support.places import ROOT
 from tests.support.tiny_models import tiny_model
@@ -358,13 +358,13 @@ def test_a_sharded_checkpoint_goes_on_in_one_process(ran: tuple[Path, dict[str, 
 
 
 def saved_pieces(folder: Path, **tensors: torch.Tensor) -> checkpoint.Checkpoint:
-    write_pieces(folder, "part", tensors, 0, 1)
+    write_shards(folder, "part", tensors, 0, 1)
     return checkpoint.Checkpoint(folder, 1, frozenset(path.name for path in folder.iterdir()))
 
 
 def test_a_part_that_is_in_no_file_is_an_error_and_so_is_another_shape(tmp_path: Path) -> None:
     found = saved_pieces(tmp_path, w=torch.arange(6.0).view(3, 2), scalar=torch.tensor(2.0))
-    pieces = SavedPieces(found, "part")
+    pieces = SavedShards(found, "part")
     assert torch.equal(pieces.read("w"), torch.arange(6.0).view(3, 2))
     assert float(pieces.read("scalar")) == 2.0
     with pytest.raises(DamagedCheckpoint, match=r"w has shape \[3, 2\], not \[2, 2\]"):
@@ -374,4 +374,4 @@ def test_a_part_that_is_in_no_file_is_an_error_and_so_is_another_shape(tmp_path:
     places["w"]["shape"] = [4, 2]
     layout.write_text(json.dumps(places))
     with pytest.raises(DamagedCheckpoint, match="a part of w is in no file"):
-        SavedPieces(found, "part").read("w")
+        SavedShards(found, "part").read("w")

@@ -18,7 +18,7 @@ from pyarrow import parquet
 from tokenizers import normalizers
 
 from gpo_full import GPOConfig, GPOTrainer
-from gpo_full.data.files import MAX_CHARACTERS
+from gpo_full.data.file_formats import MAX_CHARACTERS
 from gpo_full.data.pairs import Pair, PairSummary, read_pairs
 from gpo_full.training.reporting.metrics import pair_metrics
 from gpo_theory import LOSSES, InputError, to_numpy, to_torch

@@ -11,9 +11,16 @@ import pytest
 import torch
 from datasets import Dataset
 
-from gpo_full.data.hub import open_data
 from gpo_full.data.pairs import Pair, read_pairs
-from gpo_full.data.table import PairTable, digests_of, extent, pair_table, prompts_of, sizes_of
+from gpo_full.data.pairs_on_disk import (
+    PairTable,
+    digests_of,
+    largest_length_and_id,
+    pair_table,
+    prompt_keys_of,
+    sizes_of,
+)
+from gpo_full.data.sources import open_data
 from gpo_full.training.config import GPOConfig
 from gpo_full.training.rows import pairs_of
 from gpo_full.training.trainer import GPOTrainer
@@ -46,7 +53,7 @@ def files(data: Path) -> list[Path]:
 
 
 def test_the_rows_are_those_that_are_read_into_memory(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpo_full.data.table.ROWS", 50)  # several pieces, the last one not full
+    monkeypatch.setattr("gpo_full.data.pairs_on_disk.ROWS", 50)  # several pieces, the last one not full
     options = {"max_length": 12, "max_prompt_length": 3}
     expected, summary = read_pairs(ROWS, TOKENIZER, **options)
     found = table(data, **options)
@@ -58,15 +65,15 @@ def test_the_rows_are_those_that_are_read_into_memory(data: Path, monkeypatch: p
         found[len(expected)]
     np.testing.assert_array_equal(digests_of(found), digests_of(expected))
     np.testing.assert_array_equal(sizes_of(found), sizes_of(expected))
-    np.testing.assert_array_equal(prompts_of(found), prompts_of(expected))
-    prompts = {pair.prompt: key for pair, key in zip(expected, prompts_of(found).tolist(), strict=True)}
+    np.testing.assert_array_equal(prompt_keys_of(found), prompt_keys_of(expected))
+    prompts = {pair.prompt: key for pair, key in zip(expected, prompt_keys_of(found).tolist(), strict=True)}
     assert len({*prompts.values()}) == len(prompts) > 1
-    assert extent(found) == extent(expected)
+    assert largest_length_and_id(found) == largest_length_and_id(expected)
 
 
 def test_extent_is_that_of_sequences_written_out() -> None:
     pairs = [Pair((3, 90), (5,), (6, 7, 8), 1), Pair((4, 4, 4), (2, 9), (), 1)]
-    assert extent(pairs) == (5, 90)
+    assert largest_length_and_id(pairs) == (5, 90)
 
 
 def test_a_second_run_reads_what_the_first_has_written(data: Path) -> None:
@@ -179,7 +186,7 @@ MEBIBYTE = 1 << 20
 CHILD = """
 import resource, sys
 from pathlib import Path
-from gpo_full.data.table import PairTable
+from gpo_full.data.pairs_on_disk import PairTable
 
 def own():
     return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmData:"))) * 1024
@@ -196,7 +203,7 @@ else:
 
 def large_table(folder: Path) -> Path:
     """96 pairs of 65,536 tokens: the first of `chosen` is the row's number + 1."""
-    from gpo_full.data.table import _write
+    from gpo_full.data.pairs_on_disk import _write
 
     class Reader:
         summary = read_pairs(ROWS[:1], TOKENIZER)[1]

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gpo_full.data.hub import fingerprint, numbered_rows, open_data
 from gpo_full.data.pairs import read_pairs
+from gpo_full.data.sources import fingerprint, numbered_rows, open_data
 from gpo_theory import InputError
 
 ROWS = [{"prompt": f"p{i}", "chosen": f"c{i}", "rejected": f"r{i}", "topic": f"t{i}"} for i in range(5)]
@@ -117,7 +117,7 @@ def test_a_hub_that_is_not_reached_is_one_line_and_asked_once(monkeypatch: pytes
     with pytest.raises(InputError) as caught:
         open_data("--data", "me/pairs")
     assert str(caught.value) == ("--data 'me/pairs' is no file or folder, and cannot be fetched from the hub "
-                                 "(HF_HUB_OFFLINE=1 uses what was fetched before): name resolution failed")  # fmt: skip
+                                 "(HF_HUB_OFFLINE=1 uses what is in the cache): name resolution failed")  # fmt: skip
 
 
 def test_offline_the_hub_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +140,7 @@ def test_a_set_on_the_hub_and_its_splits(monkeypatch: pytest.MonkeyPatch) -> Non
     del splits["train"]
     assert prompts(open_data("--data", "me/pairs")) == ["p2", "p3", "p4"]  # the only one
     splits["other"] = []
-    with pytest.raises(InputError, match="no split is asked for, and none is called train; there are test, other"):
+    with pytest.raises(InputError, match="no split is named, and none is called train; there are test, other"):
         open_data("--data", "me/pairs")
 
 
@@ -156,7 +156,7 @@ def test_what_datasets_saved_is_read_with_its_own_fingerprint(tmp_path: Path) ->
     assert fingerprint(one) == fingerprint(open_data("--data", str(tmp_path / "one")))
     marks = [fingerprint(open_data("--data", f"{tmp_path / 'several'}:{split}")) for split in ("train", "test")]
     assert len({fingerprint(one), *marks}) == 3
-    with pytest.raises(InputError, match="has no splits, and 'test' is asked for"):
+    with pytest.raises(InputError, match="has no splits, so there is no 'test'"):
         open_data("--data", f"{tmp_path / 'one'}:test")
     (tmp_path / "one" / "state.json").write_text("{")
     with pytest.raises(InputError, match="cannot be read"):

@@ -1,4 +1,4 @@
-"""Data sets that are no single file: folders that `datasets` saved, folders of Parquet files, and sets on the hub."""
+"""Where pairs come from: a file, a folder that `datasets` saved or of Parquet files, or a data set on the hub."""
 
 __all__ = ["open_data", "fingerprint", "is_on_disk", "numbered_rows"]
 
@@ -12,23 +12,24 @@ from typing import Any
 from gpo_theory.errors import InputError, nearest
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+# Files by which a folder that `save_to_disk` wrote is recognised.
 SAVED = ("state.json", "dataset_dict.json")
-# How sets of several files are named on the hub: train-00000-of-00002.parquet.
+# The names of the files of one split on the hub: train-00000-of-00002.parquet.
 SHARD = re.compile(r"-\d+-of-\d+$")
 
 
 def open_data(option: str, text: str) -> Any:
-    """Return what `read_pairs` takes for `text`: the path of a file, or an iterable of rows.
+    """Return the data that the value `text` of `option` names: the path of a file, or an iterable of rows.
 
     A folder holds what `datasets` saved with `save_to_disk`, or Parquet files, read in the order of their names.
-    `owner/name` is a set on the hub, fetched by `datasets`, which runs no code of it. A split follows a colon (default:
-    train, or the only one; of Parquet files whose names tell no split, all). InputError says what is missing: the file,
-    the split, `datasets`, the network.
+    `owner/name` is a data set on the hub, loaded by `datasets`, which runs no code of it. `:SPLIT` at the end names a
+    split (default: train, or the only one; all Parquet files if their names state no split). Raises InputError if the
+    file, the split, the package `datasets` or the network is missing.
     """
     if Path(text).is_file():
         return text
     name, _, split = text.partition(":")
-    if name and Path(name).is_dir():  # the empty path is the folder where we are
+    if name and Path(name).is_dir():  # Path("") is the current folder
         return _saved(option, Path(name), split)
     if not HUB_NAME.fullmatch(name) or Path(name).suffix in (".jsonl", ".csv", ".parquet", ".json", ".gz"):
         raise InputError(f"{option} {text!r} is not a file, a folder, or the owner/name[:split] of a data set")
@@ -36,7 +37,7 @@ def open_data(option: str, text: str) -> Any:
 
 
 def fingerprint(data: Any) -> str:
-    """Return what identifies the data: the hash of a file, what the data's `contents_hash` says, or datasets' own."""
+    """Return a hash of the data: of a file's contents, of the data's own `contents_hash()`, or of `datasets`."""
     if isinstance(data, str | Path):
         with open(data, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -44,21 +45,21 @@ def fingerprint(data: Any) -> str:
 
 
 def is_on_disk(data: Any) -> bool:
-    """Return whether rows are read from files as they are asked for, and `fingerprint` knows what is in them."""
+    """Return whether rows are read from files on demand, so that `fingerprint` identifies their contents."""
     return isinstance(data, str | Path) or bool(getattr(data, "is_on_disk", getattr(data, "cache_files", None)))
 
 
 def numbered_rows(data: Any, also: Collection[str] = ()) -> Iterator[tuple[int, Any]]:
-    """Yield the rows of what `open_data` returned, each with its number from 1, with the columns `also`."""
+    """Yield number, from 1, and value of each row of what `open_data` returned, with the columns `also`."""
     if isinstance(data, str):
-        from gpo_full.data.files import read_rows
+        from gpo_full.data.file_formats import read_rows
 
         return read_rows(data, also)
     return enumerate(data.rows(also) if isinstance(data, _ParquetFolder) else data, 1)
 
 
 class _ParquetFolder:
-    """The rows of several Parquet files, one behind the other, as often as they are asked for."""
+    """The rows of several Parquet files in sequence; each iteration reads them again."""
 
     is_on_disk = True
 
@@ -72,7 +73,7 @@ class _ParquetFolder:
         return self.rows()
 
     def rows(self, also: Collection[str] = ()) -> Iterator[Mapping[str, Any]]:
-        from gpo_full.data.files import read_rows
+        from gpo_full.data.file_formats import read_rows
 
         return (row for path in self.files for _, row in read_rows(path, also))
 
@@ -100,12 +101,12 @@ def _on_hub(option: str, name: str, split: str) -> Iterable[Mapping[str, Any]]:
     datasets = _datasets(f"{option} {name!r} is no file or folder, and as the name of a data set on the hub")
     try:
         if not constants.HF_HUB_OFFLINE:
-            HfApi().dataset_info(name, timeout=10)  # once: loading would ask for most of a minute
+            HfApi().dataset_info(name, timeout=10)  # fails sooner than load_dataset, which retries for a minute
         return _split(option, datasets.load_dataset(name), split)
     except InputError:
         raise
-    except Exception as error:  # whatever the client's network library raises
-        how = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "HF_HUB_OFFLINE=1 uses what was fetched before"
+    except Exception as error:  # the client raises the errors of its network library
+        how = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "HF_HUB_OFFLINE=1 uses what is in the cache"
         raise InputError(f"{option} {name!r} is no file or folder, and cannot be fetched from the hub ({how}): "
                          f"{_first_line(error)}") from None  # fmt: skip
 
@@ -119,7 +120,7 @@ def _datasets(what: str) -> Any:
         datasets: Any = importlib.import_module("datasets")
     except ModuleNotFoundError:
         raise InputError(f"{what} needs the package datasets: pip install datasets") from None
-    if int(datasets.__version__.partition(".")[0]) < 4:  # those could still run a set's own script
+    if int(datasets.__version__.partition(".")[0]) < 4:  # older versions run a data set's own script
         raise InputError(f"{what} needs datasets>=4, not {datasets.__version__}: pip install -U datasets")
     datasets.disable_progress_bars()
     return datasets
@@ -128,11 +129,11 @@ def _datasets(what: str) -> Any:
 def _split(option: str, found: Any, split: str) -> Iterable[Mapping[str, Any]]:
     if not isinstance(found, dict):
         if split:
-            raise InputError(f"{option}: the data set has no splits, and {split!r} is asked for")
+            raise InputError(f"{option}: the data set has no splits, so there is no {split!r}")
         return found  # type: ignore[no-any-return]
     names = [str(name) for name in found]
     wanted = split or ("train" if "train" in names else names[0] if len(names) == 1 else "")
     if wanted not in names:
-        asked = f"there is no split {split!r}" if split else "no split is asked for, and none is called train"
-        raise InputError(f"{option}: {asked}; there are {', '.join(names)}{nearest(split, names)}")
+        missing = f"there is no split {split!r}" if split else "no split is named, and none is called train"
+        raise InputError(f"{option}: {missing}; there are {', '.join(names)}{nearest(split, names)}")
     return found[wanted]  # type: ignore[no-any-return]

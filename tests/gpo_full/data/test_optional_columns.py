@@ -15,9 +15,8 @@ import torch
 from pyarrow import parquet
 from safetensors.numpy import load_file
 
-from gpo_full.data.numbers import PairNumbers
 from gpo_full.data.pairs import Pair, read_pairs
-from gpo_full.data.table import lengths_of, numbers_of, pair_table
+from gpo_full.data.pairs_on_disk import optional_columns_of, pair_table, response_lengths_of
 from gpo_full.training.resumption import data_hash
 from gpo_theory import InputError
 from tests.gpo_full.cli.test_command_train import arguments, data, gpo, model  # noqa: F401
@@ -31,7 +30,7 @@ TOKENIZER = tiny_tokenizer()
 GOOD = {"prompt": "the cat sat", "chosen": " on the mat", "rejected": " on a dog"}
 NUMBERS = [{}, {"weight": 2}, {"p": 0.75, "weight": 0.5}, {"ref_chosen_logps": -3.5, "ref_rejected_logps": -1e-3}]
 ROWS = [{**GOOD, "chosen": f" on mat {i}", **numbers} for i, numbers in enumerate(NUMBERS)]
-EXPECTED = [PairNumbers(), PairNumbers(2.0), PairNumbers(0.5, 0.75), PairNumbers(1.0, 1.0, (-3.5, -1e-3))]
+EXPECTED = [(1.0, 1.0, None), (2.0, 1.0, None), (0.5, 0.75, None), (1.0, 1.0, (-3.5, -1e-3))]
 COLUMNS = ["prompt", "chosen", "rejected", "weight", "p", "ref_chosen_logps", "ref_rejected_logps", "other"]
 
 
@@ -55,17 +54,17 @@ def test_every_kind_of_file_tells_the_same(suffix: str, write: Callable[[Path], 
     path = tmp_path / f"pairs{suffix}"
     write(path)
     found, summary = read_pairs(path, TOKENIZER)
-    assert [pair.numbers for pair in found] == EXPECTED
+    assert [(pair.weight, pair.p, pair.reference_log_probabilities) for pair in found] == EXPECTED
     assert (summary.weighted, summary.uncertain, summary.referred) == (2, 1, 1)
     assert "2 with a weight, 1 with a probability p, 1 with the reference's log-probabilities" in str(summary)
     on_disk = pair_table(path, TOKENIZER, folder=tmp_path / "tables")
     assert list(on_disk) == found
     assert on_disk.summary == summary
     for each in (on_disk, found):
-        assert lengths_of(each).tolist() == [[len(response) for response in pair.responses] for pair in found]
-        assert numbers_of(each)[:, :2].tolist() == [[1, 1], [2, 1], [0.5, 0.75], [1, 1]]
-        assert numbers_of(each)[3, 2:].tolist() == [-3.5, -1e-3]
-        assert all(math.isnan(value) for value in numbers_of(each)[:3, 2:].flatten())
+        assert response_lengths_of(each).tolist() == [[len(response) for response in pair.responses] for pair in found]
+        assert optional_columns_of(each)[:, :2].tolist() == [[1, 1], [2, 1], [0.5, 0.75], [1, 1]]
+        assert optional_columns_of(each)[3, 2:].tolist() == [-3.5, -1e-3]
+        assert all(math.isnan(value) for value in optional_columns_of(each)[:3, 2:].flatten())
     assert data_hash(on_disk) == data_hash(found) != data_hash(found[::-1])
 
 
@@ -92,7 +91,7 @@ def test_numbers_that_cannot_be_meant_are_bad_rows(numbers: dict[str, Any], said
 
 def test_a_pair_of_such_numbers_cannot_be_made() -> None:
     with pytest.raises(InputError, match="p 2 is not a probability"):
-        replace(PAIRS[0], numbers=PairNumbers(p=2))
+        replace(PAIRS[0], p=2)
 
 
 @pytest.mark.parametrize(("part", "options"), [("prompt", {"max_prompt_length": 2}), ("response", {"max_length": 5})])
@@ -104,21 +103,21 @@ def test_the_reference_of_a_text_that_is_cut_is_of_another(part: str, options: d
         read_pairs([row], TOKENIZER, **options)
 
 
-def certain(pairs: list[Pair], numbers: list[PairNumbers]) -> list[Pair]:
-    return [replace(pair, numbers=each) for pair, each in zip(pairs, numbers, strict=True)]
+def certain(pairs: list[Pair], columns: list[dict[str, float]]) -> list[Pair]:
+    return [replace(pair, **each) for pair, each in zip(pairs, columns, strict=True)]  # type: ignore[arg-type]
 
 
 def test_the_gradient_is_that_of_the_definition(tmp_path: Path) -> None:
     """mean of w (p (1-x)^2 + (1-p) (1+x)^2), of two separate sequences each; the batches are uneven."""
     draw = random.Random(0)
-    numbers = [PairNumbers(draw.choice([0.0, 0.5, 3.0]), draw.choice([0.0, 0.6, 1.0])) for _ in PAIRS]
+    numbers = [{"weight": draw.choice([0.0, 0.5, 3.0]), "p": draw.choice([0.0, 0.6, 1.0])} for _ in PAIRS]
     reference, policy = tiny_model(seed=1, dtype=torch.float64), tiny_model(seed=2, dtype=torch.float64)
     made = trainer(tmp_path, policy, certain(PAIRS, numbers), reference=reference, loss="squared", beta=0.02)
     batch = made.data_collator([made.train_dataset[i] for i in range(len(PAIRS))])
     found = made.compute_loss(policy, batch)
     ratios = response_sums(policy, PAIRS) - response_sums(reference, PAIRS).detach()
     x = 0.02 * (ratios[:, 0] - ratios[:, 1])
-    w, p = torch.tensor([each[:2] for each in numbers], dtype=torch.float64).T
+    w, p = torch.tensor([[each["weight"], each["p"]] for each in numbers], dtype=torch.float64).T
     expected = (w * (p * (1 - x) ** 2 + (1 - p) * (1 + x) ** 2)).mean()
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
     slopes = [gradients_of_sums(policy, each.view(1)) for each in (found, expected)]
@@ -127,12 +126,12 @@ def test_the_gradient_is_that_of_the_definition(tmp_path: Path) -> None:
 
 def test_metrics_are_of_the_weighted_loss_and_flatness_is_not(tmp_path: Path) -> None:
     reference, policy = tiny_model(seed=1, dtype=torch.float64), tiny_model(seed=2, dtype=torch.float64)
-    numbers = [PairNumbers(0.001 if i % 2 else 4.0) for i in range(len(PAIRS))]
+    numbers = [{"weight": 0.001 if i % 2 else 4.0} for i in range(len(PAIRS))]
     options: dict[str, Any] = {"loss": "hinge", "beta": 0.2, "max_steps": 3, "learning_rate": 0.0, "logging_steps": 3}
     trainer(tmp_path, policy, certain(PAIRS, numbers), reference=reference, **options).train()
     ratios = (response_sums(policy, PAIRS) - response_sums(reference, PAIRS)).detach()
     rho = ratios[:, 0] - ratios[:, 1]
-    x, w = 0.2 * rho, torch.tensor([each.weight for each in numbers], dtype=torch.float64)
+    x, w = 0.2 * rho, torch.tensor([each["weight"] for each in numbers], dtype=torch.float64)
     (found,) = objects(tmp_path)
     assert found["regularizer_share"] == 0
     expected = {"loss": (w * (1 - x).clamp(min=0)).mean(), "weight": (w * (x < 1)).mean(), "margin": rho.mean(),
@@ -146,12 +145,12 @@ def test_metrics_are_of_the_weighted_loss_and_flatness_is_not(tmp_path: Path) ->
 def test_the_share_of_the_regulariser_is_that_of_the_pair_s_own_loss(tmp_path: Path) -> None:
     """Slope and curvature at 0 of w (p (1-x)^2 + (1-p) (1+x)^2) are -2 w (2p-1) and 2 w."""
     reference, policy = tiny_model(seed=1, dtype=torch.float64), tiny_model(seed=2, dtype=torch.float64)
-    numbers = [PairNumbers(1.0 + i, (0.5, 0.75, 1.0)[i % 3]) for i in range(len(PAIRS))]
+    numbers = [{"weight": 1.0 + i, "p": (0.5, 0.75, 1.0)[i % 3]} for i in range(len(PAIRS))]
     trainer(tmp_path, policy, certain(PAIRS, numbers), reference=reference, loss="squared", beta=0.2, max_steps=3,
             learning_rate=0.0, logging_steps=3).train()  # fmt: skip
     ratios = (response_sums(policy, PAIRS) - response_sums(reference, PAIRS)).detach()
     x = 0.2 * (ratios[:, 0] - ratios[:, 1])
-    p = torch.tensor([each.p for each in numbers], dtype=torch.float64)
+    p = torch.tensor([each["p"] for each in numbers], dtype=torch.float64)
     expected = (x.abs() / ((2 * p - 1).abs() + x.abs())).mean()
     assert objects(tmp_path)[0]["regularizer_share"] == pytest.approx(float(expected), rel=1e-7)
 
@@ -160,12 +159,12 @@ def test_a_label_turned_round_is_the_pair_turned_round(tmp_path: Path) -> None:
     """p = 0 is the pair with its sides exchanged, and p = 1/2 of a symmetric choice pushes nowhere at the reference."""
     turned = [Pair(pair.prefix, pair.rejected, pair.chosen, pair.prompt_length) for pair in PAIRS]
     found = []
-    for run, pairs in (("turned", turned), ("p", certain(PAIRS, [PairNumbers(p=0.0)] * len(PAIRS)))):
+    for run, pairs in (("turned", turned), ("p", certain(PAIRS, [{"p": 0.0}] * len(PAIRS)))):
         made = trainer(tmp_path, tiny_model(dtype=torch.float64), pairs, run=run, max_steps=2, scale_gradient=True)
         made.train()
         found.append(weights(made.model))
     torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=1e-8)
-    undecided = trainer(tmp_path, tiny_model(dtype=torch.float64), certain(PAIRS, [PairNumbers(p=0.5)] * len(PAIRS)),
+    undecided = trainer(tmp_path, tiny_model(dtype=torch.float64), certain(PAIRS, [{"p": 0.5}] * len(PAIRS)),
                         run="undecided")  # fmt: skip
     undecided.train()
     assert objects(tmp_path, "undecided")[0]["grad_norm"] < 1e-12
@@ -174,7 +173,7 @@ def test_a_label_turned_round_is_the_pair_turned_round(tmp_path: Path) -> None:
 
 def with_reference(pairs: list[Pair], reference: Any) -> list[Pair]:
     sums = response_sums(reference, pairs).detach().tolist()
-    return [replace(pair, numbers=PairNumbers(reference=(one, two))) for pair, (one, two) in zip(pairs, sums, strict=True)]
+    return [replace(pair, reference_log_probabilities=(one, two)) for pair, (one, two) in zip(pairs, sums, strict=True)]
 
 
 @pytest.mark.parametrize("margin", ["sum", "mean"])
@@ -225,14 +224,14 @@ def test_the_command_makes_no_pass_for_what_the_data_brings(
 def test_a_resume_with_other_numbers_is_refused(tmp_path: Path) -> None:
     saving = {"save_strategy": "steps", "save_steps": 1, "max_steps": 2}
     trainer(tmp_path, tiny_model(), **saving).train()
-    heavier = certain(PAIRS, [PairNumbers(2.0), *[PairNumbers()] * (len(PAIRS) - 1)])
+    heavier = certain(PAIRS, [{"weight": 2.0}, *[{}] * (len(PAIRS) - 1)])
     with pytest.raises(InputError, match="is of another run: data: "):
         trainer(tmp_path, tiny_model(), heavier, **saving).train(resume_from_checkpoint=True)
 
 
 def test_a_response_of_two_pairs_may_count_differently_in_each(tmp_path: Path) -> None:
     pairs = ranked_pairs(responses=3, prompts=1)
-    numbers = [PairNumbers(1.0), PairNumbers(0.0), PairNumbers(2.0, 0.7)]
+    numbers = [{"weight": 1.0}, {"weight": 0.0}, {"weight": 2.0, "p": 0.7}]
     policy, reference = tiny_model(seed=1, dtype=torch.float64), tiny_model(seed=2, dtype=torch.float64)
     made = trainer(tmp_path, policy, certain(pairs, numbers), reference=reference, loss="squared", beta=0.1)
     ratios = (response_sums(policy, pairs) - response_sums(reference, pairs)).detach()

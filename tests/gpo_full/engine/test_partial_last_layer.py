@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gpo_full.engine.last_layer import PARTS, only_where_read
 from gpo_full.engine.packing import Batch, pack
+from gpo_full.engine.partial_last_layer import PARTS, last_layer_at_sources
 from tests.support.pairs import distance, some_pairs
 from tests.support.tiny_models import tiny_model
 
@@ -68,14 +68,14 @@ def forwards(model: nn.Module) -> list[str]:
 def test_where_it_is_read_the_output_and_all_gradients_are_those_of_the_whole_layer(family: str, layout: str) -> None:
     model, batch = tiny_model(family, dtype=torch.float64), pack(some_pairs(5), layout)
     whole = hidden(model, batch)
-    expected = gradients(model, whole[batch.read])
-    with only_where_read(model, batch):
+    expected = gradients(model, whole[batch.distinct_sources])
+    with last_layer_at_sources(model, batch):
         part = hidden(model, batch)
-        found = gradients(model, part[batch.read])
-    torch.testing.assert_close(part[batch.read], whole[batch.read], rtol=1e-10, atol=1e-12)
+        found = gradients(model, part[batch.distinct_sources])
+    torch.testing.assert_close(part[batch.distinct_sources], whole[batch.distinct_sources], rtol=1e-10, atol=1e-12)
     assert distance(found, expected) <= 1e-10
     # It was not simply the whole layer again: elsewhere the outputs differ.
-    elsewhere = torch.ones(len(whole), dtype=torch.bool).index_fill(0, batch.read, False)
+    elsewhere = torch.ones(len(whole), dtype=torch.bool).index_fill(0, batch.distinct_sources, False)
     assert not torch.isclose(part, whole)[elsewhere].all()
 
 
@@ -86,11 +86,11 @@ def test_only_keys_and_values_are_made_at_every_position(layout: str) -> None:
     with positions(model) as before:
         hidden(model, batch)
     assert {*before.values()} == {everywhere}
-    assert len(batch.read) < 0.7 * everywhere
-    with only_where_read(model, batch), positions(model) as seen:
+    assert len(batch.distinct_sources) < 0.7 * everywhere
+    with last_layer_at_sources(model, batch), positions(model) as seen:
         hidden(model, batch)
     whole = {"self_attn.k_proj", "self_attn.v_proj"}
-    assert seen == {name: everywhere if name in whole else len(batch.read) for name in before}
+    assert seen == {name: everywhere if name in whole else len(batch.distinct_sources) for name in before}
     with positions(model) as after:
         hidden(model, batch)
     assert after == before
@@ -115,7 +115,7 @@ def test_nothing_is_replaced_where_it_would_be_wrong(case: str) -> None:
     elif case == "no stack of layers":
         model.model.more = nn.ModuleList()
     hooks = len(last_layer(model)._forward_pre_hooks) if case != "no stack of layers" else 0
-    with only_where_read(model, batch):
+    with last_layer_at_sources(model, batch):
         assert forwards(model) == []
         if case != "no stack of layers":
             assert len(last_layer(model)._forward_pre_hooks) == hooks
@@ -131,7 +131,7 @@ def test_the_model_is_left_as_it_was_even_after_an_error() -> None:
         assert len(forwards(model)) == 3
         raise RuntimeError("power cut")
 
-    with pytest.raises(RuntimeError, match="power cut"), only_where_read(model, batch):
+    with pytest.raises(RuntimeError, match="power cut"), last_layer_at_sources(model, batch):
         power_cut()
     assert forwards(model) == ["model.layers.1.mlp"]
     assert last_layer(model).mlp.forward is mine

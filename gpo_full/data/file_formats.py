@@ -1,4 +1,4 @@
-"""Files of preference pairs, JSONL, CSV or Parquet by their suffix: numbered rows, or why one cannot be read."""
+"""Readers of JSONL, CSV and Parquet files: numbered rows, or the reason why a row cannot be read."""
 
 __all__ = ["BadRow", "read_rows"]
 
@@ -17,34 +17,34 @@ from gpo_theory.errors import InputError, misspelt
 
 KEYS = ("prompt", "chosen", "rejected")
 REQUIRED = ("chosen", "rejected")
-# What becomes of a row that cannot be used.
+# What to do with a row that cannot be used.
 BAD_ROWS = ("fail", "skip")
-# Numbers that a row may hold; those of the reference by the names that TRL gives them.
-REFERENCES = ("ref_chosen_logps", "ref_rejected_logps")
-NUMBERS = ("weight", "p", *REFERENCES)
-# A longer text is a broken file, not a preference: no context window holds it.
+# Columns of numbers that a row may have; TRL's names for the reference's log-probabilities.
+REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
+OPTIONAL_COLUMNS = ("weight", "p", *REFERENCE_COLUMNS)
+# A longer text is taken for a broken file: it exceeds the context of every model.
 MAX_CHARACTERS = 1_000_000
-# How a conversation looks that was written into a table of texts.
+# The beginning of a list of messages that was written as a text, as pandas does when it saves CSV.
 CONVERSATION = re.compile(r"""\s*\[\s*\{\s*["'](role|content)["']\s*:""")
 
 Rows = Iterator[tuple[int, Any]]
 
 
 class BadRow(Exception):
-    """Why a row cannot be used."""
+    """A row cannot be used; the message is the reason."""
 
 
 def read_rows(path: str | Path, also: Collection[str] = ()) -> Rows:
-    """Yield the number of each row, from 1, and its value, or a BadRow that says why there is none.
+    """Yield the number of each row, from 1, and its value, or a BadRow with the reason if it cannot be read.
 
-    By its suffix the file is CSV (`.csv`: UTF-8, a header, rows numbered below it), Parquet (`.parquet`, which needs
-    pyarrow), or else JSONL (UTF-8, one object per line, blank lines numbered but not yielded; `.gz` is unpacked).
-    Of a table, prompt, chosen, rejected, the NUMBERS and the columns `also` are kept.
-    A table without a column that is needed, and a file that cannot be opened, raise InputError.
+    The suffix tells the format: CSV (`.csv`: UTF-8 with a header, which is not counted), Parquet (`.parquet`, needs
+    pyarrow), else JSONL (UTF-8, one object per line, blank lines counted but not yielded, `.gz` decompressed).
+    CSV and Parquet rows hold prompt, chosen, rejected, the OPTIONAL_COLUMNS and the columns `also`, no others.
+    Raises InputError if the file cannot be opened or a required column is missing.
     """
     suffix = Path(path).suffix.lower()
     try:
-        yield from READERS.get(suffix, _json_lines)(Path(path), {*KEYS, *NUMBERS, *also})
+        yield from READERS.get(suffix, _json_lines)(Path(path), {*KEYS, *OPTIONAL_COLUMNS, *also})
     except (OSError, EOFError, zlib.error) as error:
         why = getattr(error, "strerror", None) or error
         raise InputError(f"{str(path)!r} cannot be read: {why}") from None
@@ -80,7 +80,7 @@ def _twice(names: Sequence[str]) -> str | None:
 def _csv(path: Path, columns: Collection[str]) -> Rows:
     before = csv.field_size_limit(MAX_CHARACTERS + 1)
     try:
-        # Spreadsheets begin a file with a byte order mark; bytes that are no UTF-8 are found per row.
+        # utf-8-sig: spreadsheets write a byte order mark. surrogateescape: rows that are not UTF-8 are BadRows.
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = _fields(reader)
@@ -91,13 +91,13 @@ def _csv(path: Path, columns: Collection[str]) -> Rows:
             while (fields := _fields(reader)) is not None:
                 number += 1
                 if fields != []:
-                    yield number, _labelled(header or [], fields, columns)
+                    yield number, _row_of_fields(header or [], fields, columns)
     finally:
         csv.field_size_limit(before)
 
 
 def _fields(reader: Any) -> "list[str] | BadRow | None":
-    """Return the next row's fields, why there are none, or None at the end of the file."""
+    """Return the next row's fields, a BadRow if it cannot be read, or None at the end of the file."""
     try:
         fields: list[str] = next(reader)
     except StopIteration:
@@ -111,7 +111,7 @@ def _fields(reader: Any) -> "list[str] | BadRow | None":
     return fields
 
 
-def _labelled(header: list[str], fields: "list[str] | BadRow", columns: Collection[str]) -> Any:
+def _row_of_fields(header: list[str], fields: "list[str] | BadRow", columns: Collection[str]) -> Any:
     if isinstance(fields, BadRow):
         return fields
     if len(fields) != len(header):
@@ -132,13 +132,13 @@ def _parquet(path: Path, columns: Collection[str]) -> Rows:
             names = file.schema_arrow.names
             _check_columns(path, names)
             batches = file.iter_batches(1024, columns=[name for name in names if name in columns])
-            yield from enumerate((row for batch in batches for row in _values(batch)), 1)
+            yield from enumerate((row for batch in batches for row in _batch_rows(batch)), 1)
     except pyarrow.ArrowException as error:
         raise InputError(f"{str(path)!r} is not Parquet that can be read: {str(error).splitlines()[0]}") from None
 
 
-def _values(batch: Any) -> Iterator[Any]:
-    """The rows of a batch; its texts are whatever bytes their writer put there."""
+def _batch_rows(batch: Any) -> Iterator[Any]:
+    """Yield the rows of a batch, a BadRow for each whose texts are not UTF-8: Parquet does not check what it stores."""
     try:
         yield from batch.to_pylist()
     except UnicodeDecodeError:
@@ -150,9 +150,8 @@ def _values(batch: Any) -> Iterator[Any]:
 
 
 def _check_columns(path: Path, names: Sequence[str]) -> None:
-    """Refuse a table without responses, with a column twice, or whose prompt is only misspelt."""
-    again = _twice(names)
-    if again is not None:
+    """Raise InputError for a table without responses, with a column twice, or with a misspelt prompt column."""
+    if (again := _twice(names)) is not None:
         raise InputError(f"{path}: column {again!r} appears twice")
     for name in KEYS:
         near = misspelt(name, [other for other in names if other not in KEYS])
