@@ -2,6 +2,7 @@
 
 __all__ = ["BookError", "build_book", "outside_addresses"]
 
+import hashlib
 import json
 import re
 import shutil
@@ -20,10 +21,12 @@ from gpo_full.book.ledger import Claim, LedgerError, collect
 from gpo_full.book.ledger_page import linked, write_ledger_page
 from gpo_full.book.loss_pages import write_loss_pages
 from gpo_full.book.student_export import write_student_page
+from gpo_full.course.keys import versions
 from gpo_full.course.lessons import notebooks_folder
 from gpo_theory.report.plots import picture
 
 _PAGES = ("conf.py", "_static")
+_INPUTS = ".inputs"  # a file of the book: the hash of what it was made from
 _MATHJAX = ("es5/tex-svg-full.js", "LICENSE")
 # Elements whose address a browser fetches by itself; a link that a reader may follow is not among them.
 _FETCHED = {"script": ("src",), "img": ("src", "srcset"), "iframe": ("src",), "source": ("src", "srcset"),
@@ -51,13 +54,18 @@ class BookError(RuntimeError):
 def build_book(executed: Sequence[Path], output: Path) -> Path:
     """Render executed notebooks, the index and the catalogue into `output` and return its `index.html`.
 
-    `output` is replaced as a whole, and only when the new book is complete and fetches nothing from outside.
+    `output` is replaced as a whole, and only when the new book is complete and fetches nothing from outside. A book
+    that was made from the same pages, docstrings and versions is left as it is.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as name:
         source, pages = Path(name, "source"), Path(name, "pages")
         _gather(executed, source)
+        inputs = _hash_of_inputs(source)
+        if (output / _INPUTS).is_file() and (output / _INPUTS).read_text(encoding="utf-8") == inputs:
+            return output / "index.html"
         _sphinx(source, pages, Path(name, "doctrees"))
+        (pages / _INPUTS).write_text(inputs, encoding="utf-8")
         found = outside_addresses(pages)
         if found:
             raise BookError("the book would fetch from outside: " + "; ".join(found))
@@ -65,6 +73,17 @@ def build_book(executed: Sequence[Path], output: Path) -> Path:
             output.rename(Path(name, "previous"))
         pages.rename(output)
     return output / "index.html"
+
+
+def _hash_of_inputs(source: Path) -> str:
+    """A hash of all that Sphinx reads: the pages, the packages' docstrings (here: their files), its own version."""
+    digest = hashlib.sha256(json.dumps(versions(), sort_keys=True).encode())
+    packages = Path(__file__).resolve().parents[2]
+    code = (path for name in ("gpo_theory", "toy_models", "gpo_full") for path in (packages / name).rglob("*.py"))
+    for root, paths in ((source, source.rglob("*")), (packages, code)):
+        for path in sorted(each for each in paths if each.is_file()):
+            digest.update(f"{path.relative_to(root)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
 def _gather(executed: Sequence[Path], source: Path) -> None:
