@@ -68,8 +68,7 @@ ARROWS = {
     "gpo_full.book": "files output source_hash course experiment",
     "gpo_full.cli.options": "files",
     "gpo_full.sweeps": "files",
-    "gpo_full.terminal": "",
-    "gpo_full.cli.commands": "files output data checkpoints diagnosis distributed evaluation training.reporting training course experiment.inputs experiment book cli.options sweeps terminal",
+    "gpo_full.cli.commands": "files output data checkpoints diagnosis distributed evaluation training.reporting training course experiment.inputs experiment book cli.options sweeps",
     "gpo_full.cli": "cli.commands",
     "gpo_full.trl_adapter": "",
 }  # fmt: skip

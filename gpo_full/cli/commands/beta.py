@@ -3,6 +3,9 @@
 __all__ = ["EXAMPLE", "add_arguments", "run"]
 
 import argparse
+import sys
+
+from gpo_full.output import print_json
 
 EXAMPLE = "gpo beta --from dpo --beta 0.1 --to ipo"
 SAME = {
@@ -31,9 +34,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Match and print the beta with how far the match holds, or refuse with the reason (exit code 2)."""
-    import sys
-
-    from gpo_full.output import print_json
     from gpo_theory import match_beta
     from gpo_theory.catalogue import ALIASES
 

@@ -3,7 +3,10 @@
 __all__ = ["EXAMPLE", "add_arguments", "run"]
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
+
+from gpo_full.output import print_json, show
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -28,17 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print a loss whose analysis proves the wish, or why there is none; exit code 2 where neither is found."""
-    import sys
-
-    from gpo_full.output import print_json
     from gpo_theory.choosing.design import find_design
 
     found = find_design(_wish(args))
     if args.json:
         print_json(found.as_dict())
     elif found.analysis is not None:
-        from gpo_full.terminal import show
-
         show(found.analysis)
     for proposition, because in found.excluded_by if not args.json else ():
         print(f"no loss has all of this, by {proposition}: {because}")
