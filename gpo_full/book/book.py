@@ -1,4 +1,4 @@
-"""The book: executed lessons and a generated catalogue, as static pages that open from a file with no network."""
+"""The book: executed lessons and a generated catalogue, as static pages that open from a file without a network."""
 
 __all__ = ["BookError", "build_book", "outside_addresses"]
 
@@ -28,7 +28,7 @@ from gpo_theory.report.plots import picture
 _PAGES = ("conf.py", "_static")
 _INPUTS = ".inputs"  # a file of the book: the hash of what it was made from
 _MATHJAX = ("es5/tex-svg-full.js", "LICENSE")
-# Elements whose address a browser fetches by itself; a link that a reader may follow is not among them.
+# Elements whose address a browser fetches by itself; a link that a reader follows is none of them.
 _FETCHED = {"script": ("src",), "img": ("src", "srcset"), "iframe": ("src",), "source": ("src", "srcset"),
             "embed": ("src",), "object": ("data",), "video": ("src", "poster"), "audio": ("src",), "track": ("src",),
             "input": ("src",), "image": ("href", "xlink:href"), "use": ("href", "xlink:href")}  # fmt: skip
@@ -36,8 +36,8 @@ _FETCHED_LINKS = {"stylesheet", "icon", "apple-touch-icon", "preload", "prefetch
                   "modulepreload", "manifest"}  # fmt: skip
 _OUTSIDE = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*:)?//", re.IGNORECASE)
 _CSS_ADDRESS = re.compile(r"""(?:url\(|@import)\s*["']?((?:[a-z][a-z0-9+.-]*:)?//[^"')\s;]+)""", re.IGNORECASE)
-# In a script any address may be fetched: each is reported but names of namespaces, addresses in the comments of the
-# scripts that come with theme, search and MathJax, and what MathJax would load if a reader switched its speech on.
+# A script may fetch any address in it, so each is reported, except: names of namespaces, addresses in comments of the
+# scripts of theme, search and MathJax, and what MathJax would load if a reader switched its speech on.
 _SCRIPT_ADDRESS = re.compile(r"""(?:https?:|(?<=["'`]))//[a-z0-9-]+\.[^\s"'`<>)\\]+""", re.IGNORECASE)
 _NO_FETCH = re.compile(
     r"http://www\.(w3\.org/(1998/Math/MathML|1999/xhtml|1999/xlink|2000/svg|2001/10/synthesis)|apache\.org/licenses/)"
@@ -111,7 +111,7 @@ def _gather(executed: Sequence[Path], source: Path) -> None:
 
 
 def _for_the_book(page: Path, executed: Sequence[Path]) -> str:
-    """The text of a page with its links led to where they are here: lessons are notebooks, marks lead to the ledger."""
+    """The text of a page with its links as the book needs them: to notebooks for lessons, to the ledger for marks."""
     text = page.read_text(encoding="utf-8")
     for notebook in executed:
         text = text.replace(f"]({notebook.stem}.md", f"]({notebook.name}")
@@ -180,8 +180,7 @@ def outside_addresses(folder: Path) -> list[str]:
     """Return `page: address` for every address outside `folder`'s files that a browser would fetch by itself.
 
     Markup (`script`, `img`, `link rel=stylesheet`, ...), style sheets and scripts are read; a hyperlink is not a fetch.
-    An address that a running script puts together is outside its reach: requests are counted in a real browser by the
-    tests.
+    An address that a script composes while it runs is not found; the tests count requests in a real browser.
     """
     return sorted(set(_search(folder)))
 

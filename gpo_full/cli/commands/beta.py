@@ -1,4 +1,4 @@
-"""`gpo beta`: the beta of one loss that does the same as a known beta of another, in a sense that is named."""
+"""`gpo beta`: the beta of one loss that is equivalent to a known beta of another, in the sense of `--by`."""
 
 __all__ = ["EXAMPLE", "add_arguments", "run"]
 
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Match and print the beta with how far the match holds, or refuse with the reason (exit code 2)."""
+    """Print the matched beta and where the match is exact, or the reason why there is none (exit code 2)."""
     from gpo_theory import match_beta
     from gpo_theory.catalogue import ALIASES
 

@@ -61,12 +61,12 @@ def _print(title: str, report: "Report") -> None:
         seen = dict.fromkeys(f"{found.place}: {found.message}" for found in report.findings if found.test == test)
         table.add_row(test, Text("finding", style="red") if seen else Text("nothing found", style="green"),
                       Text("\n".join(seen)))  # fmt: skip
-    cut_short = [f"not finished because of that: {', '.join(report.unfinished)}"] if report.unfinished else []
+    cut_short = [f"not finished because of a finding: {', '.join(report.unfinished)}"] if report.unfinished else []
     show(title, table, *cut_short, EVIDENCE)
 
 
 def _load(text: str) -> Any:
-    """Import the user's function; whatever the module raises is one line."""
+    """Import the user's function; InputError for whatever the module raises."""
     name, colon, attribute = text.partition(":")
     if not (name and colon and attribute):
         raise InputError(f"{text!r} is not of the form MODULE:FUNCTION, as in my_losses:my_loss")
@@ -87,7 +87,7 @@ def _load(text: str) -> Any:
 def _check_signature(text: str, function: Any) -> None:
     try:
         signature = inspect.signature(function)
-    except ValueError:  # a callable that does not tell its own
+    except ValueError:  # a callable without a signature
         return
     try:
         signature.bind(None)

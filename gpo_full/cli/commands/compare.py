@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gpo_theory.report.tables import Table as Facts
 
 EXAMPLE = 'gpo compare dpo slic "log(1+exp(-2*x))"'
-LABELS, COLUMN = 20, 20  # characters of a terminal's line: the facts' names, and at least so many for each loss
+LABELS, COLUMN = 20, 20  # characters: the column of names, and the least width of a loss's column
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _side_by_side(facts: "Facts") -> Iterator["Table | str"]:
-    """Yield tables of as many losses as the terminal has room for, an empty line between them."""
+    """Yield tables of as many losses as fit the terminal's width, with an empty line between them."""
     from rich.table import Table
     from rich.text import Text
 

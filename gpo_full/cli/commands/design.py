@@ -22,15 +22,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", metavar="X", help="the minimiser x*(1), above 0, or none for a loss without one")
     for side in ("right", "left"):
         parser.add_argument(f"--{side}-tail", metavar="CLASS[:N]",
-                            help=f"class of -f' far out on the {side}, as in zero, exponential:1 (rate) or power:2 "
-                                 "(order)")  # fmt: skip
+                            help=f"class of -f' in the {side} tail, as in zero, exponential:1 (rate) or "
+                                 "power:2 (order)")  # fmt: skip
     parser.add_argument("--convex", action="store_true", help="convex on R")
     parser.add_argument("--bt-exact", metavar="C", help="Bradley-Terry exact with this constant")
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a loss whose analysis proves the wish, or why there is none; exit code 2 where neither is found."""
+    """Print a loss whose analysis proves all wishes, or why no loss can; exit code 2 if neither is found."""
     from gpo_theory.choosing.design import find_design
 
     found = find_design(_wish(args))

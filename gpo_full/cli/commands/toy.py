@@ -1,4 +1,4 @@
-"""`gpo toy`: descend in a world small enough that every expectation is exact."""
+"""`gpo toy`: gradient descent in a toy model, where every expectation is computed exactly."""
 
 __all__ = ["EXAMPLE", "add_arguments", "run"]
 
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bandit.add_argument("--reference", required=True, metavar="P,P,...", help="reference policy; fractions allowed")
     bandit.add_argument("--initial", metavar="P,P,...", help="initial policy (default for gpo: the reference)")
     bandit.add_argument("--behaviour", metavar="reference|policy|uniform|P,P,...",
-                        help="who draws the two responses, independently (default reference)")  # fmt: skip
+                        help="distribution of each of the two responses, independent (default reference)")  # fmt: skip
     bandit.add_argument("--pairs", metavar="I-J,...", help="draw uniformly from these pairs instead, counted from 1")
     bandit.add_argument("--rewards", metavar="R,R,...", help="Bradley-Terry preferences of these rewards (gpo)")
     bandit.add_argument("--preferences", metavar="FILE.csv", help="preference matrix p_ij, no header (gpo)")
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     mixture.add_argument("--initial-means", metavar="M,M", default="-2,2", help="default -2,2")
     mixture.add_argument("--initial-logits", metavar="Z,Z", default="3,0", help="weight logits, default 3,0")
     mixture.add_argument("--behaviour", metavar="reference|policy|MEAN,VARIANCE", default="reference",
-                         help="who draws the two responses, independently (default reference)")  # fmt: skip
+                         help="distribution of each of the two responses, independent (default reference)")  # fmt: skip
     mixture.add_argument("--reward", metavar="FORMULA", help="reward in x, the response, such as \"-(x-2)**2\" (gpo)")
     mixture.add_argument("--grid", metavar="LOW,HIGH,STEP", help="default -14,14,0.01 (step 0.2 for gpo)")
     _add_common(mixture, steps=400)
@@ -64,7 +64,7 @@ def _add_common(parser: argparse.ArgumentParser, steps: int) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Descend, draw if asked to, print the trace."""
+    """Run gradient descent, plot it if `--plot` is given, and print the trace."""
     if args.plot and Path(args.plot).suffix.lower() not in _FORMATS:
         raise InputError(f"--plot {args.plot!r}: allowed endings: {', '.join(_FORMATS)}")
     steps, lr = _steps(args.steps), _option(args, "lr", _number)
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_gpo_options(args: argparse.Namespace) -> None:
-    """Refuse what would be ignored, and ask for what is missing."""
+    """Raise InputError for an option that would be ignored and for one that is missing."""
     sources = ("rewards", "preferences") if args.toy == "bandit" else ("reward",)
     given = [name for name in ("loss", "param", "beta", *sources) if getattr(args, name) not in (None, [])]
     if args.objective == "regularizer":
