@@ -1,14 +1,21 @@
-"""How a command speaks: JSON for machines on stdout, progress for people on stderr."""
+"""What a command prints: JSON or tables and sentences on stdout, progress on stderr."""
 
-__all__ = ["print_json", "progress"]
+__all__ = ["print_json", "progress", "show", "width"]
 
 import json
+import os
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 T = TypeVar("T")
+# Characters of a line where nothing folds it, a file or a pipe: wider than any row.
+_UNFOLDED = 100_000
 
 
 def print_json(payload: Mapping[str, Any]) -> None:
@@ -26,3 +33,27 @@ def progress(items: Iterable[T], label: str, total: int | None = None, after: fl
             print(f"{label}: {done}{of}, {now - start:.0f} s", file=sys.stderr, flush=True)
             last = now
         yield item
+
+
+def width() -> int:
+    """Return how many characters a line may have: the terminal's width, or COLUMNS if it is set; else no real limit."""
+    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit():
+        return shutil.get_terminal_size().columns
+    return _UNFOLDED
+
+
+def show(*parts: "RenderableType") -> None:
+    """Print each part below the one before: a table folded to `width()`, a text as one line. No line ends in blanks.
+
+    >>> show("a margin, in nats:", "0.25")
+    a margin, in nats:
+    0.25
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(markup=False, highlight=False, width=width())
+    with console.capture() as captured:
+        for part in parts:
+            console.print(part, soft_wrap=isinstance(part, str | Text))
+    print("\n".join(line.rstrip() for line in captured.get().removesuffix("\n").split("\n")))

@@ -34,7 +34,7 @@ from gpo_full.training.dry_run import attention_flops
 
 # The spread of lengths: the standard deviation of their logarithm.
 SPREAD = 0.5
-# How far the contenders' losses may lie apart, in nats, by whether products are in bfloat16: they take the same steps.
+# The largest difference allowed between the contenders' losses, in nats, without and with bfloat16.
 SAME = {False: 1e-3, True: 3e-2}
 
 
@@ -64,7 +64,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Size:
-    """A Llama's architecture, by the numbers that its cost depends on, and the pairs of a step."""
+    """The numbers of a Llama architecture that its cost depends on, and the pairs of a step."""
 
     layers: int
     width: int
@@ -88,18 +88,18 @@ class Size:
 
     @property
     def weights(self) -> int:
-        """The parameters that training keeps: the layers' and the embedding, which is also the head."""
+        """All parameters: those of the layers, and the embedding, which is also the head."""
         return self.backbone + self.vocabulary * self.width
 
     @property
     def backbone(self) -> int:
-        """The parameters of the layers, which each token meets once."""
+        """The parameters of the layers, each used once per token."""
         attention = 2 * self.width**2 * (1 + self.kv_heads / self.heads)
         return int(self.layers * (attention + 3 * self.width * self.intermediate))
 
 
 SHAPES = {"summarisation": Shape(300, 35), "dialogue": Shape(150, 150), "long": Shape(1000, 60)}
-# At 135 M a step of eight long pairs in padded rows would keep some 60 GiB of activations.
+# Two pairs at 135 M: eight long ones in padded rows would keep some 60 GiB of activations.
 SIZES = {"10m": Size(6, 384, 6, 6, 1024, 8192, 8), "135m": Size(30, 576, 9, 3, 1536, 49152, 2)}
 
 
@@ -128,7 +128,7 @@ class Turns:
     rates: list[float]
 
     def take(self, step: Step, place: Place) -> None:
-        """Take one step and note it."""
+        """Take one step and record it."""
         start, kernel = place.seconds(), place.kernel_seconds()
         self.losses.append(step())
         self.seconds.append(place.seconds() - start)
@@ -137,14 +137,14 @@ class Turns:
 
 @dataclass(frozen=True)
 class Alone:
-    """A contender in a process of its own: the MiB that two steps need, and these steps."""
+    """A contender in a process of its own: the peak memory of two steps in MiB, and their measurements."""
 
     peak: float
     turns: Turns
 
 
 def _in_turn(shape: str, size: str, repeats: int, names: Iterable[str], place: Place) -> dict[str, Turns]:
-    """Let the contenders take turns in this process."""
+    """Measure `repeats` steps of each contender, taking turns in this process."""
     architecture = SIZES[size]
     pairs = SHAPES[shape].pairs(architecture.pairs, architecture.vocabulary)
     turns = {name: Turns([], [], [], []) for name in names}
@@ -158,14 +158,14 @@ def _in_turn(shape: str, size: str, repeats: int, names: Iterable[str], place: P
 
 
 def _needed(size: Size, alone: dict[str, Alone]) -> float:
-    """MiB to take turns in one process: the dearest step, beside the float32 weights and two moments of the others."""
+    """MiB to take turns in one process: the largest peak, and float32 weights and two moments of every other."""
     return max(each.peak for each in alone.values()) + (len(alone) - 1) * 3 * 4 * size.weights / MIB
 
 
 def _cell(
     shape: str, size: str, repeats: int, alone: dict[str, Alone], place: Place, free: float
 ) -> dict[str, Any]:
-    """Compare the contenders' steps: taking turns, or the two each took alone if `free` MiB do not hold them all."""
+    """Compare steps taken in turn if `free` MiB hold all contenders, else the two steps that each took alone."""
     architecture = SIZES[size]
     pairs = SHAPES[shape].pairs(architecture.pairs, architecture.vocabulary)
     together = _needed(architecture, alone) <= free
@@ -217,8 +217,8 @@ def _alone(name: str, shape: str, size: str, place: Place) -> Alone:
         found: Alone = there.recv()
         return found
     except EOFError:
-        raise MemoryError(f"{name}, {shape}, {size}: the step gave no answer; unless an error is told of above, it was "
-                          "killed: is there memory for it?") from None  # fmt: skip
+        raise MemoryError(f"{name}, {shape}, {size}: the process ended without a result; unless an error is printed "
+                          "above, it was killed, perhaps for want of memory") from None  # fmt: skip
     finally:
         child.join()
 

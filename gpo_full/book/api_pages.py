@@ -14,14 +14,14 @@ import toy_models
 _PACKAGES = (gpo_theory, toy_models, gpo_full)
 _INTRODUCTION = """# Interface
 
-What stands on this page is stable: its names and their meaning change only with a new major version. The modules
-behind it are on the pages below; they may change with any version.
+The names on this page are stable: they and their meaning change only with a new major version. The pages below show the
+modules that define them, which may change with any version.
 
 ```{toctree}
 :maxdepth: 1
 
 """
-# Inline code and examples, with what they print down to the next empty line, hold these characters as they are.
+# Inline code, and examples with their output up to the next empty line, are left unescaped.
 _KEPT = re.compile(r"(`[^`]*`|^[ \t]*>>>.*(?:\n.*\S.*)*$)", re.MULTILINE)
 
 
@@ -65,7 +65,7 @@ def _directive(head: str, *body: str) -> str:
 def as_restructured_text(
     _app: object, _kind: str, _name: str, _found: object, _options: object, lines: list[str]
 ) -> None:
-    r"""Escape in a docstring, in place, what reStructuredText would take for markup: bars of |x|, stars of x**2.
+    r"""Escape in a docstring, in place, what reStructuredText would read as markup: bars of |x|, stars of x**2.
 
     Sphinx calls it for every docstring (`autodoc-process-docstring`).
 

@@ -1,7 +1,8 @@
-"""The book: executed lessons and a generated catalogue, as static pages that open from a file with no network."""
+"""The book: executed lessons and a generated catalogue, as static pages that open from a file without a network."""
 
 __all__ = ["BookError", "build_book", "outside_addresses"]
 
+import hashlib
 import json
 import re
 import shutil
@@ -20,12 +21,14 @@ from gpo_full.book.ledger import Claim, LedgerError, collect
 from gpo_full.book.ledger_page import linked, write_ledger_page
 from gpo_full.book.loss_pages import write_loss_pages
 from gpo_full.book.student_export import write_student_page
+from gpo_full.course.keys import versions
 from gpo_full.course.lessons import notebooks_folder
 from gpo_theory.report.plots import picture
 
 _PAGES = ("conf.py", "_static")
+_INPUTS = ".inputs"  # a file of the book: the hash of what it was made from
 _MATHJAX = ("es5/tex-svg-full.js", "LICENSE")
-# Elements whose address a browser fetches by itself; a link that a reader may follow is not among them.
+# Elements whose address a browser fetches by itself; a link that a reader follows is none of them.
 _FETCHED = {"script": ("src",), "img": ("src", "srcset"), "iframe": ("src",), "source": ("src", "srcset"),
             "embed": ("src",), "object": ("data",), "video": ("src", "poster"), "audio": ("src",), "track": ("src",),
             "input": ("src",), "image": ("href", "xlink:href"), "use": ("href", "xlink:href")}  # fmt: skip
@@ -33,8 +36,8 @@ _FETCHED_LINKS = {"stylesheet", "icon", "apple-touch-icon", "preload", "prefetch
                   "modulepreload", "manifest"}  # fmt: skip
 _OUTSIDE = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*:)?//", re.IGNORECASE)
 _CSS_ADDRESS = re.compile(r"""(?:url\(|@import)\s*["']?((?:[a-z][a-z0-9+.-]*:)?//[^"')\s;]+)""", re.IGNORECASE)
-# In a script any address may be fetched: each is reported but names of namespaces, addresses in the comments of the
-# scripts that come with theme, search and MathJax, and what MathJax would load if a reader switched its speech on.
+# A script may fetch any address in it, so each is reported, except: names of namespaces, addresses in comments of the
+# scripts of theme, search and MathJax, and what MathJax would load if a reader switched its speech on.
 _SCRIPT_ADDRESS = re.compile(r"""(?:https?:|(?<=["'`]))//[a-z0-9-]+\.[^\s"'`<>)\\]+""", re.IGNORECASE)
 _NO_FETCH = re.compile(
     r"http://www\.(w3\.org/(1998/Math/MathML|1999/xhtml|1999/xlink|2000/svg|2001/10/synthesis)|apache\.org/licenses/)"
@@ -51,13 +54,18 @@ class BookError(RuntimeError):
 def build_book(executed: Sequence[Path], output: Path) -> Path:
     """Render executed notebooks, the index and the catalogue into `output` and return its `index.html`.
 
-    `output` is replaced as a whole, and only when the new book is complete and fetches nothing from outside.
+    `output` is replaced as a whole, and only when the new book is complete and fetches nothing from outside. A book
+    that was made from the same pages, docstrings and versions is left as it is.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as name:
         source, pages = Path(name, "source"), Path(name, "pages")
         _gather(executed, source)
+        inputs = _hash_of_inputs(source)
+        if (output / _INPUTS).is_file() and (output / _INPUTS).read_text(encoding="utf-8") == inputs:
+            return output / "index.html"
         _sphinx(source, pages, Path(name, "doctrees"))
+        (pages / _INPUTS).write_text(inputs, encoding="utf-8")
         found = outside_addresses(pages)
         if found:
             raise BookError("the book would fetch from outside: " + "; ".join(found))
@@ -65,6 +73,17 @@ def build_book(executed: Sequence[Path], output: Path) -> Path:
             output.rename(Path(name, "previous"))
         pages.rename(output)
     return output / "index.html"
+
+
+def _hash_of_inputs(source: Path) -> str:
+    """A hash of all that Sphinx reads: the pages, the packages' docstrings (here: their files), its own version."""
+    digest = hashlib.sha256(json.dumps(versions(), sort_keys=True).encode())
+    packages = Path(__file__).resolve().parents[2]
+    code = (path for name in ("gpo_theory", "toy_models", "gpo_full") for path in (packages / name).rglob("*.py"))
+    for root, paths in ((source, source.rglob("*")), (packages, code)):
+        for path in sorted(each for each in paths if each.is_file()):
+            digest.update(f"{path.relative_to(root)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
 def _gather(executed: Sequence[Path], source: Path) -> None:
@@ -92,7 +111,7 @@ def _gather(executed: Sequence[Path], source: Path) -> None:
 
 
 def _for_the_book(page: Path, executed: Sequence[Path]) -> str:
-    """The text of a page with its links led to where they are here: lessons are notebooks, marks lead to the ledger."""
+    """The text of a page with its links as the book needs them: to notebooks for lessons, to the ledger for marks."""
     text = page.read_text(encoding="utf-8")
     for notebook in executed:
         text = text.replace(f"]({notebook.stem}.md", f"]({notebook.name}")
@@ -161,8 +180,7 @@ def outside_addresses(folder: Path) -> list[str]:
     """Return `page: address` for every address outside `folder`'s files that a browser would fetch by itself.
 
     Markup (`script`, `img`, `link rel=stylesheet`, ...), style sheets and scripts are read; a hyperlink is not a fetch.
-    An address that a running script puts together is outside its reach: requests are counted in a real browser by the
-    tests.
+    An address that a script composes while it runs is not found; the tests count requests in a real browser.
     """
     return sorted(set(_search(folder)))
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpo_full.book.prose import Sentence, said
+from gpo_full.book.prose import Sentence, page_sentences
 from gpo_theory.errors import InputError, nearest
 
 REASONS = {
@@ -51,8 +51,8 @@ def answers(path: Path) -> tuple[Answer, ...]:
 
 
 def review(pages: Sequence[Path], given: Sequence[Answer]) -> tuple[tuple[Answer, ...], tuple[Answer, ...]]:
-    """Return what is open: sentences that sound like a claim, without a reason, and answers to no such sentence."""
-    found = [(page.stem, one.text) for page in pages for one in said(page) if _sounds_like_a_claim(one)]
+    """Return (missing, stale): sentences that sound like a claim, without a reason; answers to no such sentence."""
+    found = [(page.stem, one.text) for page in pages for one in page_sentences(page) if _sounds_like_a_claim(one)]
     answered = {(answer.page, answer.sentence) for answer in given}
     missing = tuple(Answer(page, text, "") for page, text in dict.fromkeys(found) if (page, text) not in answered)
     read = {page.stem for page in pages}

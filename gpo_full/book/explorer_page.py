@@ -1,4 +1,4 @@
-"""The explorer: one page that draws any f in the browser, with everything it needs inside and nothing from outside."""
+"""The explorer: one page that draws any f in the browser, self-contained: it loads nothing else."""
 
 __all__ = ["explorer_html"]
 
@@ -46,7 +46,7 @@ def _hash(text: str) -> str:
 
 
 def _data() -> str:
-    # The colours that a loss has in every figure of the book; the page deals out others to the rest.
+    # The colours of losses that are the same in every figure of the book; the page assigns others to the rest.
     colours = {name: colour(name) for name in LOSSES if colour(name) != colour("")}
     data = {"losses": [_loss(loss) for loss in LOSSES.values()], "aliases": ALIASES, "colours": colours}
     # "</script>" in a text would end the element.

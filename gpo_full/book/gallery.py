@@ -1,4 +1,4 @@
-"""The book's gallery: every figure that the lessons drew, with a way to the place where it is made."""
+"""The book's gallery: every figure that the lessons drew, linked to the page that draws it."""
 
 __all__ = ["write_gallery"]
 
@@ -13,8 +13,8 @@ html_theme.sidebar_secondary.remove: true
 
 # Gallery
 
-The figures of the lessons and pages, as they were drawn when these were executed. Each leads to the page that makes it,
-code included. Lesson 7 has one more, which moves, and each loss of the [catalogue](catalogue.md) has its own.
+The figures of the lessons and pages. Each links to the page that draws it, code included. Lesson 7 has one more,
+which is animated, and each loss of the [catalogue](catalogue.md) has one of its own.
 
 ::::{container} gallery
 

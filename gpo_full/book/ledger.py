@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpo_full.book.claim_review import REASONS, answers, review
-from gpo_full.book.prose import Sentence, cells, said
+from gpo_full.book.prose import Sentence, cells, page_sentences
 from gpo_full.course.lessons import lesson_files, notebooks_folder
 from gpo_theory.errors import InputError
 
 KINDS = ("proved", "tested", "measured", "cited")
-# What is said once and repeated: there a mark points to the claim instead of making it.
+# Sections that repeat: a mark in them refers to a claim that another section makes.
 _REPEATING = ("True or false", "Summary")
 _LINE = re.compile(r"^[ \t]*#\s*claims?\s+\d.*$", re.MULTILINE)
 _EVIDENCE = re.compile(r"# claims? (\d+\.\d+(?:, \d+\.\d+)*) (proved|tested|measured|cited)(?::? (\S.*))?")
@@ -29,7 +29,7 @@ class LedgerError(RuntimeError):
 
 @dataclass(frozen=True)
 class Evidence:
-    """What shows a claim: the code of a cell that was executed (`cell` its place), a test of the suite, or a source."""
+    """What shows a claim: the code of an executed cell (`cell` is its index), a test of the suite, or a source."""
 
     kind: str
     note: str
@@ -49,7 +49,7 @@ class Claim:
 
 @dataclass
 class _Page:
-    """What was found on one page; `faults` are complete lines."""
+    """The marks and the evidence found on one page, and its faults, each a whole line of the report."""
 
     name: str
     marks: list[tuple[str, Sentence]] = field(default_factory=list)
@@ -80,7 +80,7 @@ def collect(lessons: Sequence[Path] | None = None, readme: Path | None = None) -
 def _lesson(path: Path) -> _Page:
     page = _Page(path.stem)
     number = int(path.stem[:2])
-    for sentence in said(path):
+    for sentence in page_sentences(path):
         for mark in sentence.marks:
             name = mark["id"] or mark["readme"]
             page.marks.append((name, sentence))
@@ -114,7 +114,7 @@ def _read_evidence(page: _Page, place: int, code: str) -> None:
 
 def _readme(path: Path) -> _Page:
     page = _Page(path.stem)
-    for sentence in said(path):
+    for sentence in page_sentences(path):
         for mark in sentence.marks:
             name, test = mark["readme"] or mark["id"], mark["test"] or ""
             page.marks.append((name, sentence))

@@ -16,14 +16,14 @@ html_theme.sidebar_secondary.remove: true
 # The claims and their evidence
 
 Every sentence of the lessons and of the README that claims something about $\\beta$, KL, tails, convexity or
-consistency, beside what shows it. The book is built from lessons that were executed: had one of their checks failed,
-or had a claim no evidence, there would be no book. The README's claims (R) are tests of the package's own suite, which
-runs before a change is published.
+consistency, beside what shows it. The book is built from executed lessons, and only if every check in them
+passes and every claim has evidence. The README's claims (R) are tests of the package's own suite, which runs before a
+change is published.
 
 - *proved*: the cell asserts that the toolkit proves it, or refutes its negation, for all real numbers;
-- *tested*: it is compared with an independent route, at the numbers that stand there;
+- *tested*: it is compared with an independent computation, at the numbers given in the cell;
 - *measured*: the cell asserts on the outcome of an experiment with a seed;
-- *cited*: the source that is named states it; it is not checked here.
+- *cited*: the named source states it; it is not checked here.
 
 COUNTS. A click on the head of a column sorts by it.
 
@@ -56,7 +56,7 @@ _FOLDED = """<details><summary>Lesson {lesson}: {marks}</summary>
 
 
 def linked(text: str, seen: set[str]) -> str:
-    """Return Markdown with marks as links to the ledger, which leads back to the first of each id; `seen` is kept."""
+    """Return Markdown with marks as links to the ledger, the first of each id with an anchor; `seen` collects ids."""
 
     def link(mark: re.Match[str]) -> str:
         name = mark["id"]

@@ -1,6 +1,6 @@
-"""What a page says: the sentences of its Markdown, with the marks of the claims ledger in or after them; its cells."""
+"""The sentences of a page of Markdown, with the marks of the claims ledger in or after them, and its cells."""
 
-__all__ = ["MARK", "Sentence", "cells", "said", "sentences"]
+__all__ = ["MARK", "Sentence", "cells", "page_sentences", "sentences"]
 
 import json
 import re
@@ -65,7 +65,7 @@ def cells(path: Path) -> list[dict[str, Any]]:
     return list(jupytext.read(path).cells)
 
 
-def said(path: Path) -> Iterator[Sentence]:
+def page_sentences(path: Path) -> Iterator[Sentence]:
     """Return the sentences of a lesson, or of a Markdown file that is no notebook: the README."""
     if path.stem == "README":
         yield from sentences(path.read_text(encoding="utf-8"))

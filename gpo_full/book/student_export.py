@@ -21,7 +21,7 @@ _PAGE = """# Student notebooks
 
 The lessons without the solutions: open one in Jupyter where gpo-toolkit is installed, fill in the stubs, and run the
 check below each. A check says "your turn", "correct", or what is wrong. They are made from the same source as this
-book; in a checkout, `python -m gpo_full.book.student_export FOLDER` writes them, too.
+book; in a checkout, `python -m gpo_full.book.student_export FOLDER` writes them as well.
 
 | lesson | exercises | notebook |
 |:--|:--|:--|

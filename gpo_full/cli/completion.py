@@ -23,7 +23,7 @@ def script(shell: str) -> str:
 
 
 def complete(commands: Mapping[str, Callable[[argparse.ArgumentParser], None]]) -> None:
-    """Answer the shell with the words that can follow, and exit; each command declares its own arguments."""
+    """Print the possible next words for the shell and exit; `commands` maps a name to what declares its arguments."""
     import argcomplete
 
     parser = argparse.ArgumentParser(prog="gpo")

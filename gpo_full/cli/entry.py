@@ -33,7 +33,7 @@ COMMANDS = {
     "diagnose": "say from a run's metrics what the theory says is happening",
     "reproduce": "run everything and build the book",
 }
-# Commands that prove things of a formula or a certificate that anybody may have written.
+# Commands that run provers on a formula or a certificate that anybody may have written: their memory is limited.
 PROVING = {"analyze", "beta", "compare", "design", "verify"}
 EXTRAS = {"torch": "toy", "transformers": "lm", "accelerate": "lm", "peft": "lm", "gguf": "lm", "safetensors": "lm",
           "pyarrow": "lm", "ray": "sweep",
@@ -47,7 +47,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
-        # An option that does not exist is the better news than those that are missing because of it.
+        # An unknown option is reported before the required ones that are missing because of it.
         options = () if self._subparsers is not None else takewhile(lambda word: word != "--", args or ())
         for word in options:
             name = word.split("=", 1)[0]
@@ -56,7 +56,7 @@ class _Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def _nearest_option(self, name: str) -> str:
-        """Return the declared option that was meant, by its letters or its initials (--lr, --learning-rate)."""
+        """Return a hint at the declared option nearest by its letters or its initials (--lr, --learning-rate)."""
         declared = [option for option in self._option_string_actions if option.startswith("--")]
         name = name.replace("_", "-")
         shared = [option for option in declared if _initials(option) == name[2:] or _initials(name) == option[2:]]

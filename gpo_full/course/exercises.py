@@ -1,4 +1,4 @@
-"""Exercises that check themselves: laws on random inputs, and planted mistakes by which a wrong answer is named."""
+"""Exercises that check themselves: laws on random inputs, and planted mistakes that name what is wrong."""
 
 __all__ = ["Exercise", "agree"]
 
@@ -46,7 +46,7 @@ class Exercise:
     `draw` maps a numpy Generator to the tuple of arguments of one trial; `properties` maps a message to a law
     `law(answer, *arguments) -> bool`, where `answer` is the reader's function; `mistakes` maps a message to a wrong
     function. `same` compares two results (default: `agree`; needed where the results are functions). `guards` lists
-    the properties that no planted mistake violates, kept against answers that nobody thought of.
+    the properties that no planted mistake violates; they catch mistakes that were not planted.
 
     >>> square = Exercise(
     ...     draw=lambda rng: (rng.uniform(0.5, 2),),
@@ -150,7 +150,7 @@ class Exercise:
             return False
 
     def _arguments(self, trial: int) -> tuple[Any, ...]:
-        """New ones at every call, so that an answer that writes into its arguments spoils nothing."""
+        """Draw them anew at every call, because an answer may change its arguments in place."""
         arguments = self.draw(np.random.default_rng([self.seed, trial]))
         if not isinstance(arguments, tuple):
             raise TypeError(f"draw must return the tuple of a trial's arguments, not {arguments!r}")
@@ -158,7 +158,7 @@ class Exercise:
 
 
 def _guarded(answer: Answer) -> Answer:
-    """`answer`, with what it raises told apart from what a law raises."""
+    """`answer`, whose errors become _AnswerError, so that they differ from those of a law."""
 
     def call(*arguments: Any, **named: Any) -> Any:
         try:
@@ -171,7 +171,7 @@ def _guarded(answer: Answer) -> Answer:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No warning reaches the reader."""
+    """Suppress warnings."""
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,6 +1,6 @@
 """The key under which an executed lesson is kept: a hash of everything that its outputs depend on."""
 
-__all__ = ["code_modules", "lesson_key", "without_magics"]
+__all__ = ["code_modules", "lesson_key", "versions", "without_magics"]
 
 import hashlib
 import importlib.util
@@ -28,7 +28,7 @@ def lesson_key(lesson: Path, environment: Mapping[str, str], results: Mapping[st
     """
     modules = reached(code_modules(lesson))
     inputs = {
-        "text": lesson.read_text(encoding="utf-8"), "environment": dict(environment), "versions": _versions(),
+        "text": lesson.read_text(encoding="utf-8"), "environment": dict(environment), "versions": versions(),
         "code": code_hash(modules), "results": {name: results[name] for name in modules if name in results},
         "data": [hashlib.sha256(file.read_bytes()).hexdigest() for file in _data_files(modules)],
     }  # fmt: skip
@@ -60,7 +60,8 @@ def _data_files(modules: Iterable[str]) -> Iterator[Path]:
             yield from sorted(path for path in place.iterdir() if path.is_file() and path.suffix not in (".py", ".pyc"))
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that this one requires, its extras included."""
     found = {"python": platform.python_version()}
     for name in {re.split(r"[^\w.-]", line)[0] for line in requires("gpo-toolkit") or ()} - {"gpo-toolkit"}:
         try:

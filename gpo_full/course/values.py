@@ -1,4 +1,4 @@
-"""Numbers a lesson publishes: shown where they are computed, and gathered from there into `results.json`."""
+"""Numbers that a lesson publishes: shown in the lesson and collected into `results.json`."""
 
 __all__ = ["Value", "collect", "publish"]
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 def exact_kl(policy: Tensor, reference: Tensor) -> Tensor:
     """Return sum_t KL(pi(. | x, y_<t) || pi_ref(. | x, y_<t)), exact at each token of the response y."""
-    return torch.linalg.vecdot(policy.exp(), policy - reference).sum()
+    total: Tensor = torch.linalg.vecdot(policy.exp(), policy - reference).sum()
+    return total
 
 
 def log_ratio(policy: Tensor, reference: Tensor, tokens: Sequence[int]) -> Tensor:

@@ -74,7 +74,8 @@ def warn_of_rounding(model: nn.Module, data: Rows, *, count: int, margin: str, p
     rows = [data[i] for i in range(min(len(data), count))]
     with evaluating(model), accelerator.autocast():
         half = autocast_dtype(next(model.parameters())) in HALF
-        if not half or rows[0][1].reference_log_probabilities or getattr(accelerator.state, "fsdp_plugin", None) is not None:
+        sharded = getattr(accelerator.state, "fsdp_plugin", None) is not None
+        if not half or sharded or rows[0][1].reference_log_probabilities:
             return
         inputs = {name: value.to(accelerator.device) if isinstance(value, Tensor) else value
                   for name, value in Collator(plan.layout)(rows).items()}  # fmt: skip

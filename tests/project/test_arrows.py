@@ -67,8 +67,7 @@ ARROWS = {
     "gpo_full.book": "files output course experiment",
     "gpo_full.cli.options": "files training",
     "gpo_full.sweeps": "files",
-    "gpo_full.terminal": "",
-    "gpo_full.cli.commands": "files output strict_json data checkpoints distributed evaluation diagnosis training.reporting training course experiment.inputs experiment book cli.options sweeps terminal",
+    "gpo_full.cli.commands": "files output strict_json data checkpoints distributed evaluation diagnosis training.reporting training course experiment.inputs experiment book cli.options sweeps",
     "gpo_full.cli": "cli.options cli.commands",
     "gpo_full.trl_adapter": "",
 }  # fmt: skip

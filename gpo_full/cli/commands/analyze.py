@@ -6,7 +6,8 @@ import argparse
 from typing import TYPE_CHECKING
 
 from gpo_full.cli.options.export import add_table_options, write_file, write_tables
-from gpo_full.cli.options.parameters import read_parameters
+from gpo_full.cli.options.parameters import add_param_option, read_parameters
+from gpo_full.output import print_json, show
 
 if TYPE_CHECKING:
     from gpo_theory.report.result import Analysis
@@ -17,8 +18,7 @@ EXAMPLE = 'gpo analyze "log(1+exp(-x))" --json'
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `gpo analyze`."""
     parser.add_argument("loss", metavar="LOSS", help="a catalogue name, an alias or a formula in x")
-    parser.add_argument("--param", action="append", default=[], metavar="NAME=VALUE",
-                        help="value of a named parameter, as in tau=0.1 or tau=1/10; repeatable")  # fmt: skip
+    add_param_option(parser)
     parser.add_argument("--certificate", metavar="FILE", help="write the proofs, for `gpo verify FILE`")
     add_table_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Analyse one loss and print it."""
-    from gpo_full.output import print_json
     from gpo_theory import analyze, find_loss
+    from gpo_theory.choosing.matching import convention
 
     loss = find_loss(args.loss, read_parameters(args.param))
     analysis = analyze(loss)
@@ -35,9 +35,6 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(analysis.as_dict())
         return 0
-    from gpo_full.terminal import show
-    from gpo_theory.choosing.matching import convention
-
     note = convention(args.loss)
     show(analysis, *([f"convention: {note}"] if note else []))
     return 0

@@ -1,8 +1,11 @@
-"""`gpo beta`: the beta of one loss that does the same as a known beta of another, in a sense that is named."""
+"""`gpo beta`: the beta of one loss that is equivalent to a known beta of another, in the sense of `--by`."""
 
 __all__ = ["EXAMPLE", "add_arguments", "run"]
 
 import argparse
+import sys
+
+from gpo_full.output import print_json
 
 EXAMPLE = "gpo beta --from dpo --beta 0.1 --to ipo"
 SAME = {
@@ -30,12 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Match and print the beta with how far the match holds, or refuse with the reason (exit code 2)."""
-    import sys
+    """Print the matched beta and where the match is exact, or the reason why there is none (exit code 2)."""
     from dataclasses import replace
 
     from gpo_full.cli.options.messages import with_options
-    from gpo_full.output import print_json
     from gpo_theory import match_beta
     from gpo_theory.catalogue import ALIASES
 

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpo_full.cli.options.parameters import read_parameters
+from gpo_full.cli.options.parameters import add_param_option, read_parameters
+from gpo_full.output import print_json, show
 from gpo_theory.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,15 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--loss", metavar="LOSS",
                         help="what it should compute: a catalogue name, an alias or a formula in x (default: only its "
                         "own properties are tested)")  # fmt: skip
-    parser.add_argument("--param", action="append", default=[], metavar="NAME=VALUE",
-                        help="value of a named parameter of --loss; repeatable")  # fmt: skip
+    add_param_option(parser, "--loss")
     parser.add_argument("--skip", action="append", default=[], metavar="TEST", help="leave a test out; repeatable")
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
 
 
 def run(args: argparse.Namespace) -> int:
     """Test the function and print what was found: exit code 0 for nothing, 1 for a finding."""
-    from gpo_full.output import print_json
     from gpo_theory import find_loss
     from gpo_theory.lowering.check import check_loss
 
@@ -57,19 +56,17 @@ def _print(title: str, report: "Report") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from gpo_full.terminal import show
-
     table = Table("test", "", "what was seen", box=None, pad_edge=False)
     for test in report.tests:
         seen = dict.fromkeys(f"{found.place}: {found.message}" for found in report.findings if found.test == test)
         table.add_row(test, Text("finding", style="red") if seen else Text("nothing found", style="green"),
                       Text("\n".join(seen)))  # fmt: skip
-    cut_short = [f"not finished because of that: {', '.join(report.unfinished)}"] if report.unfinished else []
+    cut_short = [f"not finished because of a finding: {', '.join(report.unfinished)}"] if report.unfinished else []
     show(title, table, *cut_short, EVIDENCE)
 
 
 def _load(text: str) -> Any:
-    """Import the user's function; whatever the module raises is one line."""
+    """Import the user's function; InputError for whatever the module raises."""
     name, colon, attribute = text.partition(":")
     if not (name and colon and attribute):
         raise InputError(f"{text!r} is not of the form MODULE:FUNCTION, as in my_losses:my_loss")
@@ -90,7 +87,7 @@ def _load(text: str) -> Any:
 def _check_signature(text: str, function: Any) -> None:
     try:
         signature = inspect.signature(function)
-    except ValueError:  # a callable that does not tell its own
+    except ValueError:  # a callable without a signature
         return
     try:
         signature.bind(None)

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gpo_full.cli.options.export import add_table_options, write_tables
-from gpo_full.cli.options.parameters import read_parameters
+from gpo_full.cli.options.parameters import add_param_option, read_parameters
+from gpo_full.output import print_json, progress, show, width
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,23 +17,22 @@ if TYPE_CHECKING:
     from gpo_theory.report.tables import Table as Facts
 
 EXAMPLE = 'gpo compare dpo slic "log(1+exp(-2*x))"'
-LABELS, COLUMN = 20, 20  # characters of a terminal's line: the facts' names, and at least so many for each loss
+LABELS, COLUMN = 20, 20  # characters: the column of names, and the least width of a loss's column
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `gpo compare`."""
     parser.add_argument("losses", metavar="LOSS", nargs="+", help="catalogue names, aliases or formulas in x")
-    parser.add_argument("--param", action="append", default=[], metavar="NAME=VALUE",
-                        help="value of a named parameter, in every loss that has it; repeatable")  # fmt: skip
+    add_param_option(parser, "every loss that has it")
     add_table_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
 
 
 def run(args: argparse.Namespace) -> int:
     """Analyse the losses and print their facts, a column per loss."""
-    from gpo_full.output import print_json, progress
     from gpo_theory import analyze
     from gpo_theory.catalogue import find_losses
+    from gpo_theory.choosing.matching import convention
     from gpo_theory.report.tables import of_analyses
 
     losses = [loss for loss, _ in find_losses(args.losses, read_parameters(args.param))]
@@ -42,20 +42,15 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"analyses": [analysis.as_dict() for analysis in analyses]})
         return 0
-    from gpo_full.terminal import show
-    from gpo_theory.choosing.matching import convention
-
     notes = dict.fromkeys(filter(None, map(convention, args.losses)))
     show(*_side_by_side(table), *(f"convention: {note}" for note in notes))
     return 0
 
 
 def _side_by_side(facts: "Facts") -> Iterator["Table | str"]:
-    """Yield tables of as many losses as the terminal has room for, an empty line between them."""
+    """Yield tables of as many losses as fit the terminal's width, with an empty line between them."""
     from rich.table import Table
     from rich.text import Text
-
-    from gpo_full.terminal import width
 
     at_once = max(1, (width() - LABELS) // COLUMN)
     for start in range(0, len(facts.rows), at_once):

@@ -3,7 +3,10 @@
 __all__ = ["EXAMPLE", "add_arguments", "run"]
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
+
+from gpo_full.output import print_json, show
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -19,26 +22,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", metavar="X", help="the minimiser x*(1), above 0, or none for a loss without one")
     for side in ("right", "left"):
         parser.add_argument(f"--{side}-tail", metavar="CLASS[:N]",
-                            help=f"class of -f' far out on the {side}, as in zero, exponential:1 (rate) or power:2 "
-                                 "(order)")  # fmt: skip
+                            help=f"class of -f' in the {side} tail, as in zero, exponential:1 (rate) or "
+                                 "power:2 (order)")  # fmt: skip
     parser.add_argument("--convex", action="store_true", help="convex on R")
     parser.add_argument("--bt-exact", metavar="C", help="Bradley-Terry exact with this constant")
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a loss whose analysis proves the wish, or why there is none; exit code 2 where neither is found."""
-    import sys
-
-    from gpo_full.output import print_json
+    """Print a loss whose analysis proves all wishes, or why no loss can; exit code 2 if neither is found."""
     from gpo_theory.choosing.design import find_design
 
     found = find_design(_wish(args))
     if args.json:
         print_json(found.as_dict())
     elif found.analysis is not None:
-        from gpo_full.terminal import show
-
         show(found.analysis)
     for proposition, because in found.excluded_by if not args.json else ():
         print(f"no loss has all of this, by {proposition}: {because}")

@@ -66,23 +66,20 @@ def _loss(args: argparse.Namespace, log: "RunLog") -> "Loss | None":
 
 
 def _plot(found: "Diagnosis", path: str) -> None:
+    from gpo_full.cli.options.export import writing
     from gpo_full.diagnosis.plots import run_curves
-    from gpo_full.files import atomic_file
     from gpo_theory.report.plots import save
 
     figure = run_curves(found)
-    try:
-        with atomic_file(path) as temporary:
-            save(figure, temporary)
-    except (OSError, ValueError) as error:
-        raise InputError(f"--plot {path!r} cannot be written: {getattr(error, 'strerror', None) or error}") from None
+    with writing("--plot", path) as temporary:
+        save(figure, temporary)
 
 
 def _print(found: "Diagnosis", given: str) -> None:
     from rich.text import Text
 
     from gpo_full.diagnosis.log import changes_of
-    from gpo_full.terminal import show
+    from gpo_full.output import show
     from gpo_theory.choosing.matching import convention
 
     loss = f"loss {found.loss.name}" if found.loss else "loss not known"

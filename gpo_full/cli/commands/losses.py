@@ -5,6 +5,7 @@ __all__ = ["EXAMPLE", "add_arguments", "run"]
 import argparse
 
 from gpo_full.cli.options.export import add_table_options, write_tables
+from gpo_full.output import print_json, show
 
 EXAMPLE = "gpo losses --json"
 
@@ -17,7 +18,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List every catalogue loss with its formula, parameters and source."""
-    from gpo_full.output import print_json
     from gpo_theory.catalogue import ALIASES, LOSSES
     from gpo_theory.report.result import describe
     from gpo_theory.report.tables import of_losses
@@ -29,8 +29,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from rich.table import Table
     from rich.text import Text
-
-    from gpo_full.terminal import show
 
     head, *rows = listed.texts()
     table = Table(*head, box=None, pad_edge=False)

@@ -1,4 +1,4 @@
-"""`gpo toy`: descend in a world small enough that every expectation is exact."""
+"""`gpo toy`: gradient descent in a toy model, where every expectation is computed exactly."""
 
 __all__ = ["EXAMPLE", "add_arguments", "run"]
 
@@ -7,6 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpo_full.cli.options.export import writing
+from gpo_full.cli.options.parameters import add_param_option, read_parameters
+from gpo_full.output import print_json, progress, show
 from gpo_theory.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bandit.add_argument("--reference", required=True, metavar="P,P,...", help="reference policy; fractions allowed")
     bandit.add_argument("--initial", metavar="P,P,...", help="initial policy (default for gpo: the reference)")
     bandit.add_argument("--behaviour", metavar="reference|policy|uniform|P,P,...",
-                        help="who draws the two responses, independently (default reference)")  # fmt: skip
+                        help="distribution of each of the two responses, independent (default reference)")  # fmt: skip
     bandit.add_argument("--pairs", metavar="I-J,...", help="draw uniformly from these pairs instead, counted from 1")
     bandit.add_argument("--rewards", metavar="R,R,...", help="Bradley-Terry preferences of these rewards (gpo)")
     bandit.add_argument("--preferences", metavar="FILE.csv", help="preference matrix p_ij, no header (gpo)")
@@ -42,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     mixture.add_argument("--initial-means", metavar="M,M", default="-2,2", help="default -2,2")
     mixture.add_argument("--initial-logits", metavar="Z,Z", default="3,0", help="weight logits, default 3,0")
     mixture.add_argument("--behaviour", metavar="reference|policy|MEAN,VARIANCE", default="reference",
-                         help="who draws the two responses, independently (default reference)")  # fmt: skip
+                         help="distribution of each of the two responses, independent (default reference)")  # fmt: skip
     mixture.add_argument("--reward", metavar="FORMULA", help="reward in x, the response, such as \"-(x-2)**2\" (gpo)")
     mixture.add_argument("--grid", metavar="LOW,HIGH,STEP", help="default -14,14,0.01 (step 0.2 for gpo)")
     _add_common(mixture, steps=400)
@@ -52,7 +55,7 @@ def _add_common(parser: argparse.ArgumentParser, steps: int) -> None:
     parser.add_argument("--objective", choices=("regularizer", "gpo"), default="regularizer",
                         help="E[rho^2/2] (default) or the GPO loss")  # fmt: skip
     parser.add_argument("--loss", metavar="LOSS", help="name, alias or formula in x = beta * rho (gpo)")
-    parser.add_argument("--param", metavar="NAME=VALUE", action="append", help="a parameter of the loss (gpo)")
+    add_param_option(parser, "the loss (gpo)")
     parser.add_argument("--beta", metavar="B", help="default 1 (gpo)")
     parser.add_argument("--lr", metavar="RATE", default="0.05", help="gradient step, default 0.05")
     parser.add_argument("--steps", metavar="N", default=str(steps), help=f"default {steps}")
@@ -61,14 +64,13 @@ def _add_common(parser: argparse.ArgumentParser, steps: int) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Descend, draw if asked to, print the trace."""
+    """Run gradient descent, plot it if `--plot` is given, and print the trace."""
     if args.plot and Path(args.plot).suffix.lower() not in _FORMATS:
         raise InputError(f"--plot {args.plot!r}: allowed endings: {', '.join(_FORMATS)}")
     steps, lr = _steps(args.steps), _option(args, "lr", _number)
     _check_gpo_options(args)
     import torch
 
-    from gpo_full.output import print_json, progress
     from toy_models import descend
     from toy_models.optima import kl_to_optimum, optimum
 
@@ -94,9 +96,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_gpo_options(args: argparse.Namespace) -> None:
-    """Refuse what would be ignored, and ask for what is missing."""
+    """Raise InputError for an option that would be ignored and for one that is missing."""
     sources = ("rewards", "preferences") if args.toy == "bandit" else ("reward",)
-    given = [name for name in ("loss", "param", "beta", *sources) if getattr(args, name) is not None]
+    given = [name for name in ("loss", "param", "beta", *sources) if getattr(args, name) not in (None, [])]
     if args.objective == "regularizer":
         if given:
             raise InputError(f"--{given[0]} is for --objective gpo; the regulariser does not use it")
@@ -144,7 +146,7 @@ def _objective(args: argparse.Namespace, model: "Bandit | GaussianMixture"
     from gpo_theory import find_loss
     from toy_models import GaussianMixture, Preferences
 
-    loss = find_loss(args.loss, dict(map(_parameter, args.param or ())))
+    loss = find_loss(args.loss, read_parameters(args.param))
     beta = 1.0 if args.beta is None else _option(args, "beta", _number)
     if isinstance(model, GaussianMixture):
         return loss, Preferences.from_rewards(_rewards(args.reward, model)), beta
@@ -187,7 +189,6 @@ def _draw(path: str, model: "Bandit | GaussianMixture", trace: "Trace") -> None:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    from gpo_full.files import atomic_file
     from toy_models import Bandit
     from toy_models.plots import plot_densities, plot_simplex, plot_trace
 
@@ -203,18 +204,13 @@ def _draw(path: str, model: "Bandit | GaussianMixture", trace: "Trace") -> None:
         plot_densities(axes[1], model.grid, {name: mass / model.step for name, mass in densities.items()})
     elif beside:
         plot_simplex(axes[1], {"policy": model.log_policy(trace.parameters).exp()}, model.log_reference.exp())
-    try:
-        with atomic_file(path) as temporary, rc_context({"svg.hashsalt": "gpo"}):
-            figure.savefig(temporary, dpi=150, metadata={"Date": None} if path.lower().endswith(".svg") else None)
-    except OSError as error:
-        raise InputError(f"cannot write --plot {path!r}: {error.strerror or error}") from None
+    with writing("--plot", path) as temporary, rc_context({"svg.hashsalt": "gpo"}):
+        figure.savefig(temporary, dpi=150, metadata={"Date": None} if path.lower().endswith(".svg") else None)
 
 
 def _show(payload: dict[str, Any], loss: "Loss | None", plot: str | None) -> None:
     from rich.table import Table
     from rich.text import Text
-
-    from gpo_full.terminal import show
 
     objective = "E[rho^2 / 2]" if loss is None else "E[p f(beta rho) + (1-p) f(-beta rho)]"
     # A Text, because rich would read the brackets as markup.
@@ -272,10 +268,3 @@ def _pairs(text: str) -> list[tuple[int, int]]:
             raise InputError(f"--pairs: {part!r} is not a pair; allowed: such as 1-2,2-3, counted from 1")
         pairs.append((int(first[:9]) - 1, int(second[:9]) - 1))
     return pairs
-
-
-def _parameter(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        raise InputError(f"--param {text!r}: needed: NAME=VALUE")
-    return name, value

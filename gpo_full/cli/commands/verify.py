@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from gpo_full.output import print_json
 from gpo_full.strict_json import NotJson, parse_json
 from gpo_theory.errors import InputError
 
@@ -25,8 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Replay every verdict of the file and print them; a rejected file is exit code 2 with its fault."""
-    from gpo_full.output import print_json
-
     if not args.seconds > 0:
         raise InputError(f"--seconds {args.seconds} must be above 0")
     content = _read(args.file)

@@ -1,10 +1,14 @@
-"""What a command writes beside its answer: each file whole or absent, each failure one line."""
+"""Files that a command writes beside its answer: each is whole or absent, and each failure is one line."""
 
-__all__ = ["add_table_options", "write_file", "write_tables"]
+__all__ = ["add_table_options", "write_file", "write_tables", "writing"]
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpo_full.files import atomic_file
 from gpo_theory.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,11 +30,16 @@ def write_tables(args: argparse.Namespace, table: "Table") -> None:
 
 
 def write_file(option: str, path: str, text: str) -> None:
-    """Write a file beside its place and rename it into it; raises InputError where that cannot be done."""
-    from gpo_full.files import atomic_file
+    """Write the file that `option` asks for, as `writing` does."""
+    with writing(option, path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
+
+@contextmanager
+def writing(option: str, path: str) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, renamed to it at the end; InputError that names `option` if that fails."""
     try:
         with atomic_file(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{option} {path!r} cannot be written: {error.strerror}") from None
+            yield temporary
+    except (OSError, ValueError) as error:  # a ValueError: a format that matplotlib does not have
+        raise InputError(f"{option} {path!r} cannot be written: {getattr(error, 'strerror', None) or error}") from None

@@ -1,10 +1,17 @@
 """Values for the parameters of losses, as the command line gives them: `--param NAME=VALUE`."""
 
-__all__ = ["read_parameters"]
+__all__ = ["add_param_option", "read_parameters"]
 
+import argparse
 from collections.abc import Iterable
 
 from gpo_theory.errors import InputError
+
+
+def add_param_option(parser: argparse.ArgumentParser, of: str = "the loss") -> None:
+    """Declare `--param NAME=VALUE`, repeatable, a value of a named parameter of `of`."""
+    parser.add_argument("--param", action="append", default=[], metavar="NAME=VALUE",
+                        help=f"value of a named parameter of {of}, as in tau=0.1 or tau=1/10; repeatable")  # fmt: skip
 
 
 def read_parameters(pairs: Iterable[str]) -> dict[str, str]:

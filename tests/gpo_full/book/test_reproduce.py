@@ -83,6 +83,8 @@ def test_with_a_policy_and_a_reward_of_one_s_own_the_experiment_stands_alone(tmp
 @pytest.mark.slow
 def test_a_second_run_reuses_experiment_and_lessons_and_finds_the_same_numbers(published: Path, tmp_path: Path) -> None:
     made = {path: path.stat().st_mtime_ns for path in (published / "cache" / "experiment").rglob("*.safetensors")}
+    shutil.copytree(published / "book", tmp_path / "again" / "book")  # the same book at its place
+    pages = {path: path.stat().st_mtime_ns for path in (tmp_path / "again" / "book").rglob("*.html")}
     done = gpo("--scale", "smoke", "--output", str(tmp_path / "again"), GPO_CACHE=str(published / "cache"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("results.json")
@@ -91,6 +93,8 @@ def test_a_second_run_reuses_experiment_and_lessons_and_finds_the_same_numbers(p
     for lesson in (path.stem for path in lesson_files()):
         assert re.search(rf"^\[ ?\d+:\d\d\] {lesson}: from the cache$", done.stderr, flags=re.MULTILINE), lesson
     assert {path: path.stat().st_mtime_ns for path in made} == made
+    assert pages
+    assert {path: path.stat().st_mtime_ns for path in pages} == pages
     assert results(tmp_path / "again") == results(published)
 
 

@@ -154,7 +154,7 @@ BAD = [
     (["bandit", *HALF, "--objective", "gpo", "--loss", "logstic", "--rewards", "0,1"], "did you mean 'logistic'"),
     (["bandit", *HALF, "--objective", "gpo", "--loss", "log(", "--rewards", "0,1"], "log("),
     (["bandit", *HALF, "--objective", "gpo", "--loss", "log(x)", "--rewards", "0,1"], "log(x)"),
-    (["bandit", *HALF, *GPO, "--rewards", "0,1", "--param", "gamma"], "--param 'gamma': needed: NAME=VALUE"),
+    (["bandit", *HALF, *GPO, "--rewards", "0,1", "--param", "gamma"], "--param 'gamma' is not of the form NAME=VALUE, as in tau=0.1"),
     (["bandit", *HALF, *GPO, "--rewards", "0,1", "--param", "gamma=2"], "no parameter 'gamma'"),
     (["bandit", *HALF, "--objective", "gop"], "invalid choice: 'gop'"),
     (["mixture", "--behaviour", "uniform"], "allowed: reference, policy or mean,variance"),
@@ -187,7 +187,7 @@ def test_plot_that_cannot_be_written_is_one_line(capsys: pytest.CaptureFixture[s
     (tmp_path / "file").write_text("")
     code, out, err = gpo(capsys, "bandit", *B, "--steps", "1", "--plot", str(tmp_path / "file" / "figure.png"))
     assert (code, out) == (2, "")
-    assert "cannot write --plot" in err
+    assert f"--plot {str(tmp_path / 'file' / 'figure.png')!r} cannot be written" in err
 
 
 def test_values_that_begin_with_a_minus_reach_the_command() -> None:

@@ -13,6 +13,7 @@ from gpo_full.course.lessons import lesson_files, notebooks_folder, page_files
 
 PAGES = (*lesson_files(), *page_files())
 BETA = notebooks_folder() / "04_which_beta.md"  # it runs `gpo beta` and imports nothing of gpo_full but exercises and values
+PUBLISHED = notebooks_folder() / "which_loss_which_beta.md"
 MODEL = notebooks_folder() / "09_language_model.md"
 EXPERIMENT = "gpo_full.experiment.run"
 
@@ -64,15 +65,15 @@ def test_text_environment_and_versions_count(tmp_path: Path, monkeypatch: pytest
     assert len(set(found)) == 5
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("page", [BETA, MODEL, PUBLISHED], ids=lambda path: path.stem)
 def test_the_experiment_s_result_counts_for_the_lesson_that_reads_it(page: Path) -> None:
     same = lesson_key(page, {}, {EXPERIMENT: "a"}) == lesson_key(page, {}, {EXPERIMENT: "b"})
     assert same == (page != MODEL)
 
 
 def test_data_files_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shipped result is read by `published_result`, whose module has no arrow to it but the path."""
-    found = {file.name for file in keys._data_files(["gpo_full.experiment.published"])}
+    """The page reads the result that is shipped, which no import names."""
+    found = {file.name for file in keys._data_files(source_hash.reached(code_modules(PUBLISHED)))}
     assert "full.json.xz" in found
     assert not {name for name in found if name.endswith(".py")}
     before = lesson_key(BETA, {}, {})

@@ -8,7 +8,7 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from gpo_full.terminal import show, width
+from gpo_full.output import show, width
 
 LONG = "a sentence that is longer than eighty characters, so that a terminal of eighty would have to fold it somewhere"
 
