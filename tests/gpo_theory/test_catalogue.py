@@ -165,11 +165,8 @@ def test_psi_learning() -> None:
 FLAT = "convex lipschitz smooth bounded_below monotone_decreasing differentiable_at_zero bayes_consistent"
 PROPER = FLAT.removeprefix("convex ") + " bradley_terry_exact"
 HOLDS = {
-    "psi_learning": "lipschitz bounded_below monotone_decreasing bayes_consistent",
-    "dwd": FLAT,
-    "lum": FLAT,
-    "alpha_loss": PROPER,
-    "spherical": PROPER,
+    "psi_learning": "lipschitz bounded_below monotone_decreasing bayes_consistent", "dwd": FLAT, "lum": FLAT,
+    "alpha_loss": PROPER, "spherical": PROPER,
     "exponential_linear": "convex monotone_decreasing differentiable_at_zero bayes_consistent bradley_terry_exact",
 }
 EXACTNESS = {"alpha_loss": "2", "spherical": "1", "exponential_linear": "1"}

@@ -14,12 +14,8 @@ from tests.support.oracle import evaluate
 # The list of THEORY section 4, by the reason it gives.
 GROUPS = {
     "absolute terms": ("nca", "bco", "sppo", "apo_zero", "apo_down", "kto", "cal_dpo", "dpop"),
-    "another link": ("chi_po", "f_dpo"),
-    "no reference": ("simpo", "cpo", "orpo"),
-    "batch coupling": ("aot", "dr_dpo"),
-    "token level": ("tdpo",),
-    "policy-dependent weights": ("wpo",),
-    "a moving mu": ("online_dpo", "nash_md"),
+    "another link": ("chi_po", "f_dpo"), "no reference": ("simpo", "cpo", "orpo"), "batch coupling": ("aot", "dr_dpo"),
+    "token level": ("tdpo",), "policy-dependent weights": ("wpo",), "a moving mu": ("online_dpo", "nash_md"),
 }
 
 

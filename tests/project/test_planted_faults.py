@@ -105,9 +105,7 @@ def test_a_planted_fault_is_caught(fault: str) -> None:
 
 def test_a_wrong_formula_in_the_catalogue_is_caught() -> None:
     for name, wrong in (
-        ("logistic", "log(1+exp(-2*x))"),
-        ("savage", "1/(1+exp(x))"),
-        ("squared", "(x-1/2)**2"),
+        ("logistic", "log(1+exp(-2*x))"), ("savage", "1/(1+exp(x))"), ("squared", "(x-1/2)**2"),
         ("hinge", "max(0,1-x)**2"),
     ):
         with pytest.raises(AssertionError):
@@ -141,9 +139,7 @@ def test_a_rate_that_is_not_the_functions_own_is_caught() -> None:
     honest = {"class": "exponential", "rate": "2", "order": None, "limit": "0", "verdict": "proved"}
     measure("exp(-2*x)", "right", "loss", honest)
     for lie in (
-        {**honest, "rate": "1"},
-        {**honest, "class": "power", "order": "2"},
-        {**honest, "limit": "1"},
+        {**honest, "rate": "1"}, {**honest, "class": "power", "order": "2"}, {**honest, "limit": "1"},
         {**honest, "class": "zero"},
     ):
         with pytest.raises(AssertionError):

@@ -195,11 +195,8 @@ SMOOTH: dict[str, Callable[[Random], str]] = {
 
 # bump(u) of unit size and second derivative -1 at 0, the least that it takes anywhere
 BUMPS = {
-    "lorentz": "1/(1+{v}**2)/2",
-    "gauss": "exp(-{v}**2)/2",
-    "sech": "8*sigmoid({v})*sigmoid(-{v})",
-    "logistic": "8*exp({v})/(1+exp({v}))**2",
-    "cosine": "cos({v})",
+    "lorentz": "1/(1+{v}**2)/2", "gauss": "exp(-{v}**2)/2", "sech": "8*sigmoid({v})*sigmoid(-{v})",
+    "logistic": "8*exp({v})/(1+exp({v}))**2", "cosine": "cos({v})",
 }
 
 

@@ -1,16 +1,8 @@
 """Hypothesis strategies: formulas whose truth is known by construction, random grammar text, margins and policies."""
 
 __all__ = [
-    "NonConvex",
-    "convex_formulas",
-    "far_formulas",
-    "formulas",
-    "hostile_texts",
-    "margins",
-    "nonconvex_formulas",
-    "policies",
-    "rationals",
-    "rooted_formulas",
+    "NonConvex", "convex_formulas", "far_formulas", "formulas", "hostile_texts", "margins", "nonconvex_formulas",
+    "policies", "rationals", "rooted_formulas",
 ]
 
 from dataclasses import dataclass
@@ -132,11 +124,7 @@ def _extend(children: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         st.builds("{}({},{})".format, st.sampled_from(["max", "min"]), children, children),
         st.builds("max({},{},{})".format, children, children, children),
         st.builds(
-            "where({} {} {}, {}, {})".format,
-            children,
-            st.sampled_from(["<", "<=", ">", ">="]),
-            children,
-            children,
+            "where({} {} {}, {}, {})".format, children, st.sampled_from(["<", "<=", ">", ">="]), children, children,
             children,
         ),
         st.builds("where({}<x and x<{}, {}, {})".format, _numbers(), _numbers(), children, children),

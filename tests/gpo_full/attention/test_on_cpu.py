@@ -23,10 +23,7 @@ from tests.support.tiny_models import tiny_model
 CPU = torch.device("cpu")
 # Tails that are masked, copied after a masked one, empty, and none but the first.
 SOME = [
-    BlockSizes(3, 4, (2, 1, 3)),
-    BlockSizes(1, 1, (9, 1, 5)),
-    BlockSizes(2, 5, (0, 4)),
-    BlockSizes(2, 2, (3, 0)),
+    BlockSizes(3, 4, (2, 1, 3)), BlockSizes(1, 1, (9, 1, 5)), BlockSizes(2, 5, (0, 4)), BlockSizes(2, 2, (3, 0)),
     BlockSizes(1, 2, (1,)),
 ]
 

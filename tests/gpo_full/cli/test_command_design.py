@@ -77,14 +77,9 @@ def test_the_table_shows_the_loss() -> None:
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        ((), "nothing is wished"),
-        (("--strength", "x"), "'x'"),
-        (("--strength", "-1"), "-1"),
-        (("--target", "0"), "0"),
-        (("--target", "nothing"), "nothing"),
-        (("--bt-exact", "1/0"), "1/0"),
-        (("--right-tail", "exponentil:1"), "did you mean 'exponential'"),
-        (("--left-tail", "zero:1"), "zero:1"),
+        ((), "nothing is wished"), (("--strength", "x"), "'x'"), (("--strength", "-1"), "-1"), (("--target", "0"), "0"),
+        (("--target", "nothing"), "nothing"), (("--bt-exact", "1/0"), "1/0"),
+        (("--right-tail", "exponentil:1"), "did you mean 'exponential'"), (("--left-tail", "zero:1"), "zero:1"),
         (("--convx",), "--convx"),
     ],
 )

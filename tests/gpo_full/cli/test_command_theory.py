@@ -42,11 +42,7 @@ def gpo(*arguments: str) -> Outcome:
 def gpo_process(*arguments: str) -> Outcome:
     """The command itself."""
     done = subprocess.run(
-        [sys.executable, "-m", "gpo_full.cli", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=ROOT,
+        [sys.executable, "-m", "gpo_full.cli", *arguments], capture_output=True, text=True, timeout=120, cwd=ROOT,
         check=False,
     )
     return Outcome(done.returncode, done.stdout, done.stderr)

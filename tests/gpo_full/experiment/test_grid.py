@@ -31,12 +31,9 @@ def test_betas_are_matched_by_strength_and_the_hinge_by_its_target() -> None:
 @pytest.mark.parametrize(
     ("loss", "closed_form"),
     [
-        ("logistic", lambda p: mpmath.log(p / (1 - p))),
-        ("exponential", lambda p: mpmath.log(p / (1 - p)) / 2),
-        ("squared", lambda p: 2 * p - 1),
-        ("truncated_squared", lambda p: 2 * p - 1),
-        ("savage", lambda p: mpmath.log(p / (1 - p))),
-        ("hinge", lambda p: 1),
+        ("logistic", lambda p: mpmath.log(p / (1 - p))), ("exponential", lambda p: mpmath.log(p / (1 - p)) / 2),
+        ("squared", lambda p: 2 * p - 1), ("truncated_squared", lambda p: 2 * p - 1),
+        ("savage", lambda p: mpmath.log(p / (1 - p))), ("hinge", lambda p: 1),
     ],
 )
 @pytest.mark.parametrize("p", [0.6, 0.9, 0.99])

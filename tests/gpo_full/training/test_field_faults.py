@@ -101,9 +101,7 @@ def test_trl_label_smoothing_is_ignored_by_no_loss(name: str, tmp_path: Path) ->
     reference, policy = tiny_model(seed=1, **F64), tiny_model(seed=2, **F64)
     x = 0.05 * margins(policy, reference)
     of = {
-        "hinge": lambda x: (1 - x).clamp(min=0),
-        "squared": lambda x: (1 - x) ** 2,
-        "exponential": lambda x: (-x).exp(),
+        "hinge": lambda x: (1 - x).clamp(min=0), "squared": lambda x: (1 - x) ** 2, "exponential": lambda x: (-x).exp(),
     }
     expected = float((0.8 * of[name](x) + 0.2 * of[name](-x)).mean())
     assert abs(expected - float(of[name](x).mean())) > 1e-3

@@ -18,12 +18,7 @@ def test_strength(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "exact"),
     [
-        ("dpo", "1/2"),
-        ("slic", "0"),
-        ("ipo", "1"),
-        ("ipo-tau", "2"),
-        ("exponential", "1"),
-        ("truncated_squared", "1"),
+        ("dpo", "1/2"), ("slic", "0"), ("ipo", "1"), ("ipo-tau", "2"), ("exponential", "1"), ("truncated_squared", "1"),
         ("savage", "1/2"),
     ],
 )

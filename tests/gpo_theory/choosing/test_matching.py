@@ -317,18 +317,11 @@ def test_what_cannot_be_matched_elsewhere(source: str, target: str, options: dic
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"by": "slope"}, "strength, target, tail"),
-        ({"by": "target"}, "needs p"),
-        ({"by": "tail"}, "needs at"),
-        ({"p": "0.9"}, "'target'"),
-        ({"at": "1"}, "'tail'"),
-        ({"by": "tail", "at": "1", "p": "0.9"}, "'target'"),
-        ({"by": "target", "p": "0.5"}, "1/2 < p"),
-        ({"by": "target", "p": "1.1"}, "1/2 < p"),
-        ({"by": "target", "p": float("nan")}, "nan"),
-        ({"by": "target", "p": "x"}, "1/2 < p"),
-        ({"by": "target", "p": "9**9**9**9"}, "9"),
-        ({"by": "tail", "at": "0"}, "other than 0"),
+        ({"by": "slope"}, "strength, target, tail"), ({"by": "target"}, "needs p"), ({"by": "tail"}, "needs at"),
+        ({"p": "0.9"}, "'target'"), ({"at": "1"}, "'tail'"), ({"by": "tail", "at": "1", "p": "0.9"}, "'target'"),
+        ({"by": "target", "p": "0.5"}, "1/2 < p"), ({"by": "target", "p": "1.1"}, "1/2 < p"),
+        ({"by": "target", "p": float("nan")}, "nan"), ({"by": "target", "p": "x"}, "1/2 < p"),
+        ({"by": "target", "p": "9**9**9**9"}, "9"), ({"by": "tail", "at": "0"}, "other than 0"),
         ({"by": "tail", "at": float("inf")}, "inf"),
     ],
 )

@@ -159,12 +159,8 @@ def test_constant_of_spo_is_lambert_w() -> None:
 
 def test_evaluator_agrees_with_the_table() -> None:
     texts = {
-        "logistic": "log(1+exp(-x))",
-        "hinge": "max(0, 1-x)",
-        "squared": "(x-1)**2",
-        "exponential": "exp(-x)",
-        "truncated_squared": "where(x<1, (1-x)**2, 0)",
-        "savage": "1/(1+exp(x))**2",
+        "logistic": "log(1+exp(-x))", "hinge": "max(0, 1-x)", "squared": "(x-1)**2", "exponential": "exp(-x)",
+        "truncated_squared": "where(x<1, (1-x)**2, 0)", "savage": "1/(1+exp(x))**2",
     }
     assert set(texts) == set(PAPER)
     for name, text in texts.items():

@@ -90,10 +90,7 @@ def test_printing_is_the_inverse_of_parsing(text: str) -> None:
 def test_most_random_formulas_are_accepted() -> None:
     """A parser that refuses everything would pass the law above: of these, none may be refused."""
     for text in (
-        "(x + (1.5)**2)",
-        "max((x)/(2+(x)**2),sinh(x))",
-        "where(0<x and x<2, atan(x), exp(-(x)))",
-        "(x)**4*(x - 13/7)",
+        "(x + (1.5)**2)", "max((x)/(2+(x)**2),sinh(x))", "where(0<x and x<2, atan(x), exp(-(x)))", "(x)**4*(x - 13/7)",
     ):
         assert not isinstance(outcome(text), ParseError), text
 
@@ -101,17 +98,7 @@ def test_most_random_formulas_are_accepted() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "1/0",
-        "x/0",
-        "0**-1",
-        "x/(1-1)",
-        "log(0)",
-        "log(-1)*x",
-        "sqrt(-1)",
-        "log(x)",
-        "1/x",
-        "0**0*x",
-        "(-x)**(1/2)",
+        "1/0", "x/0", "0**-1", "x/(1-1)", "log(0)", "log(-1)*x", "sqrt(-1)", "log(x)", "1/x", "0**0*x", "(-x)**(1/2)",
         "x**0.5",
     ],
 )

@@ -155,13 +155,9 @@ def test_a_superfluous_hint_or_breakpoint_is_harmless() -> None:
 
 
 WITNESSES = (
-    None,
-    {"kind": "chord", "a": "-1", "b": "1", "t": "1/2"},
-    {"kind": "chord", "a": "113/97", "b": "20", "t": "1/3"},
-    {"kind": "point", "x": "-1"},
-    {"kind": "point", "x": "1000"},
-    {"kind": "kink", "x": "0", "left": "-1", "right": "0"},
-    {"kind": "kink", "x": "1"},
+    None, {"kind": "chord", "a": "-1", "b": "1", "t": "1/2"}, {"kind": "chord", "a": "113/97", "b": "20", "t": "1/3"},
+    {"kind": "point", "x": "-1"}, {"kind": "point", "x": "1000"},
+    {"kind": "kink", "x": "0", "left": "-1", "right": "0"}, {"kind": "kink", "x": "1"},
     {"kind": "theta", "theta": "1/2"},
 )
 
@@ -272,12 +268,9 @@ def test_another_formula_is_rejected_or_the_verdicts_are_its_own() -> None:
 def test_a_changed_parameter_is_another_loss() -> None:
     """Numbers that depend on the parameter are rejected at another one; what is accepted holds there too."""
     for name, claim, parameter, value in (
-        ("linex", "differentiable_at_zero", "a", "3/2"),
-        ("cdpo", "lipschitz", "eps", "1/5"),
-        ("cdpo", "differentiable_at_zero", "eps", "1/5"),
-        ("huber", "lipschitz", "delta", "3"),
-        ("pinball", "lipschitz", "tau", "1/2"),
-        ("discopop", "lipschitz", "tau", "1/10"),
+        ("linex", "differentiable_at_zero", "a", "3/2"), ("cdpo", "lipschitz", "eps", "1/5"),
+        ("cdpo", "differentiable_at_zero", "eps", "1/5"), ("huber", "lipschitz", "delta", "3"),
+        ("pinball", "lipschitz", "tau", "1/2"), ("discopop", "lipschitz", "tau", "1/10"),
     ):
         whole = document(name)
         assert whole["claims"][claim]["verdict"] == "proved"

@@ -14,21 +14,11 @@ from tests.support.oracle import evaluate
 
 # Where each parameter keeps f'(0) < 0, the sign of f''(0) and every breakpoint on its side of 0.
 RANGES = {
-    "gamma_hinge": {"gamma": ("1/10", "9/10")},
-    "huberised_hinge": {"h": ("1/10", "9/10")},
-    "dwd": {"q": ("1/4", "4")},
-    "lum": {"a": ("1/4", "4")},
-    "linex": {"a": ("1/4", "4")},
-    "alpha_loss": {"alpha": ("11/10", "5")},
-    "focal": {"gamma": ("1/4", "4")},
-    "poly1": {"eps": ("-1", "4")},
-    "huber": {"delta": ("11/10", "4")},
-    "pinball": {"tau": ("1/10", "2")},
-    "cdpo": {"eps": ("0", "2/5")},
-    "robust_dpo": {"eps": ("0", "2/5")},
-    "exo": {"eps": ("1/1000", "2/5")},
-    "discopop": {"tau": ("1/50", "1/11")},
-    "offset_dpo": {"delta": ("-2", "3")},
+    "gamma_hinge": {"gamma": ("1/10", "9/10")}, "huberised_hinge": {"h": ("1/10", "9/10")}, "dwd": {"q": ("1/4", "4")},
+    "lum": {"a": ("1/4", "4")}, "linex": {"a": ("1/4", "4")}, "alpha_loss": {"alpha": ("11/10", "5")},
+    "focal": {"gamma": ("1/4", "4")}, "poly1": {"eps": ("-1", "4")}, "huber": {"delta": ("11/10", "4")},
+    "pinball": {"tau": ("1/10", "2")}, "cdpo": {"eps": ("0", "2/5")}, "robust_dpo": {"eps": ("0", "2/5")},
+    "exo": {"eps": ("1/1000", "2/5")}, "discopop": {"tau": ("1/50", "1/11")}, "offset_dpo": {"delta": ("-2", "3")},
     "focal_po": {"gamma": ("1/100", "1/3")},
 }
 
