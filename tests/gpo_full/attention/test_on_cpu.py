@@ -63,6 +63,7 @@ def test_it_is_the_softmax_of_arbitrary_precision(copied: int, monkeypatch: pyte
     assert found[0, 0].tolist() == [pytest.approx(row, rel=1e-13) for row in expected]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("longest", [0, 6, 768])
 @pytest.mark.parametrize("read", [True, False])
 def test_gradients_are_those_of_finite_differences(read: bool, longest: int, monkeypatch: pytest.MonkeyPatch) -> None:

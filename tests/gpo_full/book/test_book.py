@@ -55,6 +55,7 @@ def test_a_script_that_fetches_is_found(tmp_path: Path) -> None:
     assert outside_addresses(tmp_path) == ["x.js: https://example.org/y"]
 
 
+@pytest.mark.slow
 def test_pages_with_faults_leave_the_old_book_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "book"
     output.mkdir()

@@ -156,6 +156,7 @@ def test_the_share_of_the_regulariser_is_that_of_the_pair_s_own_loss(tmp_path: P
     assert objects(tmp_path)[0]["regularizer_share"] == pytest.approx(float(expected), rel=1e-7)
 
 
+@pytest.mark.slow
 def test_a_label_turned_round_is_the_pair_turned_round(tmp_path: Path) -> None:
     """p = 0 is the pair with its sides exchanged, and p = 1/2 of a symmetric choice pushes nowhere at the reference."""
     turned = [Pair(pair.prefix, pair.rejected, pair.chosen, pair.prompt_length) for pair in PAIRS]
@@ -177,6 +178,7 @@ def with_reference(pairs: list[Pair], reference: Any) -> list[Pair]:
     return [replace(pair, numbers=PairNumbers(reference=(one, two))) for pair, (one, two) in zip(pairs, sums, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("margin", ["sum", "mean"])
 def test_given_references_are_used_and_no_pass_is_made(margin: str, tmp_path: Path, caplog: Any) -> None:
     found = {}

@@ -65,6 +65,7 @@ def made(name: str) -> Any:
     return tiny_model(family, dtype=torch.float64, **changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_rows_are_chosen_said_equal_to_plain_sequences_and_trained(
     name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -207,6 +207,7 @@ else:
 """
 
 
+@pytest.mark.slow
 def test_a_store_several_times_larger_than_the_memory_that_is_allowed(tmp_path: Path) -> None:
     """64 pairs of two responses of 32,768 tokens, log-probability minus their row and minus twice it."""
     pairs = [Pair((row + 1,), (2,) * 32_768, (3,) * 32_768, 1) for row in range(64)]

@@ -62,6 +62,7 @@ def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name != "cpu_seconds"} for row in rows]
 
 
+@pytest.mark.slow
 def test_the_training_is_bitwise_the_same(tmp_path: Path, prompts: Path) -> None:
     torch.manual_seed(0)
     plain = trainer(tmp_path, tiny_model(), run="plain", max_steps=4)
@@ -119,6 +120,7 @@ class Kill(TrainerCallback):  # type: ignore[misc]
             raise Killed
 
 
+@pytest.mark.slow
 def test_a_resumed_run_writes_each_record_once(tmp_path: Path, prompts: Path) -> None:
     save = {"save_strategy": "steps", "save_steps": 3, "max_steps": 6}
     straight = sampling(tmp_path, prompts, run="straight", **save)

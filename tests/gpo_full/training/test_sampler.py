@@ -82,6 +82,7 @@ def test_what_a_step_computes_is_the_same_pair_by_pair(tmp_path: Path) -> None:
     torch.testing.assert_close(found[True], found[False], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [2, 5, 8])
 def test_a_resume_draws_the_same_prompts(step: int, tmp_path: Path) -> None:
     """Within the first epoch of five steps, at its end and within the second."""

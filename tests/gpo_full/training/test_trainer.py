@@ -62,6 +62,7 @@ def step0(made: GPOTrainer) -> float:
     return float(made.compute_loss(made.model, batch).detach())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(LOSSES))
 def test_step_0_loss_is_f_of_0_in_float64(name: str, tmp_path: Path) -> None:
     # Default parameters; TRUTHS holds each f written out by hand in mpmath, and mpmath reads the formula of the others.
@@ -277,6 +278,7 @@ def test_an_adapter_trains_alone_and_its_base_is_the_reference(tmp_path: Path) -
     assert len(list((tmp_path / "references").iterdir())) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"gradient_accumulation_steps": 2}, {"lora_rank": 2}])
 def test_a_clean_resume_is_bitwise_equal(options: dict[str, Any], tmp_path: Path) -> None:
     settings = {"max_steps": 6, "per_device_train_batch_size": 2, "logging_steps": 2, **options}
@@ -362,6 +364,7 @@ def test_spec_11_three_losses_that_are_not_finite_stop_the_run_with_the_batch(tm
         assert tuple(pair["chosen"]) == PAIRS[pair["row"]].chosen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pieces", [1, 2])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_spec_11_a_loss_that_is_not_finite_is_not_applied_not_averaged_and_said(
@@ -517,6 +520,7 @@ def test_spec_11_a_resume_goes_on_counting(tmp_path: Path) -> None:
 SAVING = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), [
     ("learning_rate", {"learning_rate": 2e-3}), ("loss", {"loss": "hinge"}), ("beta", {"beta": 0.2}), ("data", {}),
     ("world_size", {}), ("reference_weights", {}),
@@ -680,6 +684,7 @@ def test_gradient_checkpointing_trains_the_same(tmp_path: Path) -> None:
     torch.testing.assert_close(*found, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["gpt2", "opt", "mistral"])
 def test_other_families_train(family: str, tmp_path: Path) -> None:
     trainer(tmp_path, tiny_model(family), max_steps=8, beta=0.5).train()

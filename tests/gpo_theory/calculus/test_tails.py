@@ -69,6 +69,7 @@ def measure(text: str, side: str, of: str, printed: dict) -> None:
             assert kind == "unknown", what
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_printed_rate_is_measured(name: str) -> None:
     loss = LOSSES[name]
@@ -81,6 +82,7 @@ def test_every_printed_rate_is_measured(name: str) -> None:
         measure(text, side, of, payload(name)["tails"][side][of])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "kinds"),
     [

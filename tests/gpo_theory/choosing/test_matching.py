@@ -71,6 +71,7 @@ def test_there_and_back(source: str, target: str, beta: float) -> None:
     assert match_beta(target, source, beta=there).beta_to == pytest.approx(beta, rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HARD)
 def test_a_loss_that_is_neither_convex_nor_exact_is_matched_or_refused(name: str) -> None:
     """Its C_1/2 is least at 0 alone, by the oracle: a match must be the right one, a refusal must say what is missing."""
@@ -93,6 +94,7 @@ def test_the_convention_of_ipo_is_always_stated() -> None:
         assert "tau" in stated
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", REFUSED)
 def test_refusals(target: str) -> None:
     """R = 0, f''(0) < 0, f'(0) >= 0, a kink at 0, or a C_1/2 that is not least at 0: no beta is offered, a way out is."""
@@ -187,6 +189,7 @@ def check_target(name: str, p: str, x: float) -> None:
                 assert found > least, f"{name}: C_p({mp.nstr(other)}) is not above C_p({x})"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", ["0.6", "0.9"])
 def test_targets_by_direct_minimisation(p: str) -> None:
     """x*(p) of IPO is 2p - 1, so beta_to/beta_from from IPO tells every other target."""

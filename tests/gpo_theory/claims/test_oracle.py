@@ -114,6 +114,7 @@ def test_link_by_direct_minimisation(name: str) -> None:
         assert near_one > 5 if mp.isinf(target) else abs(near_one - target) < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_tails_are_measured(name: str) -> None:
     """Each declared rate or order as the logarithmic slope of the function between two far points."""

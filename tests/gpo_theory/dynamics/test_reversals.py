@@ -97,6 +97,7 @@ def test_turns_against_a_scan(name: str) -> None:
         assert float(place.low) <= b + 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in SLOW])
 def test_convexity_against_the_interval_and_chords(name: str) -> None:
     """Convex on R exactly where the interval is R; inside it no second difference is negative, beyond it some are."""

@@ -238,6 +238,7 @@ def test_the_verifier_refuses_every_lie(verifier: Path) -> None:
         assert "malformed" not in said, f"{name} is refused for its form: {said}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_is_killed(name: str, verifier: Path, tmp_path: Path) -> None:
     mutant = MUTANTS[name]

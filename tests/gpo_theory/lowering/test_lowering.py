@@ -111,6 +111,7 @@ def worst(name: str, points: list[float], dtype: torch.dtype) -> tuple[float, fl
     return error[0], error[1], "; ".join(places)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 @pytest.mark.parametrize("name", NAMES)
 def test_values_are_accurate(name: str, dtype: torch.dtype) -> None:
@@ -118,6 +119,7 @@ def test_values_are_accurate(name: str, dtype: torch.dtype) -> None:
     assert value <= TOLERANCE, f"{name}: {value:.1f} ulp: {where}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 @pytest.mark.parametrize("name", [*(n for n in NAMES if n != "discopop"), pytest.param("discopop", marks=CANCELS)])
 def test_gradients_are_accurate(name: str, dtype: torch.dtype) -> None:
@@ -125,6 +127,7 @@ def test_gradients_are_accurate(name: str, dtype: torch.dtype) -> None:
     assert slope <= TOLERANCE, f"{name}: {slope:.1f} ulp: {where}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_numpy_gives_the_same_values(name: str) -> None:
     """`to_numpy` in ulp of |f| + |x f'|: 4 in float64; in float32, which it computes in float64, 1."""
@@ -248,6 +251,7 @@ def test_transforms_of_torch_func(name: str) -> None:
             assert abs(seen[k][i].item() - right) <= 1e-12 * (abs(right) + 20**k / 20), f"{name}: order {k} at {at}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_torch_compile_traces_the_whole_graph(name: str) -> None:
     torch._dynamo.reset()

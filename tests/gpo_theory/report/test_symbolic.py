@@ -35,6 +35,7 @@ def drawn(name: str, share: Fraction) -> dict[str, Fraction]:
     return {key: low + share * (high - low) for key, (low, high) in ends.items()}
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(RANGES)), st.fractions(0, 1, max_denominator=40))
 @settings(max_examples=60, deadline=None)
 def test_the_formulas_hold_at_random_parameters(name: str, share: Fraction) -> None:
@@ -78,6 +79,7 @@ def test_discopop_starts_the_right_way_above_its_threshold_only() -> None:
     assert taylor(find_loss("discopop", {"tau": "0.103"}), 1)[1].value < 0
 
 
+@pytest.mark.slow
 def test_poly1_is_convex_exactly_for_eps_between_minus_one_and_one() -> None:
     """f'' = s (1-s) (1 + eps (2s - 1)), s = sigma(x) in (0, 1)."""
     for eps, right in (("-1", True), ("1", True), ("-1.01", False), ("1.01", False), ("0", True)):
@@ -86,6 +88,7 @@ def test_poly1_is_convex_exactly_for_eps_between_minus_one_and_one() -> None:
     assert range_of_convexity(LOSSES["poly1"], "eps") == (-1, 1)
 
 
+@pytest.mark.slow
 def test_the_range_of_convexity_is_refused_where_it_is_not_derived() -> None:
     doubled = parse("log(1+exp(-2*x)) + k*sigmoid(-2*x)/3", {"k": 1})
     assert range_of_convexity(doubled, "k") == (-3, 3)  # by the same computation with 2x for x and k/3 for eps

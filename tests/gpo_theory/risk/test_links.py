@@ -89,6 +89,7 @@ def test_the_indifferent_minimiser_must_be_zero() -> None:
         assert payload(name)["link"]["slope_at_half"] is None, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "slope"),
     [
@@ -148,6 +149,7 @@ def test_closed_forms(text: str) -> None:
             assert abs(mirrored + found) < mp.mpf(10) ** -35, f"{formula}: x*(1-p) is not -x*(p) at {p}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_enclosure_against_exhaustive_minimisation(name: str) -> None:
     """Nothing on a grid is lower than C_p at a point of the enclosure, and the far left is no better."""

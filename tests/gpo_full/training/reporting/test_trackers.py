@@ -53,6 +53,7 @@ def test_a_tracker_sees_every_metric_in_order_at_its_step(tmp_path: Path) -> Non
     assert points.names == ["run"]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_after_its_checkpoint_under_a_name_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, "broken")
