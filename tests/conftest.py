@@ -81,6 +81,7 @@ def _group(item: pytest.Item) -> str:
     """Return what one process runs: a file, so that its fixtures are made once, or all that read what takes long to make."""
     shared = vars(item.module).values() if isinstance(item, pytest.Function) else ()
     analyses = any(getattr(each, "__module__", None) == "tests.support.session" for each in shared)
+    analyses = analyses or item.path.name == "test_matching.py"  # which matches the whole catalogue
     return _TOGETHER if analyses or "published" in getattr(item, "fixturenames", ()) else item.nodeid.split("::")[0]
 
 
