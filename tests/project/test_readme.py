@@ -34,8 +34,7 @@ def test_the_toy_sentence() -> None:
 
     command = next(line for line in README.read_text(encoding="utf-8").splitlines() if "$ gpo toy bandit" in line)
     words = shlex.split(command)[2:]
-    ran = subprocess.run([sys.executable, "-m", "gpo_full.cli", *words, "--json"], capture_output=True, text=True,
-                         check=True)  # fmt: skip
+    ran = subprocess.run([sys.executable, "-m", "gpo_full.cli", *words, "--json"], capture_output=True, text=True, check=True)
     trace = json.loads(ran.stdout)
     falls = zip(trace["regularizer"], trace["regularizer"][1:], strict=False)
     assert all(after < before for before, after in falls)

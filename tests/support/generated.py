@@ -453,8 +453,7 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
     for convex, verdict in ((True, "proved"), (False, "refuted")):
         of = [line for line in lines if line["convex"] is convex]
         out[verdict] = round(sum(line["verdict"] == verdict for line in of) / max(len(of), 1), 4)
-    return out | {"median_seconds": median(times), "p99_seconds": times[int(0.99 * (len(times) - 1))],
-                  "worst_seconds": times[-1]}  # fmt: skip
+    return out | {"median_seconds": median(times), "p99_seconds": times[int(0.99 * (len(times) - 1))], "worst_seconds": times[-1]}
 
 
 def families(lines: list[dict[str, Any]]) -> str:

@@ -54,9 +54,7 @@ _FUNCTIONS: dict[str, Callable[..., Real]] = {
     "erfc": mp.erfc, "log_ndtr": lambda u: mp.log(mp.erfc(-u / mp.sqrt(2)) / 2), "sin": mp.sin, "cos": mp.cos,
     "abs": abs, "max": max, "min": min,
 }
-_COMPARE = {
-    ast.Lt: lambda a, b: a < b, ast.LtE: lambda a, b: a <= b, ast.Gt: lambda a, b: a > b, ast.GtE: lambda a, b: a >= b,
-}
+_COMPARE = {ast.Lt: lambda a, b: a < b, ast.LtE: lambda a, b: a <= b, ast.Gt: lambda a, b: a > b, ast.GtE: lambda a, b: a >= b}
 _BINARY = {
     ast.Add: lambda a, b: a + b, ast.Sub: lambda a, b: a - b, ast.Mult: lambda a, b: a * b, ast.Div: lambda a, b: a / b,
     ast.Pow: lambda a, b: a**b,
@@ -693,9 +691,7 @@ def check_link(name: str, link: Mapping[str, Any]) -> None:
     assert set(link) == {"formula", "slope_at_half", "target_at_one"}
     slope, target = link["slope_at_half"], link["target_at_one"]
     if slope is not None:
-        assert truth.slope is not None, (
-            f"{name}: slope {slope}, but 0 is not the unique minimiser of C_1/2 or f is kinked"
-        )
+        assert truth.slope is not None, (f"{name}: slope {slope}, but 0 is not the unique minimiser of C_1/2 or f is kinked")
         _close(float(slope), number(truth.slope), f"{name}: slope of the link at 1/2")
     if target is not None:
         _close(float(number(str(target))), number(str(truth.target)), f"{name}: target at 1")

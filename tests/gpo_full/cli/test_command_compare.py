@@ -54,11 +54,7 @@ def test_a_parameter_goes_to_the_losses_that_have_it() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "names"),
-    [
-        (("compare", "dpo", "slic"), ["logistic", "hinge"]),
-        (("analyze", "savage"), ["savage"]),
-        (("losses",), list(LOSSES)),
-    ],
+    [(("compare", "dpo", "slic"), ["logistic", "hinge"]), (("analyze", "savage"), ["savage"]), (("losses",), list(LOSSES))],
 )
 def test_latex_and_csv(arguments: tuple[str, ...], names: list[str], tmp_path: Path) -> None:
     latex, table = tmp_path / "new" / "t.tex", tmp_path / "t.csv"

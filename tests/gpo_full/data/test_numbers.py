@@ -166,8 +166,7 @@ def test_a_label_turned_round_is_the_pair_turned_round(tmp_path: Path) -> None:
         made.train()
         found.append(weights(made.model))
     torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=1e-8)
-    undecided = trainer(tmp_path, tiny_model(dtype=torch.float64), certain(PAIRS, [PairNumbers(p=0.5)] * len(PAIRS)),
-                        run="undecided")  # fmt: skip
+    undecided = trainer(tmp_path, tiny_model(dtype=torch.float64), certain(PAIRS, [PairNumbers(p=0.5)] * len(PAIRS)), run="undecided")
     undecided.train()
     assert objects(tmp_path, "undecided")[0]["grad_norm"] < 1e-12
     assert objects(tmp_path, "undecided")[0]["loss"] == pytest.approx(math.log(2), rel=1e-12)
@@ -185,8 +184,7 @@ def test_given_references_are_used_and_no_pass_is_made(margin: str, tmp_path: Pa
     for run in ("computed", "given"):
         policy = tiny_model(dtype=torch.float64)
         pairs = with_reference(PAIRS, policy) if run == "given" else PAIRS
-        made = trainer(tmp_path, policy, pairs, run=run, margin=margin, max_steps=3,
-                       reference_store=str(tmp_path / f"store of {run}"))  # fmt: skip
+        made = trainer(tmp_path, policy, pairs, run=run, margin=margin, max_steps=3, reference_store=str(tmp_path / f"store of {run}"))
         assert step0(made) == pytest.approx(math.log(2), rel=1e-12)
         made.train()
         found[run] = weights(made.model)

@@ -104,9 +104,7 @@ def test_what_changes_the_tokens_changes_the_file(data: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["bit", "cut", "empty"])
-def test_a_damaged_table_is_named_and_written_again(
-    damage: str, data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_table_is_named_and_written_again(damage: str, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     expected = list(table(data))
     (path,) = files(data)
     content = bytearray(path.read_bytes())
@@ -155,9 +153,7 @@ def test_another_process_maps_the_file_again(data: Path) -> None:
     assert list(make(*arguments)) == list(found)
 
 
-def test_training_from_a_file_is_training_from_memory_bit_by_bit(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_from_a_file_is_training_from_memory_bit_by_bit(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPO_CACHE", str(tmp_path / "cache"))
     logs, weights = [], []
     for run, source in (("file", str(data)), ("memory", ROWS)):

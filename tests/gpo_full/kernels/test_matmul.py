@@ -40,9 +40,7 @@ def some_tensors(*shape: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("leading", [(ROWS,), (2, ROWS // 2), (1, ROWS)])
-def test_values_and_gradients_are_those_of_double_precision(
-    leading: tuple[int, ...], bias: bool, calls: list[tuple[int, ...]]
-) -> None:
+def test_values_and_gradients_are_those_of_double_precision(leading: tuple[int, ...], bias: bool, calls: list[tuple[int, ...]]) -> None:
     given = [some_tensors(*leading, WIDTH), some_tensors(WIDTH, WIDTH), some_tensors(WIDTH) if bias else None]
     incoming = some_tensors(*leading, WIDTH)
     found, expected = [], []
@@ -131,9 +129,7 @@ def test_checkpointed_layers_are_left_alone(calls: list[tuple[int, ...]]) -> Non
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2", "opt"])
-def test_a_model_computes_the_same(
-    family: str, monkeypatch: pytest.MonkeyPatch, calls: list[tuple[int, ...]]
-) -> None:
+def test_a_model_computes_the_same(family: str, monkeypatch: pytest.MonkeyPatch, calls: list[tuple[int, ...]]) -> None:
     monkeypatch.setattr(module, "LEAST", 1)
     model, batch = tiny_model(family), pack(some_pairs(), "line")
     found = []

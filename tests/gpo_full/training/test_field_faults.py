@@ -36,14 +36,10 @@ def margins(policy: Any, reference: Any, pairs: list[Pair] = PAIRS) -> torch.Ten
 # TRL 1.16: the reference.
 
 
-def test_trl_the_reference_is_not_computed_again_when_only_beta_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trl_the_reference_is_not_computed_again_when_only_beta_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpo_full.reference.compute.BATCH_TOKENS", 1)  # a forward pass for each pair
     counts = []
-    for run, (loss, beta, rate) in enumerate(
-        [("logistic", 0.1, 1e-3), ("logistic", 1.0, 1e-3), ("x**2 - x", 5.0, 1.0)]
-    ):
+    for run, (loss, beta, rate) in enumerate([("logistic", 0.1, 1e-3), ("logistic", 1.0, 1e-3), ("x**2 - x", 5.0, 1.0)]):
         model = tiny_model()
         passes = Passes(model)
         trainer(tmp_path, model, run=str(run), loss=loss, beta=beta, learning_rate=rate)
@@ -100,9 +96,7 @@ def test_trl_label_smoothing_is_ignored_by_no_loss(name: str, tmp_path: Path) ->
     """0.8 f(x) + 0.2 f(-x) for losses whose smoothing TRL drops without a word, away from the reference."""
     reference, policy = tiny_model(seed=1, **F64), tiny_model(seed=2, **F64)
     x = 0.05 * margins(policy, reference)
-    of = {
-        "hinge": lambda x: (1 - x).clamp(min=0), "squared": lambda x: (1 - x) ** 2, "exponential": lambda x: (-x).exp(),
-    }
+    of = {"hinge": lambda x: (1 - x).clamp(min=0), "squared": lambda x: (1 - x) ** 2, "exponential": lambda x: (-x).exp()}
     expected = float((0.8 * of[name](x) + 0.2 * of[name](-x)).mean())
     assert abs(expected - float(of[name](x).mean())) > 1e-3
     made = trainer(tmp_path, policy, loss=name, beta=0.05, label_noise=0.2, reference=reference)

@@ -82,8 +82,7 @@ def test_turns_against_a_scan(name: str) -> None:
     f, found = TRUTHS[name].f, reversals_of(LOSSES[name])
     assert found is not None
     with mp.workdps(40):
-        grid = [mp.mpf(x) for x in sorted([*np.linspace(-9.77, 9.91, 1001), *np.geomspace(9.92, 80, 40),
-                                           *-np.geomspace(9.92, 80, 40)])]  # fmt: skip
+        grid = [mp.mpf(x) for x in sorted([*np.linspace(-9.77, 9.91, 1001), *np.geomspace(9.92, 80, 40), *-np.geomspace(9.92, 80, 40)])]
         values = [f(x) for x in grid]
         steps = [mp.sign(b - a) if abs(b - a) > mp.mpf(10) ** -38 else 0
                  for a, b in itertools.pairwise(values)]  # fmt: skip

@@ -157,9 +157,7 @@ def test_random_margins_are_accurate(name: str, x: float) -> None:
     assert value <= TOLERANCE, f"{name}: {where}"
 
 
-@pytest.mark.parametrize(
-    "dtype", [torch.float32, torch.bfloat16, torch.float64], ids=["float32", "bfloat16", "float64"]
-)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=["float32", "bfloat16", "float64"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_finite_everywhere(name: str, dtype: torch.dtype) -> None:
     """No NaN or infinity in value or gradient for |x| <= 1e6."""
@@ -282,11 +280,8 @@ def same_when_compiled(name: str, backend: str) -> None:
 
 
 NATIVE = {
-    "logistic": lambda x: -torch.nn.functional.logsigmoid(x),
-    "hinge": lambda x: torch.relu(1 - x),
-    "exponential": lambda x: torch.exp(-x),
-    "squared": lambda x: torch.square(x - 1),
-    "truncated_squared": lambda x: torch.square(torch.relu(1 - x)),
+    "logistic": lambda x: -torch.nn.functional.logsigmoid(x), "hinge": lambda x: torch.relu(1 - x), "exponential": lambda x: torch.exp(-x),
+    "squared": lambda x: torch.square(x - 1), "truncated_squared": lambda x: torch.square(torch.relu(1 - x)),
 }
 
 
@@ -367,14 +362,10 @@ def test_formulas_beyond_the_catalogue(text: str) -> None:
             if abs(at) <= 60 and (f.knees[0] is None or at > f.knees[0]) and (f.knees[1] is None or at < f.knees[1]):
                 right = evaluate(text, mp.mpf(at))
                 drift = abs(mp.mpf(at) * mp.diff(lambda u: evaluate(text, u), mp.mpf(at) + mp.mpf(10) ** -12))
-                assert abs(seen - right) <= 1e-5 * (abs(right) + drift) + 1e-6, (
-                    f"{text} at {at}: {seen}, {mp.nstr(right)}"
-                )
+                assert abs(seen - right) <= 1e-5 * (abs(right) + drift) + 1e-6, (f"{text} at {at}: {seen}, {mp.nstr(right)}")
 
 
-@pytest.mark.parametrize(
-    "text", ["exp(x)-x-1", "tanh(x)**2", "log(cosh(x))", "erf(x)**2", "x*tanh(x)", "log(1+x**2)", "x*atan(x)"]
-)
+@pytest.mark.parametrize("text", ["exp(x)-x-1", "tanh(x)**2", "log(cosh(x))", "erf(x)**2", "x*tanh(x)", "log(1+x**2)", "x*atan(x)"])
 def test_formulas_that_vanish_at_zero_keep_their_digits_there(text: str) -> None:
     """At 0 the scale |f| + |x f'| vanishes too: only a series, or a formula without a cancellation, is within 4 ulp."""
     loss = parse(text)
