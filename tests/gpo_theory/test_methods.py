@@ -8,7 +8,7 @@ import pytest
 from gpo_theory import LOSSES, InputError, find_loss
 from gpo_theory.catalogue import ALIASES
 from gpo_theory.methods import METHODS, refusal
-from tests.gpo_full.cli.test_command_theory import refused
+from tests.support.commands import refused
 from tests.support.oracle import evaluate
 
 # The list of THEORY section 4, by the reason it gives.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gpo_full.cli.test_command_theory import Outcome, gpo, refused
+from tests.support.commands import Outcome, gpo, refused
 from tests.support.places import ROOT
 
 SOURCE = """

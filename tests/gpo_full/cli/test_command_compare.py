@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from gpo_theory import LOSSES
-from tests.gpo_full.cli.test_command_theory import gpo, gpo_json, gpo_process, refused
 from tests.gpo_theory.report.test_tables import check_latex
 from tests.gpo_theory.test_analysis import check_shape
+from tests.support.commands import gpo, gpo_json, gpo_process, refused
 from tests.support.session import payload
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.gpo_full.cli.test_command_theory import gpo, gpo_json, gpo_process, refused
+from tests.support.commands import gpo, gpo_json, gpo_process, refused
 
 KEYS = {"schema", "wish", "loss", "analysis", "excluded_by", "refusal"}
 

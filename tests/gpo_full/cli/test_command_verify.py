@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gpo_theory.kernel.certificates import seal
-from tests.gpo_full.cli.test_command_theory import gpo, gpo_json, gpo_process, refused
+from tests.support.commands import gpo, gpo_json, gpo_process, refused
 from tests.support.oracle import CLAIMS
 from tests.support.session import payload
 

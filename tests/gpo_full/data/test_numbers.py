@@ -21,10 +21,10 @@ from gpo_full.data.table import lengths_of, numbers_of, pair_table
 from gpo_full.training.resumption import data_hash
 from gpo_theory import InputError
 from tests.gpo_full.cli.test_command_train import arguments, data, gpo, model  # noqa: F401
-from tests.gpo_full.training.test_trainer import PAIRS, objects, step0, trainer, weights
 from tests.support.pairs import distance, ranked_pairs
 from tests.support.pairs import gradients as gradients_of_sums
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
+from tests.support.trainings import PAIRS, objects, step0, trainer, weights
 from tests.support.two_sequences import response_sums
 
 TOKENIZER = tiny_tokenizer()

@@ -18,8 +18,8 @@ from gpo_full.training.config import GPOConfig
 from gpo_full.training.rows import pairs_of
 from gpo_full.training.trainer import GPOTrainer
 from gpo_theory import InputError
-from tests.gpo_full.training.test_trainer import objects
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
+from tests.support.trainings import objects
 
 TOKENIZER = tiny_tokenizer()
 WORDS = ("cat", "dog", "mat", "list", "sum", "values")

@@ -14,11 +14,10 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 from gpo_full import GPOConfig, GPOTrainer
 from gpo_full.data.pairs import Pair, read_pairs
 from gpo_theory import InputError
-from tests.gpo_full.reference.test_store import Passes
-from tests.gpo_full.training.test_trainer import PAIRS, objects, step0, trainer, weights
 from tests.support.oracle import TRUTHS
 from tests.support.session import payload
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
+from tests.support.trainings import PAIRS, Passes, objects, step0, trainer, weights
 from tests.support.two_sequences import response_sums
 
 F64 = {"dtype": torch.float64}

@@ -15,8 +15,8 @@ from transformers import TrainerCallback
 
 from gpo_full.evaluation.compare import evaluate, opponents
 from gpo_theory import InputError
-from tests.gpo_full.training.test_trainer import objects, trainer, weights
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
+from tests.support.trainings import objects, trainer, weights
 
 ROWS = [{"prompt": "the cat sat on", "target": "the mat"}, {"prompt": "return the sum", "target": "of the values"},
         {"prompt": "the dog", "target": "ran"}]  # fmt: skip
@@ -45,7 +45,7 @@ def sampling(folder: Path, prompts: Path, model: Any = None, **options: Any) -> 
 
 def with_tokenizer(folder: Path, model: Any, tokenizer: Any, *, run: str = "run", **settings: Any) -> Any:
     from gpo_full import GPOConfig, GPOTrainer
-    from tests.gpo_full.training.test_trainer import PAIRS
+    from tests.support.trainings import PAIRS
 
     reference = settings.pop("reference", None)
     defaults = {"learning_rate": 1e-3, "per_device_train_batch_size": 4, "save_strategy": "no", "use_cpu": True,

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from gpo_full.engine.packing import pack
 from gpo_full.training.sampler import PromptSampler
-from tests.gpo_full.training.test_trainer import objects, trainer, weights
 from tests.support.pairs import ranked_pairs
 from tests.support.tiny_models import tiny_model
+from tests.support.trainings import objects, trainer, weights
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(0, 3), min_size=1, max_size=20), st.integers(0, 5))

@@ -22,9 +22,9 @@ from gpo_full.data.files import MAX_CHARACTERS
 from gpo_full.data.pairs import Pair, PairSummary, read_pairs
 from gpo_full.training.reporting.metrics import pair_metrics
 from gpo_theory import LOSSES, InputError, to_numpy, to_torch
-from tests.gpo_full.training.test_trainer import PAIRS, objects, trainer, weights
 from tests.gpo_theory.lowering.test_lowering import truth
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
+from tests.support.trainings import PAIRS, objects, trainer, weights
 from tests.support.two_sequences import response_sums
 
 # 13: margins up to 1e30, infinite, and NaN.

@@ -18,7 +18,6 @@ from transformers import TrainerCallback
 
 from gpo_full import GPOConfig, GPOTrainer
 from gpo_full.checkpoints.atomic import DamagedCheckpoint, FolderInUse, NoGoodCheckpoint
-from gpo_full.data.pairs import Pair
 from gpo_full.diagnosis.log import read_run
 from gpo_full.engine.log_probabilities import response_log_probabilities
 from gpo_full.engine.model_plan import Plan
@@ -27,39 +26,14 @@ from gpo_full.training.live_evaluation import LiveEvaluation
 from gpo_full.training.reporting.metrics import NonFiniteLoss
 from gpo_full.training.rows import Collator
 from gpo_theory import LOSSES, InputError
-from tests.gpo_full.reference.test_store import Passes
 from tests.support.oracle import TRUTHS, evaluate
-from tests.support.pairs import some_pairs
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
+from tests.support.trainings import PAIRS, Passes, objects, step0, trainer, weights
 from tests.support.two_sequences import response_sums
 
-PAIRS = some_pairs(11)
 KEYS = {"step", "epoch", "loss", "margin", "margin_std", "log_ratio_chosen", "log_ratio_rejected", "accuracy",
         "regularizer", "regularizer_share", "weight", "saturated_left", "saturated_right", "flat_right", "grad_norm", "tokens",
         "cpu_seconds"}  # fmt: skip
-
-
-def trainer(folder: Path, model: Any, pairs: list[Pair] = PAIRS, *, run: str = "run", **options: Any) -> GPOTrainer:
-    others = {name: options.pop(name) for name in ("reference", "eval_dataset") if name in options}
-    settings = {"learning_rate": 1e-3, "max_steps": 1, "per_device_train_batch_size": 4, "save_strategy": "no",
-                "reference_store": str(folder / "references"), **options}  # fmt: skip
-    args = GPOConfig(output_dir=str(folder / run), use_cpu=True, disable_tqdm=True, **settings)
-    return GPOTrainer(model, args, pairs, **others)
-
-
-def objects(folder: Path, run: str = "run") -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / run / "metrics.jsonl").read_text().splitlines()]
-
-
-def weights(model: torch.nn.Module) -> torch.Tensor:
-    return torch.cat([parameter.detach().flatten().clone() for parameter in model.parameters()])
-
-
-def step0(made: GPOTrainer) -> float:
-    """The loss of all training pairs before any step, as training computes it."""
-    batch = made.data_collator([made.train_dataset[i] for i in range(len(made.train_dataset))])
-    made.model.train()
-    return float(made.compute_loss(made.model, batch).detach())
 
 
 @pytest.mark.slow

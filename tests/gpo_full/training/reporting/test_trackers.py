@@ -12,8 +12,8 @@ from transformers import TrainerCallback
 from gpo_full import GPOConfig
 from gpo_full.training.reporting.trackers import checked_trackers
 from gpo_theory import InputError
-from tests.gpo_full.training.test_trainer import objects, trainer
 from tests.support.tiny_models import tiny_model
+from tests.support.trainings import objects, trainer
 
 SAVED = {"save_strategy": "steps", "save_steps": 2, "max_steps": 5}
 
