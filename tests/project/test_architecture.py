@@ -133,6 +133,7 @@ def test_no_function_is_longer_than_a_screen(path: Path) -> None:
             assert (node.end_lineno or 0) - node.lineno < SCREEN, node.name
 
 
+@pytest.mark.slow
 def test_the_engine_s_core_loads_no_trainer() -> None:
     core = ", ".join(f"gpo_full.{name}" for name in ("data.pairs", "engine.packing", "attention.mask", "engine.log_probabilities", "reference.store"))
     listing = f"import sys, {core}; print(*{{'transformers.trainer', 'accelerate', 'gpo_full.training.trainer'}} & {{*sys.modules}})"

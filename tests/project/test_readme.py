@@ -21,6 +21,7 @@ def test_python_examples() -> None:
     assert results.failed == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "output"), SHOWN, ids=[command for command, _ in SHOWN])
 def test_command_prints_what_is_shown(command: str, output: str) -> None:
     words = shlex.split(command)[1:]
@@ -28,6 +29,7 @@ def test_command_prints_what_is_shown(command: str, output: str) -> None:
     assert ran.stdout == re.sub(r"^    ", "", output, flags=re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_the_toy_sentence() -> None:
     """The regulariser falls at every step while the KL first rises."""
     import json
@@ -44,6 +46,7 @@ def test_the_toy_sentence() -> None:
     assert said in " ".join(README.read_text(encoding="utf-8").split())
 
 
+@pytest.mark.slow
 def test_a_stranger_s_commands_need_no_torch() -> None:
     """What `pip install .` brings is enough for the first commands: they run where torch cannot be imported."""
     commands = [shlex.split(command)[1:] for command, _ in SHOWN if command.startswith("gpo beta")]

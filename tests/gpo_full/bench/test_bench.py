@@ -150,6 +150,7 @@ def no_constant(name: str) -> NoReturn:
     raise AssertionError(f"{name} is not JSON")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny")
 def test_what_it_writes_and_prints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -90,6 +90,7 @@ def test_spec_13_no_loss_hides_a_margin_that_is_not_finite_from_the_metrics(name
         assert not pair_metrics(f(x), slope, x, ratios, f.knees).isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 def test_spec_13_a_flat_loss_trains_on_nothing_that_is_not_finite(value: float, tmp_path: Path) -> None:
     """The ramp loss is 0 or 2 far out, with slope 0: loss and gradient alone would look well."""

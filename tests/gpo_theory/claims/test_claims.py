@@ -142,6 +142,7 @@ def _substitute(text: str, inner: str) -> str:
     return re.sub(r"\bx\b", inner, text)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(convex_formulas(), convex_formulas())
 def test_sums_and_maxima_of_convex_are_not_refuted(f: str, g: str) -> None:

@@ -83,6 +83,7 @@ def test_bradley_terry_ratio(name: str) -> None:
             assert abs(rates[0] - 1 / number(truth.c)) < mp.mpf(10) ** -20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_link_by_direct_minimisation(name: str) -> None:
     """x*(p) by golden-section search of C_p in float arithmetic of 40 digits; slope from p = 1/2 + 1e-4, target from p near 1."""

@@ -76,6 +76,7 @@ def test_no_convex_interval_around_zero(text: str) -> None:
     assert convex_around_zero(parse(text)) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in SLOW])
 def test_turns_against_a_scan(name: str) -> None:
     """Differences of f on a fine grid change sign exactly where the brackets say, the tails included."""

@@ -58,6 +58,7 @@ BY_HAND: dict[str, Callable[[mp.mpf], mp.mpf]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", BY_HAND)
 def test_closed_forms(text: str) -> None:
     formula, half = of(text).formula, of(text).at_half
