@@ -74,7 +74,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 # Fixtures that take a minute: whatever reads them is slow.
 _LONG_MADE = {"published", "ran", "crashed", "on_a_cluster"}
 # The published output takes longest, and needs the analyses of the catalogue, as others do.
-_TOGETHER = "published output and analyses"
+_TOGETHER = "published-and-analyses"
 
 
 def _group(item: pytest.Item) -> str:
