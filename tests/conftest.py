@@ -85,8 +85,9 @@ def _group(item: pytest.Item) -> str:
     return _TOGETHER if analyses or "published" in getattr(item, "fixturenames", ()) else item.nodeid.split("::")[0]
 
 
-def pytest_collection_finish() -> None:
-    """Leave what is loaded by now out of the garbage collections that the Trainer asks for: half of its time on a tiny model."""
+@pytest.fixture(scope="module", autouse=True)
+def _frozen() -> None:
+    """Leave what is loaded out of the garbage collections that the Trainer asks for: most of its time on a tiny model."""
     gc.collect()
     gc.freeze()
 
