@@ -8,12 +8,11 @@ import torch
 from torch import nn
 
 from gpo_full import GPOConfig
-from gpo_full.engine.log_probabilities import token_log_probabilities
 from gpo_full.engine.packing import pack
 from gpo_full.kernels import matmul as module
 from gpo_full.kernels.matmul import _agrees, _kernel, _Linear, fast_products, product
 from gpo_full.training.dry_run import forecast_needs
-from tests.support.pairs import distance, some_pairs
+from tests.support.pairs import distance, some_pairs, values_and_gradient
 from tests.support.tiny_models import tiny_model
 
 needs_kernel = pytest.mark.skipif(_kernel() is None, reason="this CPU or this torch has no faster product")
@@ -135,11 +134,7 @@ def test_a_model_computes_the_same(family: str, monkeypatch: pytest.MonkeyPatch,
     found = []
     for kernel in (module._kernel, lambda: None):
         monkeypatch.setattr(module, "_kernel", kernel)
-        model.zero_grad()
-        values = token_log_probabilities(model, batch)
-        values.sum().backward()
-        gradient = torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None])
-        found.append((values.detach(), gradient))
+        found.append(values_and_gradient(model, batch))
     (values, gradient), (own_values, own_gradient) = found
     assert distance(values, own_values) < 1e-5
     assert distance(gradient, own_gradient) < 1e-5
