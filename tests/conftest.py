@@ -5,11 +5,12 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.doctest import DoctestModule
 
 # Where the tests run in the background of a shell, SIGINT is ignored, and every process that a test starts inherits that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -44,6 +45,13 @@ def _cuda() -> bool:
     return torch.cuda.is_available()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file() -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
+    """Look for examples in the packages alone: no docstring of a test has one."""
+    found = yield
+    return [each for each in found if not isinstance(each, DoctestModule)]
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     marked = [item for item in items if any(item.get_closest_marker(name) for name in ("browser", "coq", "gpu"))]
@@ -56,26 +64,30 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     groups = {item: _group(item) for item in items}
     for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
+        if _LONG_MADE & {*getattr(item, "fixturenames", ())}:
+            item.add_marker(pytest.mark.slow)
     # Long work first, so that no process is left with it alone at the end.
     slow = {groups[item] for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (_LONGEST.get(groups[item], 0), groups[item] not in slow, groups[item]))
+    items.sort(key=lambda item: (groups[item] != _TOGETHER, groups[item] not in slow))
 
 
-_LONGEST = {"published": -2, "analyses": -1}
+# Fixtures that take a minute: whatever reads them is slow.
+_LONG_MADE = {"published", "ran", "crashed", "on_a_cluster"}
+# The published output takes longest, and needs the analyses of the catalogue, as others do.
+_TOGETHER = "published-and-analyses"
 
 
 def _group(item: pytest.Item) -> str:
-    """Return what one process runs: all who read the published output, all who share analyses, else a file."""
-    if "published" in getattr(item, "fixturenames", ()):
-        return "published"
+    """Return what one process runs: a file, so that its fixtures are made once, or all that read what takes long to make."""
     shared = vars(item.module).values() if isinstance(item, pytest.Function) else ()
-    if any(getattr(each, "__module__", None) == "tests.support.session" for each in shared):
-        return "analyses"
-    return item.nodeid.split("::")[0]
+    analyses = any(getattr(each, "__module__", None) == "tests.support.session" for each in shared)
+    analyses = analyses or item.path.name == "test_matching.py"  # which matches the whole catalogue
+    return _TOGETHER if analyses or "published" in getattr(item, "fixturenames", ()) else item.nodeid.split("::")[0]
 
 
-def pytest_collection_finish() -> None:
-    """Leave what is loaded by now out of the garbage collections that the Trainer asks for: half of its time on a tiny model."""
+@pytest.fixture(scope="module", autouse=True)
+def _frozen() -> None:
+    """Leave what is loaded out of the garbage collections that the Trainer asks for: most of its time on a tiny model."""
     gc.collect()
     gc.freeze()
 

@@ -62,9 +62,7 @@ def test_a_member_with_another_hash_is_refused(tmp_path: Path, registry: Path) -
     assert list(target.iterdir()) == []
 
 
-def test_without_a_registry_the_message_is_one_line(
-    tmp_path: Path, registry: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_registry_the_message_is_one_line(tmp_path: Path, registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", str(empty(tmp_path)))
     with pytest.raises(InputError, match="a package registry must be within reach") as raised:
         fetch(planted(tmp_path, sha256_of(registry)), tmp_path / "target", room_megabytes=1)

@@ -74,9 +74,7 @@ def check_claim(claim: dict) -> None:
         assert text_or_null(claim["value"]["exact"])
         assert number_or_null(claim["value"]["float"])
         if claim["value"]["exact"] is not None and isinstance(claim["value"]["float"], float):
-            assert claim["value"]["float"] == pytest.approx(
-                float(number(claim["value"]["exact"])), rel=1e-12, abs=1e-15
-            )
+            assert claim["value"]["float"] == pytest.approx(float(number(claim["value"]["exact"])), rel=1e-12, abs=1e-15)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -110,9 +108,7 @@ def test_the_example_of_the_issue() -> None:
 
 def test_a_formula_and_its_name_say_the_same() -> None:
     by_name, by_formula = payload("savage"), analyze(parse("1/(1+exp(x))**2")).as_dict()
-    assert {key: by_name[key] for key in by_name if key != "loss"} == {
-        key: by_formula[key] for key in by_formula if key != "loss"
-    }
+    assert {key: by_name[key] for key in by_name if key != "loss"} == {key: by_formula[key] for key in by_formula if key != "loss"}
 
 
 def test_it_shows_itself_in_a_notebook_and_a_terminal() -> None:

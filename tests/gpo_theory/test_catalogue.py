@@ -8,9 +8,7 @@ import pytest
 from gpo_theory import LOSSES, InputError, Loss, Verdict, analyze, find_loss, parse
 from tests.support.oracle import PAPER, TRUTHS, evaluate
 
-POINTS = [
-    mp.mpf(text) for text in ("-700", "-31.7", "-3.2", "-1", "-0.4", "0", "0.3", "1", "1.5", "2.6", "30.1", "600")
-]
+POINTS = [mp.mpf(text) for text in ("-700", "-31.7", "-3.2", "-1", "-0.4", "0", "0.3", "1", "1.5", "2.6", "30.1", "600")]
 
 
 DIGITS = mp.mpf(10) ** -25
@@ -21,9 +19,7 @@ def same(left, right, points=POINTS, tolerance=DIGITS) -> None:
     with mp.workdps(700):
         for x in points:
             a, b = left(x), right(x)
-            assert abs(a - b) <= tolerance * max(abs(b), mp.mpf(10) ** -300), (
-                f"at {mp.nstr(x, 6)}: {mp.nstr(a)} {mp.nstr(b)}"
-            )
+            assert abs(a - b) <= tolerance * max(abs(b), mp.mpf(10) ** -300), (f"at {mp.nstr(x, 6)}: {mp.nstr(a)} {mp.nstr(b)}")
 
 
 def meaning(loss: Loss):
@@ -57,10 +53,7 @@ def test_printing_and_parsing_is_the_identity(name: str) -> None:
 def test_no_two_names_are_one_function() -> None:
     """Equal functions are aliases: any two entries differ somewhere on a grid."""
     with mp.workdps(30):
-        values = {
-            name: tuple(mp.nstr(meaning(loss)(mp.mpf(k) / 3), 15) for k in range(-12, 13))
-            for name, loss in LOSSES.items()
-        }
+        values = {name: tuple(mp.nstr(meaning(loss)(mp.mpf(k) / 3), 15) for k in range(-12, 13)) for name, loss in LOSSES.items()}
     assert len(set(values.values())) == len(values)
 
 
@@ -165,16 +158,12 @@ def test_psi_learning() -> None:
 FLAT = "convex lipschitz smooth bounded_below monotone_decreasing differentiable_at_zero bayes_consistent"
 PROPER = FLAT.removeprefix("convex ") + " bradley_terry_exact"
 HOLDS = {
-    "psi_learning": "lipschitz bounded_below monotone_decreasing bayes_consistent",
-    "dwd": FLAT,
-    "lum": FLAT,
-    "alpha_loss": PROPER,
-    "spherical": PROPER,
+    "psi_learning": "lipschitz bounded_below monotone_decreasing bayes_consistent", "dwd": FLAT, "lum": FLAT,
+    "alpha_loss": PROPER, "spherical": PROPER,
     "exponential_linear": "convex monotone_decreasing differentiable_at_zero bayes_consistent bradley_terry_exact",
 }
 EXACTNESS = {"alpha_loss": "2", "spherical": "1", "exponential_linear": "1"}
-STRENGTHS = {"psi_learning": None, "dwd": "0", "lum": "1", "alpha_loss": "1/4", "spherical": "1/2",
-             "exponential_linear": "1/2"}  # fmt: skip
+STRENGTHS = {"psi_learning": None, "dwd": "0", "lum": "1", "alpha_loss": "1/4", "spherical": "1/2", "exponential_linear": "1/2"}
 
 
 def test_every_entry_is_in_one_of_the_two_tables_of_truth() -> None:

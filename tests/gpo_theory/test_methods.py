@@ -8,18 +8,14 @@ import pytest
 from gpo_theory import LOSSES, InputError, find_loss
 from gpo_theory.catalogue import ALIASES
 from gpo_theory.methods import METHODS, refusal
-from tests.gpo_full.cli.test_command_theory import refused
+from tests.support.commands import refused
 from tests.support.oracle import evaluate
 
 # The list of THEORY section 4, by the reason it gives.
 GROUPS = {
     "absolute terms": ("nca", "bco", "sppo", "apo_zero", "apo_down", "kto", "cal_dpo", "dpop"),
-    "another link": ("chi_po", "f_dpo"),
-    "no reference": ("simpo", "cpo", "orpo"),
-    "batch coupling": ("aot", "dr_dpo"),
-    "token level": ("tdpo",),
-    "policy-dependent weights": ("wpo",),
-    "a moving mu": ("online_dpo", "nash_md"),
+    "another link": ("chi_po", "f_dpo"), "no reference": ("simpo", "cpo", "orpo"), "batch coupling": ("aot", "dr_dpo"),
+    "token level": ("tdpo",), "policy-dependent weights": ("wpo",), "a moving mu": ("online_dpo", "nash_md"),
 }
 
 

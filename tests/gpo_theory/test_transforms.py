@@ -20,6 +20,7 @@ KINKS = {  # (x, jump of the slope) where f is not differentiable, by hand from 
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_flips_and_their_undoing(name: str) -> None:
     f = meaning(LOSSES[name])

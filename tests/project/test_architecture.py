@@ -58,11 +58,7 @@ def offences(text: str) -> list[str]:
                 pairs = [((node.module or "").split(".")[0], alias.name) for alias in node.names]
                 found += [f"{a}.{b}" for a, b in pairs if (a, b) in BANNED_ATTRIBUTES]
         elif isinstance(node, ast.Call):
-            found += [
-                f"{key.arg}=True"
-                for key in node.keywords
-                if _is_true(key, "shell") or _is_true(key, "trust_remote_code")
-            ]
+            found += [f"{key.arg}=True" for key in node.keywords if _is_true(key, "shell") or _is_true(key, "trust_remote_code")]
             if isinstance(node.func, ast.Name) and node.func.id in BANNED_CALLS:
                 found.append(node.func.id)
         if isinstance(node, ast.Attribute):
@@ -138,6 +134,7 @@ def test_no_function_is_longer_than_a_screen(path: Path) -> None:
             assert (node.end_lineno or 0) - node.lineno < SCREEN, node.name
 
 
+@pytest.mark.slow
 def test_the_engine_s_core_loads_no_trainer() -> None:
     core = ", ".join(f"gpo_full.{name}" for name in ("data.pairs", "engine.packing", "attention.mask", "engine.log_probabilities", "reference.store"))
     listing = f"import sys, {core}; print(*{{'transformers.trainer', 'accelerate', 'gpo_full.training.trainer'}} & {{*sys.modules}})"
@@ -174,16 +171,12 @@ def test_training_reaches_nothing_of_the_experiment() -> None:
 
 @pytest.mark.parametrize("path", sources("gpo_theory"), ids=lambda path: path.name)
 def test_theory_imports_torch_and_matplotlib_only_when_asked(path: Path) -> None:
-    heavy = [
-        name for name in _top_level_imports(tree(path)) if name.split(".")[0] in ("torch", "matplotlib", "transformers")
-    ]
+    heavy = [name for name in _top_level_imports(tree(path)) if name.split(".")[0] in ("torch", "matplotlib", "transformers")]
     assert heavy == []
 
 
 def run_gpo(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "gpo_full.cli", *arguments], capture_output=True, text=True, timeout=120, cwd=ROOT
-    )
+    return subprocess.run([sys.executable, "-m", "gpo_full.cli", *arguments], capture_output=True, text=True, timeout=120, cwd=ROOT)
 
 
 def test_help_is_quick_and_light() -> None:

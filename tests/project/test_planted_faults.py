@@ -73,10 +73,7 @@ FAULTS = {
     "a curvature of the wrong sign": ("exponential", edit("strength", "sign", value=-1)),
     "squared as decreasing": ("squared", edit("claims", "monotone_decreasing", "verdict", value="proved")),
     "hinge as Bradley-Terry exact": ("hinge", edit("claims", "bradley_terry_exact", "verdict", value="proved")),
-    "a wrong constant of exactness": (
-        "exponential",
-        edit("claims", "bradley_terry_exact", "value", value={"exact": "1", "float": 1.0}),
-    ),
+    "a wrong constant of exactness": ("exponential", edit("claims", "bradley_terry_exact", "value", value={"exact": "1", "float": 1.0})),
     "exponential as not bounded": ("exponential", edit("claims", "bounded_below", "verdict", value="refuted")),
     "a wrong infimum": ("savage", edit("claims", "bounded_below", "value", value={"exact": "1/4", "float": 0.25})),
     "a tail that never stops": ("hinge", edit("tails", "right", "slope", "class", value="exponential")),
@@ -105,9 +102,7 @@ def test_a_planted_fault_is_caught(fault: str) -> None:
 
 def test_a_wrong_formula_in_the_catalogue_is_caught() -> None:
     for name, wrong in (
-        ("logistic", "log(1+exp(-2*x))"),
-        ("savage", "1/(1+exp(x))"),
-        ("squared", "(x-1/2)**2"),
+        ("logistic", "log(1+exp(-2*x))"), ("savage", "1/(1+exp(x))"), ("squared", "(x-1/2)**2"),
         ("hinge", "max(0,1-x)**2"),
     ):
         with pytest.raises(AssertionError):
@@ -140,12 +135,7 @@ def test_a_dropped_beta_in_the_objective_is_caught() -> None:
 def test_a_rate_that_is_not_the_functions_own_is_caught() -> None:
     honest = {"class": "exponential", "rate": "2", "order": None, "limit": "0", "verdict": "proved"}
     measure("exp(-2*x)", "right", "loss", honest)
-    for lie in (
-        {**honest, "rate": "1"},
-        {**honest, "class": "power", "order": "2"},
-        {**honest, "limit": "1"},
-        {**honest, "class": "zero"},
-    ):
+    for lie in ({**honest, "rate": "1"}, {**honest, "class": "power", "order": "2"}, {**honest, "limit": "1"}, {**honest, "class": "zero"}):
         with pytest.raises(AssertionError):
             measure("exp(-2*x)", "right", "loss", lie)
 
@@ -205,8 +195,6 @@ def test_the_checks_of_the_oracle_use_no_code_under_test() -> None:
 def test_the_strength_law_catches_a_wrong_strength(monkeypatch: pytest.MonkeyPatch) -> None:
     found = strength(parse("log(1+exp(-x))"))
     with pytest.raises(AssertionError):
-        check_strength(
-            "logistic", {"exact": found.exact, "value": 2 * found.value, "left": None, "right": None, "sign": 1}
-        )
+        check_strength("logistic", {"exact": found.exact, "value": 2 * found.value, "left": None, "right": None, "sign": 1})
     with mp.workdps(30):
         assert abs(evaluate("log(1+exp(-x))", mp.mpf(0)) - mp.log(2)) < 1e-25

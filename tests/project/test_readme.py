@@ -21,6 +21,7 @@ def test_python_examples() -> None:
     assert results.failed == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "output"), SHOWN, ids=[command for command, _ in SHOWN])
 def test_command_prints_what_is_shown(command: str, output: str) -> None:
     words = shlex.split(command)[1:]
@@ -28,14 +29,14 @@ def test_command_prints_what_is_shown(command: str, output: str) -> None:
     assert ran.stdout == re.sub(r"^    ", "", output, flags=re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_the_toy_sentence() -> None:
     """The regulariser falls at every step while the KL first rises."""
     import json
 
     command = next(line for line in README.read_text(encoding="utf-8").splitlines() if "$ gpo toy bandit" in line)
     words = shlex.split(command)[2:]
-    ran = subprocess.run([sys.executable, "-m", "gpo_full.cli", *words, "--json"], capture_output=True, text=True,
-                         check=True)  # fmt: skip
+    ran = subprocess.run([sys.executable, "-m", "gpo_full.cli", *words, "--json"], capture_output=True, text=True, check=True)
     trace = json.loads(ran.stdout)
     falls = zip(trace["regularizer"], trace["regularizer"][1:], strict=False)
     assert all(after < before for before, after in falls)
@@ -45,6 +46,7 @@ def test_the_toy_sentence() -> None:
     assert said in " ".join(README.read_text(encoding="utf-8").split())
 
 
+@pytest.mark.slow
 def test_a_stranger_s_commands_need_no_torch() -> None:
     """What `pip install .` brings is enough for the first commands: they run where torch cannot be imported."""
     commands = [shlex.split(command)[1:] for command, _ in SHOWN if command.startswith("gpo beta")]

@@ -1,4 +1,4 @@
-"""Formulas of known truth from seeds, and the certifier run over them: `python tests/support/generated.py --seeds 0:20000 --out FILE.jsonl`.
+"""Formulas of known truth from seeds, and the certifier run over them: `run(range(20_000), Path("answers.jsonl"))`.
 
 A formula is convex by its construction, or has a rational point at which f'' < 0, the slope falls or f jumps up; then it
 is rewritten (expanded, put over one denominator, other names for the same function, terms added and taken away, x
@@ -7,14 +7,11 @@ replaced by a line), which changes the text and not the truth. The run resumes w
 
 __all__ = ["Case", "generate", "run", "summary"]
 
-import argparse
 import json
 import re
 import resource
 import sys
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -195,11 +192,8 @@ SMOOTH: dict[str, Callable[[Random], str]] = {
 
 # bump(u) of unit size and second derivative -1 at 0, the least that it takes anywhere
 BUMPS = {
-    "lorentz": "1/(1+{v}**2)/2",
-    "gauss": "exp(-{v}**2)/2",
-    "sech": "8*sigmoid({v})*sigmoid(-{v})",
-    "logistic": "8*exp({v})/(1+exp({v}))**2",
-    "cosine": "cos({v})",
+    "lorentz": "1/(1+{v}**2)/2", "gauss": "exp(-{v}**2)/2", "sech": "8*sigmoid({v})*sigmoid(-{v})",
+    "logistic": "8*exp({v})/(1+exp({v}))**2", "cosine": "cos({v})",
 }
 
 
@@ -417,30 +411,12 @@ def recorded(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole.splitlines()]
 
 
-def run(seeds: range, path: Path, processes: int = 1, seconds: float = 10.0) -> list[dict[str, Any]]:
+def run(seeds: range, path: Path, seconds: float = 10.0) -> list[dict[str, Any]]:
     """Answer every seed that the file does not hold yet, append as it goes, and return all of them."""
     done = {line["seed"] for line in recorded(path)}
-    todo = iter([seed for seed in seeds if seed not in done])
-    lock = threading.Lock()
-
-    def each() -> Iterator[int]:
-        while True:
-            with lock:
-                seed = next(todo, None)
-            if seed is None:
-                return
-            yield seed
-
-    def work() -> None:
-        for answer in answers(each(), seconds):
-            with lock, path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(answer) + "\n")
-
-    threads = [threading.Thread(target=work) for _ in range(processes)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    for answer in answers(iter([seed for seed in seeds if seed not in done]), seconds):
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(answer) + "\n")
     return [line for line in recorded(path) if line["seed"] in seeds]
 
 
@@ -456,40 +432,4 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
     for convex, verdict in ((True, "proved"), (False, "refuted")):
         of = [line for line in lines if line["convex"] is convex]
         out[verdict] = round(sum(line["verdict"] == verdict for line in of) / max(len(of), 1), 4)
-    return out | {"median_seconds": median(times), "p99_seconds": times[int(0.99 * (len(times) - 1))],
-                  "worst_seconds": times[-1]}  # fmt: skip
-
-
-def families(lines: list[dict[str, Any]]) -> str:
-    """Return a table: what stays unknown, and how long it takes, by family."""
-    by: dict[str, list[dict[str, Any]]] = {}
-    for line in lines:
-        by.setdefault(("convex " if line["convex"] else "not    ") + line["family"].split(" +")[0].split(" /")[0].split(" *")[0], []).append(line)
-        for way in ("+0", "/d", "+g-g", "*2/2"):
-            if line["family"].endswith(way):
-                by.setdefault(("convex " if line["convex"] else "not    ") + way, []).append(line)
-    rows = []
-    for name, of in sorted(by.items()):
-        open_ = [line for line in of if line["verdict"] == "unknown"]
-        reasons = Counter(re.sub(r"[-0-9./]+", "#", line["because"])[:60] for line in open_).most_common(1)
-        rows.append(f"{name:36} {len(of):5} unknown {len(open_):4}  median {median(line['cpu'] for line in of):7.3f}  "
-                    f"worst {max(line['cpu'] for line in of):7.2f}  {reasons[0][0] if reasons else ''}")  # fmt: skip
-    return "\n".join(rows)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", default="0:500", help="first:last+1 (default: %(default)s)")
-    parser.add_argument("--out", type=Path, required=True, help="one JSON line per seed is appended; the run resumes")
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=10.0, help="CPU limit of a formula (default: %(default)s)")
-    parser.add_argument("--families", action="store_true", help="print what stays unknown by family")
-    args = parser.parse_args()
-    first, last = map(int, args.seeds.split(":"))
-    lines = run(range(first, last), args.out, args.processes, args.seconds)
-    print(families(lines) + "\n" if args.families else "", json.dumps(summary(lines), indent=1), sep="")
-    return 1 if summary(lines)["wrong"] else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return out | {"median_seconds": median(times), "p99_seconds": times[int(0.99 * (len(times) - 1))], "worst_seconds": times[-1]}

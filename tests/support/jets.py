@@ -29,8 +29,7 @@ class Jet:
         return Jet(self.f + other.f, self.d + other.d, self.dd + other.dd)
 
     def __mul__(self, other: "Jet") -> "Jet":
-        return Jet(self.f * other.f, self.d * other.f + self.f * other.d,
-                   self.dd * other.f + 2 * self.d * other.d + self.f * other.dd)  # fmt: skip
+        return Jet(self.f * other.f, self.d * other.f + self.f * other.d, self.dd * other.f + 2 * self.d * other.d + self.f * other.dd)
 
     def power(self, q: Real) -> "Jet":
         first = q * self.f ** (q - 1) if q != 1 else mp.mpf(1)
@@ -63,29 +62,17 @@ def _sigmoid(u: Jet) -> Jet:
 
 
 _FUNCTIONS: dict[str, Callable[..., Jet]] = {
-    "exp": _exp,
-    "log": _log,
-    "log1p": lambda u: _log(_CONSTANT[1] + u),
-    "expm1": lambda u: _exp(u) + _CONSTANT[-1],
-    "sqrt": lambda u: u.power(mp.mpf(1) / 2),
-    "sigmoid": _sigmoid,
-    "softplus": lambda u: _log(_CONSTANT[1] + _exp(u)),
+    "exp": _exp, "log": _log, "log1p": lambda u: _log(_CONSTANT[1] + u), "expm1": lambda u: _exp(u) + _CONSTANT[-1],
+    "sqrt": lambda u: u.power(mp.mpf(1) / 2), "sigmoid": _sigmoid, "softplus": lambda u: _log(_CONSTANT[1] + _exp(u)),
     "tanh": _outer(mp.tanh, lambda u: (mp.sech(u) ** 2, -2 * mp.tanh(u) * mp.sech(u) ** 2)),
-    "sinh": _outer(mp.sinh, lambda u: (mp.cosh(u), mp.sinh(u))),
-    "cosh": _outer(mp.cosh, lambda u: (mp.sinh(u), mp.cosh(u))),
-    "atan": _outer(mp.atan, _atan_slopes),
-    "asinh": _outer(mp.asinh, lambda u: ((1 + u * u) ** -0.5, -u * (1 + u * u) ** -1.5)),
-    "erfc": _erfc,
-    "erf": lambda u: _CONSTANT[1] + _CONSTANT[-1] * _erfc(u),
-    "log_ndtr": lambda u: _log(_half * _erfc(u * Jet(-1 / mp.sqrt(2)))),
-    "sin": _outer(mp.sin, lambda u: (mp.cos(u), -mp.sin(u))),
-    "cos": _outer(mp.cos, lambda u: (-mp.sin(u), -mp.cos(u))),
-    "abs": lambda u: u if u.f >= 0 else _CONSTANT[-1] * u,
-    "max": lambda *parts: max(parts, key=lambda u: u.f),
-    "min": lambda *parts: min(parts, key=lambda u: u.f),
+    "sinh": _outer(mp.sinh, lambda u: (mp.cosh(u), mp.sinh(u))), "cosh": _outer(mp.cosh, lambda u: (mp.sinh(u), mp.cosh(u))),
+    "atan": _outer(mp.atan, _atan_slopes), "asinh": _outer(mp.asinh, lambda u: ((1 + u * u) ** -0.5, -u * (1 + u * u) ** -1.5)),
+    "erfc": _erfc, "erf": lambda u: _CONSTANT[1] + _CONSTANT[-1] * _erfc(u),
+    "log_ndtr": lambda u: _log(_half * _erfc(u * Jet(-1 / mp.sqrt(2)))), "sin": _outer(mp.sin, lambda u: (mp.cos(u), -mp.sin(u))),
+    "cos": _outer(mp.cos, lambda u: (-mp.sin(u), -mp.cos(u))), "abs": lambda u: u if u.f >= 0 else _CONSTANT[-1] * u,
+    "max": lambda *parts: max(parts, key=lambda u: u.f), "min": lambda *parts: min(parts, key=lambda u: u.f),
 }
-_COMPARE = {ast.Lt: lambda a, b: a < b, ast.LtE: lambda a, b: a <= b, ast.Gt: lambda a, b: a > b,
-            ast.GtE: lambda a, b: a >= b}  # fmt: skip
+_COMPARE = {ast.Lt: lambda a, b: a < b, ast.LtE: lambda a, b: a <= b, ast.Gt: lambda a, b: a > b, ast.GtE: lambda a, b: a >= b}
 
 
 def jet(formula: str, x: Real, parameters: Mapping[str, Fraction] | None = None) -> Jet:

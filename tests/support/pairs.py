@@ -1,6 +1,6 @@
 """Preference pairs of random tokens for the tiny models, and the gradients by which two routes are compared."""
 
-__all__ = ["PAD", "alike", "distance", "gradients", "ranked_pairs", "some_pairs"]
+__all__ = ["PAD", "alike", "distance", "gradients", "ranked_pairs", "some_pairs", "values_and_gradient"]
 
 import itertools
 import random
@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from gpo_full.data.pairs import Pair
+from gpo_full.engine.log_probabilities import token_log_probabilities
+from gpo_full.engine.packing import Batch
 from tests.support.tiny_models import VOCABULARY
 
 PAD = 2  # also the end of every response below
@@ -57,6 +59,14 @@ def gradients(model: nn.Module, sums: torch.Tensor) -> torch.Tensor:
     found = torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
     model.zero_grad()
     return found
+
+
+def values_and_gradient(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities of the tokens of a batch, and the gradient of their sum."""
+    model.zero_grad()
+    values = token_log_probabilities(model, batch)
+    values.sum().backward()
+    return values.detach(), torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None])
 
 
 def distance(found: torch.Tensor, expected: torch.Tensor) -> float:

@@ -1,16 +1,8 @@
 """Hypothesis strategies: formulas whose truth is known by construction, random grammar text, margins and policies."""
 
 __all__ = [
-    "NonConvex",
-    "convex_formulas",
-    "far_formulas",
-    "formulas",
-    "hostile_texts",
-    "margins",
-    "nonconvex_formulas",
-    "policies",
-    "rationals",
-    "rooted_formulas",
+    "NonConvex", "convex_formulas", "far_formulas", "formulas", "hostile_texts", "margins", "nonconvex_formulas",
+    "policies", "rationals", "rooted_formulas",
 ]
 
 from dataclasses import dataclass
@@ -30,9 +22,7 @@ class NonConvex:
 
 def rationals(bound: int = 6, denominator: int = 12) -> st.SearchStrategy[Fraction]:
     """Fractions with small, also non-dyadic, denominators."""
-    return st.integers(1, denominator).flatmap(
-        lambda d: st.integers(-bound * d, bound * d).map(lambda numerator: Fraction(numerator, d))
-    )
+    return st.integers(1, denominator).flatmap(lambda d: st.integers(-bound * d, bound * d).map(lambda numerator: Fraction(numerator, d)))
 
 
 def _text(q: Fraction) -> str:
@@ -91,10 +81,7 @@ def convex_formulas(draw: st.DrawFn) -> str:
 @st.composite
 def nonconvex_formulas(draw: st.DrawFn) -> NonConvex:
     """m u^2/2 + bump, u = x - a: f''(a) = -margin m < 0 by construction, on a length `size` that goes down to 1/300."""
-    a = draw(
-        st.sampled_from([Fraction(113, 97), Fraction(-22, 7), Fraction(0), Fraction(1, 3), Fraction(5, 2)])
-        | rationals(5)
-    )
+    a = draw(st.sampled_from([Fraction(113, 97), Fraction(-22, 7), Fraction(0), Fraction(1, 3), Fraction(5, 2)]) | rationals(5))
     size = draw(st.sampled_from([Fraction(1), Fraction(1, 3), Fraction(1, 20), Fraction(1, 300)]))
     margin = draw(st.sampled_from([Fraction(1, 1000), Fraction(1, 50), Fraction(1, 2), Fraction(3)]))
     m = draw(_positive())
@@ -131,14 +118,7 @@ def _extend(children: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         st.builds("{}({})".format, st.sampled_from(_UNARY), children),
         st.builds("{}({},{})".format, st.sampled_from(["max", "min"]), children, children),
         st.builds("max({},{},{})".format, children, children, children),
-        st.builds(
-            "where({} {} {}, {}, {})".format,
-            children,
-            st.sampled_from(["<", "<=", ">", ">="]),
-            children,
-            children,
-            children,
-        ),
+        st.builds("where({} {} {}, {}, {})".format, children, st.sampled_from(["<", "<=", ">", ">="]), children, children, children),
         st.builds("where({}<x and x<{}, {}, {})".format, _numbers(), _numbers(), children, children),
     )
 
@@ -162,11 +142,7 @@ def hostile_texts() -> st.SearchStrategy[str]:
 
 def margins(bound: float = 1e4) -> st.SearchStrategy[float]:
     """Scaled margins over all scales, both signs, zero included."""
-    return (
-        st.floats(-bound, bound, allow_nan=False)
-        | st.floats(-5, 5)
-        | st.sampled_from([0.0, 1.0, -1.0, 20.0, -20.0, 88.8])
-    )
+    return (st.floats(-bound, bound, allow_nan=False) | st.floats(-5, 5) | st.sampled_from([0.0, 1.0, -1.0, 20.0, -20.0, 88.8]))
 
 
 @st.composite

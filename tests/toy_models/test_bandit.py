@@ -85,8 +85,7 @@ def test_gradient_agrees_with_finite_differences(seed: int) -> None:
     r = rng.normal(size=3)
     bandit, preferences = Bandit(reference), Preferences.from_rewards(r)
     theta = bandit.start(policy).requires_grad_()
-    (gradient,) = torch.autograd.grad(
-        measure(bandit, theta, find_loss("dpo"), beta=0.5, preferences=preferences).objective, theta)  # fmt: skip
+    (gradient,) = torch.autograd.grad(measure(bandit, theta, find_loss("dpo"), beta=0.5, preferences=preferences).objective, theta)
     p = 1 / (1 + np.exp(r[None, :] - r[:, None]))
 
     def objective(logits: np.ndarray) -> float:

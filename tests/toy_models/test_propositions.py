@@ -83,6 +83,7 @@ def minimiser(f: Callable, p: float) -> mp.mpf:
     return best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SLOPED)
 def test_p1_the_link_rises_with_slope_two_over_r(name: str) -> None:
     numeric, theory = link_slope(LOSSES[name], F(1, 1000))
@@ -496,6 +497,7 @@ def test_p14_the_kl_rises_while_the_regulariser_falls(behaviour, start, end) -> 
     assert (trace.kl[dip:300].diff() > 0).all()
 
 
+@pytest.mark.slow
 def test_p14_the_rise_is_transient() -> None:
     """With mu = N(2, 1) and far more than 400 steps the KL is back below its start, and falling."""
     mixture = GaussianMixture(behaviour=(2.0, 1.0), step=0.25)  # coarse, to be quick

@@ -23,10 +23,7 @@ from tests.support.tiny_models import tiny_model
 CPU = torch.device("cpu")
 # Tails that are masked, copied after a masked one, empty, and none but the first.
 SOME = [
-    BlockSizes(3, 4, (2, 1, 3)),
-    BlockSizes(1, 1, (9, 1, 5)),
-    BlockSizes(2, 5, (0, 4)),
-    BlockSizes(2, 2, (3, 0)),
+    BlockSizes(3, 4, (2, 1, 3)), BlockSizes(1, 1, (9, 1, 5)), BlockSizes(2, 5, (0, 4)), BlockSizes(2, 2, (3, 0)),
     BlockSizes(1, 2, (1,)),
 ]
 
@@ -66,6 +63,7 @@ def test_it_is_the_softmax_of_arbitrary_precision(copied: int, monkeypatch: pyte
     assert found[0, 0].tolist() == [pytest.approx(row, rel=1e-13) for row in expected]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("longest", [0, 6, 768])
 @pytest.mark.parametrize("sources_only", [True, False])
 def test_gradients_are_those_of_finite_differences(sources_only: bool, longest: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,9 +27,7 @@ def dense(some: list[Pair]) -> torch.Tensor:
 @pytest.mark.parametrize("sources_only", [False, True])
 @settings(deadline=None, max_examples=60)
 @given(
-    ANY_PAIRS,
-    st.sampled_from([0, 1, batched_attention.COPIED]),
-    st.sampled_from([1, 2, 64]),
+    ANY_PAIRS, st.sampled_from([0, 1, batched_attention.COPIED]), st.sampled_from([1, 2, 64]),
     st.sampled_from([0, 4, 768]),
 )
 def test_attention_equals_that_of_the_dense_mask(

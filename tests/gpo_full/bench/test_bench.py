@@ -144,6 +144,7 @@ def no_constant(name: str) -> NoReturn:
     raise AssertionError(f"{name} is not JSON")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny")
 def test_what_it_writes_and_prints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -314,7 +315,7 @@ def test_it_runs_on_a_device(more: list[str], tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_process_of_its_own_may_be_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Place, "start_method", "spawn")
-    found = bench._alone("ours", "dialogue", "10m", CPU)
+    found = bench._alone("ours", "summarisation", "10m", CPU)
     # Not its peak: of resident memory a new process inherits the most that its parent ever had.
     assert len(found.turns.seconds) == len(found.turns.kernel) == 2
     assert found.turns.losses[0] == pytest.approx(math.log(2), abs=1e-3)

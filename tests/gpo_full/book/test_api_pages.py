@@ -32,9 +32,7 @@ def test_every_exported_name_has_one_entry(pages: Path, name: str) -> None:
 @pytest.mark.parametrize("name", PACKAGES)
 def test_every_module_file_has_one_section(pages: Path, name: str) -> None:
     text = (pages / "api" / f"{name}.md").read_text(encoding="utf-8")
-    files = [
-        path.relative_to(ROOT).with_suffix("") for path in (ROOT / name).rglob("*.py") if path.parent.name != "explorer"
-    ]
+    files = [path.relative_to(ROOT).with_suffix("") for path in (ROOT / name).rglob("*.py") if path.parent.name != "explorer"]
     modules = {".".join(path.parts).removesuffix(".__init__") for path in files} - {name}
     assert re.findall(r"^\.\. automodule:: (\S+)$", text, flags=re.MULTILINE) == sorted(modules)
 
@@ -48,9 +46,7 @@ def test_a_docstring_shows_the_characters_it_was_written_with(docstring: str) ->
     as_restructured_text(None, "", "", None, None, lines)
     shown = publish_doctree("\n".join(lines), settings_overrides={"report_level": 5})
     assert shown.astext() == docstring.replace("`", "")
-    assert not list(
-        shown.findall(lambda node: node.tagname in ("substitution_reference", "problematic", "strong", "emphasis"))
-    )
+    assert not list(shown.findall(lambda node: node.tagname in ("substitution_reference", "problematic", "strong", "emphasis")))
 
 
 def test_an_example_keeps_its_code() -> None:

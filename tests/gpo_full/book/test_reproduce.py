@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gpo_full.cli.entry import main
 from gpo_full.course.lessons import lesson_files
 from tests.support.places import ROOT
 
@@ -57,7 +58,9 @@ def test_the_experiment_s_result_and_figures_are_left(published: Path) -> None:
 
 
 @pytest.mark.slow
-def test_with_a_policy_and_a_reward_of_one_s_own_the_experiment_stands_alone(tmp_path: Path) -> None:
+def test_with_a_policy_and_a_reward_of_one_s_own_the_experiment_stands_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The reward is a function in a file, which gives at least 10; the project's own gives at most 1."""
     from gpo_full.experiment.inputs.scales import SCALES
     from gpo_full.experiment.inputs.workload import load_workload
@@ -67,10 +70,12 @@ def test_with_a_policy_and_a_reward_of_one_s_own_the_experiment_stands_alone(tmp
     made.tokenizer.save_pretrained(tmp_path / "policy")
     (tmp_path / "judges.py").write_text("def longer(samples, targets):\n    return [10.0 + len(text) for text in samples]\n")
     output = tmp_path / "out"
-    done = gpo("--scale", "smoke", "--policy", str(tmp_path / "policy"), "--reward", "judges:longer", "--output", str(output),
-               "--json", GPO_CACHE=str(tmp_path / "cache"), PYTHONPATH=f"{ROOT}:{tmp_path}")  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    monkeypatch.setenv("GPO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["reproduce", "--scale", "smoke", "--policy", str(tmp_path / "policy"), "--reward", "judges:longer", "--output", str(output), "--json"])
+    assert not ended.value.code
+    found = json.loads(capsys.readouterr().out)
     assert (found["schema"], found["runs"], len(found["checks"])) == (1, 12, 5)
     assert {value["lesson"] for value in results(output)["values"]} == {"experiment"}
     rewards = [run["reward"] for run in json.loads((output / "experiment" / "result.json").read_text())["runs"]]

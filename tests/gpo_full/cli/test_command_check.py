@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gpo_full.cli.test_command_theory import Outcome, gpo, refused
+from tests.support.commands import Outcome, gpo, refused
 from tests.support.places import ROOT
 
 SOURCE = """
@@ -116,20 +116,12 @@ def test_a_mean_is_told_apart(here: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), ("MODULE:FUNCTION",)),
-        (("my_losses",), ("my_losses", "MODULE:FUNCTION")),
-        (("my_losses:",), ("MODULE:FUNCTION",)),
-        (("my_losses:none",), ("none",)),
-        (("my_losses:number",), ("int",)),
+        ((), ("MODULE:FUNCTION",)), (("my_losses",), ("my_losses", "MODULE:FUNCTION")), (("my_losses:",), ("MODULE:FUNCTION",)),
+        (("my_losses:none",), ("none",)), (("my_losses:number",), ("int",)),
         (("my_losses:of_four",), ("my_losses:of_four", "(a, b, c, d)", "one tensor", "x = beta * rho")),
-        (("no_such_module:f",), ("no_such_module",)),
-        (("broken:f",), ("RuntimeError", "no luck")),
-        (("misspelt:f",), ("SyntaxError",)),
-        (("leaving:f",), ("SystemExit",)),
-        (("..:f",), ("cannot be imported",)),
-        (("my_losses:stable", "--loss", "dpoo"), ("dpoo", "dpo")),
-        (("my_losses:stable", "--param", "a=1"), ("--loss",)),
-        (("my_losses:stable", "--skip", "convex"), ("convex", "convexity")),
+        (("no_such_module:f",), ("no_such_module",)), (("broken:f",), ("RuntimeError", "no luck")), (("misspelt:f",), ("SyntaxError",)),
+        (("leaving:f",), ("SystemExit",)), (("..:f",), ("cannot be imported",)), (("my_losses:stable", "--loss", "dpoo"), ("dpoo", "dpo")),
+        (("my_losses:stable", "--param", "a=1"), ("--loss",)), (("my_losses:stable", "--skip", "convex"), ("convex", "convexity")),
         (("my_losses:stable", "--loss", "max(2 - x**2, 1 - x)"), ("pieces",)),
     ],
 )

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from gpo_theory import LOSSES
-from tests.gpo_full.cli.test_command_theory import gpo, gpo_json, gpo_process, refused
 from tests.gpo_theory.report.test_tables import check_latex
 from tests.gpo_theory.test_analysis import check_shape
+from tests.support.commands import gpo, gpo_json, gpo_process, refused
 from tests.support.session import payload
 
 
@@ -54,11 +54,7 @@ def test_a_parameter_goes_to_the_losses_that_have_it() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "names"),
-    [
-        (("compare", "dpo", "slic"), ["logistic", "hinge"]),
-        (("analyze", "savage"), ["savage"]),
-        (("losses",), list(LOSSES)),
-    ],
+    [(("compare", "dpo", "slic"), ["logistic", "hinge"]), (("analyze", "savage"), ["savage"]), (("losses",), list(LOSSES))],
 )
 def test_latex_and_csv(arguments: tuple[str, ...], names: list[str], tmp_path: Path) -> None:
     latex, table = tmp_path / "new" / "t.tex", tmp_path / "t.csv"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.gpo_full.cli.test_command_theory import gpo, gpo_json, gpo_process, refused
+from tests.support.commands import gpo, gpo_json, gpo_process, refused
 
 KEYS = {"schema", "wish", "loss", "analysis", "excluded_by", "refusal"}
 
@@ -77,14 +77,9 @@ def test_the_table_shows_the_loss() -> None:
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        ((), "nothing is wished"),
-        (("--strength", "x"), "'x'"),
-        (("--strength", "-1"), "-1"),
-        (("--target", "0"), "0"),
-        (("--target", "nothing"), "nothing"),
-        (("--bt-exact", "1/0"), "1/0"),
-        (("--right-tail", "exponentil:1"), "did you mean 'exponential'"),
-        (("--left-tail", "zero:1"), "zero:1"),
+        ((), "nothing is wished"), (("--strength", "x"), "'x'"), (("--strength", "-1"), "-1"), (("--target", "0"), "0"),
+        (("--target", "nothing"), "nothing"), (("--bt-exact", "1/0"), "1/0"),
+        (("--right-tail", "exponentil:1"), "did you mean 'exponential'"), (("--left-tail", "zero:1"), "zero:1"),
         (("--convx",), "--convx"),
     ],
 )

@@ -50,9 +50,7 @@ def run_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *words: object)
     return output
 
 
-def test_a_real_run_that_does_not_learn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_real_run_that_does_not_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     run = run_of_ours(tmp_path, monkeypatch, "--loss", "ipo", "--beta", 0.1, "--learning-rate", 1e-9)
     capsys.readouterr()
     payload = diagnosed(capsys, run)
@@ -67,9 +65,7 @@ def test_a_real_run_that_does_not_learn(
     assert "stuck_at_start (1): " in text
 
 
-def test_a_real_run_that_learns(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_real_run_that_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     run = run_of_ours(tmp_path, monkeypatch, "--loss", "dpo", "--beta", 0.1, "--learning-rate", 1e-3)
     capsys.readouterr()
     assert gpo("diagnose", run) == 0

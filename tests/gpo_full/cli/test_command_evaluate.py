@@ -84,6 +84,7 @@ def test_an_adapter_is_evaluated_on_its_base(place: Path) -> None:
     assert json.loads(moved.stdout)["kl"] > 0.01
 
 
+@pytest.mark.slow
 def test_a_reward_that_does_not_answer_for_each_sample_is_one_line(place: Path) -> None:
     (place / "bad_reward.py").write_text("one = lambda samples, targets: [1.0]\nscalar = lambda samples, targets: 1.0\n")
     for name, said in (("one", "returned [1.0] for"), ("scalar", "returned 1.0 for")):
@@ -93,6 +94,7 @@ def test_a_reward_that_does_not_answer_for_each_sample_is_one_line(place: Path) 
         assert "samples, not one number each" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("row", "message"),
     [("{", "row 2 is not JSON"), ("[]", "row 2 is not an object"), ('{"prompt": "a"}', "row 2: 'target' is missing"),
@@ -108,6 +110,7 @@ def test_a_bad_row_is_named(place: Path, tmp_path: Path, row: str, message: str)
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [({"reward": "nowhere"}, "reward 'nowhere' is neither a folder with a model nor module:function"),
@@ -121,6 +124,7 @@ def test_what_is_missing_is_one_line(place: Path, changes: dict[str, str], messa
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_prepare_without_a_registry_is_one_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     done = gpo(place, "prepare", "--part", "reward", "--json", python=sys.executable)  # which runs pip
@@ -129,6 +133,7 @@ def test_prepare_without_a_registry_is_one_line(place: Path, monkeypatch: pytest
     assert list((place / "cache" / "prepared").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_prepare_refuses_a_part_that_is_none(place: Path) -> None:
     done = gpo(place, "prepare", "--part", "weights")
     assert done.returncode == 2

@@ -190,6 +190,7 @@ def test_plot_that_cannot_be_written_is_one_line(capsys: pytest.CaptureFixture[s
     assert f"--plot {str(tmp_path / 'file' / 'figure.png')!r} cannot be written" in err
 
 
+@pytest.mark.slow
 def test_values_that_begin_with_a_minus_reach_the_command() -> None:
     words = [sys.executable, "-m", "gpo_full.cli", "toy", "mixture", "--initial-means", "-2,2",
              "--initial-logits", "-1,.5", "--objective", "gpo", "--loss", "-x*sigmoid(-x)", "--reward", "-x",

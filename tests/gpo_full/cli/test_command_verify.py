@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gpo_theory.kernel.certificates import seal
-from tests.gpo_full.cli.test_command_theory import gpo, gpo_json, gpo_process, refused
+from tests.support.commands import gpo, gpo_json, gpo_process, refused
 from tests.support.oracle import CLAIMS
 from tests.support.session import payload
 
@@ -111,18 +111,10 @@ def test_damage_is_noticed_by_the_checksum(certificates: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("content", "word"),
     [
-        (b"", "not JSON"),
-        (b"[]", "certificate"),
-        (b"null", "certificate"),
-        (b"{}", "certificate"),
-        (b'{"schema": 1, "schema": 1}', "'schema' appears twice"),
-        (b'{"a": [{"b": 1, "b": 2}]}', "'b' appears twice"),
-        (b'{"schema": NaN}', "NaN"),
-        (b'{"schema": -Infinity}', "-Infinity"),
-        (b'{"schema": 1e999}', "certificate"),
-        (b'{"schema": ' + b"9" * 5000 + b"}", "size"),
-        (b"[" * 200_000, "size"),
-        (b"\xff\xfe{}", "UTF-8"),
+        (b"", "not JSON"), (b"[]", "certificate"), (b"null", "certificate"), (b"{}", "certificate"),
+        (b'{"schema": 1, "schema": 1}', "'schema' appears twice"), (b'{"a": [{"b": 1, "b": 2}]}', "'b' appears twice"),
+        (b'{"schema": NaN}', "NaN"), (b'{"schema": -Infinity}', "-Infinity"), (b'{"schema": 1e999}', "certificate"),
+        (b'{"schema": ' + b"9" * 5000 + b"}", "size"), (b"[" * 200_000, "size"), (b"\xff\xfe{}", "UTF-8"),
         (b'{"schema": 1, "loss": "\\ud800", "claims": [], "versions": 1, "sha256": {}}', ""),
         (b'{"schema": 1, "loss": 1, "claims": {"convex": []}, "versions": 1, "sha256": "0"}', ""),
         (b" " * (16 * 2**20 + 1), "bytes"),

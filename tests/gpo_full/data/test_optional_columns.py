@@ -20,10 +20,10 @@ from gpo_full.data.pairs_on_disk import optional_columns_of, pair_table, respons
 from gpo_full.training.resumption import data_hash
 from gpo_theory import InputError
 from tests.gpo_full.cli.test_command_train import arguments, data, gpo, model  # noqa: F401
-from tests.gpo_full.training.test_trainer import PAIRS, objects, step0, trainer, weights
 from tests.support.pairs import distance, ranked_pairs
 from tests.support.pairs import gradients as gradients_of_sums
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
+from tests.support.trainings import PAIRS, objects, step0, trainer, weights
 from tests.support.two_sequences import response_sums
 
 TOKENIZER = tiny_tokenizer()
@@ -155,6 +155,7 @@ def test_the_share_of_the_regulariser_is_that_of_the_pair_s_own_loss(tmp_path: P
     assert objects(tmp_path)[0]["regularizer_share"] == pytest.approx(float(expected), rel=1e-7)
 
 
+@pytest.mark.slow
 def test_a_label_turned_round_is_the_pair_turned_round(tmp_path: Path) -> None:
     """p = 0 is the pair with its sides exchanged, and p = 1/2 of a symmetric choice pushes nowhere at the reference."""
     turned = [Pair(pair.prefix, pair.rejected, pair.chosen, pair.prompt_length) for pair in PAIRS]
@@ -176,14 +177,14 @@ def with_reference(pairs: list[Pair], reference: Any) -> list[Pair]:
     return [replace(pair, reference_log_probabilities=(one, two)) for pair, (one, two) in zip(pairs, sums, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("margin", ["sum", "mean"])
 def test_given_references_are_used_and_no_pass_is_made(margin: str, tmp_path: Path, caplog: Any) -> None:
     found = {}
     for run in ("computed", "given"):
         policy = tiny_model(dtype=torch.float64)
         pairs = with_reference(PAIRS, policy) if run == "given" else PAIRS
-        made = trainer(tmp_path, policy, pairs, run=run, margin=margin, max_steps=3,
-                       reference_store=str(tmp_path / f"store of {run}"))  # fmt: skip
+        made = trainer(tmp_path, policy, pairs, run=run, margin=margin, max_steps=3, reference_store=str(tmp_path / f"store of {run}"))
         assert step0(made) == pytest.approx(math.log(2), rel=1e-12)
         made.train()
         found[run] = weights(made.model)

@@ -25,8 +25,8 @@ from gpo_full.training.config import GPOConfig
 from gpo_full.training.rows import pairs_of
 from gpo_full.training.trainer import GPOTrainer
 from gpo_theory import InputError
-from tests.gpo_full.training.test_trainer import objects
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
+from tests.support.trainings import objects
 
 TOKENIZER = tiny_tokenizer()
 WORDS = ("cat", "dog", "mat", "list", "sum", "values")
@@ -111,9 +111,7 @@ def test_what_changes_the_tokens_changes_the_file(data: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["bit", "cut", "empty"])
-def test_a_damaged_table_is_named_and_written_again(
-    damage: str, data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_table_is_named_and_written_again(damage: str, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     expected = list(table(data))
     (path,) = files(data)
     content = bytearray(path.read_bytes())
@@ -162,9 +160,7 @@ def test_another_process_maps_the_file_again(data: Path) -> None:
     assert list(make(*arguments)) == list(found)
 
 
-def test_training_from_a_file_is_training_from_memory_bit_by_bit(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_from_a_file_is_training_from_memory_bit_by_bit(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPO_CACHE", str(tmp_path / "cache"))
     logs, weights = [], []
     for run, source in (("file", str(data)), ("memory", ROWS)):

@@ -112,6 +112,7 @@ def test_a_side_is_read_again_and_again_in_the_order_of_the_data() -> None:
     assert [row for row in rows if row["topic"] not in split.held_out] == list(split.train)
 
 
+@pytest.mark.slow
 def test_data_larger_than_memory_can_be_split(tmp_path: Path) -> None:
     """Rows of 2 kB, a third of them tested: what is held is some hundred bytes of each."""
     path = tmp_path / "many.jsonl"

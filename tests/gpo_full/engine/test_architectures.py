@@ -28,8 +28,7 @@ EAGER = {"attention": "eager"}
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any], str, tuple[str, ...]]] = {
     "llama": ("llama", {}, "line", ()),
     "qwen2": ("qwen2", {}, "line", ()),
-    "qwen2, windows above a layer": (
-        "qwen2", {"use_sliding_window": True, "max_window_layers": 1, **WINDOW}, "apart", (NEAR,)),
+    "qwen2, windows above a layer": ("qwen2", {"use_sliding_window": True, "max_window_layers": 1, **WINDOW}, "apart", (NEAR,)),
     "qwen2, windows not used": ("qwen2", {"use_sliding_window": False, **WINDOW}, "line", ()),
     "qwen3": ("qwen3", {}, "line", ()),
     "qwen3, linear attention": (
@@ -50,13 +49,11 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any], str, tuple[str, ...]]] = {
     "opt": ("opt", {}, "line", ()),
     "bloom, no positions": ("bloom", {"n_layer": 2, "n_head": 4, **EAGER}, "apart", (PROBE,)),
     "mamba": ("mamba", {"state_size": 4, **EAGER}, "apart", (STATES,)),
-    "mamba2": ("mamba2", {"state_size": 4, "num_heads": 8, "head_dim": 8, "n_groups": 2, "chunk_size": 8, **EAGER},
-               "apart", (STATES,)),
+    "mamba2": ("mamba2", {"state_size": 4, "num_heads": 8, "head_dim": 8, "n_groups": 2, "chunk_size": 8, **EAGER}, "apart", (STATES,)),
     "falcon-h1, a hybrid": (
         "falcon_h1", {"mamba_d_ssm": 64, "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_n_groups": 1,
                       "mamba_chunk_size": 8, **HEADS}, "apart", (STATES,)),
-    "lfm2, convolutions": (
-        "lfm2", {"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False}, "apart", (STATES,)),
+    "lfm2, convolutions": ("lfm2", {"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False}, "apart", (STATES,)),
 }  # fmt: skip
 
 
@@ -65,10 +62,9 @@ def made(name: str) -> Any:
     return tiny_model(family, dtype=torch.float64, **changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_rows_are_chosen_said_equal_to_plain_sequences_and_trained(
-    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_rows_are_chosen_said_equal_to_plain_sequences_and_trained(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     _, _, layout, reasons = ARCHITECTURES[name]
     model = made(name)
     found = plan(model, LONGEST)

@@ -33,6 +33,7 @@ def test_float64_equals_separate_sequences(family: str, attention: str, layout: 
     assert distance(gradients(model, found), gradients(model, expected)) <= 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "attention", "layout"), CASES)
 def test_pairs_that_share_prompts_and_responses_equal_separate_sequences(
     family: str, attention: str, layout: str

@@ -40,25 +40,15 @@ def test_plan_of_soft_caps_and_windows() -> None:
     assert "changes its logits after the head" in found.reasons[0]
 
 
-def test_plan_of_positions_that_are_not_read() -> None:
-    config: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 32, "n_layer": 2, "n_head": 4}
-    FAMILIES["bloom"] = config
-    try:
-        found = plan(tiny_model("bloom", attention="eager"), 64)
-    finally:
-        del FAMILIES["bloom"]
+@pytest.mark.parametrize(("family", "config", "reason"), [
+    ("bloom", {"n_layer": 2, "n_head": 4}, "a probe of packed rows differs"),  # positions that are not read
+    ("mamba", {"num_hidden_layers": 2, "state_size": 4}, "layers of mamba are not all full or sliding attention"),
+])  # fmt: skip
+def test_plan_of_other_families(family: str, config: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FAMILIES, family, {"vocab_size": VOCABULARY, "hidden_size": 32, **config})
+    found = plan(tiny_model(family, attention="eager"), 64)
     assert found.layout == "apart"
-    assert "a probe of packed rows differs" in found.reasons[0]
-
-
-def test_plan_of_a_state_space_model() -> None:
-    FAMILIES["mamba"] = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}
-    try:
-        found = plan(tiny_model("mamba", attention="eager"), 64)
-    finally:
-        del FAMILIES["mamba"]
-    assert found.layout == "apart"
-    assert "layers of mamba are not all full or sliding attention" in found.reasons[0]
+    assert reason in found.reasons[0]
 
 
 def test_plan_leaves_the_training_mode_and_the_random_state_alone() -> None:

@@ -79,9 +79,7 @@ def test_adapters_stay_in_place() -> None:
     from peft import LoraConfig, get_peft_model
 
     model = tiny_model("llama")
-    adapted: Any = get_peft_model(
-        model, LoraConfig(r=2, target_modules=["gate_proj", "down_proj"], init_lora_weights=False)
-    )
+    adapted: Any = get_peft_model(model, LoraConfig(r=2, target_modules=["gate_proj", "down_proj"], init_lora_weights=False))
     batch, calls = pack(some_pairs(), "line"), []
     model.model.layers[0].mlp.up_proj.register_forward_hook(lambda *_: calls.append(1))
     assert len(replaced(adapted)) == 2

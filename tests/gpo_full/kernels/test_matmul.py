@@ -8,12 +8,11 @@ import torch
 from torch import nn
 
 from gpo_full import GPOConfig
-from gpo_full.engine.log_probabilities import token_log_probabilities
 from gpo_full.engine.packing import pack
 from gpo_full.kernels import matmul as module
 from gpo_full.kernels.matmul import _agrees, _kernel, _Linear, fast_products, product
 from gpo_full.training.dry_run import forecast_needs
-from tests.support.pairs import distance, some_pairs
+from tests.support.pairs import distance, some_pairs, values_and_gradient
 from tests.support.tiny_models import tiny_model
 
 needs_kernel = pytest.mark.skipif(_kernel() is None, reason="this CPU or this torch has no faster product")
@@ -40,9 +39,7 @@ def some_tensors(*shape: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("leading", [(ROWS,), (2, ROWS // 2), (1, ROWS)])
-def test_values_and_gradients_are_those_of_double_precision(
-    leading: tuple[int, ...], bias: bool, calls: list[tuple[int, ...]]
-) -> None:
+def test_values_and_gradients_are_those_of_double_precision(leading: tuple[int, ...], bias: bool, calls: list[tuple[int, ...]]) -> None:
     given = [some_tensors(*leading, WIDTH), some_tensors(WIDTH, WIDTH), some_tensors(WIDTH) if bias else None]
     incoming = some_tensors(*leading, WIDTH)
     found, expected = [], []
@@ -131,19 +128,13 @@ def test_checkpointed_layers_are_left_alone(calls: list[tuple[int, ...]]) -> Non
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2", "opt"])
-def test_a_model_computes_the_same(
-    family: str, monkeypatch: pytest.MonkeyPatch, calls: list[tuple[int, ...]]
-) -> None:
+def test_a_model_computes_the_same(family: str, monkeypatch: pytest.MonkeyPatch, calls: list[tuple[int, ...]]) -> None:
     monkeypatch.setattr(module, "LEAST", 1)
     model, batch = tiny_model(family), pack(some_pairs(), "line")
     found = []
     for kernel in (module._kernel, lambda: None):
         monkeypatch.setattr(module, "_kernel", kernel)
-        model.zero_grad()
-        values = token_log_probabilities(model, batch)
-        values.sum().backward()
-        gradient = torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None])
-        found.append((values.detach(), gradient))
+        found.append(values_and_gradient(model, batch))
     (values, gradient), (own_values, own_gradient) = found
     assert distance(values, own_values) < 1e-5
     assert distance(gradient, own_gradient) < 1e-5

@@ -5,11 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from gpo_full.engine.log_probabilities import token_log_probabilities
 from gpo_full.engine.packing import pack
 from gpo_full.kernels import norms as module
 from gpo_full.kernels.norms import _RootMeanSquare, fused_norms
-from tests.support.pairs import distance, some_pairs
+from tests.support.pairs import distance, some_pairs, values_and_gradient
 from tests.support.tiny_models import tiny_model
 
 
@@ -52,11 +51,7 @@ def test_a_model_computes_the_same(family: str, monkeypatch: pytest.MonkeyPatch)
     assert len(replaced(model)) == sum(type(each).__name__.endswith("RMSNorm") for each in model.modules()) > 1
     found = []
     for _ in range(2):
-        model.zero_grad()
-        values = token_log_probabilities(model, batch)
-        values.sum().backward()
-        gradient = torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None])
-        found.append((values.detach(), gradient))
+        found.append(values_and_gradient(model, batch))
         monkeypatch.setattr(module, "_is_root_mean_square", lambda _: False)
     (values, gradient), (own_values, own_gradient) = found
     assert distance(values, own_values) < 1e-5

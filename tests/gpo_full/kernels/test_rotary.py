@@ -7,11 +7,10 @@ import mpmath
 import pytest
 import torch
 
-from gpo_full.engine.log_probabilities import token_log_probabilities
 from gpo_full.engine.packing import pack
 from gpo_full.kernels import rotary as module
 from gpo_full.kernels.rotary import _agrees, _fused, _Turn, fused_rotary
-from tests.support.pairs import distance, some_pairs
+from tests.support.pairs import distance, some_pairs, values_and_gradient
 from tests.support.tiny_models import tiny_model
 
 
@@ -66,11 +65,7 @@ def test_a_model_computes_the_same(family: str, monkeypatch: pytest.MonkeyPatch)
     own = _Turn.apply
     monkeypatch.setattr(_Turn, "apply", lambda *args: (calls.append(1), own(*args))[1])
     for _ in range(2):
-        model.zero_grad()
-        values = token_log_probabilities(model, batch)
-        values.sum().backward()
-        gradient = torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None])
-        found.append((values.detach(), gradient))
+        found.append(values_and_gradient(model, batch))
         monkeypatch.setattr(module, "_agrees", lambda _: False)
     assert len(calls) == 4  # queries and keys of two layers, in one of the two passes
     (values, gradient), (own_values, own_gradient) = found

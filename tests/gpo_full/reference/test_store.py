@@ -20,20 +20,10 @@ from gpo_full.reference.store import _write, open_store, weights_hash
 from gpo_theory import InputError
 from tests.support.pairs import ranked_pairs, some_pairs
 from tests.support.tiny_models import tiny_model
+from tests.support.trainings import Passes
 from tests.support.two_sequences import response_sums, response_tokens
 
 PAIRS = some_pairs(7)
-
-
-class Passes:
-    """How many forward passes a model made."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        self.count = 0
-        model.register_forward_pre_hook(self._add)
-
-    def _add(self, *_: Any) -> None:
-        self.count += 1
 
 
 def files(folder: Path) -> list[Path]:
@@ -207,6 +197,7 @@ else:
 """
 
 
+@pytest.mark.slow
 def test_a_store_several_times_larger_than_the_memory_that_is_allowed(tmp_path: Path) -> None:
     """64 pairs of two responses of 32,768 tokens, log-probability minus their row and minus twice it."""
     pairs = [Pair((row + 1,), (2,) * 32_768, (3,) * 32_768, 1) for row in range(64)]

@@ -19,6 +19,7 @@ from gpo_full.sweeps.executors import on_ray, on_this_machine
 from gpo_full.sweeps.jobs import Job, Outcome
 from gpo_theory import InputError
 from tests.support.places import ROOT
+from tests.support.warm import warm_program
 
 
 def job(folder: Path, name: str = "run", *words: str) -> Job:
@@ -162,12 +163,12 @@ def test_in_this_process_it_is_as_in_one_of_its_own(tmp_path: Path) -> None:
 # On a Ray cluster, by `ray_runs.py`.
 
 
-def ray_runs(folder: Path, *words: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
+def ray_runs(folder: Path, *words: str, code: int = 0, begin: tuple[str, ...] = (sys.executable, "-m", "tests.support.ray_runs")) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, "PYTHONPATH": f"{folder / 'hidden'}:{ROOT}",
                    "GPO_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
                    "RAY_USAGE_STATS_ENABLED": "0"}  # fmt: skip
     environment.pop("RAY_ADDRESS", None)
-    done = subprocess.run([sys.executable, "-m", "tests.support.ray_runs", *words], cwd=folder, env=environment, text=True,
+    done = subprocess.run([*begin, *words], cwd=folder, env=environment, text=True,
                           capture_output=True, timeout=300, check=False)  # fmt: skip
     assert done.returncode == code, done.stderr[-3000:]
     return done
@@ -264,8 +265,10 @@ def test_a_sweep_on_ray_is_the_sweep_on_this_machine(on_a_cluster: Cluster) -> N
     words = ("sweep", "--loss", "dpo", "--loss", "ipo", "--beta", "0.1", "--model", "policy", "--data", "pairs.jsonl",
              "--steps", "2", "--learning-rate", "1e-3", "--batch-pairs", "3", "--threads", "1", "--json")  # fmt: skip
     tables = []
-    for output, where in (("on ray", ("--ray", "local")), ("here", ("--workers", "1"))):
-        done = ray_runs(folder, *words, *where, "--output", output)
+    with warm_program(folder) as program:
+        ran = {"on ray": ray_runs(folder, *words, "--ray", "local", "--output", "on ray"),
+               "here": ray_runs(folder, *words, "--workers", "1", "--output", "here", begin=(program, "-m", "gpo_full.cli"))}  # fmt: skip
+    for output, done in ran.items():
         assert json.loads(done.stdout) == {"schema": 1, "output": output, "runs": 2, "failed": [],
                                            "results": f"{output}/results.parquet"}  # fmt: skip
         assert done.stderr.count("reference pass") == 1

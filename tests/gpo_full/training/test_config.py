@@ -33,8 +33,7 @@ def test_a_name_that_fixes_the_aggregation_sets_it(loss: str, margin: str, tmp_p
 
 @pytest.mark.parametrize(("loss", "slope"), [("log(1+exp(x))", "1/2"), ("max(0, 1+x)", "1"), ("log(1+exp(-x))", None),
                                              ("max(0, -x)", None), ("x**2", None)])  # fmt: skip
-def test_a_loss_that_rises_at_0_is_said(loss: str, slope: str | None, tmp_path: Path,
-                                        caplog: pytest.LogCaptureFixture) -> None:  # fmt: skip
+def test_a_loss_that_rises_at_0_is_said(loss: str, slope: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config(tmp_path, loss=loss)
     said = [record.getMessage() for record in caplog.records if "the sign of x" in record.getMessage()]
     expected = f"loss {loss} has f'(0) = {slope} > 0: it begins by making the chosen response less likely"

@@ -14,11 +14,10 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 from gpo_full import GPOConfig, GPOTrainer
 from gpo_full.data.pairs import Pair, read_pairs
 from gpo_theory import InputError
-from tests.gpo_full.reference.test_store import Passes
-from tests.gpo_full.training.test_trainer import PAIRS, objects, step0, trainer, weights
 from tests.support.oracle import TRUTHS
 from tests.support.session import payload
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
+from tests.support.trainings import PAIRS, Passes, objects, step0, trainer, weights
 from tests.support.two_sequences import response_sums
 
 F64 = {"dtype": torch.float64}
@@ -36,14 +35,10 @@ def margins(policy: Any, reference: Any, pairs: list[Pair] = PAIRS) -> torch.Ten
 # TRL 1.16: the reference.
 
 
-def test_trl_the_reference_is_not_computed_again_when_only_beta_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trl_the_reference_is_not_computed_again_when_only_beta_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpo_full.reference.compute.BATCH_TOKENS", 1)  # a forward pass for each pair
     counts = []
-    for run, (loss, beta, rate) in enumerate(
-        [("logistic", 0.1, 1e-3), ("logistic", 1.0, 1e-3), ("x**2 - x", 5.0, 1.0)]
-    ):
+    for run, (loss, beta, rate) in enumerate([("logistic", 0.1, 1e-3), ("logistic", 1.0, 1e-3), ("x**2 - x", 5.0, 1.0)]):
         model = tiny_model()
         passes = Passes(model)
         trainer(tmp_path, model, run=str(run), loss=loss, beta=beta, learning_rate=rate)
@@ -100,11 +95,7 @@ def test_trl_label_smoothing_is_ignored_by_no_loss(name: str, tmp_path: Path) ->
     """0.8 f(x) + 0.2 f(-x) for losses whose smoothing TRL drops without a word, away from the reference."""
     reference, policy = tiny_model(seed=1, **F64), tiny_model(seed=2, **F64)
     x = 0.05 * margins(policy, reference)
-    of = {
-        "hinge": lambda x: (1 - x).clamp(min=0),
-        "squared": lambda x: (1 - x) ** 2,
-        "exponential": lambda x: (-x).exp(),
-    }
+    of = {"hinge": lambda x: (1 - x).clamp(min=0), "squared": lambda x: (1 - x) ** 2, "exponential": lambda x: (-x).exp()}
     expected = float((0.8 * of[name](x) + 0.2 * of[name](-x)).mean())
     assert abs(expected - float(of[name](x).mean())) > 1e-3
     made = trainer(tmp_path, policy, loss=name, beta=0.05, label_noise=0.2, reference=reference)

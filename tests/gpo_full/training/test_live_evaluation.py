@@ -15,8 +15,8 @@ from transformers import TrainerCallback
 
 from gpo_full.evaluation.compare import evaluate, reference_answers
 from gpo_theory import InputError
-from tests.gpo_full.training.test_trainer import objects, trainer, weights
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
+from tests.support.trainings import objects, trainer, weights
 
 ROWS = [{"prompt": "the cat sat on", "target": "the mat"}, {"prompt": "return the sum", "target": "of the values"},
         {"prompt": "the dog", "target": "ran"}]  # fmt: skip
@@ -45,7 +45,7 @@ def sampling(folder: Path, prompts: Path, model: Any = None, **options: Any) -> 
 
 def with_tokenizer(folder: Path, model: Any, tokenizer: Any, *, run: str = "run", **settings: Any) -> Any:
     from gpo_full import GPOConfig, GPOTrainer
-    from tests.gpo_full.training.test_trainer import PAIRS
+    from tests.support.trainings import PAIRS
 
     reference = settings.pop("reference", None)
     defaults = {"learning_rate": 1e-3, "per_device_train_batch_size": 4, "save_strategy": "no", "use_cpu": True,
@@ -62,6 +62,7 @@ def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name != "cpu_seconds"} for row in rows]
 
 
+@pytest.mark.slow
 def test_the_training_is_bitwise_the_same(tmp_path: Path, prompts: Path) -> None:
     torch.manual_seed(0)
     plain = trainer(tmp_path, tiny_model(), run="plain", max_steps=4)
@@ -119,6 +120,7 @@ class Kill(TrainerCallback):  # type: ignore[misc]
             raise Killed
 
 
+@pytest.mark.slow
 def test_a_resumed_run_writes_each_record_once(tmp_path: Path, prompts: Path) -> None:
     save = {"save_strategy": "steps", "save_steps": 3, "max_steps": 6}
     straight = sampling(tmp_path, prompts, run="straight", **save)

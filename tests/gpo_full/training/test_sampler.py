@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from gpo_full.engine.packing import pack
 from gpo_full.training.rows import PromptSampler
-from tests.gpo_full.training.test_trainer import objects, trainer, weights
 from tests.support.pairs import ranked_pairs
 from tests.support.tiny_models import tiny_model
+from tests.support.trainings import objects, trainer, weights
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(0, 3), min_size=1, max_size=20), st.integers(0, 5))
@@ -82,6 +82,7 @@ def test_what_a_step_computes_is_the_same_pair_by_pair(tmp_path: Path) -> None:
     torch.testing.assert_close(found[True], found[False], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [2, 5, 8])
 def test_a_resume_draws_the_same_prompts(step: int, tmp_path: Path) -> None:
     """Within the first epoch of five steps, at its end and within the second."""

@@ -22,9 +22,9 @@ from gpo_full.data.file_formats import MAX_CHARACTERS
 from gpo_full.data.pairs import Pair, PairSummary, read_pairs
 from gpo_full.training.reporting.metrics import pair_metrics
 from gpo_theory import LOSSES, InputError, to_numpy, to_torch
-from tests.gpo_full.training.test_trainer import PAIRS, objects, trainer, weights
 from tests.gpo_theory.lowering.test_lowering import truth
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
+from tests.support.trainings import PAIRS, objects, trainer, weights
 from tests.support.two_sequences import response_sums
 
 # 13: margins up to 1e30, infinite, and NaN.
@@ -90,6 +90,7 @@ def test_spec_13_no_loss_hides_a_margin_that_is_not_finite_from_the_metrics(name
         assert not pair_metrics(f(x), slope, x, ratios, knees=f.knees).isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 def test_spec_13_a_flat_loss_trains_on_nothing_that_is_not_finite(value: float, tmp_path: Path) -> None:
     """The ramp loss is 0 or 2 far out, with slope 0: loss and gradient alone would look well."""

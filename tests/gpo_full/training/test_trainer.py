@@ -19,7 +19,6 @@ from transformers import TrainerCallback
 
 from gpo_full import GPOConfig, GPOTrainer
 from gpo_full.checkpoints.atomic import DamagedCheckpoint, FolderInUse, NoGoodCheckpoint
-from gpo_full.data.pairs import Pair
 from gpo_full.diagnosis.log import read_run
 from gpo_full.engine.log_probabilities import response_log_probabilities
 from gpo_full.engine.model_plan import Plan
@@ -28,41 +27,17 @@ from gpo_full.training.live_evaluation import LiveEvaluation
 from gpo_full.training.reporting.metrics import NonFiniteLoss
 from gpo_full.training.rows import Collator
 from gpo_theory import LOSSES, InputError
-from tests.gpo_full.reference.test_store import Passes
 from tests.support.oracle import TRUTHS, evaluate
-from tests.support.pairs import some_pairs
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
+from tests.support.trainings import PAIRS, Passes, objects, step0, trainer, weights
 from tests.support.two_sequences import response_sums
 
-PAIRS = some_pairs(11)
 KEYS = {"step", "epoch", "loss", "margin", "margin_std", "log_ratio_chosen", "log_ratio_rejected", "accuracy",
         "regularizer", "regularizer_share", "weight", "saturated_left", "saturated_right", "flat_right", "grad_norm", "tokens",
         "cpu_seconds"}  # fmt: skip
 
 
-def trainer(folder: Path, model: Any, pairs: list[Pair] = PAIRS, *, run: str = "run", **options: Any) -> GPOTrainer:
-    others = {name: options.pop(name) for name in ("reference", "eval_dataset") if name in options}
-    settings = {"learning_rate": 1e-3, "max_steps": 1, "per_device_train_batch_size": 4, "save_strategy": "no",
-                "reference_store": str(folder / "references"), **options}  # fmt: skip
-    args = GPOConfig(output_dir=str(folder / run), use_cpu=True, disable_tqdm=True, **settings)
-    return GPOTrainer(model, args, pairs, **others)
-
-
-def objects(folder: Path, run: str = "run") -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / run / "metrics.jsonl").read_text().splitlines()]
-
-
-def weights(model: torch.nn.Module) -> torch.Tensor:
-    return torch.cat([parameter.detach().flatten().clone() for parameter in model.parameters()])
-
-
-def step0(made: GPOTrainer) -> float:
-    """The loss of all training pairs before any step, as training computes it."""
-    batch = made.data_collator([made.train_dataset[i] for i in range(len(made.train_dataset))])
-    made.model.train()
-    return float(made.compute_loss(made.model, batch).detach())
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(LOSSES))
 def test_step_0_loss_is_f_of_0_in_float64(name: str, tmp_path: Path) -> None:
     # Default parameters; TRUTHS holds each f written out by hand in mpmath, and mpmath reads the formula of the others.
@@ -278,6 +253,7 @@ def test_an_adapter_trains_alone_and_its_base_is_the_reference(tmp_path: Path) -
     assert len(list((tmp_path / "references").iterdir())) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"gradient_accumulation_steps": 2}, {"lora_rank": 2}])
 def test_a_clean_resume_is_bitwise_equal(options: dict[str, Any], tmp_path: Path) -> None:
     settings = {"max_steps": 6, "per_device_train_batch_size": 2, "logging_steps": 2, **options}
@@ -363,6 +339,7 @@ def test_spec_11_three_losses_that_are_not_finite_stop_the_run_with_the_batch(tm
         assert tuple(pair["chosen"]) == PAIRS[pair["row"]].chosen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pieces", [1, 2])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_spec_11_a_loss_that_is_not_finite_is_not_applied_not_averaged_and_said(
@@ -518,6 +495,7 @@ def test_spec_11_a_resume_goes_on_counting(tmp_path: Path) -> None:
 SAVING = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), [
     ("learning_rate", {"learning_rate": 2e-3}), ("loss", {"loss": "hinge"}), ("beta", {"beta": 0.2}), ("data", {}),
     ("world_size", {}), ("reference_weights", {}),
@@ -703,6 +681,7 @@ def test_gradient_checkpointing_trains_the_same(tmp_path: Path) -> None:
     torch.testing.assert_close(*found, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["gpt2", "opt", "mistral"])
 def test_other_families_train(family: str, tmp_path: Path) -> None:
     trainer(tmp_path, tiny_model(family), max_steps=8, beta=0.5).train()

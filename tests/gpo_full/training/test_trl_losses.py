@@ -16,13 +16,9 @@ trl = pytest.importorskip("trl", minversion="1.16", reason="trl 1.16 is a test o
 
 # TRL's loss_type -> its options and our loss, where it is a function of the margin alone (beta = 1, one token).
 OF_THE_MARGIN: dict[str, tuple[dict[str, float], Loss]] = {
-    "sigmoid": ({}, LOSSES["logistic"]),
-    "sigmoid_norm": ({}, LOSSES["logistic"]),
-    "hinge": ({}, LOSSES["hinge"]),
-    "ipo": ({}, LOSSES["ipo_tau"]),
-    "robust": ({"label_smoothing": 0.1}, LOSSES["robust_dpo"]),
-    "exo_pair": ({"label_smoothing": 0.001}, LOSSES["exo"]),
-    "discopop": ({}, LOSSES["discopop"]),
+    "sigmoid": ({}, LOSSES["logistic"]), "sigmoid_norm": ({}, LOSSES["logistic"]), "hinge": ({}, LOSSES["hinge"]),
+    "ipo": ({}, LOSSES["ipo_tau"]), "robust": ({"label_smoothing": 0.1}, LOSSES["robust_dpo"]),
+    "exo_pair": ({"label_smoothing": 0.001}, LOSSES["exo"]), "discopop": ({}, LOSSES["discopop"]),
 }
 ABSOLUTE = ("nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down", "sft")
 BATCH_COUPLED = ("aot", "aot_unpaired")

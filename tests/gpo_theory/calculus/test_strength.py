@@ -17,15 +17,7 @@ def test_strength(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "exact"),
-    [
-        ("dpo", "1/2"),
-        ("slic", "0"),
-        ("ipo", "1"),
-        ("ipo-tau", "2"),
-        ("exponential", "1"),
-        ("truncated_squared", "1"),
-        ("savage", "1/2"),
-    ],
+    [("dpo", "1/2"), ("slic", "0"), ("ipo", "1"), ("ipo-tau", "2"), ("exponential", "1"), ("truncated_squared", "1"), ("savage", "1/2")],
 )
 def test_strength_of_the_paper_exactly(name: str, exact: str) -> None:
     found = strength(find_loss(name))

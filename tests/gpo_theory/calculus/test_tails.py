@@ -19,9 +19,7 @@ def test_the_catalogue(name: str) -> None:
 
 def test_the_catalogue_is_mostly_known() -> None:
     """Of the tails of the table, as many must be classified; the figure may only grow."""
-    known = [
-        payload(name)["tails"][side][of]["class"] != "unknown" for name in LOSSES if name in TRUTHS for side, of in ENDS
-    ]
+    known = [payload(name)["tails"][side][of]["class"] != "unknown" for name in LOSSES if name in TRUTHS for side, of in ENDS]
     assert sum(known) == len(known)
 
 
@@ -32,11 +30,7 @@ def measure(text: str, side: str, of: str, printed: dict) -> None:
                  "super_exponential_growth": (4, 6)}.get(printed["class"], (10**6, 4 * 10**6))  # fmt: skip
 
     def g(x: int) -> mp.mpf:
-        return (
-            -mp.diff(lambda u: evaluate(text, u), sign * mp.mpf(x))
-            if of == "slope"
-            else evaluate(text, sign * mp.mpf(x))
-        )
+        return (-mp.diff(lambda u: evaluate(text, u), sign * mp.mpf(x)) if of == "slope" else evaluate(text, sign * mp.mpf(x)))
 
     with mp.workdps(1500):
         a, b = g(near), g(far)
@@ -69,6 +63,7 @@ def measure(text: str, side: str, of: str, printed: dict) -> None:
             assert kind == "unknown", what
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_printed_rate_is_measured(name: str) -> None:
     loss = LOSSES[name]
@@ -81,6 +76,7 @@ def test_every_printed_rate_is_measured(name: str) -> None:
         measure(text, side, of, payload(name)["tails"][side][of])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "kinds"),
     [

@@ -11,13 +11,9 @@ from tests.support.strategies import formulas
 
 # Read by eye from THEORY.md and the expansions in oracle.py.
 EXACT = {
-    "logistic": ["log(2)", "-1/2", "1/8", "0", "-1/192"],
-    "hinge": ["1", "-1", "0", "0", "0"],
-    "squared": ["1", "-2", "1", "0", "0"],
-    "exponential": ["1", "-1", "1/2", "-1/6", "1/24"],
-    "truncated_squared": ["1", "-2", "1", "0", "0"],
-    "savage": ["1/4", "-1/4", "1/16", "1/48", "-1/96"],
-    "perceptron": ["0", None, None, None, None],
+    "logistic": ["log(2)", "-1/2", "1/8", "0", "-1/192"], "hinge": ["1", "-1", "0", "0", "0"], "squared": ["1", "-2", "1", "0", "0"],
+    "exponential": ["1", "-1", "1/2", "-1/6", "1/24"], "truncated_squared": ["1", "-2", "1", "0", "0"],
+    "savage": ["1/4", "-1/4", "1/16", "1/48", "-1/96"], "perceptron": ["0", None, None, None, None],
 }
 
 
@@ -42,9 +38,7 @@ def test_text_and_float_are_one_number(name: str) -> None:
 
 def test_any_order() -> None:
     """e^{-x} = sum (-x)^k / k!; the logistic's odd coefficients beyond the first vanish; order 0 is f(0)."""
-    assert [c.text for c in taylor(LOSSES["exponential"], 8)] == [
-        "1", "-1", "1/2", "-1/6", "1/24", "-1/120", "1/720", "-1/5040", "1/40320",
-    ]  # fmt: skip
+    assert [c.text for c in taylor(LOSSES["exponential"], 8)] == ["1", "-1", "1/2", "-1/6", "1/24", "-1/120", "1/720", "-1/5040", "1/40320"]
     logistic = taylor(LOSSES["logistic"], 9)
     assert [c.text for c in logistic[3::2]] == ["0", "0", "0", "0"]
     assert logistic[6].text == "1/2880"  # log cosh u = u^2/2 - u^4/12 + u^6/45 at u = x/2
@@ -86,6 +80,4 @@ def test_random_formulas_against_numerical_differentiation(text: str) -> None:
             return  # not analytic at 0
         for k, (coefficient, expected) in enumerate(zip(coefficients or (), numeric, strict=False)):
             if coefficient is not None:
-                assert abs(number(coefficient.text) - expected) < mp.mpf(10) ** -15 * max(1, abs(expected)), (
-                    f"{text}: {k}"
-                )
+                assert abs(number(coefficient.text) - expected) < mp.mpf(10) ** -15 * max(1, abs(expected)), (f"{text}: {k}")

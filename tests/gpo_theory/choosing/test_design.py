@@ -73,6 +73,7 @@ def check_tail(f, wished: TailWish, side: int) -> None:
             assert found > 0.05 if order is None else abs(found - value(Fraction(order))) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wish", FOUND, ids=lambda wish: str([v for v in wish.as_dict().values() if v]))
 def test_what_is_found_has_what_was_wished(wish: Wish) -> None:
     found = find_design(wish)

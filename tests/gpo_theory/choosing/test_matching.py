@@ -72,6 +72,7 @@ def test_there_and_back(source: str, target: str, beta: float) -> None:
     assert match_beta(target, source, beta=there).beta_to == pytest.approx(beta, rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HARD)
 def test_a_loss_that_is_neither_convex_nor_exact_is_matched_or_refused(name: str) -> None:
     """Its C_1/2 is least at 0 alone, by the oracle: a match must be the right one, a refusal must say what is missing."""
@@ -94,6 +95,7 @@ def test_the_convention_of_ipo_is_always_stated() -> None:
         assert "tau" in stated
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", REFUSED)
 def test_refusals(target: str) -> None:
     """R = 0, f''(0) < 0, f'(0) >= 0, a kink at 0, or a C_1/2 that is not least at 0: no beta is offered, a way out is."""
@@ -188,6 +190,7 @@ def check_target(name: str, p: str, x: float) -> None:
                 assert found > least, f"{name}: C_p({mp.nstr(other)}) is not above C_p({x})"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", ["0.6", "0.9"])
 def test_targets_by_direct_minimisation(p: str) -> None:
     """x*(p) of IPO is 2p - 1, so beta_to/beta_from from IPO tells every other target."""
@@ -336,18 +339,11 @@ def test_what_cannot_be_matched_elsewhere(source: str, target: str, options: dic
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"by": "slope"}, "strength, target, tail"),
-        ({"by": "target"}, "needs p"),
-        ({"by": "tail"}, "needs at"),
-        ({"p": "0.9"}, "'target'"),
-        ({"at": "1"}, "'tail'"),
-        ({"by": "tail", "at": "1", "p": "0.9"}, "'target'"),
-        ({"by": "target", "p": "0.5"}, "1/2 < p"),
-        ({"by": "target", "p": "1.1"}, "1/2 < p"),
-        ({"by": "target", "p": float("nan")}, "nan"),
-        ({"by": "target", "p": "x"}, "1/2 < p"),
-        ({"by": "target", "p": "9**9**9**9"}, "9"),
-        ({"by": "tail", "at": "0"}, "other than 0"),
+        ({"by": "slope"}, "strength, target, tail"), ({"by": "target"}, "needs p"), ({"by": "tail"}, "needs at"),
+        ({"p": "0.9"}, "'target'"), ({"at": "1"}, "'tail'"), ({"by": "tail", "at": "1", "p": "0.9"}, "'target'"),
+        ({"by": "target", "p": "0.5"}, "1/2 < p"), ({"by": "target", "p": "1.1"}, "1/2 < p"),
+        ({"by": "target", "p": float("nan")}, "nan"), ({"by": "target", "p": "x"}, "1/2 < p"),
+        ({"by": "target", "p": "9**9**9**9"}, "9"), ({"by": "tail", "at": "0"}, "other than 0"),
         ({"by": "tail", "at": float("inf")}, "inf"),
     ],
 )

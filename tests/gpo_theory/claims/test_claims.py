@@ -142,6 +142,7 @@ def _substitute(text: str, inner: str) -> str:
     return re.sub(r"\bx\b", inner, text)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(convex_formulas(), convex_formulas())
 def test_sums_and_maxima_of_convex_are_not_refuted(f: str, g: str) -> None:
@@ -232,10 +233,7 @@ def test_f_that_is_not_defined_everywhere_is_refused_with_the_point(text: str) -
         named = re.search(r"x = (-?[\d./e-]+)", str(error))
         assert named, str(error)  # noqa: PT017 - the other outcome is checked below
         q = Fraction(named.group(1).rstrip("."))
-        assert any(
-            _undefined(text, mp.mpf(q.numerator) / q.denominator + u)
-            for u in (0, mp.mpf(10) ** -25, -(mp.mpf(10) ** -25))
-        )
+        assert any(_undefined(text, mp.mpf(q.numerator) / q.denominator + u) for u in (0, mp.mpf(10) ** -25, -(mp.mpf(10) ** -25)))
     else:
         assert result.claims["total"].verdict is Verdict.UNKNOWN
         assert all(found.verdict is Verdict.UNKNOWN for found in result.claims.values())

@@ -23,11 +23,13 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return run(SEEDS, tmp_path_factory.mktemp("generated") / "answers.jsonl")
 
 
+@pytest.mark.slow
 def test_no_verdict_is_wrong(answers: list[dict[str, Any]]) -> None:
     assert len(answers) == len(SEEDS)
     assert [line for line in answers if wrong(line)] == []
 
 
+@pytest.mark.slow
 def test_few_are_left_unknown(answers: list[dict[str, Any]]) -> None:
     found = summary(answers)
     assert found["proved"] >= PROVED, [(line["seed"], line["because"]) for line in answers if line["verdict"] == "unknown"]
@@ -35,6 +37,7 @@ def test_few_are_left_unknown(answers: list[dict[str, Any]]) -> None:
     assert found["median_seconds"] <= MEDIAN
 
 
+@pytest.mark.slow
 def test_every_witness_refutes(answers: list[dict[str, Any]]) -> None:
     """From the definition, in mpmath: f above its chord, or a slope that falls."""
     refuted = [line for line in answers if line["verdict"] == "refuted"]
@@ -66,6 +69,7 @@ def test_what_is_said_not_to_be_convex_is_not(seed: int) -> None:
     assert any(second_difference(case, case.point + side * h, h) < 0 for h in widths for side in beside), case
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(0, budget(120, 400), 2))
 def test_what_is_said_to_be_convex_shows_no_violation(seed: int) -> None:
     case = generate(seed)
@@ -83,6 +87,7 @@ def test_seeds_are_texts_of_the_grammar_and_never_change() -> None:
         parse(text)
 
 
+@pytest.mark.slow
 def test_every_way_of_hiding_and_every_family_occurs() -> None:
     families = {generate(seed).family for seed in range(budget(400, 1200))}
     bases = {family.split(" ")[0].split("-")[0] for family in families}

@@ -83,6 +83,7 @@ def test_bradley_terry_ratio(name: str) -> None:
             assert abs(rates[0] - 1 / number(truth.c)) < mp.mpf(10) ** -20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_link_by_direct_minimisation(name: str) -> None:
     """x*(p) by golden-section search of C_p in float arithmetic of 40 digits; slope from p = 1/2 + 1e-4, target from p near 1."""
@@ -114,6 +115,7 @@ def test_link_by_direct_minimisation(name: str) -> None:
         assert near_one > 5 if mp.isinf(target) else abs(near_one - target) < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_tails_are_measured(name: str) -> None:
     """Each declared rate or order as the logarithmic slope of the function between two far points."""
@@ -159,12 +161,8 @@ def test_constant_of_spo_is_lambert_w() -> None:
 
 def test_evaluator_agrees_with_the_table() -> None:
     texts = {
-        "logistic": "log(1+exp(-x))",
-        "hinge": "max(0, 1-x)",
-        "squared": "(x-1)**2",
-        "exponential": "exp(-x)",
-        "truncated_squared": "where(x<1, (1-x)**2, 0)",
-        "savage": "1/(1+exp(x))**2",
+        "logistic": "log(1+exp(-x))", "hinge": "max(0, 1-x)", "squared": "(x-1)**2", "exponential": "exp(-x)",
+        "truncated_squared": "where(x<1, (1-x)**2, 0)", "savage": "1/(1+exp(x))**2",
     }
     assert set(texts) == set(PAPER)
     for name, text in texts.items():

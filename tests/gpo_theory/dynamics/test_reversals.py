@@ -76,14 +76,14 @@ def test_no_convex_interval_around_zero(text: str) -> None:
     assert convex_around_zero(parse(text)) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in SLOW])
 def test_turns_against_a_scan(name: str) -> None:
     """Differences of f on a fine grid change sign exactly where the brackets say, the tails included."""
     f, found = TRUTHS[name].f, reversals_of(LOSSES[name])
     assert found is not None
     with mp.workdps(40):
-        grid = [mp.mpf(x) for x in sorted([*np.linspace(-9.77, 9.91, 1001), *np.geomspace(9.92, 80, 40),
-                                           *-np.geomspace(9.92, 80, 40)])]  # fmt: skip
+        grid = [mp.mpf(x) for x in sorted([*np.linspace(-9.77, 9.91, 1001), *np.geomspace(9.92, 80, 40), *-np.geomspace(9.92, 80, 40)])]
         values = [f(x) for x in grid]
         steps = [mp.sign(b - a) if abs(b - a) > mp.mpf(10) ** -38 else 0
                  for a, b in itertools.pairwise(values)]  # fmt: skip
@@ -97,6 +97,7 @@ def test_turns_against_a_scan(name: str) -> None:
         assert float(place.low) <= b + 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in SLOW])
 def test_convexity_against_the_interval_and_chords(name: str) -> None:
     """Convex on R exactly where the interval is R; inside it no second difference is negative, beyond it some are."""

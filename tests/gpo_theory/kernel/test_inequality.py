@@ -73,6 +73,7 @@ def test_a_parabola_that_touches_or_crosses(place: Fraction, gap: Fraction, stri
         assert any(shown[1:5])
 
 
+@pytest.mark.slow
 @settings(SEARCH, max_examples=budget(100, 250))
 @given(st.lists(rationals(5, 97), min_size=1, max_size=4), rationals(3, 7).filter(bool), rationals(9, 13), st.booleans(), st.data())
 def test_no_cover_shows_what_does_not_hold(roots: list[Fraction], scale: Fraction, low: Fraction, strict: bool, data: st.DataObject) -> None:
@@ -92,6 +93,7 @@ def test_no_cover_shows_what_does_not_hold(roots: list[Fraction], scale: Fractio
             assert exact.b > 0 or (exact.b >= 0 and not strict), f"{g} at {x} on ({low}, {high})"
 
 
+@pytest.mark.slow
 @SEARCH
 @given(formulas(), rationals(9, 13), st.integers(1, 20), st.booleans(), st.sampled_from(["inside", "right", "all"]))
 def test_what_is_shown_of_any_formula_holds(text: str, low: Fraction, width: int, strict: bool, kind: str) -> None:
@@ -203,6 +205,7 @@ def test_multiplying_out_roots_and_denominators_keeps_the_sign(text: str) -> Non
         _same_sign(str(g), found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", random.Random(3).sample(range(0, 2000, 2), 30)[: budget(12, 30)])
 def test_multiplying_out_a_second_derivative_keeps_its_sign(seed: int) -> None:
     """f'' of generated formulas: the long products of exponentials and roots that proofs are made of."""

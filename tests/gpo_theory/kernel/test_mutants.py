@@ -105,17 +105,13 @@ class Mutant:
 
 
 MUTANTS = {
-    "kinks are not looked at": Mutant(
-        "need(at(right.f.diff() - left.f.diff(), x).a >= 0,", "need(True,", ("a slope that falls by 1/150",)),
+    "kinks are not looked at": Mutant("need(at(right.f.diff() - left.f.diff(), x).a >= 0,", "need(True,", ("a slope that falls by 1/150",)),
     "continuity is not looked at": Mutant(
         "need(same_at(left.f, point.f, x) and same_at(right.f, point.f, x), f\"continuity at x = {x}\")\n\n\ndef place",
         "need(True, \"\")\n\n\ndef place", ("a step of 1/300",)),
-    "half-lines are not looked at": Mutant(
-        "if end is None and not _beyond(", "if False and not _beyond(", ("far out f'' < 0",)),
-    "the sign far out does not matter": Mutant(
-        "lead.sign == 1", "lead.sign != 0", ("below zero far out",)),
-    "no Taylor remainder": Mutant(
-        "return self.add(total, self.scaled(power, rest))", "return total", ("a logarithm of a remainder",)),
+    "half-lines are not looked at": Mutant("if end is None and not _beyond(", "if False and not _beyond(", ("far out f'' < 0",)),
+    "the sign far out does not matter": Mutant("lead.sign == 1", "lead.sign != 0", ("below zero far out",)),
+    "no Taylor remainder": Mutant("return self.add(total, self.scaled(power, rest))", "return total", ("a logarithm of a remainder",)),
     "a ratio need not fall": Mutant(
         "if first <= DEGREE and not (_ball(weights[first]) + against).b < 0:", "if False:", ("a hump further out",)),
     "small terms are forgotten": Mutant(
@@ -124,8 +120,7 @@ MUTANTS = {
     "the leading term alone": Mutant(
         "return Lead(size, _ball(c) * (1 + self.range(delta)))", "return Lead(size, _ball(c))",
         ("a zero beyond the start",)),
-    "sine and cosine vanish": Mutant(
-        "return {ONE: iv.mpf([-1, 1])}", "return {ONE: iv.mpf([0, 0])}", ("a wave that is not seen",)),
+    "sine and cosine vanish": Mutant("return {ONE: iv.mpf([-1, 1])}", "return {ONE: iv.mpf([0, 0])}", ("a wave that is not seen",)),
     "the mean value form without its slope": Mutant(
         " + interval(slope, a, b, bits) * (span(a, b) - span(middle, middle))", "",
         ("a dip between the points looked at", "a dip of f'' of scale 1/300")),
@@ -137,46 +132,32 @@ MUTANTS = {
         ("a zero at an inner cut",)),
     "Sturm counts one root too few": Mutant(
         "_variations(chain, high, 1) - int(at_high)", "_variations(chain, high, 1) - 1", ("a single root",)),
-    "poles are not looked at": Mutant(
-        "if _roots(bottom, *ends) or ", "if ", ("a pole",)),
-    "a chord may be touched": Mutant(
-        "if gap.a > 0:", "if gap.a >= 0:", ("a chord that f touches",)),
-    "a chord may be continued": Mutant(
-        "need(a < b and 0 < t < 1,", "need(a < b,", ("a chord continued",)),
-    "half a product rule": Mutant(
-        "for i, f in moving))", "for i, f in moving[:1]))", ("a product",)),
-    "every quotient is the formula": Mutant(
-        "if value * bottom != _horner(list(form.numerator), t):", "if False:", ("another quotient",)),
-    "an exponential may fall": Mutant(
-        "form.slope <= 0", "False", ("an exponential turned round",)),
+    "poles are not looked at": Mutant("if _roots(bottom, *ends) or ", "if ", ("a pole",)),
+    "a chord may be touched": Mutant("if gap.a > 0:", "if gap.a >= 0:", ("a chord that f touches",)),
+    "a chord may be continued": Mutant("need(a < b and 0 < t < 1,", "need(a < b,", ("a chord continued",)),
+    "half a product rule": Mutant("for i, f in moving))", "for i, f in moving[:1]))", ("a product",)),
+    "every quotient is the formula": Mutant("if value * bottom != _horner(list(form.numerator), t):", "if False:", ("another quotient",)),
+    "an exponential may fall": Mutant("form.slope <= 0", "False", ("an exponential turned round",)),
     "denominators of either sign": Mutant(
         "if least and atom.number is None and _positive(atom):", "if least and atom.number is None:",
         ("a factor of either sign",)),
     "common factors of either sign": Mutant(
         "for atom, n in front.powers if not _positive(atom)))", "for atom, n in front.powers if False))",
         ("a factor of either sign",)),
-    "the root of x^2 is x": Mutant(
-        "if not all(_positive(atom) for atom, _ in front.powers):", "if False:",
-        ("the root of a square",)),
+    "the root of x^2 is x": Mutant("if not all(_positive(atom) for atom, _ in front.powers):", "if False:", ("the root of a square",)),
     "what is undefined is cancelled": Mutant(
         'f if certificate.claim == "total" else cancelled(f)', "cancelled(f)", ("zero divided by zero",)),
-    "a maximum by one point": Mutant(
-        "prove(side * (best - other), low, high, False, hints)", "pass", ("a maximum that is not decided",)),
+    "a maximum by one point": Mutant("prove(side * (best - other), low, high, False, hints)", "pass", ("a maximum that is not decided",)),
     "a condition by one point": Mutant(
         "prove(b - a if holding else a - b, low, high, strictly == holding, hints)", "pass",
         ("a condition that is not decided",)),
-    "convex is strictly convex": Mutant(
-        "need(any(at(p.f.diff().diff(), x).a > 0 for x in points),", "need(True,", ("a line",)),
+    "convex is strictly convex": Mutant("need(any(at(p.f.diff().diff(), x).a > 0 for x in points),", "need(True,", ("a line",)),
     "a bound that nothing reaches": Mutant(
         "if side > 0 and value.b <= (number + slack).b:", "if side > 0:", ("an infimum that is not reached",)),
-    "slopes that nearly agree": Mutant(
-        "need(left is right,", "need(agree(left, right),", ("a kink of 1e-10",)),
-    "any slope at zero": Mutant(
-        "need(slope_at_zero(f, hints).b < 0,", "need(True,", ("a loss that rises",)),
-    "a wrong side on the right": Mutant(
-        "need(x <= 0,", "need(True,", ("a minimiser on the right side",)),
-    "any rate": Mutant(
-        "need(_ratio_is(pieces, 1 / c),", "need(True,", ("a rate of two",)),
+    "slopes that nearly agree": Mutant("need(left is right,", "need(agree(left, right),", ("a kink of 1e-10",)),
+    "any slope at zero": Mutant("need(slope_at_zero(f, hints).b < 0,", "need(True,", ("a loss that rises",)),
+    "a wrong side on the right": Mutant("need(x <= 0,", "need(True,", ("a minimiser on the right side",)),
+    "any rate": Mutant("need(_ratio_is(pieces, 1 / c),", "need(True,", ("a rate of two",)),
 }  # fmt: skip
 
 _DRIVER = """
@@ -238,6 +219,7 @@ def test_the_verifier_refuses_every_lie(verifier: Path) -> None:
         assert "malformed" not in said, f"{name} is refused for its form: {said}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_is_killed(name: str, verifier: Path, tmp_path: Path) -> None:
     mutant = MUTANTS[name]

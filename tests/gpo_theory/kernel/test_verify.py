@@ -71,6 +71,7 @@ print(json.dumps({name: verify(one) for name, one in json.load(open(sys.argv[1])
 """
 
 
+@pytest.mark.slow
 def test_the_catalogue_is_replayed_where_no_prover_can_be_imported(tmp_path: Path) -> None:
     path = tmp_path / "certificates.json"
     path.write_text(json.dumps({name: document(name) for name in LOSSES}), encoding="utf-8")
@@ -155,17 +156,14 @@ def test_a_superfluous_hint_or_breakpoint_is_harmless() -> None:
 
 
 WITNESSES = (
-    None,
-    {"kind": "chord", "a": "-1", "b": "1", "t": "1/2"},
-    {"kind": "chord", "a": "113/97", "b": "20", "t": "1/3"},
-    {"kind": "point", "x": "-1"},
-    {"kind": "point", "x": "1000"},
-    {"kind": "kink", "x": "0", "left": "-1", "right": "0"},
-    {"kind": "kink", "x": "1"},
+    None, {"kind": "chord", "a": "-1", "b": "1", "t": "1/2"}, {"kind": "chord", "a": "113/97", "b": "20", "t": "1/3"},
+    {"kind": "point", "x": "-1"}, {"kind": "point", "x": "1000"},
+    {"kind": "kink", "x": "0", "left": "-1", "right": "0"}, {"kind": "kink", "x": "1"},
     {"kind": "theta", "theta": "1/2"},
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_turned_verdict_is_rejected(name: str) -> None:
     """Proved becomes refuted, with every kind of witness; refuted becomes proved, with the hints of both."""
@@ -210,6 +208,7 @@ def _valued() -> list[tuple[str, str]]:
     return [(name, claim) for name in NAMES for claim in VALUED if TRUTHS[name].holds(claim)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "claim"), _valued())
 def test_a_changed_number_is_rejected(name: str, claim: str) -> None:
     """Off by more than 1e-5 of 1 + |v|, in either direction, with or without its exact form."""
@@ -230,6 +229,7 @@ def test_a_changed_number_is_rejected(name: str, claim: str) -> None:
         assert not accepted(lie), (name, claim)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["savage", "perceptron", "welsch", "discopop", "pinball", "ramp", "focal_po", "lsif"])
 def test_a_changed_witness_is_rejected_or_still_a_witness(name: str) -> None:
     """Each number of each witness moved: what is accepted must refute the claim by its definition, in mpmath."""
@@ -272,12 +272,9 @@ def test_another_formula_is_rejected_or_the_verdicts_are_its_own() -> None:
 def test_a_changed_parameter_is_another_loss() -> None:
     """Numbers that depend on the parameter are rejected at another one; what is accepted holds there too."""
     for name, claim, parameter, value in (
-        ("linex", "differentiable_at_zero", "a", "3/2"),
-        ("cdpo", "lipschitz", "eps", "1/5"),
-        ("cdpo", "differentiable_at_zero", "eps", "1/5"),
-        ("huber", "lipschitz", "delta", "3"),
-        ("pinball", "lipschitz", "tau", "1/2"),
-        ("discopop", "lipschitz", "tau", "1/10"),
+        ("linex", "differentiable_at_zero", "a", "3/2"), ("cdpo", "lipschitz", "eps", "1/5"),
+        ("cdpo", "differentiable_at_zero", "eps", "1/5"), ("huber", "lipschitz", "delta", "3"),
+        ("pinball", "lipschitz", "tau", "1/2"), ("discopop", "lipschitz", "tau", "1/10"),
     ):
         whole = document(name)
         assert whole["claims"][claim]["verdict"] == "proved"
@@ -324,6 +321,7 @@ def test_a_hint_that_does_not_show_it_is_rejected() -> None:
 GARBAGE = (None, True, 0, -1, 0.5, 10**40, "x", "", "1e9999999999", "9**9**9**9", "-1/0", "proved", [], {}, [[]], {"a": 1}, ["1", "2"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["savage", "welsch", "huber"])
 def test_garbage_in_any_field_is_rejected_and_raises_nothing_else(name: str) -> None:
     """A malformed field never becomes an exception of another kind, and never costs more than a replay."""

@@ -111,6 +111,7 @@ def worst(name: str, points: list[float], dtype: torch.dtype) -> tuple[float, fl
     return error[0], error[1], "; ".join(places)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 @pytest.mark.parametrize("name", NAMES)
 def test_values_are_accurate(name: str, dtype: torch.dtype) -> None:
@@ -118,6 +119,7 @@ def test_values_are_accurate(name: str, dtype: torch.dtype) -> None:
     assert value <= TOLERANCE, f"{name}: {value:.1f} ulp: {where}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 @pytest.mark.parametrize("name", [*(n for n in NAMES if n != "discopop"), pytest.param("discopop", marks=CANCELS)])
 def test_gradients_are_accurate(name: str, dtype: torch.dtype) -> None:
@@ -125,6 +127,7 @@ def test_gradients_are_accurate(name: str, dtype: torch.dtype) -> None:
     assert slope <= TOLERANCE, f"{name}: {slope:.1f} ulp: {where}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_numpy_gives_the_same_values(name: str) -> None:
     """`to_numpy` in ulp of |f| + |x f'|: 4 in float64; in float32, which it computes in float64, 1."""
@@ -154,9 +157,7 @@ def test_random_margins_are_accurate(name: str, x: float) -> None:
     assert value <= TOLERANCE, f"{name}: {where}"
 
 
-@pytest.mark.parametrize(
-    "dtype", [torch.float32, torch.bfloat16, torch.float64], ids=["float32", "bfloat16", "float64"]
-)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=["float32", "bfloat16", "float64"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_finite_everywhere(name: str, dtype: torch.dtype) -> None:
     """No NaN or infinity in value or gradient for |x| <= 1e6."""
@@ -248,6 +249,7 @@ def test_transforms_of_torch_func(name: str) -> None:
             assert abs(seen[k][i].item() - right) <= 1e-12 * (abs(right) + 20**k / 20), f"{name}: order {k} at {at}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_torch_compile_traces_the_whole_graph(name: str) -> None:
     torch._dynamo.reset()
@@ -278,11 +280,8 @@ def same_when_compiled(name: str, backend: str) -> None:
 
 
 NATIVE = {
-    "logistic": lambda x: -torch.nn.functional.logsigmoid(x),
-    "hinge": lambda x: torch.relu(1 - x),
-    "exponential": lambda x: torch.exp(-x),
-    "squared": lambda x: torch.square(x - 1),
-    "truncated_squared": lambda x: torch.square(torch.relu(1 - x)),
+    "logistic": lambda x: -torch.nn.functional.logsigmoid(x), "hinge": lambda x: torch.relu(1 - x), "exponential": lambda x: torch.exp(-x),
+    "squared": lambda x: torch.square(x - 1), "truncated_squared": lambda x: torch.square(torch.relu(1 - x)),
 }
 
 
@@ -363,14 +362,10 @@ def test_formulas_beyond_the_catalogue(text: str) -> None:
             if abs(at) <= 60 and (f.knees[0] is None or at > f.knees[0]) and (f.knees[1] is None or at < f.knees[1]):
                 right = evaluate(text, mp.mpf(at))
                 drift = abs(mp.mpf(at) * mp.diff(lambda u: evaluate(text, u), mp.mpf(at) + mp.mpf(10) ** -12))
-                assert abs(seen - right) <= 1e-5 * (abs(right) + drift) + 1e-6, (
-                    f"{text} at {at}: {seen}, {mp.nstr(right)}"
-                )
+                assert abs(seen - right) <= 1e-5 * (abs(right) + drift) + 1e-6, (f"{text} at {at}: {seen}, {mp.nstr(right)}")
 
 
-@pytest.mark.parametrize(
-    "text", ["exp(x)-x-1", "tanh(x)**2", "log(cosh(x))", "erf(x)**2", "x*tanh(x)", "log(1+x**2)", "x*atan(x)"]
-)
+@pytest.mark.parametrize("text", ["exp(x)-x-1", "tanh(x)**2", "log(cosh(x))", "erf(x)**2", "x*tanh(x)", "log(1+x**2)", "x*atan(x)"])
 def test_formulas_that_vanish_at_zero_keep_their_digits_there(text: str) -> None:
     """At 0 the scale |f| + |x f'| vanishes too: only a series, or a formula without a cancellation, is within 4 ulp."""
     loss = parse(text)

@@ -48,6 +48,7 @@ def chosen(branches: tuple[Branch, ...], x: Fraction) -> mp.mpf:
     return meaning(branch.right, branch.side * v)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_it_means_the_formula(name: str) -> None:
     loss = LOSSES[name]

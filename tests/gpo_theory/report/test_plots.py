@@ -14,8 +14,7 @@ from tests.support.places import ROOT
 PAPER = ("logistic", "hinge", "squared", "exponential", "truncated_squared", "savage")
 # f, f', f'' by hand, on x where all three exist.
 BY_HAND = {
-    "logistic": (lambda x: np.log1p(np.exp(-x)), lambda x: -1 / (1 + np.exp(x)),
-                 lambda x: np.exp(x) / (1 + np.exp(x)) ** 2),
+    "logistic": (lambda x: np.log1p(np.exp(-x)), lambda x: -1 / (1 + np.exp(x)), lambda x: np.exp(x) / (1 + np.exp(x)) ** 2),
     "hinge": (lambda x: np.where(x < 1, 1 - x, 0), lambda x: np.where(x < 1, -1.0, 0), lambda x: 0 * x),
     "squared": (lambda x: (x - 1) ** 2, lambda x: 2 * (x - 1), lambda x: 2 + 0 * x),
     "exponential": (lambda x: np.exp(-x), lambda x: -np.exp(-x), lambda x: np.exp(-x)),

@@ -13,21 +13,11 @@ from tests.support.oracle import evaluate
 
 # Where each parameter keeps f'(0) < 0, the sign of f''(0) and every breakpoint on its side of 0.
 RANGES = {
-    "gamma_hinge": {"gamma": ("1/10", "9/10")},
-    "huberised_hinge": {"h": ("1/10", "9/10")},
-    "dwd": {"q": ("1/4", "4")},
-    "lum": {"a": ("1/4", "4")},
-    "linex": {"a": ("1/4", "4")},
-    "alpha_loss": {"alpha": ("11/10", "5")},
-    "focal": {"gamma": ("1/4", "4")},
-    "poly1": {"eps": ("-1", "4")},
-    "huber": {"delta": ("11/10", "4")},
-    "pinball": {"tau": ("1/10", "2")},
-    "cdpo": {"eps": ("0", "2/5")},
-    "robust_dpo": {"eps": ("0", "2/5")},
-    "exo": {"eps": ("1/1000", "2/5")},
-    "discopop": {"tau": ("1/50", "1/11")},
-    "offset_dpo": {"delta": ("-2", "3")},
+    "gamma_hinge": {"gamma": ("1/10", "9/10")}, "huberised_hinge": {"h": ("1/10", "9/10")}, "dwd": {"q": ("1/4", "4")},
+    "lum": {"a": ("1/4", "4")}, "linex": {"a": ("1/4", "4")}, "alpha_loss": {"alpha": ("11/10", "5")},
+    "focal": {"gamma": ("1/4", "4")}, "poly1": {"eps": ("-1", "4")}, "huber": {"delta": ("11/10", "4")},
+    "pinball": {"tau": ("1/10", "2")}, "cdpo": {"eps": ("0", "2/5")}, "robust_dpo": {"eps": ("0", "2/5")},
+    "exo": {"eps": ("1/1000", "2/5")}, "discopop": {"tau": ("1/50", "1/11")}, "offset_dpo": {"delta": ("-2", "3")},
     "focal_po": {"gamma": ("1/100", "1/3")},
 }
 FORMULAS = {name: (slope_in(LOSSES[name]), strength_in(LOSSES[name]), validity_in(LOSSES[name])) for name in RANGES}
@@ -45,6 +35,7 @@ def drawn(name: str, share: Fraction) -> dict[str, Fraction]:
     return {key: low + share * (high - low) for key, (low, high) in ends.items()}
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(RANGES)), st.fractions(0, 1, max_denominator=40))
 @settings(max_examples=60, deadline=None)
 def test_the_formulas_hold_at_random_parameters(name: str, share: Fraction) -> None:
@@ -139,6 +130,7 @@ def test_discopop_starts_the_right_way_above_its_threshold_only() -> None:
     assert taylor(find_loss("discopop", {"tau": "0.103"}), 1)[1].value < 0
 
 
+@pytest.mark.slow
 def test_poly1_is_convex_exactly_for_eps_between_minus_one_and_one() -> None:
     """f'' = s (1-s) (1 + eps (2s - 1)), s = sigma(x) in (0, 1)."""
     for eps, right in (("-1", True), ("1", True), ("-1.01", False), ("1.01", False), ("0", True)):

@@ -63,9 +63,7 @@ def test_a_row_per_loss_and_every_verdict(table: Table) -> None:
     assert [row["loss"] for row in rows] == list(SOME)
     for name, row in zip(SOME, rows, strict=True):
         claims = payload(name)["claims"]
-        assert {column: row[column] for column in COLUMNS} == {
-            column: WORDS[claims[claim]["verdict"]] for column, claim in COLUMNS.items()
-        }
+        assert {column: row[column] for column in COLUMNS} == {column: WORDS[claims[claim]["verdict"]] for column, claim in COLUMNS.items()}
 
 
 def test_values_against_the_oracle(table: Table) -> None:
@@ -132,9 +130,7 @@ def test_special_characters_are_escaped() -> None:
     ("(2*atan(x) - 1)**2", None, lambda mp: mp.tan(mp.mpf(1) / 2)),
     ("log(1+exp(-x)) + 1000000*x**2", -7, lambda mp: mp.findroot(lambda x: 2e6 * x * (1 + mp.exp(x)) - 1, 2.5e-7)),
 ])  # fmt: skip
-def test_a_certified_decimal_is_not_typeset_as_an_exact_fraction(
-    formula: str, exponent: int | None, place: Callable[[Any], Any]
-) -> None:
+def test_a_certified_decimal_is_not_typeset_as_an_exact_fraction(formula: str, exponent: int | None, place: Callable[[Any], Any]) -> None:
     (shown,) = [line for line in of_analyses([analyze(parse(formula))]).latex().splitlines() if "target" in line]
     found = re.fullmatch(r"target \$x\^\*\(1\)\$ & \$([\d.]+)(?: \\cdot 10\^\{(-\d+)\})?\$ \\\\", shown)
     assert found is not None, shown

@@ -64,6 +64,7 @@ def test_closed_forms(text: str) -> None:
         assert above - below < 1e-11
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONVEX)
 def test_against_exhaustive_maximisation(name: str) -> None:
     """sup of s x - f(x) over a grid, refined by golden sections: a concave function, so its best neighbours hold it."""

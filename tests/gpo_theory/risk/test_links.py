@@ -70,11 +70,8 @@ def test_no_exact_loss_has_a_finite_target(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "slope", "target"),
     [
-        ("(x-3)**2", 6, "3"),
-        ("log(1+exp(-4*x))", 1, "inf"),
-        ("exp(-x)+exp(x)/9", None, None),
-        ("(x-1)**2/7+5", 2, "1"),
-        ("max(0,2-x)**2", 4, "2"),
+        ("(x-3)**2", 6, "3"), ("log(1+exp(-4*x))", 1, "inf"), ("exp(-x)+exp(x)/9", None, None),
+        ("(x-1)**2/7+5", 2, "1"), ("max(0,2-x)**2", 4, "2"),
     ],
 )
 def test_by_hand(text: str, slope: float | None, target: str | None) -> None:
@@ -92,6 +89,7 @@ def test_the_indifferent_minimiser_must_be_zero() -> None:
         assert payload(name)["link"]["slope_at_half"] is None, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "slope"),
     [
@@ -127,8 +125,7 @@ FORMULAS = {
     # u/sqrt(1+u^2) = 2p-1
     "sqrt(1+x**2)-x": lambda p: (2 * p - 1) / mp.sqrt(4 * p * (1 - p)),
     # t(t+2)/(1+2t) = r with t = exp(x), r = p/(1-p)
-    "log(1+exp(-x)) + 1/(1+exp(x))": lambda p: mp.log(
-        p / (1 - p) - 1 + mp.sqrt((p / (1 - p) - 1) ** 2 + p / (1 - p))),
+    "log(1+exp(-x)) + 1/(1+exp(x))": lambda p: mp.log(p / (1 - p) - 1 + mp.sqrt((p / (1 - p) - 1) ** 2 + p / (1 - p))),
     # p (e/t - 1) = (1-p)(e t - 1)
     "exp(1-x)+x-2": lambda p: mp.log((1 - 2 * p + mp.sqrt((2 * p - 1) ** 2 + 4 * p * (1 - p) * mp.e**2))
                                      / (2 * (1 - p) * mp.e)),
@@ -152,6 +149,7 @@ def test_closed_forms(text: str) -> None:
             assert abs(mirrored + found) < mp.mpf(10) ** -35, f"{formula}: x*(1-p) is not -x*(p) at {p}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_enclosure_against_exhaustive_minimisation(name: str) -> None:
     """Nothing on a grid is lower than C_p at a point of the enclosure, and the far left is no better."""

@@ -58,6 +58,7 @@ BY_HAND: dict[str, Callable[[mp.mpf], mp.mpf]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", BY_HAND)
 def test_closed_forms(text: str) -> None:
     formula, half = of(text).formula, of(text).at_half
@@ -112,6 +113,7 @@ def gap(name: str, theta: float) -> float:
     return least[1] - min(least)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_at_half_against_exhaustive_minimisation(name: str) -> None:
     """The value is also that of the convex hull of H^- - H on a grid of theta, so convexifying it changes nothing."""
@@ -158,6 +160,7 @@ def test_psi_is_positive_exactly_for_calibrated_losses(name: str) -> None:
         assert (float(half) > 1e-6) == (claim.verdict is Verdict.PROVED), f"{name}: psi(1/2) = {half}"
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.sampled_from(["logistic", "hinge", "exponential", "savage", "probit", "tangent", "smooth_hinge"]),
        st.fractions(Fraction(1, 8), 8, max_denominator=12), st.fractions(-2, 2, max_denominator=7))  # fmt: skip

@@ -84,9 +84,7 @@ def test_weights_are_the_dequantised_blocks_in_float32(planted: tuple[Path, dict
 
 
 @pytest.mark.parametrize("name", ["q", "k"])
-def test_rotary_rows_are_put_back_in_the_order_of_the_library(
-    planted: tuple[Path, dict[str, np.ndarray]], name: str
-) -> None:
+def test_rotary_rows_are_put_back_in_the_order_of_the_library(planted: tuple[Path, dict[str, np.ndarray]], name: str) -> None:
     """GGUF interleaves the two halves of each head's rows: its row 2j + h is row h * size/2 + j here."""
     state = AutoModelForCausalLM.from_pretrained(planted[0]).state_dict()
     found = state[f"model.layers.0.self_attn.{name}_proj.weight"]

@@ -54,9 +54,7 @@ def test_a_part_is_made_once_and_then_verified(tmp_path: Path, made: list[str]) 
 
 
 @pytest.mark.parametrize("damage", ["change", "delete", "manifest"])
-def test_a_damaged_part_is_named_and_made_again(
-    tmp_path: Path, made: list[str], damage: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_part_is_named_and_made_again(tmp_path: Path, made: list[str], damage: str, capsys: pytest.CaptureFixture[str]) -> None:
     folder = prepare(("policy",), tmp_path).policy
     if damage == "delete":
         (folder / "weights").unlink()
@@ -79,9 +77,7 @@ def test_a_failed_preparation_leaves_nothing(tmp_path: Path, monkeypatch: pytest
     assert list(tmp_path.iterdir()) == []
 
 
-def test_data_are_split_by_package_and_duplicates_leave_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_data_are_split_by_package_and_duplicates_leave_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch, tmp_path, {("scipy", "scipy"): ["Solve a small system.", "Solve it again now."],
                                   ("numpy", "numpy"): ["Add two arrays quickly."],
                                   ("torch", "torch"): ["Solve a small system.", "Train one small network."],

@@ -48,9 +48,7 @@ def test_nothing_is_prepared_at_smoke_scale(monkeypatch: pytest.MonkeyPatch) -> 
     load_workload(SMOKE)
 
 
-def test_only_what_is_not_the_user_s_own_is_prepared(
-    policy: Path, reward: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_what_is_not_the_user_s_own_is_prepared(policy: Path, reward: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
 
     def prepare(parts: list[str]) -> None:

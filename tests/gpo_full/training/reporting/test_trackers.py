@@ -12,8 +12,8 @@ from transformers import TrainerCallback
 from gpo_full import GPOConfig
 from gpo_full.training.reporting.trackers import checked_trackers
 from gpo_theory import InputError
-from tests.gpo_full.training.test_trainer import objects, trainer
 from tests.support.tiny_models import tiny_model
+from tests.support.trainings import objects, trainer
 
 SAVED = {"save_strategy": "steps", "save_steps": 2, "max_steps": 5}
 
@@ -53,6 +53,7 @@ def test_a_tracker_sees_every_metric_in_order_at_its_step(tmp_path: Path) -> Non
     assert points.names == ["run"]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_after_its_checkpoint_under_a_name_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, "broken")
