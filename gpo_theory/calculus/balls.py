@@ -159,7 +159,7 @@ def bisected(sign: Sign, before: int, low: Fraction, high: Fraction, width: Widt
 
 
 def decided(sign: Sign, low: Fraction, high: Fraction) -> tuple[Fraction, int]:
-    """Return a point near the middle of [low, high] and the sign there; the middle may be a zero, which no ball decides."""
+    """Return a point near the middle of [low, high] and the sign there; at the middle itself it may be undecided."""
     for share in (Fraction(1, 2), Fraction(31, 64), Fraction(27, 64)):
         x = low + share * (high - low)
         if (here := sign(x)) is not None:
