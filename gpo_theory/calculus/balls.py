@@ -152,7 +152,7 @@ def bisected(sign: Sign, before: int, low: Fraction, high: Fraction, width: Widt
 
 
 def decided(sign: Sign, low: Fraction, high: Fraction) -> tuple[Fraction, int]:
-    """Return a point near the middle of [low, high] and the sign there; no ball decides one at a zero in the middle."""
+    """Return a point near the middle of [low, high] and the sign there; at the middle itself it may be undecided."""
     for share in (Fraction(1, 2), Fraction(31, 64), Fraction(27, 64)):
         x = low + share * (high - low)
         if (here := sign(x)) is not None:

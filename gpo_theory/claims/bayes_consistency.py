@@ -16,6 +16,7 @@ from gpo_theory.calculus.samples import sample
 from gpo_theory.calculus.series import one_sided
 from gpo_theory.calculus.tails import tail
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
+from gpo_theory.claims.monotonicity import falls_at_zero
 from gpo_theory.formula.expression import Expr
 
 CLAIM = "bayes_consistent"
@@ -31,8 +32,7 @@ def bayes_consistent(f: Expr, known: Mapping[str, Certificate]) -> Iterator[Cert
     Convex f: iff f'(0) exists and is negative (Bartlett, Jordan, McAuliffe 2006). Other f: exactness; falling; the
     flip and the gap theorem; refuted where both tails reach the infimum, or by a direct comparison.
     """
-    slope = known["differentiable_at_zero"]
-    falls = slope.verdict is Verdict.PROVED and slope.value is not None and slope.value["float"] < 0
+    falls = falls_at_zero(known)
     if known["convex"].verdict is Verdict.PROVED:
         yield _convex_case(f, known, falls)
         return

@@ -1,7 +1,8 @@
 """The slope of f: does f fall everywhere, and does f'(0) exist?"""
 
-__all__ = ["differentiable_at_zero", "falls_strictly", "monotone_decreasing"]
+__all__ = ["differentiable_at_zero", "falls_at_zero", "falls_strictly", "monotone_decreasing"]
 
+from collections.abc import Mapping
 from fractions import Fraction
 
 import numpy as np
@@ -75,6 +76,12 @@ def falls_strictly(f: Expr, is_convex: Certificate) -> bool:
     tail = slope_tail(f, 1)
     falls = tail.verdict == "proved" and tail.kind != "zero" and not (tail.limit or "-").startswith("-")
     return is_convex.verdict is Verdict.PROVED and falls
+
+
+def falls_at_zero(known: Mapping[str, Certificate]) -> bool:
+    """Whether f'(0) < 0 is proved."""
+    slope = known["differentiable_at_zero"]
+    return slope.verdict is Verdict.PROVED and slope.value is not None and slope.value["float"] < 0
 
 
 def _smooth_at_zero(f: Expr) -> float | None:

@@ -13,7 +13,7 @@ from gpo_theory.calculus.pieces import UnsplitError, clipped, joints, split
 from gpo_theory.calculus.rational import sign_chart
 from gpo_theory.calculus.strengths import strength
 from gpo_theory.certificate import Certificate, Verdict
-from gpo_theory.claims.monotonicity import falls_strictly
+from gpo_theory.claims.monotonicity import falls_at_zero, falls_strictly
 from gpo_theory.errors import InputError
 from gpo_theory.formula.expression import Expr, call, piecewise, substitute
 from gpo_theory.loss import Loss
@@ -78,10 +78,9 @@ def _formula(f: Expr, claims: Mapping[str, Certificate]) -> str | None:
 
 def _slope(loss: Loss, claims: Mapping[str, Certificate]) -> float | str | None:
     """2/R under P1's hypotheses: f'(0) < 0 <= f''(0), and 0 alone minimises C_(1/2)."""
-    first, r = claims["differentiable_at_zero"], strength(loss)
-    falling = first.verdict is Verdict.PROVED and first.value is not None and first.value["float"] < 0
+    r = strength(loss)
     proofs = (claims["convex"].verdict, claims["bradley_terry_exact"].verdict)
-    if not falling or r.value is None or r.sign is None or r.sign < 0:
+    if not falls_at_zero(claims) or r.value is None or r.sign is None or r.sign < 0:
         return None
     if Verdict.PROVED not in proofs and not _least_at_zero_alone(loss.f.primitive()):
         return None

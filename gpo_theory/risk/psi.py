@@ -22,6 +22,7 @@ from gpo_theory.calculus.infimum import infimum_of
 from gpo_theory.calculus.pieces import UnsplitError, beside, split
 from gpo_theory.calculus.rational import as_rational
 from gpo_theory.certificate import Certificate, Verdict
+from gpo_theory.claims.monotonicity import falls_at_zero
 from gpo_theory.errors import InputError
 from gpo_theory.formula.expression import Expr, call, piecewise, substitute
 from gpo_theory.formula.grammar import parse_constant
@@ -110,8 +111,6 @@ def psi_at(loss: Loss, theta: Fraction) -> tuple[float, float] | None:
 def _formula(f: Expr, claims: Mapping[str, Certificate]) -> Expr | None:
     """Return f(0) - H((1+theta)/2) where it has a closed form and H^- = f(0)."""
     falls = claims["monotone_decreasing"].verdict is Verdict.PROVED
-    slope = claims["differentiable_at_zero"]
-    falls_at_zero = slope.verdict is Verdict.PROVED and slope.value is not None and slope.value["float"] < 0
     start = _at_zero(f)
     if start is None:
         return None
@@ -120,7 +119,7 @@ def _formula(f: Expr, claims: Mapping[str, Certificate]) -> Expr | None:
         known = floor["exact"] if floor is not None else None
         return None if known is None else THETA * as_formula(exact(start) - exact(parse_constant(known)), {})
     # H^- = f(0): then (f(x) + f(-x))/2 >= f(0) on R, and f >= f(0) on the left.
-    convex = claims["convex"].verdict is Verdict.PROVED and (falls or falls_at_zero)
+    convex = claims["convex"].verdict is Verdict.PROVED and (falls or falls_at_zero(claims))
     if not convex and claims["bradley_terry_exact"].verdict is not Verdict.PROVED:
         return None
     found = regimes_of(f, claims)
