@@ -46,7 +46,7 @@ def enclose_between(node: Expr, a: Fraction, b: Fraction, bits: int = 128) -> ar
 def sign_at(node: Expr, x: Fraction) -> int | None:
     """Return the sign (-1, 0, 1) of the value at a rational x, or None where it is not decided.
 
-    The precision grows until the ball excludes zero; an exact zero is recognised by exact rational arithmetic only.
+    Precision grows until the ball excludes zero; 0 is returned only where exact rational arithmetic gives it.
     """
     exact = exact_value(node, x)
     if exact is not None:
@@ -113,7 +113,7 @@ def _rational_power(base: Expr, exponent: Expr) -> Fraction | None:
 def expand(node: Expr, x: Fraction, order: int, bits: int = 256) -> list[arb]:
     """Return balls for the Taylor coefficients of a smooth formula at x, up to `order`."""
     with flint.ctx.workprec(bits):
-        # flint truncates every series at ctx.cap without a word, so the cap stands above the order.
+        # flint silently truncates every series at ctx.cap, so the cap must be above the order.
         cap, flint.ctx.cap = flint.ctx.cap, order + 2
         try:
             try:

@@ -52,7 +52,7 @@ class Expr:
 
     @property
     def number(self) -> Fraction | None:
-        """The value of a number node, else None."""
+        """The value of a number, else None."""
         return self.args[0] if self.head == "number" else None
 
     @property
@@ -119,7 +119,7 @@ class Expr:
 
 
 def call(name: str, *arguments: "Expr | Fraction | int") -> Expr:
-    """Return the node of a function."""
+    """Return the node of a function or constant; numbers among the arguments become nodes."""
     return Expr(name, tuple(map(Expr.of, arguments)))
 
 
@@ -132,7 +132,7 @@ def piecewise(variable: Expr, ends: Iterable[Expr], parts: Iterable[Expr]) -> Ex
 
 
 def _sum(terms: tuple[Expr, ...]) -> Expr:
-    """Add, with numbers folded and nested sums flattened; like terms are collected."""
+    """Add; numbers are added up, nested sums flattened and like terms collected."""
     constant, order = Fraction(0), dict[Expr, Fraction]()
     for term in terms:
         for part in term.args if term.head == "+" else (term,):
@@ -143,7 +143,7 @@ def _sum(terms: tuple[Expr, ...]) -> Expr:
                 order[rest] = order.get(rest, Fraction(0)) + scale
     kept = ((rest, scale) for rest, scale in order.items() if scale or not _surely_defined(rest))
     parts = [_product((Expr.of(scale), rest)) for rest, scale in kept]
-    # A leading number stays in front where the user wrote one there, so that printing keeps the reader's order.
+    # A number that the user wrote first stays first when the sum is printed.
     if constant:
         first = terms[0].args[0] if terms[0].head == "+" else terms[0]
         parts.insert(0 if first.number is not None else len(parts), Expr.of(constant))
@@ -153,7 +153,7 @@ def _sum(terms: tuple[Expr, ...]) -> Expr:
 
 
 def _surely_defined(node: Expr) -> bool:
-    """Whether no operation below could be undefined anywhere, by its kind alone."""
+    """Whether every operation in the formula is defined for all real arguments."""
     return all(_total(part) for part in node.walk())
 
 
@@ -175,9 +175,9 @@ def _split_number(node: Expr) -> tuple[Fraction, Expr | None]:
 
 
 def _product(factors: tuple[Expr, ...]) -> Expr:
-    """Multiply, with numbers folded in front, nested products flattened and equal bases collected.
+    """Multiply; numbers are multiplied and put first, nested products flattened, powers of equal bases collected.
 
-    Nothing is cancelled that could hide a point where the formula is undefined: x/x stays.
+    x/x stays as it is: a point where the formula is undefined is never cancelled away.
     """
     constant, powers = Fraction(1), dict[tuple[Expr, bool], Expr]()
     for factor in factors:
@@ -205,7 +205,7 @@ def _product(factors: tuple[Expr, ...]) -> Expr:
 
 
 def _power(base: Expr, exponent: Expr) -> Expr:
-    """Raise to a power; integer powers of numbers and of powers fold where the domain stays the same."""
+    """Raise to a power; integer powers of numbers and of powers are computed where the domain stays the same."""
     value = exponent.number
     if value == 0:
         return Expr.of(1)
@@ -336,7 +336,10 @@ def slope_of(name: str, u: Expr) -> Expr:
 
 
 def _asinh_argument(node: Expr) -> Expr | None:
-    """Return u of log(u + sqrt(1 + u^2)): the chain rule alone would leave a slope that cancels for u < 0."""
+    """Return u if `node` is log(u + sqrt(1 + u^2)), else None.
+
+    Its slope is u'/sqrt(1 + u^2); the chain rule gives an equal one that loses all digits for large negative u.
+    """
     terms = node.args[0].args if node.args[0].head == "+" else ()
     for part in terms:
         if part.head == "**" and part.args[1].number == Fraction(1, 2):
@@ -350,7 +353,10 @@ def _asinh_argument(node: Expr) -> Expr | None:
 
 
 def _text(node: Expr, binding: int) -> str:
-    """Print in the grammar; `binding` is the strength of the operator around (0 none, 1 sum, 2 product, 3 power)."""
+    """Return the text of a formula in the grammar.
+
+    `binding` says where it stands: 0 alone, 1 a term of a sum, 2 a factor, 3 a denominator, 4 the base of a power.
+    """
     head, args = node.head, node.args
     if head == "number":
         value: Fraction = args[0]
@@ -381,6 +387,7 @@ def _text(node: Expr, binding: int) -> str:
 
 
 def _signed(term: Expr) -> str:
+    """Return a term after the first with the sign in front of it."""
     scale, _ = _split_number(term)
     return f" - {_text(-term, 1)}" if scale < 0 else f" + {_text(term, 1)}"
 
@@ -401,6 +408,7 @@ def quotient(factors: tuple[Expr, ...]) -> tuple[bool, list[Expr], list[Expr]]:
 
 
 def _product_text(factors: tuple[Expr, ...]) -> str:
+    """Return the text of a product as numerator/denominator, with the sign in front."""
     negative, above, below = quotient(factors)
     top = "*".join(_text(factor, 2) for factor in above) or "1"
     bottom = "*".join(_text(factor, 3 if len(below) == 1 else 2) for factor in below)

@@ -1,4 +1,4 @@
-"""Text to formula: a closed grammar over Python's own syntax tree, in which no text is ever run."""
+"""Text to formula: Python parses it, and a closed grammar says which syntax trees are formulas. No text is ever run."""
 
 __all__ = ["parse_constant", "parse_formula"]
 
@@ -12,26 +12,27 @@ from gpo_theory.errors import ParseError, nearest
 from gpo_theory.formula.expression import Expr, call
 from gpo_theory.formula.operations import COMPARISONS, CONSTANTS, OPERATIONS
 
-# What a copied formula has in place of the grammar's characters: minus, dashes, times, dot, division, powers.
+# Characters in formulas copied from a document, and what to write instead: minus, dashes, times, dot, division, powers.
 LOOKALIKES = {"\u2212": "-", "\u2013": "-", "\u2014": "-", "\u00d7": "*", "\u00b7": "*", "\u22c5": "*", "\u00f7": "/",
               "\u00b2": "**2", "\u00b3": "**3"}  # fmt: skip
-# What other libraries call a function that is written otherwise here.
+# Functions of other libraries, and how to write them here.
 ELSEWHERE = {"logsigmoid": "log(sigmoid(...))", "log_sigmoid": "log(sigmoid(...))", "ln": "log(...)",
              "relu": "max(0, ...)", "arctan": "atan(...)", "arcsinh": "asinh(...)", "pow": "(...)**..."}  # fmt: skip
+# Limits on what a user may write, chosen: far above any published loss, and any formula within them is read in 0.2 s.
 MAX_CHARACTERS, MAX_DEPTH, MAX_NODES, MAX_DIGITS, MAX_EXPONENT, MAX_POWER = 1000, 40, 300, 30, 32, 64
-MAX_BITS = 20_000  # of a power in a constant that the package printed
+MAX_BITS = 20_000  # chosen: the size of a power in a constant that the package itself printed
 FUNCTIONS = sorted(OPERATIONS)
 _COMPARE = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 _PRODUCT = "a product is written with *"
-_TOUCHING = re.compile(r"\d\s*[A-Za-z_(]|\)\s*[\w(]")  # where one is, if the text is not a formula
+_TOUCHING = re.compile(r"\d\s*[A-Za-z_(]|\)\s*[\w(]")  # a product written without it, as in 2x or (x)(x)
 _NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?")
 
 
 def parse_formula(text: str, parameters: Collection[str] = ()) -> Expr:
-    """Return the formula that `text` spells, in x and the named `parameters`.
+    """Return the formula that `text` stands for, in x and the named `parameters`.
 
     Grammar: x, parameters, decimals (exact rationals), + - * / **, parentheses, where(condition, a, b), abs, max, min,
-    the elementary functions, pi and e. Raises ParseError, which quotes the text and says what is allowed.
+    the functions of `OPERATIONS`, pi and e. Raises ParseError, which quotes the text and says what is allowed.
 
     >>> str(parse_formula("log(1+exp(-x))"))
     'log(1 + exp(-x))'
@@ -47,7 +48,8 @@ def parse_formula(text: str, parameters: Collection[str] = ()) -> Expr:
 def parse_constant(text: str) -> Expr:
     """Return the primitive formula of an exact constant that the package itself has printed.
 
-    The grammar is the same, with room for what exact arithmetic brings: long numbers and many terms.
+    The grammar is that of `parse_formula` without its limits: exact arithmetic gives long numbers and many terms.
+    Raises ParseError if the text depends on x.
 
     >>> str(parse_constant("1" + "0" * 40))
     '10000000000000000000000000000000000000000'
@@ -64,19 +66,20 @@ def _bits(node: Expr) -> int:
 
 
 def _not_ascii(text: str) -> str:
-    """Say which character is none of the grammar's, and what stands for one that only looks like it."""
+    """Return an error message that names the first character outside printable ASCII, and what to write instead."""
     place, found = next((i, c) for i, c in enumerate(text, 1) if not (c.isascii() and c.isprintable()))
     hint = f"; write {LOOKALIKES[found]}" if found in LOOKALIKES else ""
     return f"{found!r} at character {place} is not printable ASCII{hint}"
 
 
 class _Reader:
-    """One reading of one text: the limits that are counted over the whole of it live here."""
+    """The conversion of one text; `nodes` counts its operations, which are limited over the whole text."""
 
     def __init__(self, text: str, parameters: Collection[str], limited: bool = True) -> None:
         self.text, self.parameters, self.limited, self.nodes = text, parameters, limited, 0
 
     def refuse(self, reason: str) -> ParseError:
+        """Return the error to raise, which quotes the text."""
         shown = self.text if len(self.text) <= 60 else self.text[:57] + "..."
         return ParseError(f"in {shown!r}: {reason}")
 
@@ -103,7 +106,7 @@ class _Reader:
         return node
 
     def value(self, tree: ast.expr, depth: int) -> Expr:
-        """Read a tree that stands for a real number."""
+        """Return the formula of a syntax tree that stands for a real number."""
         self.nodes += 1
         if self.limited and (depth > MAX_DEPTH or self.nodes > MAX_NODES):
             raise self.refuse(f"too large: at most {MAX_NODES} operations, nested {MAX_DEPTH} deep, are allowed")
@@ -205,7 +208,7 @@ class _Reader:
         return call(_COMPARE[type(tree.ops[0])], left, right)
 
     def bounded(self, node: Expr) -> Expr:
-        """Refuse constants that no loss needs, before anything computes with them exactly."""
+        """Raise ParseError for a constant too large to compute with exactly."""
         if not self.limited:
             return node
         if node.number is not None:
@@ -219,7 +222,7 @@ class _Reader:
         return node
 
     def check_powers(self, node: Expr, outer: Fraction = Fraction(1)) -> None:
-        """Refuse towers: the exponents along any path multiply to at most MAX_POWER."""
+        """Raise ParseError if the exponents along a path multiply to more than MAX_POWER, or exp is nested thrice."""
         if node.power is not None:
             outer = outer * max(abs(node.power), Fraction(1))
             if outer > MAX_POWER:

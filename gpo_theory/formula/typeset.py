@@ -1,4 +1,4 @@
-"""A formula in LaTeX, in the order in which it was written."""
+"""A formula in LaTeX, its terms and factors in the order in which they were written."""
 
 __all__ = ["latex"]
 
@@ -24,6 +24,7 @@ def latex(node: Expr) -> str:
 
 
 def _latex(node: Expr, binding: int) -> str:
+    """`binding` says where the formula stands: 0 alone, 1 a term of a sum, 2 a factor, 4 the base of a power."""
     head, args = node.head, node.args
     match head:
         case "number":
