@@ -13,7 +13,7 @@ from transformers.cache_utils import DynamicLayer
 
 
 def with_room(cache: Any, tokens: int) -> Any:
-    """Reserve room for `tokens` more in the layers of `cache`; layers of other classes than DynamicLayer are left alone."""
+    """Reserve room for `tokens` more in the DynamicLayers of `cache`; layers of other classes stay as they are."""
     cache.layers = [_Roomy(layer, tokens) if type(layer) is DynamicLayer and layer.is_initialized else layer
                     for layer in cache.layers]  # fmt: skip
     return cache

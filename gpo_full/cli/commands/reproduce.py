@@ -62,7 +62,7 @@ def _report(args: argparse.Namespace, results: Path) -> None:
         print_json({"results": str(results), "experiment": str(args.output / "experiment"), "runs": len(found.runs),
                     "checks": list(found.checks)})  # fmt: skip
         return
-    words = {True: "as predicted", False: "NOT as predicted", None: "not decided"}
+    words = {True: "as predicted", False: "NOT as predicted", None: "cannot be told"}
     for check in found.checks:
         print(f"{words[check['passed']]:17} {check['claim']}")
     print(results)
