@@ -35,7 +35,7 @@ class LessonError(RuntimeError):
 
 def execute(lessons: Sequence[Path], output: Path, environment: Mapping[str, str], results: Mapping[str, str],
             say: Callable[[str], object] = print) -> list[Path]:  # fmt: skip
-    """Execute lessons, two at a time, each in a fresh kernel; write `output/<name>.ipynb` and return the paths in order.
+    """Execute lessons, two at a time, each in a fresh kernel; write `output/<name>.ipynb` and return the paths.
 
     `environment` adds to the kernels' environment. A cell that raises is a LessonError that quotes the cell.
     A lesson is executed only if its key (`gpo_full.course.keys.lesson_key`, which explains `results`) is new; else its
