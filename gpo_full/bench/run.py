@@ -8,14 +8,12 @@ __all__ = ["Shape", "Size", "ideal_flops"]
 import argparse
 import json
 import multiprocessing
-import platform
 import random
 import statistics
 import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import NormalDist
@@ -31,11 +29,15 @@ from gpo_full.data.pairs import Pair
 from gpo_full.files import atomic_file
 from gpo_full.output import progress
 from gpo_full.training.dry_run import attention_flops
+from gpo_full.versions import versions_of
 
 # The spread of lengths: the standard deviation of their logarithm.
 SPREAD = 0.5
 # The largest difference allowed between the contenders' losses, in nats, without and with bfloat16.
 SAME = {False: 1e-3, True: 3e-2}
+
+
+_VERSIONS = {"trl": "not installed", **versions_of(("torch", "transformers", "trl"))}
 
 
 @dataclass(frozen=True)
@@ -254,16 +256,6 @@ def _table(cell: dict[str, Any], unit: str) -> str:
     return "\n".join([*lines, f"  {'ideal':16}{ideal:8.2f}{ideal / ours['seconds']:8.2f}{100:9}"])
 
 
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("torch", "transformers", "trl"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m gpo_full.bench.run",
                                      description=(__doc__ or "").partition("\n")[0])  # fmt: skip
@@ -300,7 +292,7 @@ def _main(words: Sequence[str] | None = None) -> None:
         measured.append(_cell(*cell, given.repeats, alone[cell], place, free))
         print(_table(measured[-1], place.unit), flush=True)
         _write(given.output, {"schema": 2, "device": place.device, "bf16": place.bf16, "unit": place.unit,
-                              "versions": _versions(), "missing": absent, "cells": measured})  # fmt: skip
+                              "versions": _VERSIONS, "missing": absent, "cells": measured})  # fmt: skip
     for name, why in absent.items():
         print(f"missing: {name}: {why}")
 

@@ -4,21 +4,20 @@ __all__ = ["run"]
 
 import hashlib
 import json
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from gpo_full.book.book import build_book
-from gpo_full.course.execution import execute_all
+from gpo_full.course.execution import execute
 from gpo_full.course.lessons import lesson_files, page_files
 from gpo_full.course.values import collect
 from gpo_full.files import atomic_file
+from gpo_full.versions import versions_of
 
 _VERSIONED = ("gpo-toolkit", "torch", "transformers", "sympy", "numpy", "scipy", "sphinx", "myst-nb")
 LESSON_SCALES = ("smoke", "cpu")
@@ -55,7 +54,7 @@ def _with_book(scale: str, output: Path, say: Callable[[str], None]) -> Path:
     pages = (*lesson_files(), *page_files())
     found = hashlib.sha256((output / "experiment" / "result.json").read_bytes()).hexdigest()
     with _stage(say, f"{len(pages)} lessons and pages"):
-        notebooks = execute_all(pages, output / "lessons", {_SCALE: scale}, {"gpo_full.experiment.run": found}, say)
+        notebooks = execute(pages, output / "lessons", {_SCALE: scale}, {"gpo_full.experiment.run": found}, say)
     with _stage(say, "book"):
         index = build_book(notebooks, output / "book")
     results = _write_results(scale, _values(notebooks), output / "results.json")
@@ -82,7 +81,7 @@ def _stage(say: Callable[[str], None], name: str) -> Iterator[None]:
 
 
 def _write_results(scale: str, values: list[dict[str, Any]], target: Path) -> Path:
-    payload = {"schema": 1, "scale": scale, "versions": _versions(), "values": values}
+    payload = {"schema": 1, "scale": scale, "versions": versions_of(_VERSIONED), "values": values}
     with atomic_file(target) as temporary:
         temporary.write_text(json.dumps(payload, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return target
@@ -97,13 +96,3 @@ def _values(notebooks: list[Path]) -> list[dict[str, Any]]:
     if repeated:
         raise ValueError(f"values published by more than one lesson: {', '.join(sorted(repeated))}")
     return values
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in _VERSIONED:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -1,6 +1,6 @@
 """Lessons executed from top to bottom, each in a fresh kernel; what was executed once is kept until it would change."""
 
-__all__ = ["LessonError", "execute", "execute_all"]
+__all__ = ["LessonError", "execute"]
 
 import asyncio
 import os
@@ -33,21 +33,11 @@ class LessonError(RuntimeError):
     """A lesson raised, or its kernel died, while it was executed; nothing was written."""
 
 
-def execute(lesson: Path, output: Path, environment: Mapping[str, str] | None = None) -> Path:
-    """Execute `lesson` in a fresh kernel and write it with its outputs to `output/<name>.ipynb`.
+def execute(lessons: Sequence[Path], output: Path, environment: Mapping[str, str], results: Mapping[str, str],
+            say: Callable[[str], object] = print) -> list[Path]:  # fmt: skip
+    """Execute lessons, two at a time, each in a fresh kernel; write `output/<name>.ipynb` and return the paths.
 
-    `environment` adds to the kernel's environment. A cell that raises is a LessonError that quotes the cell.
-    """
-    target = output / f"{lesson.stem}.ipynb"
-    with asyncio.Runner(loop_factory=_Loop) as runner:
-        runner.run(_execute(lesson, target, environment or {}))
-    return target
-
-
-def execute_all(lessons: Sequence[Path], output: Path, environment: Mapping[str, str], results: Mapping[str, str],
-                say: Callable[[str], None] = print) -> list[Path]:  # fmt: skip
-    """Write every lesson with its outputs to `output` as `execute` does, two at a time; return the paths in order.
-
+    `environment` adds to the kernels' environment. A cell that raises is a LessonError that quotes the cell.
     A lesson is executed only if its key (`gpo_full.course.keys.lesson_key`, which explains `results`) is new; else its
     outputs are copied from the cache. `say` is given a line of progress when a lesson is done. At the first failure the
     lessons in progress are stopped, and LessonError is raised.

@@ -5,13 +5,13 @@ __all__ = ["code_modules", "lesson_key", "versions", "without_magics"]
 import hashlib
 import importlib.util
 import json
-import platform
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import requires
 from pathlib import Path
 
 from gpo_full.source_hash import code_hash, imports, reached
+from gpo_full.versions import versions_of
 
 _MAGIC = re.compile(r"^([ \t]*)(?:[!%].*|\w+ = !.*)$", re.MULTILINE)
 # In a line of the shell, or as the first words of a list; where prose names a command, a backtick stands before it.
@@ -62,10 +62,5 @@ def _data_files(modules: Iterable[str]) -> Iterator[Path]:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that this one requires, its extras included."""
-    found = {"python": platform.python_version()}
-    for name in {re.split(r"[^\w.-]", line)[0] for line in requires("gpo-toolkit") or ()} - {"gpo-toolkit"}:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    names = {re.split(r"[^\w.-]", line)[0] for line in requires("gpo-toolkit") or ()}
+    return versions_of(sorted(names - {"gpo-toolkit"}))

@@ -129,7 +129,7 @@ def test_a_false_claim_stops_the_lesson_and_with_it_the_book(tmp_path: Path) -> 
     false = lesson(tmp_path, CLAIM, "# claim 4.1 tested\nassert 2 < 1, 'the margin rises'")
     assert len(collect([false])) == 1  # in form it is a claim with evidence
     with pytest.raises(LessonError, match="the margin rises"):
-        execute(false, tmp_path / "out")
+        execute([false], tmp_path / "out", {}, {})
 
 
 # --- the review list --------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gpo_full.course.execution import LessonError, execute, execute_all
+from gpo_full.course.execution import LessonError, execute
 from tests.support.places import ROOT
 
 HEADER = """---
@@ -40,17 +40,23 @@ def code_cells(notebook: dict[str, Any]) -> list[dict[str, Any]]:
     return [{**cell, "source": "".join(cell["source"])} for cell in cells]
 
 
-def test_a_lesson_that_fails_writes_nothing_and_quotes_the_cell(tmp_path: Path) -> None:
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GPO_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "lessons"
+
+
+def test_a_lesson_that_fails_writes_nothing_and_quotes_the_cell(tmp_path: Path, cache: Path) -> None:
     lesson = written(tmp_path, "beta = 0.1\nassert beta > 1, 'beta is small'")
     with pytest.raises(LessonError, match=r"(?s)01_small\.md: AssertionError: beta is small.*assert beta > 1"):
-        execute(lesson, tmp_path / "out")
+        execute([lesson], tmp_path / "out", {}, {})
     assert not (tmp_path / "out").exists()
 
 
-def test_a_lesson_sees_its_environment_and_this_installation(tmp_path: Path) -> None:
+def test_a_lesson_sees_its_environment_and_this_installation(tmp_path: Path, cache: Path) -> None:
     code = "import os\n!gpo --version\nprint(os.environ['GPO_SCALE'], os.environ['OMP_NUM_THREADS'])"
     lesson = written(tmp_path, code)
-    target = execute(lesson, tmp_path / "out", {"GPO_SCALE": "smoke"})
+    (target,) = execute([lesson], tmp_path / "out", {"GPO_SCALE": "smoke"}, {})
     assert target == tmp_path / "out" / "01_small.ipynb"
     (cell,) = code_cells(json.loads(target.read_text(encoding="utf-8")))
     printed = "".join(text for output in cell["outputs"] for text in output["text"])
@@ -58,25 +64,19 @@ def test_a_lesson_sees_its_environment_and_this_installation(tmp_path: Path) -> 
     assert printed.splitlines()[-1] == "smoke 1"
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("GPO_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "lessons"
-
-
 def test_lessons_are_executed_once_and_again_when_their_text_changes(tmp_path: Path, cache: Path) -> None:
     diary = tmp_path / "diary"
     code = "with open({!r}, 'a') as file:\n    file.write('{}')\nprint('{}')"
     lessons = [written(tmp_path, code.format(str(diary), name, name), f"0{name}_x") for name in (1, 2)]
     lines: list[str] = []
-    first = execute_all(lessons, tmp_path / "a", {}, {}, lines.append)
+    first = execute(lessons, tmp_path / "a", {}, {}, lines.append)
     assert [path.name for path in first] == ["01_x.ipynb", "02_x.ipynb"]
     assert sorted(diary.read_text()) == ["1", "2"]
-    again = execute_all(lessons, tmp_path / "b", {}, {}, lines.append)
+    again = execute(lessons, tmp_path / "b", {}, {}, lines.append)
     assert sorted(diary.read_text()) == ["1", "2"]
     assert [path.read_bytes() for path in again] == [path.read_bytes() for path in first]
     written(tmp_path, code.format(str(diary), 3, 3), "01_x")
-    changed, same = execute_all(lessons, tmp_path / "b", {}, {}, lines.append)
+    changed, same = execute(lessons, tmp_path / "b", {}, {}, lines.append)
     assert sorted(diary.read_text()) == ["1", "2", "3"]
     assert '"3\\n"' in changed.read_text()
     assert same.read_bytes() == first[1].read_bytes()
@@ -101,7 +101,7 @@ def test_a_lesson_that_fails_stops_the_others_and_keeps_nothing_of_them(tmp_path
     wait = f"import os, time\nwhile not os.path.exists({str(tmp_path / 'ready')!r}):\n    time.sleep(0.1)\nassert 1 > 2"
     start = time.monotonic()
     with pytest.raises(LessonError, match=r"02_false\.md: AssertionError"):
-        execute_all([slow, written(tmp_path, wait, "02_false")], tmp_path / "out", {"PLACE": str(tmp_path)}, {})
+        execute([slow, written(tmp_path, wait, "02_false")], tmp_path / "out", {"PLACE": str(tmp_path)}, {})
     assert time.monotonic() - start < 50
     assert not cache.exists()
     assert not (tmp_path / "out").exists()
@@ -112,8 +112,8 @@ def test_a_lesson_that_fails_stops_the_others_and_keeps_nothing_of_them(tmp_path
 def test_an_interrupt_ends_the_kernels(tmp_path: Path, cache: Path) -> None:
     for name in ("01_a", "02_b"):
         written(tmp_path, f"import time\nopen({str(tmp_path / name)!r}, 'w').close()\ntime.sleep(60)", name)
-    text = ("import sys; from pathlib import Path; from gpo_full.course.execution import execute_all\n"
-            "folder = Path(sys.argv[1])\nexecute_all(sorted(folder.glob('*.md')), folder / 'out', {}, {})")  # fmt: skip
+    text = ("import sys; from pathlib import Path; from gpo_full.course.execution import execute\n"
+            "folder = Path(sys.argv[1])\nexecute(sorted(folder.glob('*.md')), folder / 'out', {}, {})")  # fmt: skip
     place = tmp_path / "kernels"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PLACE": str(place)}
     running = subprocess.Popen([sys.executable, "-c", text, str(tmp_path)], env=environment, stderr=subprocess.PIPE)

@@ -58,9 +58,9 @@ def test_text_environment_and_versions_count(tmp_path: Path, monkeypatch: pytest
         found.append(lesson_key(page, {}, {}))
     assert found[0] == lesson_key(BETA, {}, {})
     found.append(lesson_key(BETA, {"GPO_SCALE": "cpu"}, {}))
-    monkeypatch.setattr(keys, "version", lambda name: "0" if name == "torch" else "1")
+    monkeypatch.setattr(keys, "versions_of", lambda names: {name: "0" if name == "torch" else "1" for name in names})
     found.append(lesson_key(BETA, {}, {}))
-    monkeypatch.setattr(keys, "version", lambda name: "1")
+    monkeypatch.setattr(keys, "versions_of", lambda names: dict.fromkeys(names, "1"))
     found.append(lesson_key(BETA, {}, {}))
     assert len(set(found)) == 5
 

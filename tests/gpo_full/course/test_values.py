@@ -12,10 +12,12 @@ from gpo_full.course.values import Value, collect
 from tests.gpo_full.course.test_execution import written
 
 
-def test_published_values_come_back_from_the_executed_notebook(tmp_path: Path) -> None:
+def test_published_values_come_back_from_the_executed_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPO_CACHE", str(tmp_path / "cache"))
     values = "Value('a', 0.5, 0.25, 0.75, seed=3), Value('b', 2.0, tolerance=1e-6)"
     code = f"from gpo_full.course.values import Value, publish\npublish({values})"
-    notebook = json.loads(execute(written(tmp_path, code), tmp_path / "out").read_text(encoding="utf-8"))
+    (path,) = execute([written(tmp_path, code)], tmp_path / "out", {}, {})
+    notebook = json.loads(path.read_text(encoding="utf-8"))
     assert collect(notebook) == [Value("a", 0.5, 0.25, 0.75, seed=3), Value("b", 2.0, tolerance=1e-6)]
     shown = "".join(notebook["cells"][1]["outputs"][0]["data"]["text/markdown"])
     assert "| `a` | 0.5 | [0.25, 0.75] | 3 |" in shown
