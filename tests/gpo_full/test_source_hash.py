@@ -14,8 +14,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_code_hash_sees_what_code_does_and_not_how_it_is_written(planted: Path) -> None:
-    variants = ['def f(x):\n    """Doc."""\n    return x + 1\n', "# why\ndef f(x):\n    return (x +\n        1)\n",
-                "def f(x):\n    return x + 2\n"]  # fmt: skip
+    variants = ['def f(x):\n    """Doc."""\n    return x + 1\n', "# why\ndef f(x):\n    return (x +\n        1)\n", "def f(x):\n    return x + 2\n"]
     hashes = []
     for text in variants:
         planted.write_text(text)

@@ -58,10 +58,7 @@ def test_dr_dpo_has_the_population_minimisers_of_the_alpha_loss() -> None:
     b, p = mp.mpf(3), mp.mpf("0.7")
     sigma = lambda x: 1 / (1 + mp.exp(-x))  # noqa: E731
     alpha_loss = lambda x: evaluate(LOSSES["alpha_loss"].formula, x, {"alpha": mp.mpf(3) / 2})  # noqa: E731
-    risks = (
-        lambda x: -b * mp.log(p * sigma(x) ** (1 / b) + (1 - p) * sigma(-x) ** (1 / b)),
-        lambda x: p * alpha_loss(x) + (1 - p) * alpha_loss(-x),
-    )
+    risks = (lambda x: -b * mp.log(p * sigma(x) ** (1 / b) + (1 - p) * sigma(-x) ** (1 / b)), lambda x: p * alpha_loss(x) + (1 - p) * alpha_loss(-x))
     for risk in risks:
         best = mp.findroot(lambda x, risk=risk: mp.diff(risk, x), 1)
         assert abs(best - mp.mpf(3) / 2 * mp.log(p / (1 - p))) < 1e-10

@@ -101,10 +101,7 @@ def test_a_planted_fault_is_caught(fault: str) -> None:
 
 
 def test_a_wrong_formula_in_the_catalogue_is_caught() -> None:
-    for name, wrong in (
-        ("logistic", "log(1+exp(-2*x))"), ("savage", "1/(1+exp(x))"), ("squared", "(x-1/2)**2"),
-        ("hinge", "max(0,1-x)**2"),
-    ):
+    for name, wrong in (("logistic", "log(1+exp(-2*x))"), ("savage", "1/(1+exp(x))"), ("squared", "(x-1/2)**2"), ("hinge", "max(0,1-x)**2")):
         with pytest.raises(AssertionError):
             same(meaning(parse(wrong)), TRUTHS[name].f)
 

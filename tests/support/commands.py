@@ -33,10 +33,7 @@ def gpo(*arguments: str) -> Outcome:
 
 def gpo_process(*arguments: str) -> Outcome:
     """The command itself."""
-    done = subprocess.run(
-        [sys.executable, "-m", "gpo_full.cli", *arguments], capture_output=True, text=True, timeout=120, cwd=ROOT,
-        check=False,
-    )
+    done = subprocess.run([sys.executable, "-m", "gpo_full.cli", *arguments], capture_output=True, text=True, timeout=120, cwd=ROOT, check=False)
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 

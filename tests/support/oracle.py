@@ -7,8 +7,7 @@ statement, and says nothing about a claim that is honestly left unknown.
 
 __all__ = [
     "CLAIMS", "MUST_DECIDE", "PAPER", "TAIL_CLASSES", "TRUTHS", "Tail", "Truth", "check_chord", "check_claims",
-    "check_link", "check_strength", "check_tails", "check_taylor", "check_witness", "evaluate", "number",
-    "precision_for",
+    "check_link", "check_strength", "check_tails", "check_taylor", "check_witness", "evaluate", "number", "precision_for",
 ]
 
 import ast
@@ -24,10 +23,7 @@ CLAIMS = (
     "total", "convex", "strictly_convex", "strongly_convex", "lipschitz", "smooth", "bounded_below",
     "monotone_decreasing", "differentiable_at_zero", "bayes_consistent", "bradley_terry_exact",
 )
-MUST_DECIDE = (
-    "total", "convex", "differentiable_at_zero", "monotone_decreasing", "bounded_below", "bayes_consistent",
-    "bradley_terry_exact",
-)
+MUST_DECIDE = ("total", "convex", "differentiable_at_zero", "monotone_decreasing", "bounded_below", "bayes_consistent", "bradley_terry_exact")
 TAIL_CLASSES = (
     "zero", "super_exponential", "exponential", "power", "logarithmic", "constant", "linear", "polynomial",
     "exponential_growth", "super_exponential_growth", "unknown",
@@ -219,12 +215,10 @@ TRUTHS: dict[str, Truth] = {
     ),
     "hinge": Truth(
         lambda x: max(mp.mpf(0), 1 - x), ("1", "-1", "0", "0", "0"), ("0",),
-        f"{_FLAT_CONVEX} bounded_below monotone_decreasing lipschitz", "0", (_line("1"), _const("1"), ZERO, ZERO), "1",
-        "inf", kinks=("1",),
+        f"{_FLAT_CONVEX} bounded_below monotone_decreasing lipschitz", "0", (_line("1"), _const("1"), ZERO, ZERO), "1", "inf", kinks=("1",),
     ),
     "squared": Truth(
-        lambda x: (x - 1) ** 2, ("1", "-2", "1", "0", "0"), ("1",),
-        f"{_SMOOTH_CONVEX} strongly_convex bounded_below smooth", "0",
+        lambda x: (x - 1) ** 2, ("1", "-2", "1", "0", "0"), ("1",), f"{_SMOOTH_CONVEX} strongly_convex bounded_below smooth", "0",
         (_poly("2"), _line("2"), _poly("2"), _line("-2")), "1", "2",
     ),
     # f'(-x) = -e^x = e^{2x} f'(x): c = 1/2.
@@ -235,8 +229,7 @@ TRUTHS: dict[str, Truth] = {
     ),
     "truncated_squared": Truth(
         lambda x: max(mp.mpf(0), 1 - x) ** 2, ("1", "-2", "1", "0", "0"), ("1",),
-        f"{_FLAT_CONVEX} bounded_below monotone_decreasing smooth", "0", (_poly("2"), _line("2"), ZERO, ZERO), "1", "2",
-        kinks=("1",),
+        f"{_FLAT_CONVEX} bounded_below monotone_decreasing smooth", "0", (_poly("2"), _line("2"), ZERO, ZERO), "1", "2", kinks=("1",),
     ),
     # f = (1-t)^2/4 with t = tanh(x/2) = x/2 - x^3/24 + ...: 1/4 - x/4 + x^2/16 + x^3/48 - x^4/96, and
     # f' = -2 e^x (1+e^x)^-3, f'(-x) = -2 e^{2x} (1+e^x)^-3 = e^x f'(x): c = 1. f'' = -2 s (1-s)^2 (1-3s) < 0 left of -log 2.
@@ -258,8 +251,7 @@ TRUTHS: dict[str, Truth] = {
     ),
     "cubed_hinge": Truth(
         lambda x: max(mp.mpf(0), 1 - x) ** 3, ("1", "-3", "3", "-1", "0"), ("2",),
-        f"{_FLAT_CONVEX} bounded_below monotone_decreasing", "0", (_poly("3"), _poly("2"), ZERO, ZERO), "1", "1",
-        kinks=("1",),
+        f"{_FLAT_CONVEX} bounded_below monotone_decreasing", "0", (_poly("3"), _poly("2"), ZERO, ZERO), "1", "1", kinks=("1",),
     ),
     # f'' jumps from 0 to 1 at 0; x*(p) = 2 - 1/p for p > 1/2, slope 4 = 2 / mean(0, 1).
     "smooth_hinge": Truth(
@@ -267,28 +259,24 @@ TRUTHS: dict[str, Truth] = {
         (_line("1"), _const("1"), ZERO, ZERO), "1", "4", kinks=("0", "1"),
     ),
     "modified_huber": Truth(
-        _modified_huber, ("1", "-2", "1", "0", "0"), ("1",),
-        f"{_FLAT_CONVEX} bounded_below monotone_decreasing lipschitz smooth", "0",
+        _modified_huber, ("1", "-2", "1", "0", "0"), ("1",), f"{_FLAT_CONVEX} bounded_below monotone_decreasing lipschitz smooth", "0",
         (_line("4"), _const("4"), ZERO, ZERO), "1", "2", kinks=("-1", "1"),
     ),
     # x*(p) = 3/2 - (1-p)/p on the quadratic piece.
     "huberised_hinge": Truth(
-        _huberised, ("1", "-1", "0", "0", "0"), ("0",),
-        f"{_FLAT_CONVEX} bounded_below monotone_decreasing lipschitz smooth", "0",
+        _huberised, ("1", "-1", "0", "0", "0"), ("0",), f"{_FLAT_CONVEX} bounded_below monotone_decreasing lipschitz smooth", "0",
         (_line("1"), _const("1"), ZERO, ZERO), "3/2", "inf", kinks=("1/2", "3/2"),
     ),
     # with v = 2 atan x, C_p = p (v-1)^2 + (1-p)(v+1)^2 is least at v = 2p-1: x* = tan(p - 1/2).
     # atan x = x - x^3/3: (2a-1)^2 = 1 - 4a + 4a^2 = 1 - 4x + 4x^2 + 4/3 x^3 - 8/3 x^4.
     "tangent": Truth(
-        lambda x: (2 * mp.atan(x) - 1) ** 2, ("1", "-4", "4", "4/3", "-8/3"), ("2",),
-        f"{_CALIBRATED} bounded_below lipschitz smooth", "0",
+        lambda x: (2 * mp.atan(x) - 1) ** 2, ("1", "-4", "4", "4/3", "-8/3"), ("2",), f"{_CALIBRATED} bounded_below lipschitz smooth", "0",
         (_const("(pi+1)**2"), _power("2"), _const("(pi-1)**2"), _power("2")), "sin(1/2)/cos(1/2)", "1",
     ),
     # sigma(-x) = 1/2 - tanh(x/2)/2; f(x) + f(-x) = 1, so C_p = (1-p) + (2p-1) f and x* = +-inf.
     "sigmoid": Truth(
         lambda x: _sigma(-x), ("1/2", "-1/4", "0", "1/48", "0"), ("0",),
-        f"{_CALIBRATED} bounded_below monotone_decreasing lipschitz smooth", "0", (_const("1"), _exp(), _exp(), _exp()),
-        "inf", "inf",
+        f"{_CALIBRATED} bounded_below monotone_decreasing lipschitz smooth", "0", (_const("1"), _exp(), _exp(), _exp()), "inf", "inf",
     ),
     "unhinged": Truth(
         lambda x: 1 - x, ("1", "-1", "0", "0", "0"), ("0",), f"{_FLAT_CONVEX} monotone_decreasing lipschitz smooth",
@@ -297,8 +285,7 @@ TRUTHS: dict[str, Truth] = {
     # f(x) + f(-x) = 2: C_p = 2(1-p) + (2p-1) f, least where f = 0; H^- = 1 > 2(1-p). Concave kink at -1.
     "ramp": Truth(
         lambda x: min(mp.mpf(2), max(mp.mpf(0), 1 - x)), ("1", "-1", "0", "0", "0"), ("0",),
-        f"{_CALIBRATED} bounded_below monotone_decreasing lipschitz", "0", (_const("2"), ZERO, ZERO, ZERO), "1", "inf",
-        kinks=("-1", "1"),
+        f"{_CALIBRATED} bounded_below monotone_decreasing lipschitz", "0", (_const("2"), ZERO, ZERO, ZERO), "1", "inf", kinks=("-1", "1"),
     ),
     # u = 1-x, log(1+u^2): g'' = 2(1-u^2)/(1+u^2)^2 = 0 at u = 1, g'''(1) = -1. Calibrated by the second branch of flip.
     "cauchy": Truth(
@@ -325,8 +312,7 @@ TRUTHS: dict[str, Truth] = {
     # f' = -(1-s)(1+s), f'' = 2 s^2 (1-s) > 0.
     "poly1": Truth(
         lambda x: _softplus(-x) + _sigma(-x), ("log(2)+1/2", "-3/4", "1/8", "1/48", "-1/192"), ("1/3",),
-        f"{_SMOOTH_CONVEX} bounded_below monotone_decreasing lipschitz smooth", "0",
-        (_line("1"), _const("1"), _exp(), _exp()), "inf", "6",
+        f"{_SMOOTH_CONVEX} bounded_below monotone_decreasing lipschitz smooth", "0", (_line("1"), _const("1"), _exp(), _exp()), "inf", "6",
     ),
     "canonical_boosting": Truth(
         lambda x: (mp.sqrt(4 + x**2) - x) / 2,
@@ -351,13 +337,11 @@ TRUTHS: dict[str, Truth] = {
     # f' = -h, f'' = h (x + h), h = phi/Phi, h(0) = sqrt(2/pi).
     "probit": Truth(
         _probit, ("log(2)", "-sqrt(2/pi)", "1/pi"), ("sqrt(2/pi)",),
-        f"{_SMOOTH_CONVEX} bounded_below monotone_decreasing smooth", "0", (_poly("2"), _line("1"), GAUSS, GAUSS),
-        "inf", "sqrt(2*pi)",
+        f"{_SMOOTH_CONVEX} bounded_below monotone_decreasing smooth", "0", (_poly("2"), _line("1"), GAUSS, GAUSS), "inf", "sqrt(2*pi)",
     ),
     "pinball": Truth(
         lambda x: max(1 - x, (x - 1) / 4), ("1", "-1", "0", "0", "0"), ("0",),
-        f"{_FLAT_CONVEX} bounded_below lipschitz", "0", (_line("1"), _const("1"), _line("1/4"), _const("-1/4")), "1",
-        "inf", kinks=("1",),
+        f"{_FLAT_CONVEX} bounded_below lipschitz", "0", (_line("1"), _const("1"), _line("1/4"), _const("-1/4")), "1", "inf", kinks=("1",),
     ),
     "huber": Truth(
         _huber, ("1/2", "-1", "1/2", "0", "0"), ("1",), f"{_FLAT_CONVEX} bounded_below lipschitz smooth", "0",
@@ -365,8 +349,7 @@ TRUTHS: dict[str, Truth] = {
     ),
     "log_cosh": Truth(
         lambda x: mp.log(mp.cosh(1 - x)), ("log(cosh(1))", "-tanh(1)", "1/(2*cosh(1)**2)"), ("2/sinh(2)",),
-        f"{_SMOOTH_CONVEX} bounded_below lipschitz smooth", "0", (_line("1"), _const("1"), _line("1"), _const("-1")),
-        "1", "sinh(2)",
+        f"{_SMOOTH_CONVEX} bounded_below lipschitz smooth", "0", (_line("1"), _const("1"), _line("1"), _const("-1")), "1", "sinh(2)",
     ),
     # logistic + x/10; minimum where sigma(-x) = 1/10, of value the entropy of (1/10, 9/10).
     "cdpo": Truth(
@@ -382,8 +365,7 @@ TRUTHS: dict[str, Truth] = {
     ),
     # f' = s(1-s)(x - K), K = log 999: f'(0) = -K/4, f''(0) = 1/4; D(a) = (2 sigma(a) - 1) K > 0: calibrated by flip.
     "exo": Truth(
-        _exo, ("-log(2)-log(999/1000000)/2", "-log(999)/4", "1/8"), ("1/log(999)",),
-        f"{_CALIBRATED} bounded_below lipschitz smooth", "0",
+        _exo, ("-log(2)-log(999/1000000)/2", "-log(999)/4", "1/8"), ("1/log(999)",), f"{_CALIBRATED} bounded_below lipschitz smooth", "0",
         (_const("log(1000)"), _exp(), _const("log(1000/999)"), _exp()), "log(999)", "2*log(999)",
     ),
     # f = L + w (E - L), w = sigma(20 x): f'(0) = 5 (1 - log 2) - 3/4 > 0, f''(0) = 1/4 - 5 + 3/8 = -35/8.
@@ -423,13 +405,11 @@ TRUTHS: dict[str, Truth] = {
     # sinh 2x = sinh x, that is x = 0. f'' = 2 e^{-2x} - e^x < 0 beyond (log 2)/3.
     "lsif": Truth(
         lambda x: mp.exp(-2 * x) / 2 - mp.exp(x), ("-1/2", "-2", "1/2", "-5/6", "7/24"), ("1/2",),
-        f"{_CALIBRATED} monotone_decreasing bradley_terry_exact", "-inf", (_grow("2"), _grow("2"), _grow(), _grow()),
-        "inf", "4", c="1",
+        f"{_CALIBRATED} monotone_decreasing bradley_terry_exact", "-inf", (_grow("2"), _grow("2"), _grow(), _grow()), "inf", "4", c="1",
     ),
     "ipo_tau": Truth(
         lambda x: (x - mp.mpf(1) / 2) ** 2, ("1/4", "-1", "1", "0", "0"), ("2",),
-        f"{_SMOOTH_CONVEX} strongly_convex bounded_below smooth", "0",
-        (_poly("2"), _line("2"), _poly("2"), _line("-2")), "1/2", "1",
+        f"{_SMOOTH_CONVEX} strongly_convex bounded_below smooth", "0", (_poly("2"), _line("2"), _poly("2"), _line("-2")), "1/2", "1",
     ),
     # f'(-x) = e^x f'(x): c = 1.
     "half_exponential": Truth(
@@ -446,8 +426,7 @@ TRUTHS: dict[str, Truth] = {
     # f(x) + f(-x) = 1; f' = -e^{-x^2}/sqrt(pi).
     "erf_loss": Truth(
         lambda x: mp.erfc(x) / 2, ("1/2", "-1/sqrt(pi)", "0", "1/(3*sqrt(pi))", "0"), ("0",),
-        f"{_CALIBRATED} bounded_below monotone_decreasing lipschitz smooth", "0", (_const("1"), GAUSS, GAUSS, GAUSS),
-        "inf", "inf",
+        f"{_CALIBRATED} bounded_below monotone_decreasing lipschitz smooth", "0", (_const("1"), GAUSS, GAUSS, GAUSS), "inf", "inf",
     ),
     # f'(-x) = -1 and f'(x) = -e^-x for x > 0: c = 1; f'' jumps from 0 to 1 at 0, mean R = 1/2.
     "huberised_exponential": Truth(

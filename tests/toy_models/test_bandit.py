@@ -112,8 +112,7 @@ def best_by_search(reference, draws, p, f, beta) -> np.ndarray:
 def test_bradley_terry_exact_losses_recover_the_rlhf_optimum(name: str, c: float, behaviour: str) -> None:
     reference, r, beta = simplex(3), np.array([0.3, -0.5, 1.1]), 0.8
     pairs = [(0, 1), (1, 2)] if behaviour == "pairs" else None
-    best = optimum(Bandit(reference, None if pairs else behaviour, pairs), find_loss(name), beta=beta,
-                   preferences=Preferences.from_rewards(r))  # fmt: skip
+    best = optimum(Bandit(reference, None if pairs else behaviour, pairs), find_loss(name), beta=beta, preferences=Preferences.from_rewards(r))
     assert best is not None
     expected = reference * np.exp(c * r / beta)  # proposition P3
     assert_allclose(best.exp(), expected / expected.sum(), rtol=1e-9)

@@ -37,10 +37,7 @@ def test_every_module_file_has_one_section(pages: Path, name: str) -> None:
     assert re.findall(r"^\.\. automodule:: (\S+)$", text, flags=re.MULTILINE) == sorted(modules)
 
 
-@pytest.mark.parametrize(
-    "docstring",
-    ["R = |f''(0)/f'(0)|.", "the squares x**2 + y**2", "|f(a) - f(b)| <= L |a - b|, for `a*b` too", "one * star"],
-)
+@pytest.mark.parametrize("docstring", ["R = |f''(0)/f'(0)|.", "the squares x**2 + y**2", "|f(a) - f(b)| <= L |a - b|, for `a*b` too", "one * star"])
 def test_a_docstring_shows_the_characters_it_was_written_with(docstring: str) -> None:
     lines = docstring.split("\n")
     as_restructured_text(None, "", "", None, None, lines)

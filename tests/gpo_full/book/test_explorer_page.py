@@ -91,8 +91,7 @@ def test_it_opens_with_no_request_and_no_fault(page: Any, place: Path) -> None:
 
 
 def jets_in_browser(page: Any, text: str, points: list[float]) -> list[list[float]]:
-    found = page.evaluate("([text, points]) => { const { f } = explorer.read(text); return points.map((x) => f(x).map(String)); }",
-                          [text, points])  # fmt: skip
+    found = page.evaluate("([text, points]) => { const { f } = explorer.read(text); return points.map((x) => f(x).map(String)); }", [text, points])
     return [[float(value.replace("Infinity", "inf")) for value in row] for row in found]
 
 

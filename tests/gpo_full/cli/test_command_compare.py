@@ -72,14 +72,10 @@ def test_latex_and_csv(arguments: tuple[str, ...], names: list[str], tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("compare",), ("LOSS",)),
-        (("compare", "dpo", "logstic"), ("logstic", "logistic")),
-        (("compare", "dpo", "--param", "a=1"), ("a", "none")),
-        (("compare", "linex", "--param", "b=1"), ("b", "none")),
-        (("compare", "linex", "--param", "a=two"), ("two",)),
-        (("compare", "exp(-a*x)", "dpo"), ("a",)),
-        (("compare", "dpo", "log(x)"), ("log(x)",)),
-        (("compare", "dpo", "--jsn"), ("--jsn",)),
+        (("compare",), ("LOSS",)), (("compare", "dpo", "logstic"), ("logstic", "logistic")),
+        (("compare", "dpo", "--param", "a=1"), ("a", "none")), (("compare", "linex", "--param", "b=1"), ("b", "none")),
+        (("compare", "linex", "--param", "a=two"), ("two",)), (("compare", "exp(-a*x)", "dpo"), ("a",)),
+        (("compare", "dpo", "log(x)"), ("log(x)",)), (("compare", "dpo", "--jsn"), ("--jsn",)),
         (("compare", "dpo", "--latex"), ("--latex",)),
     ],
 )

@@ -12,8 +12,7 @@ KEYS = {"schema", "wish", "loss", "analysis", "excluded_by", "refusal"}
 def test_the_example_finds_a_loss_with_the_wished_claims() -> None:
     found = gpo_json("design", "--strength", "1/2", "--target", "2", "--convex", run=gpo_process)
     assert set(found) == KEYS
-    assert found["wish"] == {"strength": "1/2", "target": "2", "right_tail": None, "left_tail": None, "convex": True,
-                             "bradley_terry_exact": None}  # fmt: skip
+    assert found["wish"] == {"strength": "1/2", "target": "2", "right_tail": None, "left_tail": None, "convex": True, "bradley_terry_exact": None}
     assert found["excluded_by"] is None
     again = gpo_json("analyze", found["loss"]["formula"])
     for analysis in (found["analysis"], again):

@@ -22,11 +22,7 @@ EXERCISE = Exercise(
         "there and back": lambda answer, beta, a, b: agree(answer(answer(beta, a, b), b, a), beta),
         "a number is wanted": lambda answer, *arguments: isinstance(float(answer(*arguments)), float),
     },
-    mistakes={
-        "upside down": lambda beta, a, b: beta * b / a,
-        "beta is left out": lambda beta, a, b: a / b,
-        "the same beta": lambda beta, a, b: beta,
-    },
+    mistakes={"upside down": lambda beta, a, b: beta * b / a, "beta is left out": lambda beta, a, b: a / b, "the same beta": lambda beta, a, b: beta},
     guards=["a number is wanted"],
 )
 
@@ -137,8 +133,7 @@ def test_a_draw_that_the_reference_cannot_take_is_refused() -> None:
             "there and back": lambda answer, beta, a, b, _: agree(answer(answer(beta, a, b), b, a), beta),
         },
         mistakes={
-            "upside down": lambda beta, a, b, *_: beta * b / a,
-            "beta is left out": lambda beta, a, b, *_: a / b,
+            "upside down": lambda beta, a, b, *_: beta * b / a, "beta is left out": lambda beta, a, b, *_: a / b,
             "the same beta": lambda beta, a, b, *_: beta,
         },
     )

@@ -39,8 +39,7 @@ def test_parquet_files_of_a_folder_are_read_in_order_and_as_often_as_asked(tmp_p
     parquet(tmp_path / "b.parquet", ROWS[2:])
     data = open_data("--data", parquet(tmp_path / "a.parquet", ROWS[:2]))
     for _ in range(2):
-        assert list(numbered_rows(data)) == [
-            (i, {name: row[name] for name in ("prompt", "chosen", "rejected")}) for i, row in enumerate(ROWS, 1)]  # fmt: skip
+        assert list(numbered_rows(data)) == [(i, {name: row[name] for name in ("prompt", "chosen", "rejected")}) for i, row in enumerate(ROWS, 1)]
     assert [row["topic"] for _, row in numbered_rows(data, ("topic",))] == ["t0", "t1", "t2", "t3", "t4"]
 
 

@@ -42,8 +42,7 @@ def metrics(name: str, beta: float, time: float, **changes: Sequence[float]) -> 
     return {name: tuple(values) for name, values in columns.items()}
 
 
-def ours(name: str, beta: float, time: float, broken: int = 0, settings: dict[str, Any] | None = None,
-         **changes: Sequence[float]) -> Diagnosis:  # fmt: skip
+def ours(name: str, beta: float, time: float, broken: int = 0, settings: dict[str, Any] | None = None, **changes: Sequence[float]) -> Diagnosis:
     recorded = {"loss": name, "beta": beta, "margin": "sum", "label_noise": 0.0, **(settings or {})}
     return diagnose(RunLog("run", "gpo", metrics(name, beta, time, **changes), broken, recorded))
 
@@ -88,8 +87,7 @@ def test_a_loss_near_f_of_0_whose_margin_moves_is_not_stuck_but_its_beta_is_not_
 def test_both_log_ratios_falling() -> None:
     """rho = 30 t: the chosen one falls half as far as the margin grows, which f cannot see."""
     rho = [logistic_flow(3 * step / STEPS) / 0.1 for step in range(STEPS)]
-    finding = only(ours("logistic", 0.1, 3.0, log_ratio_chosen=[-value / 2 for value in rho],
-                        log_ratio_rejected=[-3 * value / 2 for value in rho]))  # fmt: skip
+    finding = only(ours("logistic", 0.1, 3.0, log_ratio_chosen=[-value / 2 for value in rho], log_ratio_rejected=[-3 * value / 2 for value in rho]))
     assert finding.id == "likelihood_displaced"
     assert finding.number == pytest.approx(-sum(rho[-20:]) / 40)
     assert "P7" in finding.because

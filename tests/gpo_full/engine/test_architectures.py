@@ -42,8 +42,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any], str, tuple[str, ...]]] = {
     "gemma3, a window longer than the data": ("gemma3_text", {"sliding_window": 256, **HEADS}, "line", ()),
     "gpt2": ("gpt2", {}, "line", ()),
     "gpt-neo, local attention": (
-        "gpt_neo", {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 8,
-                    **EAGER}, "apart", (NEAR,)),
+        "gpt_neo", {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 8, **EAGER}, "apart", (NEAR,)),
     "mistral": ("mistral", {}, "line", ()),
     "mistral, a window": ("mistral", WINDOW, "apart", (NEAR,)),
     "opt": ("opt", {}, "line", ()),

@@ -74,8 +74,7 @@ def test_a_cache_can_be_continued_without_touching_what_was_read() -> None:
     before = [keys.clone() for keys, _ in read.states]
     rows = torch.tensor([2, 0])
     mask = torch.cat([read.mask[rows], torch.ones(2, 1, dtype=torch.long)], 1)
-    out = model(input_ids=torch.tensor([[20], [21]]), attention_mask=mask, position_ids=read.last[rows] + 1,
-                past_key_values=read.cache(rows))  # fmt: skip
+    out = model(input_ids=torch.tensor([[20], [21]]), attention_mask=mask, position_ids=read.last[rows] + 1, past_key_values=read.cache(rows))
     for row, prompt in enumerate(([*PROMPTS[2], 20], [*PROMPTS[0], 21])):
         alone = model(input_ids=torch.tensor([prompt])).logits[0, -1]
         torch.testing.assert_close(out.logits[row, -1], alone, rtol=1e-6, atol=1e-6)

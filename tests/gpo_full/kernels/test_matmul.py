@@ -176,9 +176,7 @@ def test_it_is_found_whatever_surrounds_the_first_call() -> None:
         assert _kernel.__wrapped__() is not None
 
 
-def test_a_dry_run_counts_every_product_and_asks_for_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: list[tuple[int, ...]]
-) -> None:
+def test_a_dry_run_counts_every_product_and_asks_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: list[tuple[int, ...]]) -> None:
     """On tensors without data the kernel can neither be tried nor counted."""
     monkeypatch.setattr(module, "LEAST", 1)
     tiny_model().config.save_pretrained(tmp_path)

@@ -49,8 +49,7 @@ def test_trl_the_reference_is_not_computed_again_when_only_beta_changes(tmp_path
 
 def test_trl_the_reference_is_not_stale_when_the_truncation_changes(tmp_path: Path) -> None:
     for number, cut in enumerate(({}, {"max_length": 5}, {"max_prompt_length": 2}), 1):
-        args = GPOConfig(output_dir=str(tmp_path / str(number)), use_cpu=True, reference_store=str(tmp_path / "store"),
-                         **{"max_length": 64, **cut})  # fmt: skip
+        args = GPOConfig(output_dir=str(tmp_path / str(number)), use_cpu=True, reference_store=str(tmp_path / "store"), **{"max_length": 64, **cut})
         rows = [{**ROWS[0], "prompt": "the dog and the cat sat", "rejected": " after the cat"}]
         made = GPOTrainer(tiny_model(**F64), args, rows, processing_class=TOKENIZER)
         assert step0(made) == pytest.approx(math.log(2), abs=1e-9)
@@ -81,9 +80,7 @@ def test_trl_a_model_changed_in_memory_is_its_own_reference_not_the_disk_s(tmp_p
     ({"beta": -0.1}, "beta=-0.1 must be a finite number above 0"),
     ({"label_smoothing_factor": 0.1}, "label_noise is the preference's"),
 ])  # fmt: skip
-def test_trl_an_unknown_loss_a_negative_beta_and_smoothing_of_another_kind_are_refused(
-    options: dict[str, Any], said: str, tmp_path: Path
-) -> None:
+def test_trl_an_unknown_loss_a_negative_beta_and_smoothing_of_another_kind_are_refused(options: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         trainer(tmp_path, tiny_model(), **options)
     assert said in str(caught.value)
@@ -107,8 +104,7 @@ def test_trl_discopop_is_a_number_below_minus_88_7(tmp_path: Path) -> None:
     policy, reference = tiny_model(seed=2), tiny_model(seed=1)
     x = 50 * margins(policy, reference)
     assert float(x.min()) < -88.8
-    made = trainer(tmp_path, policy, loss="discopop", beta=50.0, reference=reference, max_grad_norm=0.0,
-                   per_device_train_batch_size=len(PAIRS))  # fmt: skip
+    made = trainer(tmp_path, policy, loss="discopop", beta=50.0, reference=reference, max_grad_norm=0.0, per_device_train_batch_size=len(PAIRS))
     assert step0(made) == pytest.approx(float((-x).clamp(min=0).mean()), rel=1e-4)
     before = weights(made.model)
     made.train()
@@ -194,8 +190,7 @@ def test_open_instruct_the_last_token_before_the_padding_counts_and_the_padding_
                for sign, side in ((1, "chosen"), (-1, "rejected"))) for row in ROWS]  # fmt: skip
     expected = sum((0.02 * each - 1) ** 2 for each in rho) / len(rho)
     for layout in ("line", "apart"):
-        args = GPOConfig(output_dir=str(tmp_path / layout), use_cpu=True, loss="squared", beta=0.02,
-                         reference_store=str(tmp_path / "store"))  # fmt: skip
+        args = GPOConfig(output_dir=str(tmp_path / layout), use_cpu=True, loss="squared", beta=0.02, reference_store=str(tmp_path / "store"))
         models = [tiny_model(seed=seed, attention="sdpa" if layout == "line" else "eager", **F64) for seed in (2, 1)]
         made = GPOTrainer(models[0], args, ROWS, processing_class=TOKENIZER, reference=models[1])
         assert step0(made) == pytest.approx(expected, rel=1e-6)

@@ -15,17 +15,12 @@ NAMES = [name for name in LOSSES if name in TRUTHS and name != "focal_po"]  # fo
 
 # By hand: separate the variables.
 BY_HAND = {
-    "exp(-x)": Flow("log(1 + t)", "log(t)", "inf", "inf"),
-    "max(0, 1-x)": Flow("where(t < 1, t, 1)", None, "1", "1"),
-    "(x-1)**2": Flow("1 - exp(-2*t)", None, "1", "inf"),
-    "1-x": Flow("t", "t", "inf", "inf"),
-    "max(0, 1-x)**3": Flow("1 - 1/(1 + 3*t)", None, "1", "inf"),
-    "max(0, -x)": Flow("0", None, "0", "0"),
-    "x**2": Flow("0", None, "0", "0"),
+    "exp(-x)": Flow("log(1 + t)", "log(t)", "inf", "inf"), "max(0, 1-x)": Flow("where(t < 1, t, 1)", None, "1", "1"),
+    "(x-1)**2": Flow("1 - exp(-2*t)", None, "1", "inf"), "1-x": Flow("t", "t", "inf", "inf"),
+    "max(0, 1-x)**3": Flow("1 - 1/(1 + 3*t)", None, "1", "inf"), "max(0, -x)": Flow("0", None, "0", "0"), "x**2": Flow("0", None, "0", "0"),
     "exp(-x/2)": Flow("2*log(1 + t/4)", "2*log(t/4)", "inf", "inf"),
     "max(0, max(3/2-x/2, 2-x))": Flow("where(t < 1, t, where(t < 5, 1/2 + t/2, 3))", None, "3", "5"),
-    "(x+1)**2": Flow("-(1 - exp(-2*t))", None, "-1", "inf"),
-    "log(1+exp(-x))": Flow(None, "log(t)", "inf", "inf"),
+    "(x+1)**2": Flow("-(1 - exp(-2*t))", None, "-1", "inf"), "log(1+exp(-x))": Flow(None, "log(t)", "inf", "inf"),
     "-log_ndtr(x)": Flow(None, "(2*log(t))**(1/2)", "inf", "inf"),
 }
 

@@ -57,8 +57,7 @@ LIES = {
     "a zero beyond the start": lie("total", "proved", "where(x>8, log(x-100), 0)", cuts=["8"],
                                    hints=[AFTER_8, ("on (8, inf)", cover("8")), ("on (-inf, 8)", line("8", "-1"))]),
     "a dip between the points looked at": lie("total", "proved", "log((x-113/97)**2 - 1/90000)", hints=[("", cover("-20", "20"))]),
-    "a dip of f'' of scale 1/300": lie(
-        "convex", "proved", "x**2/2 + (501/500)/180000/(1+90000*(x-113/97)**2)", hints=[("", cover("-20", "20"))]),
+    "a dip of f'' of scale 1/300": lie("convex", "proved", "x**2/2 + (501/500)/180000/(1+90000*(x-113/97)**2)", hints=[("", cover("-20", "20"))]),
     "less than a unit in the last place": lie(
         "total", "proved", "where(x>100/97, sqrt(x-1190816005150882124151401/1155091524996355660426858), 0)", cuts=["100/97"],
         hints=[("on (-inf, 100/97)", line("100/97", "-1")), ("100/97 > 0", line("-100/97", "1"))]),
@@ -112,8 +111,7 @@ MUTANTS = {
     "half-lines are not looked at": Mutant("if end is None and not _beyond(", "if False and not _beyond(", ("far out f'' < 0",)),
     "the sign far out does not matter": Mutant("lead.sign == 1", "lead.sign != 0", ("below zero far out",)),
     "no Taylor remainder": Mutant("return self.add(total, self.scaled(power, rest))", "return total", ("a logarithm of a remainder",)),
-    "a ratio need not fall": Mutant(
-        "if first <= DEGREE and not (_ball(weights[first]) + against).b < 0:", "if False:", ("a hump further out",)),
+    "a ratio need not fall": Mutant("if first <= DEGREE and not (_ball(weights[first]) + against).b < 0:", "if False:", ("a hump further out",)),
     "small terms are forgotten": Mutant(
         "for size, c in ordered[last + 1 :]:", "for size, c in ordered[len(ordered) :]:",
         ("small terms that are large at first",)),
@@ -130,8 +128,7 @@ MUTANTS = {
     "zero counts as positive where a box begins": Mutant(
         "if start.a > 0 or (start.a >= 0 and (may_be_zero or not strict)):", "if start.a >= 0:",
         ("a zero at an inner cut",)),
-    "Sturm counts one root too few": Mutant(
-        "_variations(chain, high, 1) - int(at_high)", "_variations(chain, high, 1) - 1", ("a single root",)),
+    "Sturm counts one root too few": Mutant("_variations(chain, high, 1) - int(at_high)", "_variations(chain, high, 1) - 1", ("a single root",)),
     "poles are not looked at": Mutant("if _roots(bottom, *ends) or ", "if ", ("a pole",)),
     "a chord may be touched": Mutant("if gap.a > 0:", "if gap.a >= 0:", ("a chord that f touches",)),
     "a chord may be continued": Mutant("need(a < b and 0 < t < 1,", "need(a < b,", ("a chord continued",)),
@@ -145,15 +142,13 @@ MUTANTS = {
         "for atom, n in front.powers if not _positive(atom)))", "for atom, n in front.powers if False))",
         ("a factor of either sign",)),
     "the root of x^2 is x": Mutant("if not all(_positive(atom) for atom, _ in front.powers):", "if False:", ("the root of a square",)),
-    "what is undefined is cancelled": Mutant(
-        'f if certificate.claim == "total" else cancelled(f)', "cancelled(f)", ("zero divided by zero",)),
+    "what is undefined is cancelled": Mutant('f if certificate.claim == "total" else cancelled(f)', "cancelled(f)", ("zero divided by zero",)),
     "a maximum by one point": Mutant("prove(side * (best - other), low, high, False, hints)", "pass", ("a maximum that is not decided",)),
     "a condition by one point": Mutant(
         "prove(b - a if holding else a - b, low, high, strictly == holding, hints)", "pass",
         ("a condition that is not decided",)),
     "convex is strictly convex": Mutant("need(any(at(p.f.diff().diff(), x).a > 0 for x in points),", "need(True,", ("a line",)),
-    "a bound that nothing reaches": Mutant(
-        "if side > 0 and value.b <= (number + slack).b:", "if side > 0:", ("an infimum that is not reached",)),
+    "a bound that nothing reaches": Mutant("if side > 0 and value.b <= (number + slack).b:", "if side > 0:", ("an infimum that is not reached",)),
     "slopes that nearly agree": Mutant("need(left is right,", "need(agree(left, right),", ("a kink of 1e-10",)),
     "any slope at zero": Mutant("need(slope_at_zero(f, hints).b < 0,", "need(True,", ("a loss that rises",)),
     "a wrong side on the right": Mutant("need(x <= 0,", "need(True,", ("a minimiser on the right side",)),
@@ -192,8 +187,7 @@ print(json.dumps(out))
 
 def planted(tree: Path, lies: dict[str, Any]) -> dict[str, str]:
     """What the verifier in a tree says of each lie: `accepted`, or the step that it misses."""
-    done = subprocess.run([sys.executable, "-c", _DRIVER, str(tree)], input=json.dumps(lies), cwd=tree, capture_output=True,
-                          text=True, check=False)  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", _DRIVER, str(tree)], input=json.dumps(lies), cwd=tree, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)  # type: ignore[no-any-return]
 

@@ -18,8 +18,7 @@ BY_HAND = {
     "hinge": (lambda x: np.where(x < 1, 1 - x, 0), lambda x: np.where(x < 1, -1.0, 0), lambda x: 0 * x),
     "squared": (lambda x: (x - 1) ** 2, lambda x: 2 * (x - 1), lambda x: 2 + 0 * x),
     "exponential": (lambda x: np.exp(-x), lambda x: -np.exp(-x), lambda x: np.exp(-x)),
-    "truncated_squared": (lambda x: np.where(x < 1, (x - 1) ** 2, 0), lambda x: np.where(x < 1, 2 * (x - 1), 0),
-                          lambda x: np.where(x < 1, 2.0, 0)),
+    "truncated_squared": (lambda x: np.where(x < 1, (x - 1) ** 2, 0), lambda x: np.where(x < 1, 2 * (x - 1), 0), lambda x: np.where(x < 1, 2.0, 0)),
     # With s = 1/(1 + e^x): f = s^2, s' = -s(1 - s), so f' = -2 s^2 (1 - s) and f'' = s(1 - s)(4 s - 6 s^2).
     "savage": (lambda x: 1 / (1 + np.exp(x)) ** 2, lambda x: -2 * np.exp(x) / (1 + np.exp(x)) ** 3,
                lambda x: np.exp(x) * (4 * np.exp(x) - 2) / (1 + np.exp(x)) ** 4),

@@ -69,10 +69,7 @@ def test_no_exact_loss_has_a_finite_target(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "slope", "target"),
-    [
-        ("(x-3)**2", 6, "3"), ("log(1+exp(-4*x))", 1, "inf"), ("exp(-x)+exp(x)/9", None, None),
-        ("(x-1)**2/7+5", 2, "1"), ("max(0,2-x)**2", 4, "2"),
-    ],
+    [("(x-3)**2", 6, "3"), ("log(1+exp(-4*x))", 1, "inf"), ("exp(-x)+exp(x)/9", None, None), ("(x-1)**2/7+5", 2, "1"), ("max(0,2-x)**2", 4, "2")],
 )
 def test_by_hand(text: str, slope: float | None, target: str | None) -> None:
     """f'(x-3)^2: R = 1/3; logistic(4x): R = 2; max(0,2-x)^2: R = 1/2."""
