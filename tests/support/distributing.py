@@ -384,7 +384,7 @@ def sampled(ranks: Ranks) -> None:
     prompts = ranks.folder / "prompts.jsonl"
     prompts.write_text("".join(json.dumps({"prompt": text, "target": "the mat"}) + "\n" for text in ("the cat", "a dog on")))
     options = {"sample_every": 3, "sample_prompts": str(prompts), "sample_length": 4, "tokenizer": tiny_tokenizer(),
-               "sample_reward": "test_live_evaluation:shorter"}  # fmt: skip
+               "sample_reward": "tests.gpo_full.training.test_live_evaluation:shorter"}  # fmt: skip
     for world in (1, 2):
         ranks.run(f"sampled-{world}", world, lambda rank: {
             **ranks.train(f"sampled-{world}", rank, per_device_train_batch_size=4 // world, **options),  # noqa: B023
