@@ -19,7 +19,7 @@ from gpo_full.training.reporting.run_folder import RunFolder
 class FolderLock:
     """The right to write into a run's folder, which its holder may take again."""
 
-    def __init__(self, folder: RunFolder, accelerator: Any) -> None:
+    def __init__(self, folder: Callable[[], RunFolder], accelerator: Any) -> None:
         self._folder, self._accelerator, self._is_held = folder, accelerator, False
 
     @contextmanager
@@ -30,8 +30,8 @@ class FolderLock:
             return
         with ExitStack() as stack:
             with together(self._accelerator, "the output folder cannot be written"):
-                if self._folder.writes:
-                    stack.enter_context(checkpoint.sole_writer(self._folder.path))
+                if (folder := self._folder()).writes:
+                    stack.enter_context(checkpoint.sole_writer(folder.path))
             self._is_held = True
             try:
                 yield

@@ -4,7 +4,7 @@ __all__ = ["Interval", "OpenStep", "Steps", "held_out_metrics"]
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -59,7 +59,7 @@ class Steps:
     `dropped_in_a_row` ones were not.
     """
 
-    def __init__(self, accelerator: Any, meter: Meter, folder: RunFolder, data: Rows) -> None:
+    def __init__(self, accelerator: Any, meter: Meter, folder: Callable[[], RunFolder], data: Rows) -> None:
         self._accelerator, self._meter, self._folder, self._data = accelerator, meter, folder, data
         self._unread: list[_Judged] = []
         self.counted, self.dropped_in_a_row = 0, 0
@@ -139,13 +139,14 @@ class Steps:
         self.dropped_in_a_row += 1
         rows = self._gathered(torch.cat([each.rows for each in step.micro_batches]))
         losses = self._gathered(torch.cat([each.values for each in step.micro_batches]).double())
-        self._folder.event({"step": step.number, "event": "not finite, not applied", "quantities": broken, "rows": rows,
-                            "rows_with_loss_not_finite": [row for row, loss in zip(rows, losses, strict=True)
-                                                          if not math.isfinite(loss)]})  # fmt: skip
+        folder = self._folder()
+        folder.event({"step": step.number, "event": "not finite, not applied", "quantities": broken, "rows": rows,
+                      "rows_with_loss_not_finite": [row for row, loss in zip(rows, losses, strict=True)
+                                                    if not math.isfinite(loss)]})  # fmt: skip
         if self.dropped_in_a_row < PATIENCE:
             _log.warning("step %d is not applied: not finite: %s; rows %s", step.number, ", ".join(broken), rows)
             return
-        path = self._folder.non_finite_batch({"step": step.number, "pairs": self._described(rows, losses)})
+        path = folder.non_finite_batch({"step": step.number, "pairs": self._described(rows, losses)})
         raise NonFiniteLoss(f"not finite: {', '.join(broken)}, the third step in a row; the batch is in {path}")
 
     def _gathered(self, values: Tensor) -> list[Any]:

@@ -108,9 +108,8 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         self.data_collator = Collator(self.plan.layout)
         self._refer([*rows.values()], reference, longest)
         self.facts: dict[str, Any] = {}  # what else run.json is to record
-        self.folder = RunFolder(Path(args.output_dir), self.is_world_process_zero())
-        self.steps = Steps(self.accelerator, meter, self.folder, self.train_dataset)
-        self._lock = FolderLock(self.folder, self.accelerator)
+        self.steps = Steps(self.accelerator, meter, lambda: self.folder, self.train_dataset)
+        self._lock = FolderLock(lambda: self.folder, self.accelerator)
         self._open_step: OpenStep | None = None
         self._resumed: Resumed | None = None
         patience = timedelta(seconds=args.ddp_timeout)
@@ -120,6 +119,11 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         follow(self)
         if args.sample_every is not None:
             self.add_callback(LiveEvaluation(self, reference))
+
+    @property
+    def folder(self) -> RunFolder:
+        """The folder of the run, `args.output_dir` as it is now; the first rank writes into it."""
+        return RunFolder(Path(self.args.output_dir), self.is_world_process_zero())
 
     def _refer(self, sets: list[Rows], reference: nn.Module | None, longest: int) -> None:
         """Attach the reference's log-probabilities to every pair."""
