@@ -34,7 +34,7 @@ LOOSE = (0.02, 0.1)
 class Plan:
     """How a model is run: the layout of its rows (see `pack`), and whether with the fused head or its own logits.
 
-    `reasons` are texts that say why it is not run the fastest way.
+    `reasons` are texts that say why prefixes are not shared or the fused head is not used.
     """
 
     layout: str = "rows"

@@ -1,4 +1,7 @@
-"""Pairs packed into rows of tokens: `[prefix | chosen | rejected]`, the prompt of several pairs once."""
+"""Pairs packed into rows of tokens, `[prefix | tail | tail ...]`: the prompt of several pairs once.
+
+The prefix is the prompt with the tokens that all its responses begin with; a tail is the rest of one response.
+"""
 
 __all__ = ["LAYOUTS", "Batch", "pack"]
 

@@ -26,7 +26,8 @@ class ReferenceAnswers:
     """A batch of B prompts as the reference has read and answered them, two samples for each.
 
     `index` are the places of the prompts in the whole list; `log_probabilities` [B, 2] those of the samples under the
-    reference, in nats; `read` and `answers` what it kept of reading the prompts and its own samples.
+    reference, in nats; `read` its cached states after the prompts, `answers` its hidden states on its own samples,
+    which a policy that shares the layers below need not compute again.
     """
 
     index: list[int]
@@ -46,7 +47,8 @@ def reference_answers(
 ) -> Iterator[ReferenceAnswers]:  # fmt: skip
     """Yield the prompts in batches, read and answered by the reference; a list of them serves many policies.
 
-    `keep` is `shared_layers(policy, reference)`, or less. `drawn` stores the samples by prompt: those that it holds
+    `keep` is the number of lowest layers that every policy to be scored shares with the reference
+    (`shared_layers`), 0 if unknown. `drawn` stores the samples by prompt: those that it holds
     from an earlier call with the same arguments are not drawn again.
     """
     tokens: list[list[int]] = [tokenizer(prompt)["input_ids"] for prompt in prompts]

@@ -34,7 +34,8 @@ class LabelledPairs:
 def sampled_and_labelled(folder: Path, workload: Workload, scale: Scale, reference: Any) -> dict[str, Any]:
     """Sample two responses of `reference` to each prompt, label them, and write `folder/pairs.json` for `read_pairs`.
 
-    The prompts are the last ones of the training split. Returns the label noise and the numbers of `LabelledPairs`.
+    The prompts are the last ones of the training split. Returns `k`, the slope of the labelling sigmoid (a larger one
+    flips fewer labels), and the numbers of `LabelledPairs`.
     """
     chosen = workload.tasks["train"][-scale.pair_prompts :]
     prompts = [task["prompt"] for task in chosen]

@@ -60,7 +60,8 @@ def _of_many_betas(result: ExperimentResult, factors: list[float]) -> Iterable[d
 def p11_bounds(one: Run) -> tuple[float, float]:
     """Return kappa(-w) L and kappa(w) L, where L is the run's regulariser and w its observed width, in nats.
 
-    The bounds of P11 hold at the true width 2B, which w can only be short of: they are the narrowest it could be.
+    P11 holds at the true width 2B >= w, of which only w is seen: these bounds may be too narrow, and a run outside them
+    does not contradict P11.
     """
     import torch
 

@@ -65,9 +65,9 @@ class GPOConfig(TrainingArguments):  # type: ignore[misc]
 
     loss: str = _option("logistic", "name, alias or formula in x of the loss f")
     parameters: dict[str, Any] | None = field(default=None, metadata={"help": "values of the formula's parameters"})
-    beta: float = _option(0.1, "scale of the margin, above 0; x = beta * rho")
+    beta: float = _option(0.1, "factor on the margin rho, above 0: x = beta * rho")
     margin: str | None = _option(
-        None, "rho from summed or length-averaged log-ratios: sum, mean (default: mean for trl-ipo, else sum)"
+        None, "how the log-ratios of tokens become rho: sum, mean (default: mean for trl-ipo, else sum)"
     )
     label_noise: float = _option(0.0, "rate e of flipped labels: (1-e) f(x) + e f(-x)")
     max_length: int = _option(1024, "tokens of prompt and response; the response is cut")

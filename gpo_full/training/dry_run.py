@@ -120,8 +120,8 @@ def _one_pass(policy: Any, batch: Batch, args: GPOConfig, mode: Any) -> tuple[in
 
     counter = FlopCounterMode(display=False)
     with mode:
-        # The layout "apart" needs no mask of pairs. Without data the model cannot know that, builds one and keeps it;
-        # the engine does neither.
+        # As "apart", so that tensors without data need no PairMask. The model then builds a dense mask, which a run
+        # does not: `_Saved` leaves it out.
         saved = _Saved(mask=batch.block.shape[-1])
         there: dict[str, Any] = {name: mode.from_tensor(each) for name, each in batch.tensors().items()}
         fake = replace(batch, **there, layout="apart")

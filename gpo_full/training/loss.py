@@ -95,7 +95,10 @@ class MicroBatch(NamedTuple):
 
 
 def evaluate_pairs(model: nn.Module, inputs: Mapping[str, Any], objective: Objective, plan: Plan) -> MicroBatch:
-    """Return the losses and metrics of a batch of the Collator's under `model`; rows behind `real` do not count."""
+    """Return the losses and metrics of a batch of the Collator's under `model`.
+
+    Only the first `inputs["real"]` rows count; the others repeat some to fill the last batch.
+    """
     batch, rows = batch_of(inputs, plan.layout), inputs["row"]
     real: Any = inputs.get("real", len(rows))
     weight, p = (inputs[name][:real] if name in inputs else None for name in ("weight", "p"))

@@ -23,7 +23,7 @@ from gpo_theory import InputError
 
 # Nats per token: further apart than one model's log-probabilities in two precisions (in bfloat16, rho of a whole pair
 # was off by at most 0.16 where it was measured).
-ANOTHER = 0.1
+LARGEST_ROUNDING = 0.1
 _log = logging.getLogger(__name__)
 
 
@@ -87,6 +87,6 @@ def warn_of_rounding(model: nn.Module, data: Rows, *, count: int, margin: str, p
 
 
 def _warn_if_of_another_model(distance: float) -> None:
-    if distance > ANOTHER:
+    if distance > LARGEST_ROUNDING:
         _log.warning("the reference's log-probabilities that the data brings are not this model's: up to %.2g nats per "
                      "token apart in three pairs; the first loss is then not f(0)", distance)  # fmt: skip

@@ -150,7 +150,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Tensor]], Tensor | int | None]:
-        """Draw the micro-batches of a step and count their pairs, over all ranks, per rank."""
+        """Draw the micro-batches of a step; return with them its mean number of pairs per rank."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         for batch in batches[-1:]:
             batch["real"] = self._real(batch, self.train_dataset)
@@ -282,10 +282,10 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
             raise Interrupted(number, step)
 
     def _record(self) -> dict[str, Any]:
-        return resumption.record(self.args, data=self._data, reference_weights=self.reference_weights)
+        return resumption.record(self.args, data=self._data_hash, reference_weights=self.reference_weights)
 
     @cached_property
-    def _data(self) -> str:
+    def _data_hash(self) -> str:
         return resumption.data_hash(self.train_dataset.pairs)
 
     def _finished(self) -> TrainOutput | None:

@@ -1,7 +1,7 @@
-"""The least value of a formula, in two ways.
+"""The least value of a formula: proposed for the verifier to prove, or enclosed rigorously.
 
-`proposed_infimum` is quick and as exact as the formula allows: what a certificate says, for the verifier to prove. It
-returns exact text, and a point near which the value is reached. `infimum_of` is rigorous by itself, by branch and bound
+`proposed_infimum` is quick and as exact as the formula allows, and not proved: it returns exact text, and a point near
+which the value is reached (`exact_infimum` is its exact half). `infimum_of` is rigorous by itself, by branch and bound
 in ball arithmetic: for the risk C_p, which has no certificate. It returns bounds of the value and of its place.
 """
 

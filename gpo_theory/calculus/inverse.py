@@ -29,7 +29,9 @@ class _UnsolvedError(Exception):
 
 
 def inverses(above: Expr, below: Expr, weights: tuple[Expr, Expr]) -> list[Expr]:
-    """Return the solutions x of w above(x) = u below(x), weights = (u, w), as formulas in what the weights hold.
+    """Return the solutions x of w above(x) = u below(x), weights = (u, w): above(x)/below(x) = u/w.
+
+    They are formulas in what the weights hold.
 
     Every branch of a square root is listed; the caller checks which of them is a solution.
 

@@ -28,8 +28,9 @@ STARTS = tuple(map(Fraction, (8, 16, 32, 64, 256, 1024, 2**14)))
 class Tail:
     """The class of a function as |x| -> infinity on one side, with X = |x|.
 
-    `rate`: decay or growth rate c of exp(-+c X) with the sign of the function, or the coefficient of X^order or log X;
-    `order`: the power; `limit`: exact text, "inf" or "-inf"; `verdict`: "proved" by exact expansion, else "evidence".
+    `rate` c and `order` a, by kind: exponential, exp(-|c| X) X^a with the sign of c (super_exponential: |c| is the
+    coefficient of the highest power in the exponent); power, c X^-a; polynomial, c X^a; logarithmic, c log X. `limit`:
+    exact text, "inf" or "-inf"; `verdict`: "proved" by exact expansion, else "evidence".
     """
 
     kind: str

@@ -1,8 +1,10 @@
-"""What is claimed of f, one file a claim: each proposes proved, refuted or unknown.
+"""What is claimed of f. Each function proposes proved, refuted or unknown; `proving` lets the verifier replay it.
 
-totality                                   is f defined on all of R?
-convexity, smoothness, monotonicity        from the signs and bounds of f' and f''
-lower_bounds                               is f bounded below, and by what?
-bradley_terry, bayes_consistency           what minimising f recovers
-hints, proving                             from a proposal to a certificate that the verifier has replayed
+totality            total: f is defined on all of R
+convexity           convex, strictly_convex
+smoothness          strongly_convex, lipschitz, smooth
+monotonicity        monotone_decreasing, differentiable_at_zero
+lower_bounds        bounded_below
+bradley_terry, bayes_consistency   what minimising f recovers
+hints, proving      from a proposal to a certificate
 """

@@ -18,7 +18,9 @@ from gpo_theory.formula.expression import Expr
 
 
 def monotone_decreasing(f: Expr, is_convex: Certificate) -> Certificate:
-    """Decide whether f never rises: f(a) >= f(b) for a < b. Refuted with a point where f' > 0 (or f jumps up).
+    """Propose whether f never rises: f(a) >= f(b) for a < b.
+
+    Refuted with a point where f' > 0; unknown where f is not shown to be continuous.
 
     >>> from gpo_theory.claims.convexity import convex
     >>> from gpo_theory.formula.grammar import parse_formula

@@ -1,4 +1,8 @@
-"""From a proposed verdict to a certificate: hints are found and recorded while the verifier replays the proof."""
+"""From a proposed verdict to a certificate, by a run of the verifier that searches for what it asks.
+
+The verifier asks for a hint to each inequality that it must show. Here a Recorder, in place of a file, searches for the
+hint and keeps it. If the run succeeds, the hints are the proof, which `gpo verify` replays.
+"""
 
 __all__ = ["accepted"]
 

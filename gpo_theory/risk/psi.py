@@ -1,7 +1,8 @@
-"""The psi-transform: a lower bound on the excess f-risk of a wrong decision, as a function of its confidence theta.
+"""The psi-transform: how far the expected loss is above its least value, at least, if the margin has the wrong sign.
 
-With theta = 2p - 1, C_p(x) = p f(x) + (1-p) f(-x), H(p) = inf C_p and H^-(p) = inf of C_p over x (2p-1) <= 0, it is the
-convex hull on [0, 1] of H^-((1+theta)/2) - H((1+theta)/2) (Bartlett, Jordan, McAuliffe 2006).
+It is a function of theta, for a pair that is preferred with probability p = (1 + theta) / 2. With theta = 2p - 1,
+C_p(x) = p f(x) + (1-p) f(-x), H(p) = inf C_p and H^-(p) = inf of C_p over x (2p-1) <= 0, it is the convex hull on
+[0, 1] of H^-((1+theta)/2) - H((1+theta)/2) (Bartlett, Jordan, McAuliffe 2006).
 """
 
 __all__ = ["Psi", "psi_at", "psi_transform"]

@@ -115,7 +115,7 @@ def _odds(slope: Expr, mirrored: Expr, x: Fraction) -> Fraction | None:
 
 
 def _odds_unbounded(f: Expr) -> bool:
-    """Whether f' does not stay below a negative number on the right, so that the odds tend to infinity."""
+    """Whether f' tends to 0 or to a positive limit as x -> inf, so that the odds tend to infinity."""
     end = slope_tail(f, 1)
     return end.verdict == "proved" and end.limit is not None and (end.limit == "0" or end.limit.startswith("-"))
 

@@ -34,8 +34,9 @@ def pair_metrics(
     """Return the sums of COLUMNS over P pairs, [12] in float64; nothing leaves the device.
 
     `loss` is f(x), `slope` f'(x), `x` = beta rho, each [P], a pair's own weight and `p` included; `log_ratios` is
-    log(pi/pi_ref) of the two responses, [P, 2] in nats, rho their difference. `flat_right` counts x > 0 with
-    -f'(x) < |f'(0)| / 100. `regularizer_share` is what the squared loss has of the gradient to second order,
+    log(pi/pi_ref) of the two responses, [P, 2] in nats, rho their difference. The column `weight` sums -f'(x), and
+    `regularizer` rho^2 / 2; `saturated_left` and `saturated_right` count x beyond the `knees`; `flat_right` counts
+    x > 0 with -f'(x) < |f'(0)| / 100. `regularizer_share` is what the squared loss has of the gradient to second order,
     f'(0) + f''(0) x: |f''(0) x| / (|f'(0)| + |f''(0) x|). `slope_at_zero` is f'(0), `curvature_at_zero` f''(0), each
     a number or [P].
 
