@@ -11,19 +11,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpo_full.checkpoints.atomic import sole_writer
-from gpo_full.experiment.forecast import forecast_cost
 from gpo_full.experiment.grid import Experiment, all_runs, base_of
 from gpo_full.experiment.inputs.scales import Scale, find_scale
 from gpo_full.experiment.pool import finished
 from gpo_full.experiment.predictions import checks
-from gpo_full.experiment.protocol import Protocol
 from gpo_full.experiment.result import ExperimentResult, Run, frozen
 from gpo_full.experiment.stages import Stage
 from gpo_full.files import cache_root
 from gpo_theory import LOSSES
+
+if TYPE_CHECKING:
+    from gpo_full.experiment.protocol import Protocol
 
 
 def default_folder(scale: str, policy: str | None = None, reward: str | None = None) -> Path:
@@ -45,6 +46,9 @@ def run_experiment(
     (`gpo_full.experiment.inputs.workload`). `workers` runs are done at a time, each on its share of the cores. Raises
     FolderInUse while another process works in `folder`.
     """
+    # Here, so that who only reads a result loads no transformers.
+    from gpo_full.experiment.protocol import Protocol
+
     settings = scale if isinstance(scale, Scale) else find_scale(scale)
     if budget_seconds is not None:
         settings = replace(settings, budget_seconds=budget_seconds)
@@ -61,7 +65,7 @@ def run_experiment(
     return ExperimentResult.load(folder / "result.json")
 
 
-def _run_all(protocol: Protocol, workers: int) -> ExperimentResult:
+def _run_all(protocol: "Protocol", workers: int) -> ExperimentResult:
     settings, runs, clock = protocol.scale, all_runs(protocol.scale), _Clock(workers)
     forecast = None if settings.budget_seconds is not None else _forecast(protocol)
     sft = clock.done(protocol.sft())
@@ -85,7 +89,9 @@ def _run_all(protocol: Protocol, workers: int) -> ExperimentResult:
     )  # fmt: skip
 
 
-def _forecast(protocol: Protocol) -> dict[str, Any]:
+def _forecast(protocol: "Protocol") -> dict[str, Any]:
+    from gpo_full.experiment.forecast import forecast_cost
+
     scale = protocol.scale
     found = forecast_cost(scale, protocol.folder, protocol.workload).payload
     print(f"experiment at scale {scale.name}: {found['runs']} runs ({len(scale.losses)} losses, "

@@ -71,8 +71,8 @@ def pair_losses(
     response, in nats. rho is the log-ratio log(pi/pi_ref) of the chosen response minus that of the rejected one.
 
     >>> log_probabilities = torch.tensor([[-1.0, -3.0], [-2.0, -2.0]])
-    >>> pair_losses(log_probabilities, torch.zeros(2, 2), f=lambda x: (1 - x) ** 2, beta=0.5).values
-    tensor([0., 1.])
+    >>> pair_losses(log_probabilities, torch.zeros(2, 2), f=lambda x: (1 - x) ** 2, beta=0.5).values.tolist()
+    [0.0, 1.0]
     """
     log_ratios = log_probabilities - reference
     with torch.enable_grad():
