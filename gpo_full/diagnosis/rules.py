@@ -453,7 +453,7 @@ WHY_MISSING = {
     "summed": "rho is averaged over tokens",
     "flat": "no share of flat pairs is logged, and loss, beta or accuracy is not known",
     "target": "a finite target x*(1) is not shown of the loss",
-    "supported": "the rate of flipped labels is not known (`label_noise=RATE`), or the loss accounts for it itself",
+    "supported": "the rate of flipped labels is not known (`label_noise=None`), or the loss accounts for it itself",
 }
 OF_LOSS = {"analysis", "at_zero", "slope", "strength", "target"}
 

@@ -221,7 +221,7 @@ def test_margins_beyond_what_the_labels_support_though_the_loss_ignores_their_no
     assert only(found).number > 1.1 * math.log(9)
     assert "above x*(0.9) = 2.2," in only(found).because
     assert diagnose(log, label_noise=0.005).findings == ()  # log 199 = 5.3
-    assert "`label_noise=RATE`" in diagnose(log).not_looked_at["past_label_noise"]
+    assert "`label_noise=None`" in diagnose(log).not_looked_at["past_label_noise"]
     squared = RunLog("run", "trl", metrics("squared", 1.0, 0.9))  # x up to 0.83; E f is least at 1 - 2e
     (finding,) = diagnose(squared, LOSSES["squared"], 1.0, 0.25).findings
     assert finding.id == "past_label_noise"
