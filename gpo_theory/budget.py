@@ -6,10 +6,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TypeVar
 
 T = TypeVar("T")
-_deadline: ContextVar[float] = ContextVar("deadline", default=float("inf"))
+
+
+@dataclass
+class _Limit:
+    """The reading of a thread's clock at which its time is up, and the wall clock before which that cannot be."""
+
+    end: float = float("inf")
+    not_before: float = float("inf")
+
+
+_limit: ContextVar[_Limit] = ContextVar("limit", default=_Limit())  # noqa: B039 - one without an end never changes
 
 
 class OutOfTimeError(Exception):
@@ -19,17 +30,22 @@ class OutOfTimeError(Exception):
 @contextmanager
 def limited(seconds: float) -> Iterator[None]:
     """Allow `seconds` of this thread's CPU time for what runs inside; an outer limit that ends earlier stays."""
-    token = _deadline.set(min(_deadline.get(), time.thread_time() + seconds))
+    token = _limit.set(_Limit(min(_limit.get().end, time.thread_time() + seconds), not_before=0))
     try:
         yield
     finally:
-        _deadline.reset(token)
+        _limit.reset(token)
 
 
 def spend() -> None:
     """Raise OutOfTimeError once the limit is reached; called in every loop whose length depends on the formula."""
-    if time.thread_time() > _deadline.get():
+    limit = _limit.get()
+    if time.perf_counter() < limit.not_before:  # a thread's clock is a system call, and runs no faster than this one
+        return
+    left = limit.end - time.thread_time()
+    if left < 0:
         raise OutOfTimeError
+    limit.not_before = time.perf_counter() + left
 
 
 def in_time(derive: Callable[[], T], otherwise: T, seconds: float = float("inf")) -> T:

@@ -12,21 +12,23 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
 from math import isqrt
+from operator import add
 from typing import Any
 
 from mpmath import iv
 
 from gpo_theory.budget import spend
 from gpo_theory.formula.expression import Expr, substitute
-from gpo_theory.kernel.intervals import interval
+from gpo_theory.kernel.intervals import interval, ratio
 
 DEGREE = 4  # the highest power of y inside exp: as far as a Gaussian of a quadratic
 ORDER = 4  # Taylor terms before the remainder; `exp` and `erfc` below list their coefficients up to it
 KEPT = 12  # terms kept in a sum; with these values every claim of the catalogue is decided
-Size = tuple[Fraction, ...]  # exponents: of y^4 ... y^1 inside exp, then of y, then of log y; ordered by dominance
+# Exponents: of y^4 ... y^1 inside exp, then of y, then of log y; ordered by dominance. Whole ones are int: much faster.
+Size = tuple[int | Fraction, ...]
 Terms = dict[Size, Any]
-ONE: Size = (Fraction(0),) * (DEGREE + 2)
-LOG: Size = (*ONE[:-1], Fraction(1))
+ONE: Size = (0,) * (DEGREE + 2)
+LOG: Size = (*ONE[:-1], 1)
 
 
 class UnresolvedError(Exception):
@@ -95,10 +97,10 @@ def _as_surd(c: Any) -> Surd:
 
 
 def _ball(c: Any) -> Any:
-    """Return a coefficient, which is a Fraction, a Surd or an interval, as an interval."""
+    """Return an exponent, or a coefficient, which is a Fraction, a Surd or an interval, as an interval."""
     if isinstance(c, Surd):
         return _ball(c.r) * iv.exp(_ball(c.p) * iv.log(iv.pi)) * iv.sqrt(iv.mpf(c.n))
-    return iv.mpf(c.numerator) / c.denominator if isinstance(c, Fraction) else c
+    return ratio(c) if isinstance(c, int | Fraction) else c
 
 
 def _exact(c: Any) -> bool:
@@ -137,16 +139,20 @@ def _constant(node: Expr) -> Any:
     return interval(node, Fraction(0), Fraction(0), iv.prec)
 
 
-def _size(a: Fraction) -> Size:
-    return (*ONE[:DEGREE], a, Fraction(0))
+def _size(a: int) -> Size:
+    return (*ONE[:DEGREE], a, 0)
 
 
 def _times(s: Size, t: Size) -> Size:
-    return tuple(a + b for a, b in zip(s, t, strict=True))
+    return tuple(map(add, s, t))
 
 
 def _raised(s: Size, power: Fraction) -> Size:
-    return tuple(a * power for a in s)
+    return tuple(_whole(a * power) for a in s)
+
+
+def _whole(a: Fraction) -> int | Fraction:
+    return a.numerator if a.denominator == 1 else a
 
 
 @dataclass(frozen=True)
@@ -161,7 +167,7 @@ class _Beyond:
         if not node.depends_on_x:
             return self.constant(node)
         if node.head == "x":
-            return {_size(Fraction(1)): Fraction(self.side)}
+            return {_size(1): Fraction(self.side)}
         if node.head in ("max", "min", "where"):
             raise UnresolvedError
         parts = [self.bound(child) for child in node.children]
@@ -235,7 +241,8 @@ class _Beyond:
         for s, c in a.items():
             for t, d in b.items():
                 size, product = _times(s, t), _by(c, d)
-                out[size] = _plus(out[size], product) if size in out else product
+                before = out.get(size)
+                out[size] = product if before is None else _plus(before, product)
         return self.made(out)
 
     def scaled(self, a: Terms, factor: Any, size: Size = ONE) -> Terms:
@@ -292,8 +299,8 @@ class _Beyond:
         if size[-1] or not _ball(c).a > 0:
             raise UnresolvedError
         _, base = self.above(delta)
-        out: Terms = {_size(Fraction(DEGREE - i)): q for i, q in enumerate(size[:DEGREE]) if q}
-        out |= {LOG: size[-2]} if size[-2] else {}
+        out: Terms = {_size(DEGREE - i): Fraction(q) for i, q in enumerate(size[:DEGREE]) if q}
+        out |= {LOG: Fraction(size[-2])} if size[-2] else {}
         out |= {ONE: iv.log(_ball(c))} if c != Fraction(1) else {}
         rest = _ball(Fraction((-1) ** (ORDER + 1), ORDER)) / base**ORDER
         return self.add(out, self.series(delta, lambda k: Fraction((-1) ** (k + 1), k) if k else Fraction(0), rest))
@@ -319,7 +326,7 @@ class _Beyond:
         factorials = [Fraction(1), Fraction(1), Fraction(1, 2), Fraction(1, 6), Fraction(1, 24)]
         series = self.series(small, lambda k: factorials[k], iv.exp(reach) * _ball(factorials[ORDER]))
         front = Fraction(1) if constant == Fraction(0) else iv.exp(_ball(constant))
-        return self.scaled(series, front, (*exponents, power, Fraction(0)))
+        return self.scaled(series, front, (*map(_whole, exponents), _whole(power), 0))
 
     def atan(self, a: Terms) -> Terms:
         """atan d lies between d - d^3/3 and d - d^3/3 + d^5/5; for a large argument u it is pi/2 - atan(1/u)."""

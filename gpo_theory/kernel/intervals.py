@@ -1,6 +1,6 @@
 """Interval values of a formula in mpmath's arithmetic, independent of the arithmetic of the provers."""
 
-__all__ = ["Interval", "interval", "span"]
+__all__ = ["Interval", "interval", "ratio", "span"]
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -32,13 +32,15 @@ def interval(g: Expr, low: Fraction | None, high: Fraction | None, bits: int = 8
 
 def span(low: Fraction | None, high: Fraction | None) -> Interval:
     """Return [low, high] rounded outwards."""
-    left = iv.mpf("-inf") if low is None else _ratio(low)
-    right = iv.mpf("inf") if high is None else _ratio(high)
+    left = iv.mpf("-inf") if low is None else ratio(low)
+    right = iv.mpf("inf") if high is None else ratio(high)
     return iv.mpf([left.a, right.b])
 
 
-def _ratio(value: Fraction) -> Interval:
-    return iv.mpf(value.numerator) / value.denominator
+def ratio(value: int | Fraction) -> Interval:
+    """Return the least interval of the working precision that holds a rational number."""
+    n, d = value.numerator, value.denominator
+    return iv.make_mpf((libmp.from_rational(n, d, iv.prec, "f"), libmp.from_rational(n, d, iv.prec, "c")))
 
 
 def _run(program: tuple[Any, ...], x: Interval) -> Interval:
@@ -54,7 +56,7 @@ def _step(head: str, parts: list[Any], data: Any, x: Interval) -> Any:
         case "x":
             return x
         case "number":
-            return _ratio(data)
+            return ratio(data)
         case "+" | "*":
             return reduce(add if head == "+" else mul, parts)
         case "**":
@@ -96,7 +98,7 @@ def _power(base: Interval, exponent: Any) -> Interval:
             return base ** int(exponent) if exponent > 0 else 1 / base ** int(-exponent)
         if exponent == Fraction(1, 2):
             return iv.sqrt(_defined(base))
-        exponent = _ratio(exponent)
+        exponent = ratio(exponent)
     return iv.exp(exponent * iv.log(_defined(base)))
 
 
