@@ -1,5 +1,6 @@
 """The graph of folders: which may import which, as one table, and no cycle of folders or of files."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,10 +9,10 @@ import pytest
 from tests.support.imports import folder_of, imports_of, modules_in
 from tests.support.places import ROOT
 
-PACKAGES = ("gpo_theory", "toy_models", "gpo_full")
+PACKAGES = ("gpo_theory", "toy_models", "gpo_full")  # from the left
 
 # Each folder (or file at the top of its package) and what of its own package it imports. An arrow points to a line
-# above its own, so there is no cycle. Between packages imports point left: test_architecture.py.
+# above its own, so there is no cycle. Between packages imports point left.
 ARROWS = {
     "gpo_theory.budget": "",
     "gpo_theory.errors": "",
@@ -128,6 +129,15 @@ def test_no_cycle_of_files() -> None:
     edges = {name: {each.module for each in imports_of(path, modules)} - {name} for name, path in modules.items()
              if name not in PACKAGES}  # fmt: skip
     assert cycle(edges) == []
+
+
+def test_imports_point_left_and_are_absolute() -> None:
+    modules = modules_in(ROOT, *PACKAGES, "notebooks", "tests")
+    order = (*PACKAGES, "notebooks", "tests")
+    for name, path in modules_in(ROOT, *PACKAGES).items():
+        tops = {each.module.partition(".")[0] for each in imports_of(path, modules)}
+        assert tops <= {*order[: order.index(name.partition(".")[0]) + 1]}, name
+        assert not re.search(r"^\s*from \.", path.read_text(encoding="utf-8"), re.MULTILINE), name
 
 
 WAYS = {

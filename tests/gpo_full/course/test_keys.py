@@ -10,6 +10,7 @@ from gpo_full import source_hash
 from gpo_full.course import keys
 from gpo_full.course.keys import code_modules, lesson_key
 from gpo_full.course.lessons import lesson_files, notebooks_folder, page_files
+from tests.support.lessons import lesson
 
 PAGES = (*lesson_files(), *page_files())
 BETA = notebooks_folder() / "04_which_beta.md"  # it runs `gpo beta` and imports nothing of gpo_full but exercises and values
@@ -91,8 +92,6 @@ def test_every_command_that_a_lesson_runs_is_reached(page: Path) -> None:
 
 
 def test_a_command_in_a_list_or_a_text_is_reached(tmp_path: Path) -> None:
-    from tests.gpo_full.course.test_execution import written
-
     code = 'words = ["gpo", "toy", "bandit"]\nline = "gpo losses --json"\n# like `gpo sweep`\n!gpo verify {file}'
-    assert code_modules(written(tmp_path, code)) == (
+    assert code_modules(lesson(tmp_path, "", code)) == (
         "gpo_full.cli.commands.losses", "gpo_full.cli.commands.toy", "gpo_full.cli.commands.verify", "gpo_full.cli.entry")  # fmt: skip
