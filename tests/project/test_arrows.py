@@ -88,6 +88,12 @@ def arrows(root: Path, packages: tuple[str, ...] = PACKAGES) -> dict[tuple[str, 
     return found
 
 
+def files(root: Path, *packages: str) -> dict[str, set[str]]:
+    """Each module and those that it imports."""
+    modules = modules_in(root, *packages)
+    return {name: {each.module for each in imports_of(path, modules)} for name, path in modules.items()}
+
+
 def forbidden(root: Path, allowed: Mapping[str, str], packages: tuple[str, ...] = PACKAGES) -> list[str]:
     """What the table does not allow, each with its place."""
     return [place for (folder, to), place in arrows(root, packages).items()
@@ -125,18 +131,16 @@ def test_every_arrow_of_the_table_is_drawn_and_points_up() -> None:
 
 
 def test_no_cycle_of_files() -> None:
-    modules = modules_in(ROOT, *PACKAGES)
-    edges = {name: {each.module for each in imports_of(path, modules)} - {name} for name, path in modules.items()
-             if name not in PACKAGES}  # fmt: skip
-    assert cycle(edges) == []
+    edges = files(ROOT, *PACKAGES)
+    assert cycle({name: to - {name} for name, to in edges.items() if name not in PACKAGES}) == []
 
 
 def test_imports_point_left_and_are_absolute() -> None:
-    modules = modules_in(ROOT, *PACKAGES, "notebooks", "tests")
     order = (*PACKAGES, "notebooks", "tests")
-    for name, path in modules_in(ROOT, *PACKAGES).items():
-        tops = {each.module.partition(".")[0] for each in imports_of(path, modules)}
-        assert tops <= {*order[: order.index(name.partition(".")[0]) + 1]}, name
+    for name, imported in files(ROOT, *order).items():
+        place = order.index(name.partition(".")[0])
+        assert {each.partition(".")[0] for each in imported} <= {*order[: place + 1]}, name
+    for name, path in modules_in(ROOT, *order).items():
         assert not re.search(r"^\s*from \.", path.read_text(encoding="utf-8"), re.MULTILINE), name
 
 
@@ -158,6 +162,4 @@ def test_a_forbidden_arrow_is_seen(way: str, tmp_path: Path) -> None:
         path.write_text(text)
     (wrong,) = forbidden(tmp_path, {"house.top": "ground"}, ("house",))
     assert wrong.startswith("house/ground/floor.py:")
-    modules = modules_in(tmp_path, "house")
-    edges = {name: {each.module for each in imports_of(path, modules)} for name, path in modules.items()}
-    assert {*cycle(edges)} == {"house.ground.floor", "house.top.roof"}
+    assert {*cycle(files(tmp_path, "house"))} == {"house.ground.floor", "house.top.roof"}

@@ -84,6 +84,12 @@ def test_the_reference_of_a_text_that_is_cut_is_of_another(part: str, options: d
         read_pairs([row], TOKENIZER, **options)
 
 
+def margins(policy: Any, reference: Any, pairs: list[Pair] = PAIRS) -> torch.Tensor:
+    """rho of each pair, of sequences that are computed alone."""
+    ratios = response_sums(policy, pairs) - response_sums(reference, pairs).detach()
+    return ratios[:, 0] - ratios[:, 1]
+
+
 def certain(pairs: list[Pair], columns: list[dict[str, float]]) -> list[Pair]:
     return [replace(pair, **each) for pair, each in zip(pairs, columns, strict=True)]  # type: ignore[arg-type]
 
@@ -96,8 +102,7 @@ def test_the_gradient_is_that_of_the_definition(tmp_path: Path) -> None:
     made = trainer(tmp_path, policy, certain(PAIRS, numbers), reference=reference, loss="squared", beta=0.02)
     batch = made.data_collator([made.train_dataset[i] for i in range(len(PAIRS))])
     found = made.compute_loss(policy, batch)
-    ratios = response_sums(policy, PAIRS) - response_sums(reference, PAIRS).detach()
-    x = 0.02 * (ratios[:, 0] - ratios[:, 1])
+    x = 0.02 * margins(policy, reference)
     w, p = torch.tensor([[each["weight"], each["p"]] for each in numbers], dtype=torch.float64).T
     expected = (w * (p * (1 - x) ** 2 + (1 - p) * (1 + x) ** 2)).mean()
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
@@ -110,8 +115,7 @@ def test_metrics_are_of_the_weighted_loss_and_flatness_is_not(tmp_path: Path) ->
     numbers = [{"weight": 0.001 if i % 2 else 4.0} for i in range(len(PAIRS))]
     options: dict[str, Any] = {"loss": "hinge", "beta": 0.2, "max_steps": 3, "learning_rate": 0.0, "logging_steps": 3}
     trainer(tmp_path, policy, certain(PAIRS, numbers), reference=reference, **options).train()
-    ratios = (response_sums(policy, PAIRS) - response_sums(reference, PAIRS)).detach()
-    rho = ratios[:, 0] - ratios[:, 1]
+    rho = margins(policy, reference).detach()
     x, w = 0.2 * rho, torch.tensor([each["weight"] for each in numbers], dtype=torch.float64)
     (found,) = objects(tmp_path)
     assert found["regularizer_share"] == 0
@@ -129,8 +133,7 @@ def test_the_share_of_the_regulariser_is_that_of_the_pair_s_own_loss(tmp_path: P
     numbers = [{"weight": 1.0 + i, "p": (0.5, 0.75, 1.0)[i % 3]} for i in range(len(PAIRS))]
     trainer(tmp_path, policy, certain(PAIRS, numbers), reference=reference, loss="squared", beta=0.2, max_steps=3,
             learning_rate=0.0, logging_steps=3).train()  # fmt: skip
-    ratios = (response_sums(policy, PAIRS) - response_sums(reference, PAIRS)).detach()
-    x = 0.2 * (ratios[:, 0] - ratios[:, 1])
+    x = 0.2 * margins(policy, reference).detach()
     p = torch.tensor([each["p"] for each in numbers], dtype=torch.float64)
     expected = (x.abs() / ((2 * p - 1).abs() + x.abs())).mean()
     assert objects(tmp_path)[0]["regularizer_share"] == pytest.approx(float(expected), rel=1e-7)
@@ -215,8 +218,7 @@ def test_a_response_of_two_pairs_may_count_differently_in_each(tmp_path: Path) -
     numbers = [{"weight": 1.0}, {"weight": 0.0}, {"weight": 2.0, "p": 0.7}]
     policy, reference = tiny_model(seed=1, dtype=torch.float64), tiny_model(seed=2, dtype=torch.float64)
     made = trainer(tmp_path, policy, certain(pairs, numbers), reference=reference, loss="squared", beta=0.1)
-    ratios = (response_sums(policy, pairs) - response_sums(reference, pairs)).detach()
-    x = 0.1 * (ratios[:, 0] - ratios[:, 1])
+    x = 0.1 * margins(policy, reference, pairs).detach()
     expected = ((1 - x[0]) ** 2 + 2 * (0.7 * (1 - x[2]) ** 2 + 0.3 * (1 + x[2]) ** 2)) / 3
     assert step0(made) == pytest.approx(float(expected), rel=1e-10)
 

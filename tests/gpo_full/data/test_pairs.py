@@ -84,7 +84,7 @@ def test_a_response_may_continue_the_other() -> None:
 
 
 def test_conversations_go_through_the_chat_template() -> None:
-    pair = one({"prompt": conversation("the cat"), "chosen": conversation("x", "sat")[1:], "rejected": conversation("x", "ran")[1:]})
+    pair = one({"prompt": conversation("the cat"), "chosen": conversation("", "sat")[1:], "rejected": conversation("", "ran")[1:]})
     assert TOKENIZER.decode(pair.prefix[: pair.prompt_length]) == "<s>user\nthe cat</s><s>assistant\n"
     assert [TOKENIZER.decode(response) for response in pair.responses] == ["sat</s>", "ran</s>"]
 

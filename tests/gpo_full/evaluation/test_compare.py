@@ -13,6 +13,7 @@ import torch
 from gpo_full.evaluation.compare import evaluate, reference_answers
 from gpo_full.evaluation.prompts import shared_layers
 from gpo_full.evaluation.scores import Evaluation
+from tests.gpo_full.evaluation.test_prompts import changed_above
 from tests.support.tiny_models import tiny_model
 
 LONGEST, END, PROMPT = 3, 2, "134"
@@ -38,11 +39,7 @@ def digit_sum(samples: Sequence[str], targets: Sequence[str]) -> list[float]:
 def models() -> tuple[Any, Any]:
     """A reference and a policy that differs from it in its last layer only."""
     reference = tiny_model("llama", vocab_size=5, dtype=torch.float64, eos_token_id=END, num_hidden_layers=3)
-    policy = copy.deepcopy(reference)
-    with torch.no_grad():
-        for parameter in policy.get_decoder().layers[-1].parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
-    return policy, reference
+    return changed_above(reference, 2), reference
 
 
 @torch.no_grad()

@@ -61,13 +61,7 @@ def accepted(changed: Document) -> bool:
 
 _REPLAY = """
 import json, sys
-
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("flint", "sympy", "scipy", "numpy", "torch"):
-            raise ImportError(f"{name} is not installed")
-
-sys.meta_path.insert(0, Refuse())
+sys.modules.update(dict.fromkeys(("flint", "sympy", "scipy", "numpy", "torch")))  # whose import fails
 from gpo_theory.kernel import verify
 print(json.dumps({name: verify(one) for name, one in json.load(open(sys.argv[1])).items()}))
 """

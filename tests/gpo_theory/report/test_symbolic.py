@@ -105,8 +105,8 @@ def test_discopop_starts_the_right_way_above_its_threshold_only() -> None:
             by_hand = -mp.mpf(3) / 4 + (1 - mp.log(2)) / (4 * real(q))
             assert abs(evaluate(slope_in(LOSSES["discopop"]), mp.nan, {"tau": q}) - by_hand) < 1e-25
             assert (by_hand > 0) == (q < Fraction(102285, 10**6))
-    assert taylor(find_loss("discopop", {"tau": "0.102"}), 1)[1].value > 0
-    assert taylor(find_loss("discopop", {"tau": "0.103"}), 1)[1].value < 0
+    assert taylor(find_loss("discopop", {"tau": "0.1022"}), 1)[1].value > 0
+    assert taylor(find_loss("discopop", {"tau": "0.1023"}), 1)[1].value < 0
 
 
 @pytest.mark.slow
