@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from gpo_theory import LOSSES, DomainError, Verdict, analyze, parse
 from gpo_theory.kernel.certificates import verify
 from gpo_theory.report.certificate_file import certificate_document
+from tests.support.generated import generate
 from tests.support.oracle import PAPER, TRUTHS, check_claims, check_witness, evaluate, value_of
 from tests.support.session import analysis, certificate, convexity, payload
 from tests.support.strategies import convex_formulas
@@ -123,6 +124,12 @@ def test_sums_and_maxima_of_convex_are_not_refuted(f: str, g: str) -> None:
     for text in (f"({f})+({g})", f"max({f},{g})"):
         if len(text) <= 900:
             assert convexity(text).verdict is not Verdict.REFUTED, text
+
+
+@pytest.mark.parametrize("seed", [seed for seed in range(1, 120, 2) if generate(seed).family.startswith("quadratic")])
+def test_the_opposite_of_a_bumped_quadratic_is_not_convex_either(seed: int) -> None:
+    """-f bends down far out, where f is m u^2/2: neither f nor -f is convex."""
+    assert convexity(f"-({generate(seed).formula})").verdict is not Verdict.PROVED
 
 
 # Calibration: an even f has psi = 0; an increasing one prefers the wrong sign; f'(0) = 0 or a kink at 0 fails when convex.
