@@ -174,6 +174,7 @@ def words(model: Path, data: Path, **changes: object) -> list[str]:
 
 def test_one_command_trains_on_some_debates_and_tests_on_others(model: Path, data: Path) -> None:
     done = gpo("train", *words(model, data, **{"test-share": 0.5, "prompt-from": "{topic}. {stance}:\\n"}), "--json")
+    assert done.returncode == 0
     found = json.loads(done.stdout)
     assert found["pairs"] == 2 * 6  # all pairs of four arguments, in two debates
     # Of each held-out debate's four arguments no two test pairs share one: at most two pairs, and at least one.
@@ -189,9 +190,11 @@ def test_one_command_trains_on_some_debates_and_tests_on_others(model: Path, dat
 
 def test_a_resumed_run_must_hold_out_the_same(model: Path, data: Path) -> None:
     given = words(model, data, **{"prompt-from": "{topic}:"})
-    assert "held-out accuracy" in gpo("train", *given).stdout
+    done = gpo("train", *given)
+    assert (done.returncode, "held-out accuracy" in done.stdout) == (0, True)
     (data.parent / "run" / "config.json").unlink()  # as if it had been killed while saving
-    assert "test_share: None -> 0.5" in gpo("train", *given, "--test-share", "0.5", "--resume").stderr
+    done = gpo("train", *given, "--test-share", "0.5", "--resume")
+    assert (done.returncode, "test_share: None -> 0.5" in done.stderr) == (2, True)
     assert gpo("train", *given, "--resume").returncode == 0
 
 
