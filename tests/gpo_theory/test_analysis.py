@@ -64,7 +64,7 @@ def check_claim(claim: dict) -> None:
     assert set(claim) == {"verdict", "because", "witness", "value"}
     assert claim["verdict"] in ("proved", "refuted", "unknown")
     assert isinstance(claim["because"], str)
-    assert claim["because"]
+    assert claim["because"].strip()
     assert claim["verdict"] == "refuted" or claim["witness"] is None, "only a refutation has a witness"
     if claim["witness"] is not None:
         assert set(claim["witness"]) - {"kind"} == WITNESSES[claim["witness"]["kind"]]

@@ -327,8 +327,7 @@ def _hidden(random: Random, family: str, f: str, point: Fraction | None) -> tupl
         point = None if point is None else (point - d) / k
     if random.random() < 0.5:
         f = f"{f}+{_t(_rational(random))}*x"
-    ways = ("", "", "", "+0", "+1/1", "-0", "+2")
-    way = random.choice(ways)
+    way = random.choice(("", "", "", "+0", "+1/1", "-0", "+2"))
     if not way:
         return family, f, point
     u = _u(*_line(random))

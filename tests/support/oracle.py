@@ -449,7 +449,8 @@ TRUTHS: dict[str, Truth] = {
 }
 
 
-# Checks of what the toolkit prints, each against the table or against the definition itself.
+# Checks of what the toolkit prints, each against the table or against the definition itself; its form is checked by
+# test_analysis.py.
 
 _GRID = [mp.mpf(0)] + [mp.mpf(10) ** (mp.mpf(k) / 8) for k in range(-24, 25)]
 _GRID = sorted({-u for u in _GRID} | set(_GRID))
@@ -481,7 +482,6 @@ def check_taylor(name: str, coefficients: list[str | None]) -> None:
 def check_strength(name: str, strength: Mapping[str, Any]) -> None:
     """R and its sides: one number where f'' is continuous at 0, both sides and their mean where it jumps."""
     truth = TRUTHS[name]
-    assert set(strength) == {"exact", "value", "left", "right", "sign"}
     if truth.strength is None:
         assert strength["value"] is None, f"{name}: R = {strength['value']}, but f'(0) does not exist"
         return
@@ -506,9 +506,6 @@ def check_claims(name: str, claims: Mapping[str, Mapping[str, Any]], decided: bo
     assert set(claims) == set(CLAIMS)
     for claim, certificate in claims.items():
         verdict = certificate["verdict"]
-        assert verdict in ("proved", "refuted", "unknown"), verdict
-        assert isinstance(certificate["because"], str), f"{name}.{claim}"
-        assert certificate["because"].strip(), f"{name}.{claim} gives no reason"
         if verdict == "unknown":
             assert not (decided and claim in MUST_DECIDE), f"{name}: {claim} is undecided"
             continue
@@ -522,7 +519,6 @@ def check_claims(name: str, claims: Mapping[str, Mapping[str, Any]], decided: bo
 def _check_value(name: str, claim: str, value: Mapping[str, Any] | None) -> None:
     if value is None:
         return
-    assert set(value) == {"exact", "float"}, f"{name}.{claim}: {value}"
     printed = value["float"]
     if value["exact"] is not None and printed is not None:
         _close(printed, number(value["exact"]), f"{name}.{claim}: exact and float")
@@ -675,12 +671,8 @@ def check_tails(name: str, tails: Mapping[str, Any]) -> None:
     """Class and numbers of f and -f' at both ends; the rate of -f' also measured on a far grid."""
     truth = TRUTHS[name]
     expected = dict(zip(_TAIL_KEYS, truth.tails, strict=True))
-    assert set(tails) == {"left", "right"}
     for end, which in _TAIL_KEYS:
         printed = tails[end][which]
-        assert set(printed) == {"class", "rate", "order", "limit", "verdict"}
-        assert printed["class"] in TAIL_CLASSES
-        assert printed["verdict"] in ("proved", "evidence")
         if printed["class"] != "unknown":
             _check_tail(f"{name}: {which} at the {end}", printed, expected[end, which])
 
@@ -703,7 +695,6 @@ def _check_tail(what: str, printed: Mapping[str, Any], expected: Tail) -> None:
 def check_link(name: str, link: Mapping[str, Any]) -> None:
     """Slope of the link at 1/2 and target margin of a certain preference; null is allowed, a wrong number is not."""
     truth = TRUTHS[name]
-    assert set(link) == {"formula", "slope_at_half", "target_at_one"}
     slope, target = link["slope_at_half"], link["target_at_one"]
     if slope is not None:
         assert truth.slope is not None, (f"{name}: slope {slope}, but 0 is not the unique minimiser of C_1/2 or f is kinked")

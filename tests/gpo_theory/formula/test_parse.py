@@ -67,12 +67,6 @@ def test_where_f_is_undefined_is_not_the_parsers_question(text: str) -> None:
     outcome(text)
 
 
-def test_decimals_are_exact() -> None:
-    with mp.workdps(50):
-        assert evaluate(parse("0.1*x").formula, mp.mpf(3)) == mp.mpf(3) / 10
-        assert evaluate(parse("1e-3*x").formula, mp.mpf(7)) == mp.mpf(7) / 1000
-
-
 @pytest.mark.parametrize(
     "text",
     [
