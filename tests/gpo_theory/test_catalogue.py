@@ -5,8 +5,9 @@ from fractions import Fraction
 import mpmath as mp
 import pytest
 
-from gpo_theory import LOSSES, InputError, Loss, Verdict, analyze, find_loss, parse
+from gpo_theory import LOSSES, InputError, Loss, Verdict, find_loss, parse
 from tests.support.oracle import PAPER, TRUTHS, evaluate
+from tests.support.session import analysis
 
 POINTS = [mp.mpf(text) for text in ("-700", "-31.7", "-3.2", "-1", "-0.4", "0", "0.3", "1", "1.5", "2.6", "30.1", "600")]
 
@@ -172,13 +173,13 @@ def test_every_entry_is_in_one_of_the_two_tables_of_truth() -> None:
 
 @pytest.mark.parametrize("name", HOLDS)
 def test_every_verdict_on_them_is_right(name: str) -> None:
-    analysis = analyze(LOSSES[name])
-    for claim, certificate in analysis.claims.items():
+    found = analysis(name)
+    for claim, certificate in found.claims.items():
         right = Verdict.PROVED if claim == "total" or claim in HOLDS[name].split() else Verdict.REFUTED
         assert certificate.verdict is right, (claim, certificate.because)
-    exact = analysis.claims["bradley_terry_exact"].value
+    exact = found.claims["bradley_terry_exact"].value
     assert (exact and exact["exact"]) == EXACTNESS.get(name)
-    assert analysis.strength.exact == STRENGTHS[name]
+    assert found.strength.exact == STRENGTHS[name]
 
 
 def test_unknown_names_are_refused_with_the_nearest() -> None:

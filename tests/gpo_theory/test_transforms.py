@@ -8,7 +8,7 @@ import pytest
 from gpo_theory import LOSSES, InputError, find_loss, parse
 from gpo_theory.transforms import continued, robust, scaled, shifted, smoothed, soft_label
 from tests.gpo_theory.test_catalogue import meaning, same
-from tests.support.oracle import TRUTHS, evaluate
+from tests.support.oracle import TRUTHS, evaluate, real
 
 POINTS = [mp.mpf(k) / 7 for k in (-40, -9, -3, -1, 0, 2, 5, 8, 40)]
 KINKS = {  # (x, jump of the slope) where f is not differentiable, by hand from the formulas
@@ -45,7 +45,7 @@ def test_a_continuation_is_f_and_then_its_tangent(name: str, at: str, side: str)
     f, g = meaning(LOSSES[name]), meaning(continued(LOSSES[name], at, side))
     direction = 1 if side == "right" else -1
     with mp.workdps(60):
-        knee, h = mp.mpf(Fraction(at).numerator) / Fraction(at).denominator, mp.mpf(10) ** -25
+        knee, h = real(Fraction(at)), mp.mpf(10) ** -25
         slope = direction * (f(knee) - f(knee - direction * h)) / h  # good to about h
         for distance in (mp.mpf(0), mp.mpf(1) / 9, mp.mpf(2), mp.mpf(30)):
             before, beyond = knee - direction * distance, knee + direction * distance
@@ -76,7 +76,7 @@ def test_smoothing_rounds_every_kink_and_nothing_else(name: str) -> None:
         assert rounded.f == LOSSES[name].f
     with mp.workdps(60):
         for t, jump in kinks:
-            step, at, size = mp.mpf(10) ** -20, mp.mpf(t), mp.mpf(jump.numerator) / jump.denominator
+            step, at, size = mp.mpf(10) ** -20, mp.mpf(t), real(Fraction(jump))
             assert abs(g(at) - f(at) - size * h / 4) < mp.mpf(10) ** -50
             for place in (at, at - h, at + h):
                 right, left = (g(place + step) - g(place)) / step, (g(place) - g(place - step)) / step
@@ -88,10 +88,10 @@ def test_the_kinks_above_are_all_of_them() -> None:
     with mp.workdps(40):
         step = mp.mpf(10) ** -15
         for name, truth in TRUTHS.items():
-            for point in map(mp.mpf, (str(float(Fraction(text))) for text in truth.kinks)):
+            for point in map(real, map(Fraction, truth.kinks)):
                 bend = (truth.f(point + step) + truth.f(point - step) - 2 * truth.f(point)) / step
                 stated = [jump for t, jump in KINKS.get(name, []) if t == point]
-                assert abs(bend - sum(mp.mpf(jump.numerator) / jump.denominator for jump in stated)) < 1e-10
+                assert abs(bend - sum(real(Fraction(jump)) for jump in stated)) < 1e-10
 
 
 @pytest.mark.parametrize("name", ["hinge", "perceptron", "ramp", "psi_learning", "pinball"])

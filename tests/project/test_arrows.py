@@ -1,5 +1,6 @@
 """The graph of folders: which may import which, as one table, and no cycle of folders or of files."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,10 +9,10 @@ import pytest
 from tests.support.imports import folder_of, imports_of, modules_in
 from tests.support.places import ROOT
 
-PACKAGES = ("gpo_theory", "toy_models", "gpo_full")
+PACKAGES = ("gpo_theory", "toy_models", "gpo_full")  # from the left
 
 # Each folder (or file at the top of its package) and what of its own package it imports. An arrow points to a line
-# above its own, so there is no cycle. Between packages imports point left: test_architecture.py.
+# above its own, so there is no cycle. Between packages imports point left.
 ARROWS = {
     "gpo_theory.budget": "",
     "gpo_theory.errors": "",
@@ -87,6 +88,12 @@ def arrows(root: Path, packages: tuple[str, ...] = PACKAGES) -> dict[tuple[str, 
     return found
 
 
+def files(root: Path, *packages: str) -> dict[str, set[str]]:
+    """Each module and those that it imports."""
+    modules = modules_in(root, *packages)
+    return {name: {each.module for each in imports_of(path, modules)} for name, path in modules.items()}
+
+
 def forbidden(root: Path, allowed: Mapping[str, str], packages: tuple[str, ...] = PACKAGES) -> list[str]:
     """What the table does not allow, each with its place."""
     return [place for (folder, to), place in arrows(root, packages).items()
@@ -124,10 +131,17 @@ def test_every_arrow_of_the_table_is_drawn_and_points_up() -> None:
 
 
 def test_no_cycle_of_files() -> None:
-    modules = modules_in(ROOT, *PACKAGES)
-    edges = {name: {each.module for each in imports_of(path, modules)} - {name} for name, path in modules.items()
-             if name not in PACKAGES}  # fmt: skip
-    assert cycle(edges) == []
+    edges = files(ROOT, *PACKAGES)
+    assert cycle({name: to - {name} for name, to in edges.items() if name not in PACKAGES}) == []
+
+
+def test_imports_point_left_and_are_absolute() -> None:
+    order = (*PACKAGES, "notebooks", "tests")
+    for name, imported in files(ROOT, *order).items():
+        place = order.index(name.partition(".")[0])
+        assert {each.partition(".")[0] for each in imported} <= {*order[: place + 1]}, name
+    for name, path in modules_in(ROOT, *order).items():
+        assert not re.search(r"^\s*from \.", path.read_text(encoding="utf-8"), re.MULTILINE), name
 
 
 WAYS = {
@@ -148,6 +162,4 @@ def test_a_forbidden_arrow_is_seen(way: str, tmp_path: Path) -> None:
         path.write_text(text)
     (wrong,) = forbidden(tmp_path, {"house.top": "ground"}, ("house",))
     assert wrong.startswith("house/ground/floor.py:")
-    modules = modules_in(tmp_path, "house")
-    edges = {name: {each.module for each in imports_of(path, modules)} for name, path in modules.items()}
-    assert {*cycle(edges)} == {"house.ground.floor", "house.top.roof"}
+    assert {*cycle(files(tmp_path, "house"))} == {"house.ground.floor", "house.top.roof"}

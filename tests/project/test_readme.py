@@ -5,9 +5,11 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 
+from tests.support.commands import gpo_json, gpo_process
 from tests.support.places import ROOT
 
 README = ROOT / "README.md"
@@ -24,22 +26,17 @@ def test_python_examples() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("command", "output"), SHOWN, ids=[command for command, _ in SHOWN])
 def test_command_prints_what_is_shown(command: str, output: str) -> None:
-    words = shlex.split(command)[1:]
-    ran = subprocess.run([sys.executable, "-m", "gpo_full.cli", *words], capture_output=True, text=True, check=True)
+    ran = gpo_process(*shlex.split(command)[1:])
+    assert ran.returncode == 0
     assert ran.stdout == re.sub(r"^    ", "", output, flags=re.MULTILINE)
 
 
 @pytest.mark.slow
 def test_the_toy_sentence() -> None:
     """The regulariser falls at every step while the KL first rises."""
-    import json
-
     command = next(line for line in README.read_text(encoding="utf-8").splitlines() if "$ gpo toy bandit" in line)
-    words = shlex.split(command)[2:]
-    ran = subprocess.run([sys.executable, "-m", "gpo_full.cli", *words, "--json"], capture_output=True, text=True, check=True)
-    trace = json.loads(ran.stdout)
-    falls = zip(trace["regularizer"], trace["regularizer"][1:], strict=False)
-    assert all(after < before for before, after in falls)
+    trace = gpo_json(*shlex.split(command)[2:], run=gpo_process)
+    assert all(after < before for before, after in pairwise(trace["regularizer"]))
     assert trace["kl"][1] > trace["kl"][0]
     highest = max(trace["kl"])
     said = f"from {trace['kl'][0]:.2f} nats at step 0 to {highest:.2f} at step {trace['kl'].index(highest)}"

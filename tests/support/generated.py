@@ -12,12 +12,13 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor, log10
 from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -326,8 +327,7 @@ def _hidden(random: Random, family: str, f: str, point: Fraction | None) -> tupl
         point = None if point is None else (point - d) / k
     if random.random() < 0.5:
         f = f"{f}+{_t(_rational(random))}*x"
-    ways = ("", "", "", "+0", "+1/1", "-0", "+2")
-    way = random.choice(ways)
+    way = random.choice(("", "", "", "+0", "+1/1", "-0", "+2"))
     if not way:
         return family, f, point
     u = _u(*_line(random))
@@ -351,53 +351,45 @@ def _hidden(random: Random, family: str, f: str, point: Fraction | None) -> tupl
 # --- the run -------------------------------------------------------------------------------------------------------
 
 
-def _worker(pipe: Connection, seconds: float) -> None:
-    """Answer seeds until the pipe closes; the system ends the process where a formula runs far past its limit."""
+def _begin() -> None:
     sys.setrecursionlimit(10_000)
+    resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30,) * 2)
+
+
+def _answer(seed: int, seconds: float) -> dict[str, Any]:
+    """Answer one seed; the system ends the process where a formula runs far past its limit."""
     from tests.support.session import convexity
 
-    resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30,) * 2)
-    while True:
-        try:
-            case = generate(pipe.recv())
-        except EOFError:
-            return
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-        resource.setrlimit(resource.RLIMIT_CPU, (ceil(used.ru_utime + used.ru_stime + 2 * seconds) + 2, hard))
-        start = time.process_time()
-        try:
-            found = convexity(case.formula, seconds)
-            verdict, because, witness = found.verdict.value, found.because, found.witness
-        except Exception as error:  # an exception is a finding: recorded, and counted as a fault
-            verdict, because, witness = "exception", f"{type(error).__name__}: {error}", None
-        spent = time.process_time() - start
-        convexity.cache_clear()
-        pipe.send({"seed": case.seed, "family": case.family, "convex": case.convex, "verdict": verdict,
-                   "cpu": round(spent, 4), "because": because[:160], "formula": case.formula,
-                   "witness": None if witness is None else dict(witness)})  # fmt: skip
+    case, used = generate(seed), resource.getrusage(resource.RUSAGE_SELF)
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (ceil(used.ru_utime + used.ru_stime + 2 * seconds) + 2, hard))
+    start = time.process_time()
+    try:
+        found = convexity.__wrapped__(case.formula, seconds)
+        verdict, because, witness = found.verdict.value, found.because, found.witness
+    except Exception as error:  # an exception is a finding: recorded, and counted as a fault
+        verdict, because, witness = "exception", f"{type(error).__name__}: {error}", None
+    return _told(case, verdict, time.process_time() - start, because, witness)
 
 
-def answers(seeds: Iterator[int], seconds: float) -> Iterator[dict[str, Any]]:
-    """Yield the answer of each seed from one worker, started anew after 500 formulas or where it was killed."""
-    context, process, pipe = get_context("spawn"), None, None
-    for number, seed in enumerate(seeds):
-        if process is None or pipe is None or number % 500 == 0:
-            if pipe is not None:
-                pipe.close()
-            pipe, inner = context.Pipe()
-            process = context.Process(target=_worker, args=(inner, seconds), daemon=True)
-            process.start()
-            inner.close()
+def _told(case: Case, verdict: str, cpu: float, because: str, witness: Any) -> dict[str, Any]:
+    return {"seed": case.seed, "family": case.family, "convex": case.convex, "verdict": verdict, "cpu": round(cpu, 4),
+            "because": because[:160], "formula": case.formula, "witness": witness and dict(witness)}  # fmt: skip
+
+
+def answers(seeds: Iterable[int], seconds: float) -> Iterator[dict[str, Any]]:
+    """Yield the answer of each seed from one process, started anew after 500 formulas or where it was killed."""
+    pool = None
+    for seed in seeds:
+        if pool is None:
+            pool = ProcessPoolExecutor(1, get_context("spawn"), _begin, max_tasks_per_child=500)
         try:
-            pipe.send(seed)
-            yield pipe.recv()
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            case, process = generate(seed), None
-            yield {"seed": seed, "family": case.family, "convex": case.convex, "verdict": "unknown", "cpu": 2 * seconds,
-                   "because": "killed: it ran past twice its limit", "formula": case.formula, "witness": None}  # fmt: skip
-    if pipe is not None:
-        pipe.close()
+            yield pool.submit(_answer, seed, seconds).result()
+        except BrokenProcessPool:
+            pool = None
+            yield _told(generate(seed), "unknown", 2 * seconds, "killed: it ran past twice its limit", None)
+    if pool is not None:
+        pool.shutdown()
 
 
 def recorded(path: Path) -> list[dict[str, Any]]:
@@ -414,7 +406,7 @@ def recorded(path: Path) -> list[dict[str, Any]]:
 def run(seeds: range, path: Path, seconds: float = 10.0) -> list[dict[str, Any]]:
     """Answer every seed that the file does not hold yet, append as it goes, and return all of them."""
     done = {line["seed"] for line in recorded(path)}
-    for answer in answers(iter([seed for seed in seeds if seed not in done]), seconds):
+    for answer in answers((seed for seed in seeds if seed not in done), seconds):
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(answer) + "\n")
     return [line for line in recorded(path) if line["seed"] in seeds]

@@ -2,7 +2,6 @@
 
 __all__ = ["Jet", "jet"]
 
-import ast
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,12 +9,14 @@ from typing import Any
 
 import mpmath as mp
 
+from tests.support.oracle import evaluated_by, real
+
 Real = Any  # an mpf: mpmath carries no types
 
 
 @dataclass(frozen=True)
 class Jet:
-    """A value with its first two derivatives in x."""
+    """A value with its first two derivatives in x; of two, the one with the larger value is the larger."""
 
     f: Real
     d: Real = 0
@@ -28,21 +29,39 @@ class Jet:
     def __add__(self, other: "Jet") -> "Jet":
         return Jet(self.f + other.f, self.d + other.d, self.dd + other.dd)
 
+    def __neg__(self) -> "Jet":
+        return Jet(-self.f, -self.d, -self.dd)
+
+    def __pos__(self) -> "Jet":
+        return self
+
+    def __sub__(self, other: "Jet") -> "Jet":
+        return self + -other
+
     def __mul__(self, other: "Jet") -> "Jet":
         return Jet(self.f * other.f, self.d * other.f + self.f * other.d, self.dd * other.f + 2 * self.d * other.d + self.f * other.dd)
 
-    def power(self, q: Real) -> "Jet":
+    def __truediv__(self, other: "Jet") -> "Jet":
+        return self * other ** Jet(-1)
+
+    def __pow__(self, exponent: "Jet") -> "Jet":
+        q = int(exponent.f) if exponent.f == int(exponent.f) else exponent.f
         first = q * self.f ** (q - 1) if q != 1 else mp.mpf(1)
         second = q * (q - 1) * self.f ** (q - 2) if q not in (1, 2) else q * (q - 1)
         return self.of(self.f**q, first, second)
 
+    def __lt__(self, other: "Jet") -> bool:
+        return bool(self.f < other.f)
+
+    def __le__(self, other: "Jet") -> bool:
+        return bool(self.f <= other.f)
+
+    def __abs__(self) -> "Jet":
+        return self if self.f >= 0 else -self
+
 
 def _outer(f: Callable[[Real], Real], slopes: Callable[[Real], tuple[Real, Real]]) -> Callable[[Jet], Jet]:
     return lambda u: u.of(f(u.f), *slopes(u.f))
-
-
-def _atan_slopes(u: Real) -> tuple[Real, Real]:
-    return 1 / (1 + u * u), -2 * u / (1 + u * u) ** 2
 
 
 def _erfc_slopes(u: Real) -> tuple[Real, Real]:
@@ -50,65 +69,25 @@ def _erfc_slopes(u: Real) -> tuple[Real, Real]:
     return -bell, 2 * u * bell
 
 
-_CONSTANT = {1: Jet(mp.mpf(1)), -1: Jet(mp.mpf(-1)), 2: Jet(mp.mpf(2))}
+_ONE = Jet(mp.mpf(1))
+_HALF = Jet(mp.mpf(1) / 2)
 _exp = _outer(mp.exp, lambda u: (mp.exp(u), mp.exp(u)))
 _log = _outer(mp.log, lambda u: (1 / u, -1 / u**2))
 _erfc = _outer(mp.erfc, _erfc_slopes)
-_half = Jet(mp.mpf(1) / 2)
-
-
-def _sigmoid(u: Jet) -> Jet:
-    return (_CONSTANT[1] + _exp(_CONSTANT[-1] * u)).power(-1)
-
-
 _FUNCTIONS: dict[str, Callable[..., Jet]] = {
-    "exp": _exp, "log": _log, "log1p": lambda u: _log(_CONSTANT[1] + u), "expm1": lambda u: _exp(u) + _CONSTANT[-1],
-    "sqrt": lambda u: u.power(mp.mpf(1) / 2), "sigmoid": _sigmoid, "softplus": lambda u: _log(_CONSTANT[1] + _exp(u)),
+    "exp": _exp, "log": _log, "log1p": lambda u: _log(_ONE + u), "expm1": lambda u: _exp(u) - _ONE, "sqrt": lambda u: u**_HALF,
+    "sigmoid": lambda u: _ONE / (_ONE + _exp(-u)), "softplus": lambda u: _log(_ONE + _exp(u)),
     "tanh": _outer(mp.tanh, lambda u: (mp.sech(u) ** 2, -2 * mp.tanh(u) * mp.sech(u) ** 2)),
     "sinh": _outer(mp.sinh, lambda u: (mp.cosh(u), mp.sinh(u))), "cosh": _outer(mp.cosh, lambda u: (mp.sinh(u), mp.cosh(u))),
-    "atan": _outer(mp.atan, _atan_slopes), "asinh": _outer(mp.asinh, lambda u: ((1 + u * u) ** -0.5, -u * (1 + u * u) ** -1.5)),
-    "erfc": _erfc, "erf": lambda u: _CONSTANT[1] + _CONSTANT[-1] * _erfc(u),
-    "log_ndtr": lambda u: _log(_half * _erfc(u * Jet(-1 / mp.sqrt(2)))), "sin": _outer(mp.sin, lambda u: (mp.cos(u), -mp.sin(u))),
-    "cos": _outer(mp.cos, lambda u: (-mp.sin(u), -mp.cos(u))), "abs": lambda u: u if u.f >= 0 else _CONSTANT[-1] * u,
-    "max": lambda *parts: max(parts, key=lambda u: u.f), "min": lambda *parts: min(parts, key=lambda u: u.f),
+    "atan": _outer(mp.atan, lambda u: (1 / (1 + u * u), -2 * u / (1 + u * u) ** 2)),
+    "asinh": _outer(mp.asinh, lambda u: ((1 + u * u) ** -0.5, -u * (1 + u * u) ** -1.5)),
+    "erfc": _erfc, "erf": lambda u: _ONE - _erfc(u), "log_ndtr": lambda u: _log(_HALF * _erfc(u * Jet(-1 / mp.sqrt(2)))),
+    "sin": _outer(mp.sin, lambda u: (mp.cos(u), -mp.sin(u))), "cos": _outer(mp.cos, lambda u: (-mp.sin(u), -mp.cos(u))),
+    "abs": abs, "max": max, "min": min,
 }
-_COMPARE = {ast.Lt: lambda a, b: a < b, ast.LtE: lambda a, b: a <= b, ast.Gt: lambda a, b: a > b, ast.GtE: lambda a, b: a >= b}
 
 
 def jet(formula: str, x: Real, parameters: Mapping[str, Fraction] | None = None) -> Jet:
     """Return f, f', f'' at x in the current precision; where two pieces meet, those of the one that is chosen at x."""
-    names = {key: Jet(mp.mpf(value.numerator) / value.denominator) for key, value in (parameters or {}).items()}
-    names |= {"x": Jet(mp.mpf(x), mp.mpf(1)), "pi": Jet(+mp.pi), "e": Jet(mp.e + 0)}
-    return _value(ast.parse(formula.strip(), mode="eval").body, names, formula.strip())
-
-
-def _value(node: ast.expr, names: Mapping[str, Jet], text: str) -> Jet:
-    match node:
-        case ast.Constant():
-            digits = Fraction(ast.get_source_segment(text, node))
-            return Jet(mp.mpf(digits.numerator) / digits.denominator)
-        case ast.Name():
-            return names[node.id]
-        case ast.UnaryOp():
-            return _CONSTANT[-1] * _value(node.operand, names, text)
-        case ast.BinOp():
-            left, right = _value(node.left, names, text), _value(node.right, names, text)
-            if isinstance(node.op, ast.Pow):
-                return left.power(int(right.f) if right.f == int(right.f) else right.f)
-            sign = _CONSTANT[-1] if isinstance(node.op, ast.Sub) else _CONSTANT[1]
-            if isinstance(node.op, ast.Add | ast.Sub):
-                return left + sign * right
-            return left * (right if isinstance(node.op, ast.Mult) else right.power(-1))
-        case ast.Call() if isinstance(node.func, ast.Name) and node.func.id == "where":
-            return _value(node.args[1 if _holds(node.args[0], names, text) else 2], names, text)
-        case ast.Call() if isinstance(node.func, ast.Name):
-            return _FUNCTIONS[node.func.id](*(_value(argument, names, text) for argument in node.args))
-    raise AssertionError(f"not in the grammar: {ast.dump(node)}")
-
-
-def _holds(node: ast.expr, names: Mapping[str, Jet], text: str) -> bool:
-    if isinstance(node, ast.BoolOp):
-        return (all if isinstance(node.op, ast.And) else any)(_holds(part, names, text) for part in node.values)
-    assert isinstance(node, ast.Compare)
-    left, right = (_value(part, names, text).f for part in (node.left, node.comparators[0]))
-    return _COMPARE[type(node.ops[0])](left, right)
+    names = {"x": Jet(mp.mpf(x), mp.mpf(1)), **(parameters or {})}
+    return evaluated_by(formula, names, _FUNCTIONS, lambda value: value if isinstance(value, Jet) else Jet(real(value)))

@@ -7,13 +7,16 @@ statement, and says nothing about a claim that is honestly left unknown.
 
 __all__ = [
     "CLAIMS", "MUST_DECIDE", "PAPER", "TAIL_CLASSES", "TRUTHS", "Tail", "Truth", "check_chord", "check_claims",
-    "check_link", "check_strength", "check_tails", "check_taylor", "check_witness", "evaluate", "number", "precision_for",
+    "check_growth", "check_link", "check_strength", "check_tails", "check_taylor", "check_witness", "evaluate", "evaluated_by",
+    "least", "number", "precision_for", "real", "value_of",
 ]
 
 import ast
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import mpmath as mp
@@ -50,44 +53,61 @@ _FUNCTIONS: dict[str, Callable[..., Real]] = {
     "erfc": mp.erfc, "log_ndtr": lambda u: mp.log(mp.erfc(-u / mp.sqrt(2)) / 2), "sin": mp.sin, "cos": mp.cos,
     "abs": abs, "max": max, "min": min,
 }
-_COMPARE = {ast.Lt: lambda a, b: a < b, ast.LtE: lambda a, b: a <= b, ast.Gt: lambda a, b: a > b, ast.GtE: lambda a, b: a >= b}
-_BINARY = {
-    ast.Add: lambda a, b: a + b, ast.Sub: lambda a, b: a - b, ast.Mult: lambda a, b: a * b, ast.Div: lambda a, b: a / b,
-    ast.Pow: lambda a, b: a**b,
+_OPERATORS: dict[type, Callable[..., Any]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv, ast.Pow: operator.pow,
+    ast.UAdd: operator.pos, ast.USub: operator.neg, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
 }
+
+
+def real(value: Real) -> Real:
+    """Return a number in the current mpmath precision, fractions included."""
+    return mp.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else mp.mpf(value)
 
 
 def evaluate(formula: str, x: Real, parameters: Mapping[str, Real] | None = None) -> Real:
     """Return the value of a formula of the grammar at x in the current mpmath precision; decimals are exact."""
-    names = {"x": x, "pi": mp.pi, "e": mp.e, **(parameters or {})}
-    return _value(ast.parse(formula.strip(), mode="eval").body, names, formula)
+    return evaluated_by(formula, {"x": x, **(parameters or {})}, _FUNCTIONS, real)
 
 
-def _value(node: ast.expr, names: Mapping[str, Real], text: str) -> Real:
-    if isinstance(node, ast.Constant):
-        digits = Fraction(ast.get_source_segment(text.strip(), node))
-        return mp.mpf(digits.numerator) / digits.denominator
-    if isinstance(node, ast.Name):
-        named = names[node.id]
-        return mp.mpf(named.numerator) / named.denominator if isinstance(named, Fraction) else mp.mpf(named)
-    if isinstance(node, ast.UnaryOp):
-        operand = _value(node.operand, names, text)
-        return -operand if isinstance(node.op, ast.USub) else operand
-    if isinstance(node, ast.BinOp):
-        return _BINARY[type(node.op)](_value(node.left, names, text), _value(node.right, names, text))
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        if node.func.id == "where":
-            return _value(node.args[1] if _holds(node.args[0], names, text) else node.args[2], names, text)
-        return _FUNCTIONS[node.func.id](*(_value(argument, names, text) for argument in node.args))
-    raise AssertionError(f"not in the grammar: {ast.dump(node)}")
+def value_of(formula: str, x: Real, digits: int = 60) -> Real | None:
+    """Return the value in `digits` digits; None where the formula is not defined, not real or not finite."""
+    with mp.workdps(digits):
+        try:
+            found = evaluate(formula, real(x))
+        except (ZeroDivisionError, OverflowError, TypeError, ValueError):
+            return None
+        return None if isinstance(found, mp.mpc) or not mp.isfinite(found) else found
 
 
-def _holds(node: ast.expr, names: Mapping[str, Real], text: str) -> bool:
-    if isinstance(node, ast.BoolOp):
-        return (all if isinstance(node.op, ast.And) else any)(_holds(part, names, text) for part in node.values)
-    assert isinstance(node, ast.Compare)
-    values = [_value(part, names, text) for part in (node.left, *node.comparators)]
-    return all(_COMPARE[type(op)](left, right) for op, left, right in zip(node.ops, values, values[1:], strict=False))
+def evaluated_by(formula: str, names: Mapping[str, Any], functions: Mapping[str, Callable[..., Any]], lifted: Callable[[Real], Any]) -> Any:
+    """Evaluate a formula in any arithmetic: `lifted` takes a number or a named value into it."""
+    text = formula.strip()
+    known = {name: lifted(value) for name, value in {"pi": mp.pi, "e": mp.e, **names}.items()}
+
+    def value(node: ast.expr) -> Any:
+        match node:
+            case ast.Constant():
+                return lifted(Fraction(ast.get_source_segment(text, node)))
+            case ast.Name():
+                return known[node.id]
+            case ast.UnaryOp():
+                return _OPERATORS[type(node.op)](value(node.operand))
+            case ast.BinOp():
+                return _OPERATORS[type(node.op)](value(node.left), value(node.right))
+            case ast.Call(ast.Name("where"), [condition, one, other]):
+                return value(one if holds(condition) else other)
+            case ast.Call(ast.Name(name)):
+                return functions[name](*map(value, node.args))
+        raise AssertionError(f"not in the grammar: {ast.dump(node)}")
+
+    def holds(node: ast.expr) -> bool:
+        if isinstance(node, ast.BoolOp):
+            return (all if isinstance(node.op, ast.And) else any)(map(holds, node.values))
+        assert isinstance(node, ast.Compare)
+        sides = [value(part) for part in (node.left, *node.comparators)]
+        return all(_OPERATORS[type(op)](left, right) for op, left, right in zip(node.ops, sides, sides[1:], strict=False))
+
+    return value(ast.parse(text, mode="eval").body)
 
 
 def number(text: str) -> Real:
@@ -100,12 +120,23 @@ def precision_for(x: float | Fraction | Real) -> int:
     return 60 + int(min(abs(float(x)), 1e4) * 3 / 2.3)
 
 
+def least(g: Function, grid: Sequence[Real], steps: int = 120) -> Real:
+    """Return where g is least: at the best point of a grid, by golden sections between that one's neighbours; leftmost of equals."""
+    best = min(range(len(grid)), key=lambda i: g(grid[i]))
+    low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+    golden = (mp.sqrt(5) - 1) / 2
+    for _ in range(steps):
+        left, right = high - golden * (high - low), low + golden * (high - low)
+        low, high = (low, right) if g(left) <= g(right) else (left, high)
+    return (low + high) / 2
+
+
 # The truth table.
 
 
 @dataclass(frozen=True)
 class Tail:
-    """Leading behaviour at one end: the class and its number (rate, order, limit, or coefficient of |x|)."""
+    """Leading behaviour at one end: the class and its number (rate, order, limit, or coefficient of |x| or log |x|)."""
 
     kind: str
     number: str | None = None
@@ -181,25 +212,9 @@ def _grow(rate: str = "1") -> Tail:
     return Tail("exponential_growth", rate)
 
 
-def _power(order: str) -> Tail:
-    return Tail("power", order)
-
-
-def _const(limit: str) -> Tail:
-    return Tail("constant", limit)
-
-
-def _line(slope: str) -> Tail:
-    return Tail("linear", slope)
-
-
-def _poly(order: str) -> Tail:
-    return Tail("polynomial", order)
-
-
+_power, _const, _line, _poly = (partial(Tail, kind) for kind in ("power", "constant", "linear", "polynomial"))
 ZERO = Tail("zero")
 GAUSS = Tail("super_exponential")
-LOG = Tail("logarithmic")
 
 # Shorthands of claims: a loss that is not convex is neither strictly nor strongly so.
 _SMOOTH_CONVEX = "convex strictly_convex differentiable_at_zero bayes_consistent"
@@ -290,7 +305,8 @@ TRUTHS: dict[str, Truth] = {
     # u = 1-x, log(1+u^2): g'' = 2(1-u^2)/(1+u^2)^2 = 0 at u = 1, g'''(1) = -1. Calibrated by the second branch of flip.
     "cauchy": Truth(
         lambda x: mp.log1p((1 - x) ** 2), ("log(2)", "-1", "0", "1/6"), ("0",),
-        f"{_CALIBRATED} bounded_below lipschitz smooth", "0", (LOG, _power("1"), LOG, _power("1")), "1", "inf",
+        f"{_CALIBRATED} bounded_below lipschitz smooth", "0",
+        (Tail("logarithmic", "2"), _power("1"), Tail("logarithmic", "2"), _power("1")), "1", "inf",
     ),
     "welsch": Truth(
         lambda x: -mp.expm1(-((1 - x) ** 2) / 2), ("1-exp(-1/2)", "-exp(-1/2)", "0"), ("0",),
@@ -315,14 +331,9 @@ TRUTHS: dict[str, Truth] = {
         f"{_SMOOTH_CONVEX} bounded_below monotone_decreasing lipschitz smooth", "0", (_line("1"), _const("1"), _exp(), _exp()), "inf", "6",
     ),
     "canonical_boosting": Truth(
-        lambda x: (mp.sqrt(4 + x**2) - x) / 2,
-        ("1", "-1/2", "1/8", "0", "-1/128"),  # sqrt(1+v) = 1 + v/2 - v^2/8, v = x^2/4
-        ("1/2",),
-        f"{_SMOOTH_CONVEX} bounded_below monotone_decreasing lipschitz smooth",
-        "0",
-        (_line("1"), _const("1"), _power("1"), _power("2")),
-        "inf",
-        "4",
+        lambda x: (mp.sqrt(4 + x**2) - x) / 2, ("1", "-1/2", "1/8", "0", "-1/128"),  # sqrt(1+v) = 1 + v/2 - v^2/8, v = x^2/4
+        ("1/2",), f"{_SMOOTH_CONVEX} bounded_below monotone_decreasing lipschitz smooth", "0",
+        (_line("1"), _const("1"), _power("1"), _power("2")), "inf", "4",
     ),
     "sqrt_hinge": Truth(
         lambda x: mp.sqrt(1 + x**2) - x, ("1", "-1", "1/2", "0", "-1/8"), ("1",),
@@ -379,14 +390,9 @@ TRUTHS: dict[str, Truth] = {
     ),
     # f = -x/2 + (x/2) tanh(x/2). f' = 0 iff x sigma(x) = 1 iff x = 1 + e^-x = 1 + W(1/e), where f = -W(1/e).
     "spo": Truth(
-        lambda x: -x * _sigma(-x),
-        ("0", "-1/2", "1/4", "0", "-1/48"),
-        ("1",),
-        f"{_CALIBRATED} bounded_below lipschitz smooth",
+        lambda x: -x * _sigma(-x), ("0", "-1/2", "1/4", "0", "-1/48"), ("1",), f"{_CALIBRATED} bounded_below lipschitz smooth",
         "-0.278464542761073795109358739",  # -W(1/e), recomputed in test_oracle.py
-        (_line("1"), _const("1"), _exp(), _exp()),
-        "1.278464542761073795109358739",
-        "2",
+        (_line("1"), _const("1"), _exp(), _exp()), "1.278464542761073795109358739", "2",
     ),
     # f -> 0 at both ends, f >= 0: H = H^- = 0. f' = -s^g (1-s)(1 + g log s), g = 1/20, and with L = log 2
     # f''(0)/f'(0) = d/dx log|f'| = g(1-s) - s + g(1-s)/(1 + g log s) at s = 1/2.
@@ -443,7 +449,8 @@ TRUTHS: dict[str, Truth] = {
 }
 
 
-# Checks of what the toolkit prints, each against the table or against the definition itself.
+# Checks of what the toolkit prints, each against the table or against the definition itself; its form is checked by
+# test_analysis.py.
 
 _GRID = [mp.mpf(0)] + [mp.mpf(10) ** (mp.mpf(k) / 8) for k in range(-24, 25)]
 _GRID = sorted({-u for u in _GRID} | set(_GRID))
@@ -475,7 +482,6 @@ def check_taylor(name: str, coefficients: list[str | None]) -> None:
 def check_strength(name: str, strength: Mapping[str, Any]) -> None:
     """R and its sides: one number where f'' is continuous at 0, both sides and their mean where it jumps."""
     truth = TRUTHS[name]
-    assert set(strength) == {"exact", "value", "left", "right", "sign"}
     if truth.strength is None:
         assert strength["value"] is None, f"{name}: R = {strength['value']}, but f'(0) does not exist"
         return
@@ -500,9 +506,6 @@ def check_claims(name: str, claims: Mapping[str, Mapping[str, Any]], decided: bo
     assert set(claims) == set(CLAIMS)
     for claim, certificate in claims.items():
         verdict = certificate["verdict"]
-        assert verdict in ("proved", "refuted", "unknown"), verdict
-        assert isinstance(certificate["because"], str), f"{name}.{claim}"
-        assert certificate["because"].strip(), f"{name}.{claim} gives no reason"
         if verdict == "unknown":
             assert not (decided and claim in MUST_DECIDE), f"{name}: {claim} is undecided"
             continue
@@ -516,7 +519,6 @@ def check_claims(name: str, claims: Mapping[str, Mapping[str, Any]], decided: bo
 def _check_value(name: str, claim: str, value: Mapping[str, Any] | None) -> None:
     if value is None:
         return
-    assert set(value) == {"exact", "float"}, f"{name}.{claim}: {value}"
     printed = value["float"]
     if value["exact"] is not None and printed is not None:
         _close(printed, number(value["exact"]), f"{name}.{claim}: exact and float")
@@ -544,7 +546,7 @@ def check_chord(f: Function, witness: Mapping[str, Any], strict: bool = True) ->
     assert a < b
     assert 0 < t < 1
     with mp.workdps(2 * precision_for(max(abs(a), abs(b))) + 100):
-        left, right, share = (mp.mpf(q.numerator) / q.denominator for q in (a, b, t))
+        left, right, share = map(real, (a, b, t))
         middle = share * left + (1 - share) * right
         chord = share * f(left) + (1 - share) * f(right)
         scale = max(abs(f(left)), abs(f(right)), abs(f(middle)))
@@ -577,7 +579,7 @@ def _check_kink(name: str, f: Function, claim: str, witness: Mapping[str, Any]) 
     x = Fraction(witness["x"])
 
     def shifted(u: Real) -> Real:  # the kink itself at the precision of the step, which mp.diff chooses
-        return f(mp.mpf(x.numerator) / x.denominator + u)
+        return f(real(x) + u)
 
     with mp.workdps(60):
         left, right = mp.diff(shifted, 0, direction=-1), mp.diff(shifted, 0, direction=1)
@@ -635,16 +637,42 @@ def _check_growth(name: str, f: Function, claim: str, x: Real) -> None:
         assert far > near * 1.01 or abs(left - right) > 1e3, f"{name}: |derivative {order}| is {near} at {x}, then {far}"
 
 
+def check_growth(g: Function, sign: int, kind: str, size: Real | None, limit: Real | None, what: str) -> None:
+    """Measure the class of a tail and its number from the values of g at two points far on one side."""
+    near, far = {"exponential": (400, 800), "exponential_growth": (400, 800), "super_exponential": (20, 40),
+                 "super_exponential_growth": (4, 6)}.get(kind, (10**7, 4 * 10**7))  # fmt: skip
+    with mp.workdps(1200):
+        a, b = g(sign * mp.mpf(near)), g(sign * mp.mpf(far))
+        if limit is not None:
+            assert abs(b - limit) < 1e-6, f"{what}: {mp.nstr(b)} far out"
+            a, b = a - limit, b - limit
+        if kind == "zero":
+            assert a == b == 0, what
+        elif kind == "constant":
+            assert limit is not None, what
+        elif kind == "logarithmic":
+            assert abs(b) > abs(a) > 1, what
+            assert abs((b - a) / mp.log(4) - size) < 1e-5, what
+        elif kind == "linear":
+            assert abs(b / far - size) < 1e-6, f"{what}: measured {mp.nstr(b / far)}"
+        elif kind in ("power", "polynomial"):
+            order = mp.log(abs(b / a)) / mp.log(4) * (-1 if kind == "power" else 1)
+            assert abs(order - size) < 1e-5, f"{what}: measured {mp.nstr(order)}"
+        elif kind in ("exponential", "exponential_growth"):
+            rate = mp.log(abs(b / a)) / (far - near) * (-1 if kind == "exponential" else 1)
+            assert abs(rate - abs(size)) < 4e-3, f"{what}: measured {mp.nstr(rate)}"  # a factor |x| adds log(2)/400
+        elif kind in ("super_exponential", "super_exponential_growth"):
+            assert mp.log(abs(b)) / mp.log(abs(a)) > (3 if kind == "super_exponential" else 2), what
+        else:
+            assert kind == "unknown", what
+
+
 def check_tails(name: str, tails: Mapping[str, Any]) -> None:
     """Class and numbers of f and -f' at both ends; the rate of -f' also measured on a far grid."""
     truth = TRUTHS[name]
     expected = dict(zip(_TAIL_KEYS, truth.tails, strict=True))
-    assert set(tails) == {"left", "right"}
     for end, which in _TAIL_KEYS:
         printed = tails[end][which]
-        assert set(printed) == {"class", "rate", "order", "limit", "verdict"}
-        assert printed["class"] in TAIL_CLASSES
-        assert printed["verdict"] in ("proved", "evidence")
         if printed["class"] != "unknown":
             _check_tail(f"{name}: {which} at the {end}", printed, expected[end, which])
 
@@ -667,7 +695,6 @@ def _check_tail(what: str, printed: Mapping[str, Any], expected: Tail) -> None:
 def check_link(name: str, link: Mapping[str, Any]) -> None:
     """Slope of the link at 1/2 and target margin of a certain preference; null is allowed, a wrong number is not."""
     truth = TRUTHS[name]
-    assert set(link) == {"formula", "slope_at_half", "target_at_one"}
     slope, target = link["slope_at_half"], link["target_at_one"]
     if slope is not None:
         assert truth.slope is not None, (f"{name}: slope {slope}, but 0 is not the unique minimiser of C_1/2 or f is kinked")

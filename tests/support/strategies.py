@@ -1,23 +1,10 @@
-"""Hypothesis strategies: formulas whose truth is known by construction, random grammar text, margins and policies."""
+"""Hypothesis strategies: formulas whose truth is known by construction, random grammar text and margins."""
 
-__all__ = [
-    "NonConvex", "convex_formulas", "far_formulas", "formulas", "hostile_texts", "margins", "nonconvex_formulas",
-    "policies", "rationals", "rooted_formulas",
-]
+__all__ = ["convex_formulas", "far_formulas", "formulas", "margins", "rationals", "rooted_formulas"]
 
-from dataclasses import dataclass
 from fractions import Fraction
 
 from hypothesis import strategies as st
-
-
-@dataclass(frozen=True)
-class NonConvex:
-    """A formula with f''(point) < 0, or a slope that falls at point; `size` is the length on which it shows."""
-
-    formula: str
-    point: Fraction
-    size: Fraction
 
 
 def rationals(bound: int = 6, denominator: int = 12) -> st.SearchStrategy[Fraction]:
@@ -78,29 +65,6 @@ def convex_formulas(draw: st.DrawFn) -> str:
     return draw(st.sampled_from(_HIDE)).format(f=f"({joined})") + f"+{_text(draw(rationals(3)))}*x"
 
 
-@st.composite
-def nonconvex_formulas(draw: st.DrawFn) -> NonConvex:
-    """m u^2/2 + bump, u = x - a: f''(a) = -margin m < 0 by construction, on a length `size` that goes down to 1/300."""
-    a = draw(st.sampled_from([Fraction(113, 97), Fraction(-22, 7), Fraction(0), Fraction(1, 3), Fraction(5, 2)]) | rationals(5))
-    size = draw(st.sampled_from([Fraction(1), Fraction(1, 3), Fraction(1, 20), Fraction(1, 300)]))
-    margin = draw(st.sampled_from([Fraction(1, 1000), Fraction(1, 50), Fraction(1, 2), Fraction(3)]))
-    m = draw(_positive())
-    u = f"(x-{_text(a)})"
-    kind = draw(st.sampled_from(["lorentz", "gauss", "kink", "jump"]))
-    if kind == "lorentz":  # k/(1+(u/s)^2) has second derivative -2k/s^2 at u = 0
-        k = m * (1 + margin) * size**2 / 2
-        bump = f"{_text(k)}/(1+({u}/{_text(size)})**2)"
-    elif kind == "gauss":  # k exp(-(u/s)^2) likewise
-        k = m * (1 + margin) * size**2 / 2
-        bump = f"{_text(k)}*exp(-({u}/{_text(size)})**2)"
-    elif kind == "kink":  # the slope falls by 2 margin
-        bump = f"-{_text(margin)}*abs({u})"
-    else:  # an upward step of height margin is never convex
-        bump = f"where({u}>0,{_text(margin)},0)"
-    formula = f"{_text(m)}*{u}**2/2+{bump}+{_text(draw(rationals(3)))}*x"
-    return NonConvex(formula, a, size)
-
-
 _UNARY = ("exp", "log1p", "expm1", "sigmoid", "softplus", "tanh", "sinh", "cosh", "atan", "asinh", "erf", "erfc",
           "log_ndtr", "sin", "cos", "abs", "sqrt", "log")  # fmt: skip
 
@@ -128,29 +92,9 @@ def formulas() -> st.SearchStrategy[str]:
     return st.recursive(st.just("x") | _numbers(), _extend, max_leaves=7)
 
 
-_FRAGMENTS = ("x", "1", "(", ")", "**", "*", "-", "+", "/", ",", "exp", "log", "max", "where", "9", "1e400", ".", "__class__",
-              "lambda", ":", "=", "[", "]", "{", "}", "'", '"', "import", "os", "eval", "0x1", "1j", "~", "@", "%", "//", "<",
-              "and", "if", "else", "True", "None", "x.y", "f'{x}'", "b''", ":=", "#", ";", "\n", "\t", "\\", "\x00", "…", "х",
-              "１", "²", "\u202e", "\ud800")  # fmt: skip
-
-
-def hostile_texts() -> st.SearchStrategy[str]:
-    """Texts that are almost formulas, fragments of Python, and plain garbage."""
-    soup = st.lists(st.sampled_from(_FRAGMENTS), max_size=40).map("".join)
-    return soup | st.text(max_size=120) | st.tuples(formulas(), soup).map("".join)
-
-
 def margins(bound: float = 1e4) -> st.SearchStrategy[float]:
     """Scaled margins over all scales, both signs, zero included."""
     return (st.floats(-bound, bound, allow_nan=False) | st.floats(-5, 5) | st.sampled_from([0.0, 1.0, -1.0, 20.0, -20.0, 88.8]))
-
-
-@st.composite
-def policies(draw: st.DrawFn, actions: int | None = None, floor: float = 1e-3) -> list[float]:
-    """Probability vectors of full support whose sum is 1 to rounding."""
-    n = actions or draw(st.integers(2, 6))
-    weights = draw(st.lists(st.floats(floor, 1), min_size=n, max_size=n))
-    return [weight / sum(weights) for weight in weights]
 
 
 # For x far to the right: sums, products and functions of these keep a leading term that exponentials and powers spell.

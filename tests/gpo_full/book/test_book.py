@@ -43,16 +43,14 @@ def test_links_and_inner_addresses_are_no_fetch(tmp_path: Path) -> None:
     assert outside_addresses(tmp_path) == []
 
 
-def test_a_style_sheet_that_fetches_is_found(tmp_path: Path) -> None:
-    (tmp_path / "x.css").write_text('@import "https://example.org/y.css";', encoding="utf-8")
-    assert outside_addresses(tmp_path) == ["x.css: https://example.org/y.css"]
-
-
-def test_a_script_that_fetches_is_found(tmp_path: Path) -> None:
-    (tmp_path / "x.js").write_text(
-        'fetch("https://example.org/y"); // see https://developer.mozilla.org/en-US/\n'
-        'document.createElementNS("http://www.w3.org/2000/svg", "svg")', encoding="utf-8")  # fmt: skip
-    assert outside_addresses(tmp_path) == ["x.js: https://example.org/y"]
+@pytest.mark.parametrize(("name", "text"), [
+    ("x.css", '@import "https://example.org/y";'),
+    ("x.js", 'fetch("https://example.org/y"); // see https://developer.mozilla.org/en-US/\n'
+             'document.createElementNS("http://www.w3.org/2000/svg", "svg")'),
+])  # fmt: skip
+def test_a_style_sheet_or_script_that_fetches_is_found(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert outside_addresses(tmp_path) == [f"{name}: https://example.org/y"]
 
 
 @pytest.mark.slow

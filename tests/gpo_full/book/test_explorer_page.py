@@ -92,7 +92,7 @@ def test_it_opens_with_no_request_and_no_fault(page: Any, place: Path) -> None:
 
 def jets_in_browser(page: Any, text: str, points: list[float]) -> list[list[float]]:
     found = page.evaluate("([text, points]) => { const { f } = explorer.read(text); return points.map((x) => f(x).map(String)); }", [text, points])
-    return [[float(value.replace("Infinity", "inf")) for value in row] for row in found]
+    return [[*map(float, row)] for row in found]
 
 
 def assert_jets(text: str, formula: str, parameters: dict[str, Fraction], found: list[list[float]]) -> None:
@@ -133,7 +133,7 @@ def test_what_is_typed_is_read_as_gpo_analyze_reads_it(page: Any, text: str) -> 
         return
     found = page.evaluate("(text) => [-1.25, 0.375, 2.5].map((x) => explorer.compile(explorer.parse(text))(x).map(String))", text)
     for expected, row in zip(truth, found, strict=True):
-        f, d, _, error, error_of_slope = (float(value.replace("Infinity", "inf")) for value in row)
+        f, d, _, error, error_of_slope = map(float, row)
         for value, true, bound in ((f, expected.f, error), (d, expected.d, error_of_slope)):
             if mp.isfinite(true) and mp.im(true) == 0 and abs(true) < 1e100 and bound == bound:
                 assert abs(value - true) <= 4 * bound + 1e-10 * (1 + abs(true)), (text, value, float(true))

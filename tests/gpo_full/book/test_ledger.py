@@ -14,29 +14,11 @@ from gpo_full.book.prose import sentences
 from gpo_full.course.execution import LessonError, execute
 from gpo_full.course.lessons import lesson_files, notebooks_folder
 from gpo_theory.errors import InputError
+from tests.support.lessons import lesson
 from tests.support.places import ROOT
 
 PAGES = (*lesson_files(), ROOT / "README.md")
-HEADER = """---
-jupytext:
-  text_representation:
-    extension: .md
-    format_name: myst
-kernelspec:
-  display_name: Python 3
-  language: python
-  name: python3
----
-
-"""
 CLAIM = "The margin falls. [¶4.1](ledger.md#c4-1)"
-
-
-def lesson(folder: Path, text: str, *cells: str, name: str = "04_small") -> Path:
-    path = folder / f"{name}.md"
-    code = "".join(f"```{{code-cell}} ipython3\n{cell}\n```\n\n" for cell in cells)
-    path.write_text(f"{HEADER}# Small\n\n{text}\n\n{code}", encoding="utf-8")
-    return path
 
 
 # --- this checkout ----------------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """The key of an executed lesson changes with everything that its outputs depend on, and with nothing else."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,8 @@ from gpo_full import source_hash
 from gpo_full.course import keys
 from gpo_full.course.keys import code_modules, lesson_key
 from gpo_full.course.lessons import lesson_files, notebooks_folder, page_files
+from tests.support.edits import edit
+from tests.support.lessons import lesson
 
 PAGES = (*lesson_files(), *page_files())
 BETA = notebooks_folder() / "04_which_beta.md"  # it runs `gpo beta` and imports nothing of gpo_full but exercises and values
@@ -18,35 +19,21 @@ MODEL = notebooks_folder() / "09_language_model.md"
 EXPERIMENT = "gpo_full.experiment.run"
 
 
-@pytest.fixture
-def edit(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Plant text at the end of a module, as the hash of code reads it."""
-    read = source_hash._source
-
-    def plant(module: str, text: str) -> None:
-        assert read(module)
-        monkeypatch.setattr(source_hash, "_source", lambda name: read(name) + (text if name == module else ""))
-
-    return plant
-
-
 @pytest.mark.parametrize(
     ("module", "changes"),
     [("gpo_theory.choosing.matching", True), ("gpo_theory.kernel.certificates", True), ("gpo_full.course.values", True),
      ("gpo_full.cli.commands.beta", True), ("gpo_full.cli.entry", True), ("gpo_full.cli.commands.toy", False),
      ("gpo_full.training.trainer", False), ("gpo_full.book.book", False), (EXPERIMENT, False)],
 )  # fmt: skip
-def test_a_planted_edit_counts_where_the_lesson_reaches_it(
-    module: str, changes: bool, edit: Callable[[str, str], None]
-) -> None:
+def test_a_planted_edit_counts_where_the_lesson_reaches_it(module: str, changes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     before = lesson_key(BETA, {}, {})
-    edit(module, "\nplanted = 1\n")
+    edit(monkeypatch, module, lambda source: f"{source}\nplanted = 1\n")
     assert (lesson_key(BETA, {}, {}) != before) == changes
 
 
-def test_a_comment_is_no_edit(edit: Callable[[str, str], None]) -> None:
+def test_a_comment_is_no_edit(monkeypatch: pytest.MonkeyPatch) -> None:
     before = lesson_key(BETA, {}, {})
-    edit("gpo_theory.choosing.matching", "\n# planted\n")
+    edit(monkeypatch, "gpo_theory.choosing.matching", lambda source: f"{source}\n# planted\n")
     assert lesson_key(BETA, {}, {}) == before
 
 
@@ -91,8 +78,6 @@ def test_every_command_that_a_lesson_runs_is_reached(page: Path) -> None:
 
 
 def test_a_command_in_a_list_or_a_text_is_reached(tmp_path: Path) -> None:
-    from tests.gpo_full.course.test_execution import written
-
     code = 'words = ["gpo", "toy", "bandit"]\nline = "gpo losses --json"\n# like `gpo sweep`\n!gpo verify {file}'
-    assert code_modules(written(tmp_path, code)) == (
+    assert code_modules(lesson(tmp_path, "", code)) == (
         "gpo_full.cli.commands.losses", "gpo_full.cli.commands.toy", "gpo_full.cli.commands.verify", "gpo_full.cli.entry")  # fmt: skip

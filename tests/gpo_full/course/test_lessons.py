@@ -8,18 +8,14 @@ from typing import Any
 import pytest
 
 from gpo_full.course.lessons import lesson_files, notebooks_folder
+from tests.support.lessons import code_cells
 
 NAMES = [path.stem for path in lesson_files()]
 PARTS = ("The question", "Prediction", "Exercise", "Find the bug", "True or false", "The same from the command line", "Summary")
 
 
-def executed(published: Path, name: str) -> dict[str, Any]:
-    return json.loads((published / "lessons" / f"{name}.ipynb").read_text(encoding="utf-8"))
-
-
-def code_cells(notebook: dict[str, Any]) -> list[dict[str, Any]]:
-    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    return [{**cell, "source": "".join(cell["source"])} for cell in cells]
+def executed(published: Path, name: str) -> list[dict[str, Any]]:
+    return code_cells(json.loads((published / "lessons" / f"{name}.ipynb").read_text(encoding="utf-8")))
 
 
 def test_the_lessons_are_there_in_order() -> None:
@@ -77,7 +73,7 @@ def test_lessons_hold_no_outputs_of_their_own(path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_cell_ran_without_a_word_on_stderr(published: Path, name: str) -> None:
-    cells = code_cells(executed(published, name))
+    cells = executed(published, name)
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     errors = [output["text"] for cell in cells for output in cell["outputs"] if output.get("name") == "stderr"]
     assert errors == []
@@ -86,7 +82,7 @@ def test_every_cell_ran_without_a_word_on_stderr(published: Path, name: str) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_figure_says_what_it_shows(published: Path, name: str) -> None:
-    for cell in code_cells(executed(published, name)):
+    for cell in executed(published, name):
         figures = [output for output in cell["outputs"] if "image/svg+xml" in output.get("data", {})]
         alt = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")
         assert bool(figures) == bool(alt), cell["source"]
@@ -97,7 +93,7 @@ def test_every_figure_says_what_it_shows(published: Path, name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_claims_are_tested_where_they_are_made(published: Path, name: str) -> None:
-    cells = code_cells(executed(published, name))
+    cells = executed(published, name)
     tests = [cell for cell in cells if "hide-input" in cell["metadata"].get("tags", []) and "assert" in cell["source"]]
     assert len(tests) >= 2
     assert any("check(" in cell["source"] and "correct" in str(cell["outputs"]) for cell in cells)

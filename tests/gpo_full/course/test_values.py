@@ -1,22 +1,20 @@
 """Published values: what a lesson shows is what is gathered, and nonsense is refused where it is made."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from gpo_full.course.execution import execute
 from gpo_full.course.values import Value, collect
-from tests.gpo_full.course.test_execution import written
+from tests.support.lessons import lesson
 
 
 def test_published_values_come_back_from_the_executed_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPO_CACHE", str(tmp_path / "cache"))
     values = "Value('a', 0.5, 0.25, 0.75, seed=3), Value('b', 2.0, tolerance=1e-6)"
     code = f"from gpo_full.course.values import Value, publish\npublish({values})"
-    (path,) = execute([written(tmp_path, code)], tmp_path / "out", {}, {})
+    (path,) = execute([lesson(tmp_path, "", code)], tmp_path / "out", {}, {})
     notebook = json.loads(path.read_text(encoding="utf-8"))
     assert collect(notebook) == [Value("a", 0.5, 0.25, 0.75, seed=3), Value("b", 2.0, tolerance=1e-6)]
     shown = "".join(notebook["cells"][1]["outputs"][0]["data"]["text/markdown"])
@@ -35,9 +33,3 @@ def test_an_id_is_used_once() -> None:
     assert [value.id for value in collect({"cells": [{"outputs": [output]}, {}]})] == ["a"]
     with pytest.raises(ValueError, match="more than once: a"):
         collect({"cells": [{"outputs": [output]}, {"outputs": [output]}]})
-
-
-def test_the_module_needs_no_notebook_to_be_imported() -> None:
-    probe = "import sys, gpo_full.course.values; print('IPython' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"

@@ -1,18 +1,14 @@
 """Weights, uncertain labels and given references: read alike from every file, and in the loss by their definition."""
 
-import csv
 import json
 import math
 import random
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow
 import pytest
 import torch
-from pyarrow import parquet
 from safetensors.numpy import load_file
 
 from gpo_full.data.pairs import Pair, read_pairs
@@ -22,6 +18,7 @@ from gpo_theory import InputError
 from tests.gpo_full.cli.test_command_train import arguments, data, gpo, model  # noqa: F401
 from tests.support.pairs import distance, ranked_pairs
 from tests.support.pairs import gradients as gradients_of_sums
+from tests.support.tables import write_rows
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 from tests.support.trainings import PAIRS, objects, step0, trainer, weights
 from tests.support.two_sequences import response_sums
@@ -34,25 +31,9 @@ EXPECTED = [(1.0, 1.0, None), (2.0, 1.0, None), (0.5, 0.75, None), (1.0, 1.0, (-
 COLUMNS = ["prompt", "chosen", "rejected", "weight", "p", "ref_chosen_logps", "ref_rejected_logps", "other"]
 
 
-def jsonl(path: Path) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
-
-
-def table(path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(ROWS)
-
-
-def columns(path: Path) -> None:
-    parquet.write_table(pyarrow.table({name: [row.get(name) for row in ROWS] for name in COLUMNS[:-1]}), path)
-
-
-@pytest.mark.parametrize(("suffix", "write"), [(".jsonl", jsonl), (".csv", table), (".parquet", columns)])
-def test_every_kind_of_file_tells_the_same(suffix: str, write: Callable[[Path], None], tmp_path: Path) -> None:
-    path = tmp_path / f"pairs{suffix}"
-    write(path)
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_every_kind_of_file_tells_the_same(suffix: str, tmp_path: Path) -> None:
+    path = write_rows(tmp_path / f"pairs{suffix}", ROWS, COLUMNS)
     found, summary = read_pairs(path, TOKENIZER)
     assert [(pair.weight, pair.p, pair.reference_log_probabilities) for pair in found] == EXPECTED
     assert (summary.weighted, summary.uncertain, summary.referred) == (2, 1, 1)
@@ -103,6 +84,12 @@ def test_the_reference_of_a_text_that_is_cut_is_of_another(part: str, options: d
         read_pairs([row], TOKENIZER, **options)
 
 
+def margins(policy: Any, reference: Any, pairs: list[Pair] = PAIRS) -> torch.Tensor:
+    """rho of each pair, of sequences that are computed alone."""
+    ratios = response_sums(policy, pairs) - response_sums(reference, pairs).detach()
+    return ratios[:, 0] - ratios[:, 1]
+
+
 def certain(pairs: list[Pair], columns: list[dict[str, float]]) -> list[Pair]:
     return [replace(pair, **each) for pair, each in zip(pairs, columns, strict=True)]  # type: ignore[arg-type]
 
@@ -111,12 +98,11 @@ def test_the_gradient_is_that_of_the_definition(tmp_path: Path) -> None:
     """mean of w (p (1-x)^2 + (1-p) (1+x)^2), of two separate sequences each; the batches are uneven."""
     draw = random.Random(0)
     numbers = [{"weight": draw.choice([0.0, 0.5, 3.0]), "p": draw.choice([0.0, 0.6, 1.0])} for _ in PAIRS]
-    reference, policy = tiny_model(seed=1, dtype=torch.float64), tiny_model(seed=2, dtype=torch.float64)
+    reference, policy = (tiny_model(seed=seed, dtype=torch.float64) for seed in (1, 2))
     made = trainer(tmp_path, policy, certain(PAIRS, numbers), reference=reference, loss="squared", beta=0.02)
     batch = made.data_collator([made.train_dataset[i] for i in range(len(PAIRS))])
     found = made.compute_loss(policy, batch)
-    ratios = response_sums(policy, PAIRS) - response_sums(reference, PAIRS).detach()
-    x = 0.02 * (ratios[:, 0] - ratios[:, 1])
+    x = 0.02 * margins(policy, reference)
     w, p = torch.tensor([[each["weight"], each["p"]] for each in numbers], dtype=torch.float64).T
     expected = (w * (p * (1 - x) ** 2 + (1 - p) * (1 + x) ** 2)).mean()
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
@@ -125,12 +111,11 @@ def test_the_gradient_is_that_of_the_definition(tmp_path: Path) -> None:
 
 
 def test_metrics_are_of_the_weighted_loss_and_flatness_is_not(tmp_path: Path) -> None:
-    reference, policy = tiny_model(seed=1, dtype=torch.float64), tiny_model(seed=2, dtype=torch.float64)
+    reference, policy = (tiny_model(seed=seed, dtype=torch.float64) for seed in (1, 2))
     numbers = [{"weight": 0.001 if i % 2 else 4.0} for i in range(len(PAIRS))]
     options: dict[str, Any] = {"loss": "hinge", "beta": 0.2, "max_steps": 3, "learning_rate": 0.0, "logging_steps": 3}
     trainer(tmp_path, policy, certain(PAIRS, numbers), reference=reference, **options).train()
-    ratios = (response_sums(policy, PAIRS) - response_sums(reference, PAIRS)).detach()
-    rho = ratios[:, 0] - ratios[:, 1]
+    rho = margins(policy, reference).detach()
     x, w = 0.2 * rho, torch.tensor([each["weight"] for each in numbers], dtype=torch.float64)
     (found,) = objects(tmp_path)
     assert found["regularizer_share"] == 0
@@ -144,12 +129,11 @@ def test_metrics_are_of_the_weighted_loss_and_flatness_is_not(tmp_path: Path) ->
 
 def test_the_share_of_the_regulariser_is_that_of_the_pair_s_own_loss(tmp_path: Path) -> None:
     """Slope and curvature at 0 of w (p (1-x)^2 + (1-p) (1+x)^2) are -2 w (2p-1) and 2 w."""
-    reference, policy = tiny_model(seed=1, dtype=torch.float64), tiny_model(seed=2, dtype=torch.float64)
+    reference, policy = (tiny_model(seed=seed, dtype=torch.float64) for seed in (1, 2))
     numbers = [{"weight": 1.0 + i, "p": (0.5, 0.75, 1.0)[i % 3]} for i in range(len(PAIRS))]
     trainer(tmp_path, policy, certain(PAIRS, numbers), reference=reference, loss="squared", beta=0.2, max_steps=3,
             learning_rate=0.0, logging_steps=3).train()  # fmt: skip
-    ratios = (response_sums(policy, PAIRS) - response_sums(reference, PAIRS)).detach()
-    x = 0.2 * (ratios[:, 0] - ratios[:, 1])
+    x = 0.2 * margins(policy, reference).detach()
     p = torch.tensor([each["p"] for each in numbers], dtype=torch.float64)
     expected = (x.abs() / ((2 * p - 1).abs() + x.abs())).mean()
     assert objects(tmp_path)[0]["regularizer_share"] == pytest.approx(float(expected), rel=1e-7)
@@ -212,9 +196,8 @@ def test_references_are_given_for_all_pairs_or_none_and_not_twice(tmp_path: Path
 def test_the_command_makes_no_pass_for_what_the_data_brings(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]  # noqa: F811
 ) -> None:
-    path = tmp_path / "pairs.jsonl"
     rows = [{**GOOD, "chosen": f" on mat {i}", "ref_chosen_logps": -20 - i, "ref_rejected_logps": -20} for i in range(8)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    path = write_rows(tmp_path / "pairs.jsonl", rows)
     assert gpo(*arguments(model, path, tmp_path / "run"), "--reference-only") == 0
     out, err = capsys.readouterr()
     assert out == "the reference's log-probabilities of 8 pairs are in the data\n"
@@ -235,8 +218,7 @@ def test_a_response_of_two_pairs_may_count_differently_in_each(tmp_path: Path) -
     numbers = [{"weight": 1.0}, {"weight": 0.0}, {"weight": 2.0, "p": 0.7}]
     policy, reference = tiny_model(seed=1, dtype=torch.float64), tiny_model(seed=2, dtype=torch.float64)
     made = trainer(tmp_path, policy, certain(pairs, numbers), reference=reference, loss="squared", beta=0.1)
-    ratios = (response_sums(policy, pairs) - response_sums(reference, pairs)).detach()
-    x = 0.1 * (ratios[:, 0] - ratios[:, 1])
+    x = 0.1 * margins(policy, reference, pairs).detach()
     expected = ((1 - x[0]) ** 2 + 2 * (0.7 * (1 - x[2]) ** 2 + 0.3 * (1 + x[2]) ** 2)) / 3
     assert step0(made) == pytest.approx(float(expected), rel=1e-10)
 
@@ -244,12 +226,8 @@ def test_a_response_of_two_pairs_may_count_differently_in_each(tmp_path: Path) -
 def test_the_command_says_what_the_data_tells_and_keeps_it_when_it_splits(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]  # noqa: F811
 ) -> None:
-    path = tmp_path / "pairs.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["topic", *COLUMNS])
-        writer.writeheader()
-        for i in range(8):
-            writer.writerow({**GOOD, "topic": f"t{i % 4}", "chosen": f" on mat {i}", "rejected": f" on dog {i}", "p": 0.8})
+    rows = [{**GOOD, "topic": f"t{i % 4}", "chosen": f" on mat {i}", "rejected": f" on dog {i}", "p": 0.8} for i in range(8)]
+    path = write_rows(tmp_path / "pairs.csv", rows, ["topic", *COLUMNS])
     assert gpo(*arguments(model, path, tmp_path / "run"), "--test-by", "topic") == 0
     said = capsys.readouterr().err
     assert "6 of 6 pairs, 6 with a probability p" in said

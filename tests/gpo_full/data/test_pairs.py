@@ -1,18 +1,18 @@
 """Pairs: tokenised whole, cut by the stated rule, and every row that cannot be used refused with number and reason."""
 
+import csv
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
-import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyarrow import parquet
 
 from gpo_full.data.pairs import Pair, read_pairs
 from gpo_theory import InputError
+from tests.support.tables import write_rows
 from tests.support.tiny_models import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
@@ -84,12 +84,7 @@ def test_a_response_may_continue_the_other() -> None:
 
 
 def test_conversations_go_through_the_chat_template() -> None:
-    def message(role: str, text: str) -> list[dict[str, str]]:
-        return [{"role": role, "content": text}]
-
-    row = {"prompt": message("user", "the cat"), "chosen": message("assistant", "sat"),
-           "rejected": message("assistant", "ran")}  # fmt: skip
-    pair = one(row)
+    pair = one({"prompt": conversation("the cat"), "chosen": conversation("", "sat")[1:], "rejected": conversation("", "ran")[1:]})
     assert TOKENIZER.decode(pair.prefix[: pair.prompt_length]) == "<s>user\nthe cat</s><s>assistant\n"
     assert [TOKENIZER.decode(response) for response in pair.responses] == ["sat</s>", "ran</s>"]
 
@@ -161,20 +156,6 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_a_bad_row_is_named_with_number_and_reason(name: str, tmp_path: Path) -> None:
-    row, reason = BAD[name]
-    path = write(tmp_path / "pairs.jsonl", line(), b"", row, line())
-    with pytest.raises(InputError) as caught:
-        read_pairs(path, TOKENIZER)
-    assert str(caught.value).startswith(f"{path}: row 3: ")
-    assert reason in str(caught.value)
-    assert "\n" not in str(caught.value)
-    pairs, summary = read_pairs(path, TOKENIZER, bad_rows="skip")
-    assert (len(pairs), summary.rows, summary.kept, sum(summary.skipped.values())) == (2, 3, 2, 1)
-    assert "1 skipped" in str(summary)
-
-
 def test_a_file_without_a_usable_row_is_refused_even_when_skipping(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no usable pair in 1 rows; most often: chosen and rejected are equal"):
         read_pairs(write(tmp_path / "a", line(rejected=GOOD["chosen"])), TOKENIZER, bad_rows="skip")
@@ -194,9 +175,8 @@ def test_options_are_checked() -> None:
 def test_conversations_without_a_template_are_refused() -> None:
     plain = tiny_tokenizer()
     plain.chat_template = None
-    message = [{"role": "user", "content": "a"}]
     with pytest.raises(InputError, match="no chat template"):
-        read_pairs([{"prompt": message, "chosen": message, "rejected": [{"role": "user", "content": "b"}]}], plain)
+        read_pairs([{"prompt": conversation("a"), "chosen": conversation("a"), "rejected": conversation("b")}], plain)
 
 
 def test_a_dataset_is_read_like_a_list() -> None:
@@ -248,13 +228,7 @@ def test_an_implicit_prompt_that_is_none_is_a_bad_row(row: dict[str, Any], reaso
     assert reason in str(outcome(row))
 
 
-def write_csv(path: Path, header: str, *rows: bytes, start: bytes = b"") -> Path:
-    return write(path, start + header.encode(), *rows)
-
-
 def test_a_csv_is_read_like_a_list(tmp_path: Path) -> None:
-    import csv
-
     path = tmp_path / "pairs.CSV"
     rows = [GOOD, {**GOOD, "prompt": 'the "cat",\nand the dog'}]
     with path.open("w", encoding="utf-8-sig", newline="") as file:  # as spreadsheets write it
@@ -277,16 +251,19 @@ BAD_CSV = {
 }
 
 
-@pytest.mark.parametrize("name", BAD_CSV)
-def test_a_bad_row_of_a_csv_is_named_with_number_and_reason(name: str, tmp_path: Path) -> None:
-    row, reason = BAD_CSV[name]
-    path = write_csv(tmp_path / "pairs.csv", "prompt,chosen,rejected", b"the, cat, dog", b"", row, b"the, dog, cat")
+@pytest.mark.parametrize(("kind", "name"), [*(("jsonl", name) for name in BAD), *(("csv", name) for name in BAD_CSV)])
+def test_a_bad_row_is_named_with_number_and_reason(kind: str, name: str, tmp_path: Path) -> None:
+    row, reason = (BAD if kind == "jsonl" else BAD_CSV)[name]
+    header, good = ((), line()) if kind == "jsonl" else ((b"prompt,chosen,rejected",), b"the, cat, dog")
+    path = write(tmp_path / f"pairs.{kind}", *header, good, b"", row, good)
     with pytest.raises(InputError) as caught:
         read_pairs(path, TOKENIZER)
     assert str(caught.value).startswith(f"{path}: row 3: ")
     assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
     pairs, summary = read_pairs(path, TOKENIZER, bad_rows="skip")
-    assert (len(pairs), summary.rows) == (2, 3)
+    assert (len(pairs), summary.rows, summary.kept, sum(summary.skipped.values())) == (2, 3, 2, 1)
+    assert "1 skipped" in str(summary)
 
 
 @pytest.mark.parametrize(("header", "reason"), [
@@ -298,23 +275,21 @@ def test_a_bad_row_of_a_csv_is_named_with_number_and_reason(name: str, tmp_path:
 ])  # fmt: skip
 def test_a_table_without_its_columns_is_refused_even_when_skipping(header: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"pairs.csv: {reason}"):
-        read_pairs(write_csv(tmp_path / "pairs.csv", header, b"a,b,c"), TOKENIZER, bad_rows="skip")
+        read_pairs(write(tmp_path / "pairs.csv", header.encode(), b"a,b,c"), TOKENIZER, bad_rows="skip")
 
 
 def test_parquet_is_read_like_a_list(tmp_path: Path) -> None:
     talk = {"prompt": conversation("the cat"), "chosen": conversation("sat"), "rejected": conversation("ran")}
     for rows in ([GOOD, {**GOOD, "prompt": "the dog"}] * 600, [talk]):
-        table = pyarrow.Table.from_pylist([{"id": number, **row} for number, row in enumerate(rows)])
-        parquet.write_table(table, tmp_path / "pairs.parquet")
-        assert read_pairs(tmp_path / "pairs.parquet", TOKENIZER) == read_pairs(rows, TOKENIZER)
+        path = write_rows(tmp_path / "pairs.parquet", ({"id": number, **row} for number, row in enumerate(rows)))
+        assert read_pairs(path, TOKENIZER) == read_pairs(rows, TOKENIZER)
 
 
 def test_parquet_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "pairs.parquet"
-    parquet.write_table(pyarrow.Table.from_pylist([GOOD, {**GOOD, "chosen": None}]), path)
+    path = write_rows(tmp_path / "pairs.parquet", [GOOD, {**GOOD, "chosen": None}])
     with pytest.raises(InputError, match="row 2: 'chosen' must be a text or a list of messages, not NoneType"):
         read_pairs(path, TOKENIZER)
-    parquet.write_table(pyarrow.Table.from_pylist([{"prompt": "a", "chosen": "b"}]), path)
+    write_rows(path, [{"prompt": "a", "chosen": "b"}])
     with pytest.raises(InputError, match="column 'rejected' is missing"):
         read_pairs(path, TOKENIZER)
     path.write_bytes(b"no parquet")

@@ -1,6 +1,5 @@
 """Pairs on disk: the same as in memory, bit by bit, in a process that could not hold them."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +24,7 @@ from gpo_full.training.config import GPOConfig
 from gpo_full.training.rows import pairs_of
 from gpo_full.training.trainer import GPOTrainer
 from gpo_theory import InputError
+from tests.support.tables import write_rows
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 from tests.support.trainings import objects
 
@@ -36,12 +36,7 @@ ROWS = [{"prompt": f"the {a} and the {b}", "chosen": f" sat on the {c}", "reject
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    return write(tmp_path / "pairs.jsonl", ROWS)
-
-
-def write(path: Path, rows: list[dict[str, str]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
+    return write_rows(tmp_path / "pairs.jsonl", ROWS)
 
 
 def table(data: Path, tokenizer: Any = TOKENIZER, **options: Any) -> PairTable:
@@ -102,7 +97,7 @@ def test_what_changes_the_tokens_changes_the_file(data: Path) -> None:
     table(data, other)
     other.chat_template = "{{ messages }}"
     table(data, other)
-    write(data, ROWS[1:])
+    write_rows(data, ROWS[1:])
     table(data)
     assert len(files(data)) == 7
     renamed = data.rename(data.with_name("other.jsonl"))
@@ -125,10 +120,9 @@ def test_a_damaged_table_is_named_and_written_again(damage: str, data: Path, cap
 def test_folders_and_saved_sets_are_tables_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPO_CACHE", str(tmp_path / "cache"))
     expected, _ = read_pairs(ROWS, TOKENIZER)
-    (tmp_path / "parquet").mkdir()
     half = len(ROWS) // 2
     for name, rows in (("a", ROWS[:half]), ("b", ROWS[half:])):
-        Dataset.from_list(rows).to_parquet(tmp_path / "parquet" / f"{name}.parquet")
+        write_rows(tmp_path / "parquet" / f"{name}.parquet", rows)
     Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved")
     args = GPOConfig(output_dir=str(tmp_path / "run"), use_cpu=True)
     for number, name in enumerate(("parquet", "saved"), 1):
@@ -145,7 +139,7 @@ def test_folders_and_saved_sets_are_tables_too(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_bad_row_leaves_nothing(data: Path) -> None:
-    write(data, [*ROWS, {"prompt": "a", "chosen": "b"}])
+    write_rows(data, [*ROWS, {"prompt": "a", "chosen": "b"}])
     with pytest.raises(InputError, match=f"row {len(ROWS) + 1}: key 'rejected' is missing"):
         table(data)
     assert files(data) == []

@@ -7,21 +7,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from gpo_full.data.pairs import read_pairs
 from gpo_full.data.sources import fingerprint, numbered_rows, open_data
 from gpo_theory import InputError
+from tests.support.tables import write_rows
+from tests.support.tiny_models import tiny_tokenizer
 
 ROWS = [{"prompt": f"p{i}", "chosen": f"c{i}", "rejected": f"r{i}", "topic": f"t{i}"} for i in range(5)]
 
 
 def parquet(path: Path, rows: list[dict[str, str]]) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), path)
-    return str(path.parent)
+    return str(write_rows(path, rows).parent)
 
 
 def prompts(data: Any) -> list[str]:
@@ -44,8 +42,6 @@ def test_parquet_files_of_a_folder_are_read_in_order_and_as_often_as_asked(tmp_p
 
 
 def test_the_rows_of_a_folder_become_pairs(tmp_path: Path) -> None:
-    from tests.support.tiny_models import tiny_tokenizer
-
     data = open_data("--data", parquet(tmp_path / "a.parquet", ROWS))
     pairs, _ = read_pairs(data, tiny_tokenizer(), max_length=64, max_prompt_length=32)
     assert len(pairs) == 5

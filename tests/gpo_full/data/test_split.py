@@ -1,20 +1,18 @@
 """Pairs split by what they are about: nothing leaks, no test response counts twice; on made-up debates."""
 
-import csv
-import gzip
 import json
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet
 import pytest
 
-from gpo_full.cli import entry as cli
 from gpo_full.data.sources import fingerprint, is_on_disk, open_data
 from gpo_full.data.split import split_pairs
 from gpo_theory.errors import InputError
+from tests.support.commands import gpo, refused
+from tests.support.tables import write_rows
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 
 TOPICS = ("tea or coffee", "cats or dogs", "sea or hills", "trains or planes")
@@ -94,8 +92,8 @@ def test_conversations_are_split_too() -> None:
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl.gz"])
 def test_the_column_is_read_from_any_kind_of_file(suffix: str, tmp_path: Path) -> None:
-    rows, path = list(debates()), tmp_path / f"debates{suffix}"
-    write(path, rows)
+    rows = list(debates())
+    path = write_rows(tmp_path / f"debates{suffix}", rows)
     found = split_pairs(open_data("--data", str(path)), "topic", prompt="{stance}")
     expected = split_pairs(rows, "topic", prompt="{stance}")
     assert found.held_out == expected.held_out
@@ -115,11 +113,8 @@ def test_a_side_is_read_again_and_again_in_the_order_of_the_data() -> None:
 @pytest.mark.slow
 def test_data_larger_than_memory_can_be_split(tmp_path: Path) -> None:
     """Rows of 2 kB, a third of them tested: what is held is some hundred bytes of each."""
-    path = tmp_path / "many.jsonl"
-    with path.open("w") as file:
-        for i in range(20_000):
-            row = {"topic": str(i % 50), "chosen": f"{i} " + "y" * 1000, "rejected": f"{i} " + "n" * 1000}
-            file.write(json.dumps(row) + "\n")
+    rows = ({"topic": str(i % 50), "chosen": f"{i} " + "y" * 1000, "rejected": f"{i} " + "n" * 1000} for i in range(20_000))
+    path = write_rows(tmp_path / "many.jsonl", rows)
     tracemalloc.start()
     split = split_pairs(str(path), "topic", 0.35, prompt="{topic}")
     counted = [sum(1 for _ in side) for side in (split.train, split.test)]
@@ -130,8 +125,7 @@ def test_data_larger_than_memory_can_be_split(tmp_path: Path) -> None:
 
 
 def test_sides_are_known_apart_by_their_contents(tmp_path: Path) -> None:
-    path = tmp_path / "debates.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in debates()))
+    path = write_rows(tmp_path / "debates.jsonl", debates())
 
     def hashes(**options: Any) -> set[str]:
         split = split_pairs(str(path), "topic", **options)
@@ -150,24 +144,11 @@ def test_sides_are_known_apart_by_their_contents(tmp_path: Path) -> None:
 
 
 def test_data_that_changes_under_a_split_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "debates.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in debates()))
+    path = write_rows(tmp_path / "debates.jsonl", debates())
     split = split_pairs(str(path), "topic")
     path.write_text(path.read_text().replace('"chosen"', '"chosn"'))
     with pytest.raises(InputError, match=r"row \d+ has changed since the data was split: 'chosen' is missing"):
         list(split.train)
-
-
-def write(path: Path, rows: list[dict[str, str]]) -> None:
-    if path.suffix == ".gz":
-        path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
-    elif path.suffix == ".csv":
-        with path.open("w", newline="") as file:
-            table = csv.DictWriter(file, list(rows[0]))
-            table.writeheader()
-            table.writerows(rows)
-    else:
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
 
 
 @pytest.fixture(scope="module")
@@ -182,49 +163,39 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GPO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    write(tmp_path / "debates.jsonl.gz", list(debates(4)))
-    return tmp_path / "debates.jsonl.gz"
+    return write_rows(tmp_path / "debates.jsonl.gz", debates(4))
 
 
-def train(*words: object) -> int:
-    with pytest.raises(SystemExit) as caught:
-        cli.main(["train", *map(str, words)])
-    return int(caught.value.code or 0)
-
-
-def words(model: Path, data: Path, **changes: object) -> list[object]:
+def words(model: Path, data: Path, **changes: object) -> list[str]:
     options = {"model": model, "data": data, "loss": "dpo", "beta": 1, "output": data.parent / "run", "steps": 3,
                "batch-pairs": 4, "learning-rate": 0.01, "threads": 1, "test-by": "topic", **changes}  # fmt: skip
-    return [word for name, value in options.items() if value is not None for word in (f"--{name}", value)]
+    return [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
 
 
-def test_one_command_trains_on_some_debates_and_tests_on_others(
-    model: Path, data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    template = {"test-share": 0.5, "prompt-from": "{topic}. {stance}:\\n"}
-    assert train(*words(model, data, **template), "--json") == 0
-    out, err = capsys.readouterr()
-    found = json.loads(out)
+def test_one_command_trains_on_some_debates_and_tests_on_others(model: Path, data: Path) -> None:
+    done = gpo("train", *words(model, data, **{"test-share": 0.5, "prompt-from": "{topic}. {stance}:\\n"}), "--json")
+    assert done.returncode == 0
+    found = json.loads(done.stdout)
     assert found["pairs"] == 2 * 6  # all pairs of four arguments, in two debates
     # Of each held-out debate's four arguments no two test pairs share one: at most two pairs, and at least one.
     assert 2 <= found["evaluation"]["eval_pairs"] <= 4
     assert found["evaluation"]["eval_longer_wins"] == 1.0
     assert {"eval_accuracy_low", "eval_accuracy_high", "eval_pairs_not_longer"} <= found["evaluation"].keys()
-    assert sum(topic in err for topic in TOPICS) == 2
+    assert sum(topic in done.stderr for topic in TOPICS) == 2
     assert json.loads((data.parent / "run" / "run.json").read_text())["test_by"] == "topic"
     assert len([*(data.parent / "cache" / "pairs").iterdir()]) == 2  # both sides stay on disk
     card = (data.parent / "run" / "README.md").read_text()
     assert "preferring the longer response: 1.000; where the chosen is not longer: no such pair" in card
 
 
-def test_a_resumed_run_must_hold_out_the_same(model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_resumed_run_must_hold_out_the_same(model: Path, data: Path) -> None:
     given = words(model, data, **{"prompt-from": "{topic}:"})
-    assert train(*given) == 0
-    assert "held-out accuracy" in capsys.readouterr().out
+    done = gpo("train", *given)
+    assert (done.returncode, "held-out accuracy" in done.stdout) == (0, True)
     (data.parent / "run" / "config.json").unlink()  # as if it had been killed while saving
-    assert train(*given, "--test-share", 0.5, "--resume") == 2
-    assert "test_share: None -> 0.5" in capsys.readouterr().err
-    assert train(*given, "--resume") == 0
+    done = gpo("train", *given, "--test-share", "0.5", "--resume")
+    assert (done.returncode, "test_share: None -> 0.5" in done.stderr) == (2, True)
+    assert gpo("train", *given, "--resume").returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -236,20 +207,12 @@ def test_a_resumed_run_must_hold_out_the_same(model: Path, data: Path, capsys: p
         ({"test-by": "topik"}, "debates.jsonl.gz': row 1: 'topik' is missing, empty or not text; did you mean 'topic'?"),
     ],
 )
-def test_bad_input_is_one_line(
-    changes: dict[str, object], message: str, model: Path, data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert train(*words(model, data, **changes)) == 2
-    out, err = capsys.readouterr()
-    assert message in err
-    assert (out, err.count("\n")) == ("", 1)
+def test_bad_input_is_one_line(changes: dict[str, object], message: str, model: Path, data: Path) -> None:
+    assert message in refused("train", *words(model, data, **changes))
     assert not (data.parent / "run").exists()
 
 
 @pytest.mark.parametrize("damage", [lambda raw: raw[: len(raw) // 2], lambda raw: b"plain text"])
-def test_a_damaged_compressed_file_is_refused(
-    damage: Any, model: Path, data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_compressed_file_is_refused(damage: Any, model: Path, data: Path) -> None:
     data.write_bytes(damage(data.read_bytes()))
-    assert train(*words(model, data)) == 2
-    assert "cannot be read" in capsys.readouterr().err
+    assert "cannot be read" in refused("train", *words(model, data))

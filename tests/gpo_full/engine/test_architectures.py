@@ -27,6 +27,7 @@ EAGER = {"attention": "eager"}
 # Name -> family, what its configuration changes, the layout of its rows, and every reason why it is not the fast way.
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any], str, tuple[str, ...]]] = {
     "llama": ("llama", {}, "line", ()),
+    "llama, eager": ("llama", EAGER, "rows", ()),
     "qwen2": ("qwen2", {}, "line", ()),
     "qwen2, windows above a layer": ("qwen2", {"use_sliding_window": True, "max_window_layers": 1, **WINDOW}, "apart", (NEAR,)),
     "qwen2, windows not used": ("qwen2", {"use_sliding_window": False, **WINDOW}, "line", ()),
@@ -99,3 +100,22 @@ def test_shared_rows_would_have_been_wrong(name: str) -> None:
     model = made(name)
     found = response_log_probabilities(model, pack(PAIRS, "rows"), fused_head=SOFT_CAP not in ARCHITECTURES[name][3])
     assert float((found - response_sums(model, PAIRS)).detach().abs().max()) > 1e-2
+
+
+def test_a_sliding_window_matters_where_sequences_are_longer() -> None:
+    model = tiny_model("mistral", sliding_window=16)
+    assert plan(model, 16).layout == "line"
+    found = plan(model, 17)
+    assert found.layout == "apart"
+    assert "looks back 16 tokens, sequences have up to 17" in found.reasons[0]
+
+
+def test_planning_leaves_the_training_mode_and_the_random_state_alone() -> None:
+    model = tiny_model()
+    model.train()
+    model.model.layers[0].eval()
+    before = torch.random.get_rng_state()
+    plan(model, 64)
+    assert model.training
+    assert not model.model.layers[0].training
+    assert torch.equal(torch.random.get_rng_state(), before)

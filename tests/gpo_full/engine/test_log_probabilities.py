@@ -22,29 +22,19 @@ CASES = [(family, attention, layout) for family in FAMILIES for attention in ("e
          and not (attention == "eager" and layout == "line")]  # fmt: skip
 
 
+@pytest.mark.parametrize("related", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("family", "attention", "layout"), CASES)
-def test_float64_equals_separate_sequences(family: str, attention: str, layout: str) -> None:
-    model, pairs = tiny_model(family, attention=attention, dtype=torch.float64), some_pairs()
+def test_float64_equals_separate_sequences(family: str, attention: str, layout: str, related: bool) -> None:
+    """Of pairs that have nothing in common, and of pairs that share prompts and responses."""
+    model, pairs = tiny_model(family, attention=attention, dtype=torch.float64), ranked_pairs() if related else some_pairs()
+    random.Random(1).shuffle(pairs)
+    batch = pack(pairs, layout)
+    if related:  # of 12 pairs, 2 prompts and 8 responses are laid down, where responses are not apart from their prompts
+        assert len(batch.sizes) == (8 if layout == "apart" else 2)
     expected = response_sums(model, pairs)
-    found = response_log_probabilities(model, pack(pairs, layout), fused_head=family != "gemma2")
+    found = response_log_probabilities(model, batch, fused_head=family != "gemma2")
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     # What it really is, so that a loss shows; eager attention computes its softmax in float32 whatever the model.
-    torch.testing.assert_close(found, expected, rtol=1e-6 if attention == "eager" else 1e-10, atol=0)
-    assert distance(gradients(model, found), gradients(model, expected)) <= 1e-6
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("family", "attention", "layout"), CASES)
-def test_pairs_that_share_prompts_and_responses_equal_separate_sequences(
-    family: str, attention: str, layout: str
-) -> None:
-    model, pairs = tiny_model(family, attention=attention, dtype=torch.float64), ranked_pairs()
-    random.Random(1).shuffle(pairs)
-    expected = response_sums(model, pairs)
-    batch = pack(pairs, layout)
-    # Of 12 pairs, 2 prompts and 8 responses are laid down, where responses are not apart from their prompts.
-    assert len(batch.sizes) == (8 if layout == "apart" else 2)
-    found = response_log_probabilities(model, batch, fused_head=family != "gemma2")
     torch.testing.assert_close(found, expected, rtol=1e-6 if attention == "eager" else 1e-10, atol=0)
     assert distance(gradients(model, found), gradients(model, expected)) <= 1e-6
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from gpo_full.engine.packing import Batch, pack
 from gpo_full.engine.partial_last_layer import PARTS, last_layer_at_sources
-from tests.support.pairs import distance, some_pairs
+from tests.support.pairs import distance, gradients, some_pairs
 from tests.support.tiny_models import tiny_model
 
 FAMILIES = [(family, layout) for family in ("llama", "qwen3", "gpt2", "opt") for layout in ("line", "rows")]
@@ -27,13 +27,6 @@ def hidden(model: Any, batch: Batch) -> torch.Tensor:
 def _mask(batch: Batch) -> torch.Tensor:
     # "apart" needs no mask of its own: padding is on the right.
     return torch.ones_like(batch.input_ids) if batch.layout == "apart" else batch.mask
-
-
-def gradients(model: nn.Module, read: torch.Tensor) -> torch.Tensor:
-    model.zero_grad()
-    weights = torch.linspace(-1, 2, read.numel(), dtype=read.dtype).view_as(read)
-    (read * weights).sum().backward()
-    return torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None])
 
 
 def last_layer(model: Any) -> nn.Module:

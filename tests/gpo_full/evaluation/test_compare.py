@@ -12,7 +12,8 @@ import torch
 
 from gpo_full.evaluation.compare import evaluate, reference_answers
 from gpo_full.evaluation.prompts import shared_layers
-from gpo_full.evaluation.scores import Evaluation, bootstrap_interval, win_scores
+from gpo_full.evaluation.scores import Evaluation
+from tests.gpo_full.evaluation.test_prompts import changed_above
 from tests.support.tiny_models import tiny_model
 
 LONGEST, END, PROMPT = 3, 2, "134"
@@ -38,11 +39,7 @@ def digit_sum(samples: Sequence[str], targets: Sequence[str]) -> list[float]:
 def models() -> tuple[Any, Any]:
     """A reference and a policy that differs from it in its last layer only."""
     reference = tiny_model("llama", vocab_size=5, dtype=torch.float64, eos_token_id=END, num_hidden_layers=3)
-    policy = copy.deepcopy(reference)
-    with torch.no_grad():
-        for parameter in policy.get_decoder().layers[-1].parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
-    return policy, reference
+    return changed_above(reference, 2), reference
 
 
 @torch.no_grad()
@@ -129,22 +126,3 @@ def test_a_policy_equal_to_its_reference_has_no_kl_and_wins_half(models: tuple[A
 def test_the_seed_decides(models: tuple[Any, Any]) -> None:
     assert run(models, 20, seed=1) == run(models, 20, seed=1)
     assert replace(run(models, 20, seed=1), seed=2) != run(models, 20, seed=2)
-
-
-def test_a_tie_counts_one_half() -> None:
-    scores = win_scores(np.array([1.0, 2.0, 3.0, 3.0]), np.array([2.0, 2.0, 2.0, 3.0]))
-    assert scores.tolist() == [0, 0.5, 1, 0.5]
-
-
-def test_the_bootstrap_interval_covers() -> None:
-    """400 samples of 200 wins at rate 0.6: 95% coverage, with a standard error of 1.1%."""
-    rng = np.random.default_rng(0)
-    inside = 0
-    for repetition in range(400):
-        low, high = bootstrap_interval((rng.random(200) < 0.6).astype(float), resamples=400, seed=repetition)
-        inside += low <= 0.6 <= high
-    assert 0.91 <= inside / 400 <= 0.985
-
-
-def test_the_bootstrap_interval_of_equal_scores_is_a_point() -> None:
-    assert bootstrap_interval(np.full(10, 0.5)) == (0.5, 0.5)

@@ -37,6 +37,7 @@ def test_the_interval_is_the_quantile_of_all_resamples() -> None:
     means = sorted(sum(several) / 5 for several in product(scores, repeat=5))
     exact = [means[math.ceil(q * len(means)) - 1] for q in (0.025, 0.975)]
     assert bootstrap_interval(np.array(scores), resamples=50_000) == pytest.approx(exact)
+    assert bootstrap_interval(np.full(10, 0.5)) == (0.5, 0.5)
 
 
 def test_the_interval_of_many_scores_is_the_normal_one() -> None:

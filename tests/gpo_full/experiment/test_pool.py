@@ -9,12 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.places import ROOT
+from tests.gpo_full.experiment.test_result import CHILD
 
-CODE = f"""
-import sys; sys.path.insert(0, {str(ROOT)!r})
-from pathlib import Path
-from tests.gpo_full.experiment.test_result import MANY, run_experiment
+CODE = f"""{CHILD}
 from gpo_full.experiment.pool import WorkerDied
 if __name__ == "__main__":
     try:
@@ -44,9 +41,7 @@ def workers(process: "subprocess.Popen[str]") -> list[psutil.Process]:
 
 
 def runs(folder: Path) -> list[Path]:
-    return [
-        path for path in folder.glob("*/stage.json") if path.parent.name.startswith(("logistic", "hinge", "probit"))
-    ]
+    return [path for path in folder.glob("*/stage.json") if path.parent.name.startswith(("logistic", "hinge", "probit"))]
 
 
 @pytest.mark.slow

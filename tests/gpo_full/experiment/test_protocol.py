@@ -12,26 +12,12 @@ from gpo_full.experiment.grid import all_runs, base_of
 from gpo_full.experiment.inputs.scales import SCALES
 from gpo_full.experiment.protocol import Protocol
 from gpo_full.experiment.stages import Stage
+from tests.support.edits import edit
 from tests.support.places import ROOT
 
 SFT, PAIRS, PILOT, RUN = "sft", "pairs", "pilot", "logistic-matched"
 EVERY = {SFT, PAIRS, PILOT, RUN}
 ENGINE = ("gpo_full.attention.mask", "gpo_full.engine.packing", "gpo_full.training.trainer", "gpo_theory.formula.expression")
-
-
-@pytest.fixture
-def edit(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[str], str]], None]:
-    """Let a module's source be read as if it had been edited."""
-    edited: dict[str, str] = {}
-    read = source_hash._source
-    monkeypatch.setattr(source_hash, "_source", lambda name: edited.get(name) or read(name))
-
-    def plant(name: str, change: Callable[[str], str]) -> None:
-        before = read(name)
-        edited[name] = change(before)
-        assert edited[name] != before
-
-    return plant
 
 
 @pytest.fixture
@@ -66,15 +52,15 @@ def more(source: str) -> str:
 
 
 @pytest.mark.parametrize("module", ENGINE)
-def test_an_edit_of_the_engine_changes_the_runs(module: str, edit: Any, keys: Any) -> None:
+def test_an_edit_of_the_engine_changes_the_runs(module: str, monkeypatch: pytest.MonkeyPatch, keys: Any) -> None:
     before = keys()
-    edit(module, more)
+    edit(monkeypatch, module, more)
     assert {PILOT, RUN} <= changed(before, keys())
 
 
-def test_an_edit_of_the_trainer_leaves_fine_tuning_and_pairs(edit: Any, keys: Any) -> None:
+def test_an_edit_of_the_trainer_leaves_fine_tuning_and_pairs(monkeypatch: pytest.MonkeyPatch, keys: Any) -> None:
     before = keys()
-    edit("gpo_full.training.trainer", more)
+    edit(monkeypatch, "gpo_full.training.trainer", more)
     assert changed(before, keys()) == {PILOT, RUN}
 
 
@@ -83,19 +69,18 @@ def test_an_edit_of_the_trainer_leaves_fine_tuning_and_pairs(edit: Any, keys: An
     [("sft", EVERY), ("inputs.workload", EVERY), ("labels", EVERY - {SFT}), ("trained_run", {PILOT, RUN}),
      ("frozen_layers", {PILOT, RUN}), ("pilot", {PILOT})],
 )  # fmt: skip
-def test_each_stage_sees_its_own_module(module: str, stages: set[str], edit: Any, keys: Any) -> None:
+def test_each_stage_sees_its_own_module(module: str, stages: set[str], monkeypatch: pytest.MonkeyPatch, keys: Any) -> None:
     before = keys()
-    edit(f"gpo_full.experiment.{module}", more)
+    edit(monkeypatch, f"gpo_full.experiment.{module}", more)
     assert changed(before, keys()) == stages
 
 
-def test_what_no_stage_reaches_and_docstrings_change_nothing(edit: Any, keys: Any) -> None:
+def test_what_no_stage_reaches_and_docstrings_change_nothing(monkeypatch: pytest.MonkeyPatch, keys: Any) -> None:
     before = keys()
-    edit("gpo_full.book.gallery", more)
-    edit("gpo_full.experiment.plots", more)
-    edit("gpo_full.experiment.run", more)
+    for module in ("gpo_full.book.gallery", "gpo_full.experiment.plots", "gpo_full.experiment.run"):
+        edit(monkeypatch, module, more)
     for module in ENGINE:
-        edit(module, lambda source: "# a comment\n" + source.replace('"""', '"""Other words: ', 1))
+        edit(monkeypatch, module, lambda source: "# a comment\n" + source.replace('"""', '"""Other words: ', 1))
     assert changed(before, keys()) == set()
 
 

@@ -18,7 +18,7 @@ from gpo_full.evaluation.scores import read_scores
 from gpo_full.experiment import labels, pilot, sft, trained_run
 from gpo_full.experiment.inputs.scales import LOSS_NAMES, SCALES
 from gpo_full.experiment.pilot import decide_plan
-from gpo_full.experiment.result import ExperimentResult
+from gpo_full.experiment.result import ExperimentResult, Run
 from gpo_full.experiment.run import default_folder, run_experiment
 from gpo_theory.errors import InputError
 from tests.support.places import ROOT
@@ -27,11 +27,21 @@ from tests.support.places import ROOT
 MANY = replace(SCALES["smoke"], losses=("logistic", "hinge", "probit"), factors=(0.5, 1.0, 2.0), repeats=2,
                budget_seconds=None)  # fmt: skip
 
+# How a process of its own begins that runs it.
+CHILD = f"""import sys; sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+from tests.gpo_full.experiment.test_result import MANY, run_experiment
+"""
+
 # Two processes are compared to the bit, and sums in float32 depend on the number of threads.
 torch.set_num_threads(1)
 
 # f at 0, by hand.
 AT_ZERO = {"logistic": math.log(2), "hinge": 1, "squared": 1, "exponential": 1, "truncated_squared": 1, "savage": 0.25}
+
+
+def untimed(result: ExperimentResult) -> list[Run]:
+    return [replace(one, cpu_seconds=0) for one in result.runs]
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +113,7 @@ def test_an_interrupted_experiment_continues_where_it_was(
     # Pilot and two runs had been finished; the one that was interrupted is trained again, none twice.
     assert trained[3] == trained[4] == "hinge-matched"
     assert len(trained) == 14
-    assert [replace(one, cpu_seconds=0) for one in again.runs] == [replace(one, cpu_seconds=0) for one in result.runs]
+    assert untimed(again) == untimed(result)
 
 
 @pytest.mark.slow
@@ -187,12 +197,10 @@ def test_the_width_is_that_of_the_scores_kept(many: ExperimentResult, many_folde
 @pytest.mark.slow
 def test_two_processes_find_what_one_finds(many: ExperimentResult, tmp_path: Path) -> None:
     # One thread in each, as here.
-    code = (f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nfrom tests.gpo_full.experiment.test_result import MANY, run_experiment\n"
-            "import os; os.cpu_count = lambda: 2\n"
-            "if __name__ == '__main__': run_experiment(MANY, Path(sys.argv[1]), workers=2)")  # fmt: skip
+    code = f"{CHILD}import os; os.cpu_count = lambda: 2\nif __name__ == '__main__': run_experiment(MANY, Path(sys.argv[1]), workers=2)"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     found = ExperimentResult.load(tmp_path / "result.json")
-    assert [replace(one, cpu_seconds=0) for one in found.runs] == [replace(one, cpu_seconds=0) for one in many.runs]
+    assert untimed(found) == untimed(many)
     assert done.stderr.count(": win rate") == 0
     lines = [line for line in done.stderr.splitlines() if "; win rate" in line]
     assert [line.split()[1] for line in lines] == [f"{i}/{len(many.runs)}" for i in range(1, len(many.runs) + 1)]
@@ -200,8 +208,7 @@ def test_two_processes_find_what_one_finds(many: ExperimentResult, tmp_path: Pat
 
 @pytest.mark.slow
 def test_killed_between_two_runs_it_goes_on_and_finds_the_same(many: ExperimentResult, tmp_path: Path) -> None:
-    code = (f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nfrom tests.gpo_full.experiment.test_result import MANY, run_experiment\n"
-            "run_experiment(MANY, Path(sys.argv[1]))")  # fmt: skip
+    code = f"{CHILD}run_experiment(MANY, Path(sys.argv[1]))"
     child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.DEVNULL)
     try:
         while len(done := finished(tmp_path)) < 3:
@@ -215,7 +222,7 @@ def test_killed_between_two_runs_it_goes_on_and_finds_the_same(many: ExperimentR
     result = run_experiment(MANY, tmp_path)
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert not list(tmp_path.glob(".*"))
-    assert [replace(one, cpu_seconds=0) for one in result.runs] == [replace(one, cpu_seconds=0) for one in many.runs]
+    assert untimed(result) == untimed(many)
 
 
 def finished(folder: Path) -> dict[Path, int]:

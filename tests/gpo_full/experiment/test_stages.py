@@ -71,9 +71,8 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         importlib.invalidate_caches()
         return importlib.import_module("planted_stage").compute
 
-    with monkeypatch.context() as patch:
-        patch.setattr(sys, "dont_write_bytecode", True)
-        yield write
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield write
     for name in names:
         sys.modules.pop(name, None)
 

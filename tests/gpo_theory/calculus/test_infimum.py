@@ -10,7 +10,7 @@ from gpo_theory.calculus.infimum import infimum_of, proposed_infimum
 from gpo_theory.calculus.pieces import split
 from tests.support.oracle import TRUTHS, number
 
-BOUNDED = [name for name in LOSSES if name in TRUTHS and TRUTHS[name].infimum != "-inf"]
+BOUNDED = [name for name, truth in TRUTHS.items() if truth.infimum != "-inf"]
 
 
 @pytest.mark.parametrize("name", BOUNDED)

@@ -22,12 +22,12 @@ def test_texts_of_the_paper(name: str) -> None:
     assert payload(name)["taylor"] == EXACT[name]
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if name in TRUTHS])
+@pytest.mark.parametrize("name", TRUTHS)
 def test_coefficients(name: str) -> None:
     check_taylor(name, payload(name)["taylor"])
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if name in TRUTHS])
+@pytest.mark.parametrize("name", TRUTHS)
 def test_text_and_float_are_one_number(name: str) -> None:
     for coefficient in taylor(LOSSES[name], 4):
         if coefficient is not None:

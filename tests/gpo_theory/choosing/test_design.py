@@ -10,7 +10,7 @@ from gpo_theory import InputError
 from gpo_theory.choosing.design import find_design
 from gpo_theory.choosing.matching import match_beta
 from gpo_theory.choosing.wishes import TailWish, Wish, exclusions, read_number
-from tests.support.oracle import TRUTHS, evaluate, number
+from tests.support.oracle import TRUTHS, evaluate, number, real
 from tests.support.oracle import Tail as TrueTail
 
 F = Fraction
@@ -49,10 +49,6 @@ FOUND = [
 ]  # fmt: skip
 
 
-def value(q: Fraction) -> mp.mpf:
-    return mp.mpf(q.numerator) / q.denominator
-
-
 def check_tail(f, wished: TailWish, side: int) -> None:
     """The class of -f' by its values far out: growth per unit of x, or per doubling of x."""
     def push(x):
@@ -66,11 +62,11 @@ def check_tail(f, wished: TailWish, side: int) -> None:
         elif wished.kind in ("exponential", "exponential_growth"):
             rate = mp.log(far / b) * (1 if "growth" in wished.kind else -1)
             assert rate > 0
-            assert wished.number is None or abs(rate - value(wished.number)) < 0.01
+            assert wished.number is None or abs(rate - real(wished.number)) < 0.01
         else:
             order = {"constant": 0, "linear": 1}.get(wished.kind, wished.number)
             found = mp.log(b / a, 2) * (-1 if wished.kind == "power" else 1)
-            assert found > 0.05 if order is None else abs(found - value(Fraction(order))) < 0.05
+            assert found > 0.05 if order is None else abs(found - real(Fraction(order))) < 0.05
 
 
 @pytest.mark.slow
@@ -88,7 +84,7 @@ def test_what_is_found_has_what_was_wished(wish: Wish) -> None:
         assert abs(up - down) < 1e-12 * abs(up)
         second = (f(h) + f(-h) - 2 * f(mp.mpf(0))) / h**2  # the mean of the one-sided second derivatives
         if wish.strength is not None:
-            assert abs(abs(second / up) - value(wish.strength)) < 1e-10
+            assert abs(abs(second / up) - real(wish.strength)) < 1e-10
         grid = [mp.mpf(k) / 8 for k in range(-160, 161)]
         values = [f(x) for x in grid]
         if wish.strength:
@@ -96,9 +92,9 @@ def test_what_is_found_has_what_was_wished(wish: Wish) -> None:
             matched = match_beta("logistic", loss.formula, 0.1).beta_to
             assert matched == pytest.approx(0.05 / float(wish.strength), rel=1e-12)  # R = 1/2 of the logistic loss
         if isinstance(wish.target, Fraction):
-            best = f(value(wish.target))
+            best = f(real(wish.target))
             assert all(best <= y for y in values)
-            assert all(best < f(value(wish.target) - gap) for gap in (mp.mpf(10) ** -6, mp.mpf(1) / 3, 20))
+            assert all(best < f(real(wish.target) - gap) for gap in (mp.mpf(10) ** -6, mp.mpf(1) / 3, 20))
         elif wish.target == "none":
             assert all(b < a for a, b in pairwise(values))
         if wish.convex:
@@ -107,7 +103,7 @@ def test_what_is_found_has_what_was_wished(wish: Wish) -> None:
         if wish.exactness is not None:
             for x in (mp.mpf("0.3"), mp.mpf(2), mp.mpf(7)):
                 ratio = (f(-x + h) - f(-x)) / (f(x + h) - f(x))
-                assert abs(mp.log(ratio) - x / value(wish.exactness)) < 1e-10
+                assert abs(mp.log(ratio) - x / real(wish.exactness)) < 1e-10
     for wished, side in ((wish.right, 1), (wish.left, -1)):
         if wished is not None:
             check_tail(f, wished, side)

@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from gpo_theory import LOSSES, DomainError, Verdict, analyze, parse
 from gpo_theory.kernel.certificates import verify
 from gpo_theory.report.certificate_file import certificate_document
-from tests.support.oracle import CLAIMS, MUST_DECIDE, PAPER, TRUTHS, check_chord, check_claims, check_witness, evaluate
+from tests.support.generated import generate
+from tests.support.oracle import PAPER, TRUTHS, check_claims, check_witness, evaluate, value_of
 from tests.support.session import analysis, certificate, convexity, payload
-from tests.support.strategies import NonConvex, convex_formulas, nonconvex_formulas
+from tests.support.strategies import convex_formulas
 
 SEARCH = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -26,28 +27,19 @@ def refutes_convexity(text: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if name in TRUTHS])
+@pytest.mark.parametrize("name", TRUTHS)
 def test_the_catalogue(name: str) -> None:
     """No verdict contradicts the table; every witness and constant is verified again; the seven are decided."""
     check_claims(name, payload(name)["claims"], decided=name in (*PAPER, "perceptron"))
-
-
-@pytest.mark.parametrize("name", [*PAPER, "perceptron"])
-@pytest.mark.parametrize("claim", MUST_DECIDE)
-def test_the_seven_are_decided(name: str, claim: str) -> None:
-    expected = Verdict.PROVED if TRUTHS[name].holds(claim) else Verdict.REFUTED
-    assert analysis(name).claims[claim].verdict is expected
 
 
 def test_the_catalogue_is_mostly_decided() -> None:
     """Verdicts over the catalogue that are not unknown; the figures may only grow."""
     least = {"total": 43, "convex": 43, "differentiable_at_zero": 43, "monotone_decreasing": 42, "bounded_below": 43,
              "bayes_consistent": 36, "bradley_terry_exact": 43}  # fmt: skip
-    names = [name for name in LOSSES if name in TRUTHS]
-    assert len(names) >= 43
     for claim, count in least.items():
-        decided = [name for name in names if analysis(name).claims[claim].verdict is not Verdict.UNKNOWN]
-        assert len(decided) >= count, f"{claim}: {sorted(set(names) - set(decided))}"
+        decided = [name for name in TRUTHS if analysis(name).claims[claim].verdict is not Verdict.UNKNOWN]
+        assert len(decided) >= count, f"{claim}: {sorted(set(TRUTHS) - set(decided))}"
 
 
 def test_a_certificate_has_no_truth_value() -> None:
@@ -57,12 +49,8 @@ def test_a_certificate_has_no_truth_value() -> None:
         _ = not convexity("abs(x)")
 
 
-def test_a_certificate_says_what_and_why() -> None:
-    for claim, found in analysis("savage").claims.items():
-        assert claim in CLAIMS
-        assert found.claim == claim
-        assert found.verdict.value in ("proved", "refuted", "unknown")
-        assert found.because
+def test_a_certificate_is_of_the_claim_that_it_stands_under() -> None:
+    assert all(found.claim == claim for claim, found in analysis("savage").claims.items())
 
 
 # Convexity.
@@ -72,13 +60,6 @@ def test_a_certificate_says_what_and_why() -> None:
 @given(convex_formulas())
 def test_convex_formulas_are_never_refuted(text: str) -> None:
     assert convexity(text).verdict is not Verdict.REFUTED, text
-
-
-@SEARCH
-@given(nonconvex_formulas())
-def test_nonconvex_formulas_are_never_proved(case: NonConvex) -> None:
-    assert convexity(case.formula).verdict is not Verdict.PROVED, case
-    refutes_convexity(case.formula)
 
 
 CONVEX = (
@@ -123,23 +104,23 @@ def test_most_known_cases_are_decided() -> None:
     assert len(refuted) >= len(NOT_CONVEX), sorted(set(NOT_CONVEX) - set(refuted))
 
 
+def test_a_refutation_or_proof_is_found() -> None:
+    assert certificate("max(0,-2*x)", "bayes_consistent").verdict is Verdict.REFUTED
+    assert certificate("max(0, sqrt(2)-x)", "convex").verdict is Verdict.PROVED
+    assert analysis("discopop").claims["monotone_decreasing"].verdict is Verdict.REFUTED
+
+
 @pytest.mark.parametrize("name", ["logistic", "hinge", "savage", "ramp", "squared", "sigmoid", "huber", "lsif"])
 def test_convexity_ignores_affine_changes(name: str) -> None:
     """verdict(f) = verdict(3 f + 2 x - 5) = verdict(f(-x)) = verdict(f(2 x + 1/3))."""
     text = LOSSES[name].formula
     for parameter, value in LOSSES[name].parameters.items():
         text = text.replace(parameter, f"({value})")
-    opposite = {Verdict.PROVED: Verdict.REFUTED, Verdict.REFUTED: Verdict.PROVED}
     verdict = analysis(name).claims["convex"].verdict
     assert verdict is not Verdict.UNKNOWN
-    for changed in (f"3*({text})+2*x-5", _substitute(text, "(-x)"), _substitute(text, "(2*x+1/3)"), f"({text})-x/7"):
-        found = convexity(changed).verdict
-        assert found is not opposite[verdict], changed
-        assert found is verdict, changed
-
-
-def _substitute(text: str, inner: str) -> str:
-    return re.sub(r"\bx\b", inner, text)
+    reflected, moved = (re.sub(r"\bx\b", inner, text) for inner in ("(-x)", "(2*x+1/3)"))
+    for changed in (f"3*({text})+2*x-5", reflected, moved, f"({text})-x/7"):
+        assert convexity(changed).verdict is verdict, changed
 
 
 @pytest.mark.slow
@@ -151,52 +132,51 @@ def test_sums_and_maxima_of_convex_are_not_refuted(f: str, g: str) -> None:
             assert convexity(text).verdict is not Verdict.REFUTED, text
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(nonconvex_formulas())
-def test_the_opposite_of_a_strictly_bumped_quadratic_is_not_convex_either(case: NonConvex) -> None:
+@pytest.mark.parametrize("seed", [seed for seed in range(1, 120, 2) if generate(seed).family.startswith("quadratic")])
+def test_the_opposite_of_a_bumped_quadratic_is_not_convex_either(seed: int) -> None:
     """-f bends down far out, where f is m u^2/2: neither f nor -f is convex."""
-    assert convexity(f"-({case.formula})").verdict is not Verdict.PROVED
+    assert convexity(f"-({generate(seed).formula})").verdict is not Verdict.PROVED
 
 
-# Calibration.
+# Calibration: an even f has psi = 0; an increasing one prefers the wrong sign; f'(0) = 0 or a kink at 0 fails when convex.
+# Decreasing is meant in the weak sense: f(a) >= f(b) for a < b. Heaviside(0) is not a derivative: each by two one-sided
+# limits. A branch of `where` need only be defined where it is taken. Each truth is by hand.
+TRUE_OF = {
+    "bayes_consistent": (
+        "1-x", "(x-1)**2", "(x-1/2)**2", "max(0,1-x)**3", "log(1+exp(-2*x))", "exp(-x)-x", "exp(-2*x)/2-exp(x)", "1/(1+exp(x))"),
+    "monotone_decreasing": (
+        "-x", "exp(-x)", "max(0,1-x)", "-x**3", "1/(1+exp(x))", "exp(-x)-exp(x)", "-x+sin(x)", "log(1+exp(-x))-x/1000", "3",
+        "1/2-atan(x)/pi", "where(x<0,1,0)"),
+    "differentiable_at_zero": (
+        "abs(x)*x", "max(0,x)**2", "abs(x-1)", "where(x<0,-x,-x)", "where(x<0,1-x,exp(-x))", "max(0,x)-max(0,-x)"),
+    "total": ("where(x>0, log(x), 0)", "1/(1+x**2)", "log(1+x**2)", "where(x>1/2, 1/x, 2)", "sqrt(x**2)", "log(2+sin(x))",
+              "where(x<=0, 1, exp(-1/x))", "1/(x**2-x+1)", "log(x**2+x+1)"),
+}  # fmt: skip
+FALSE_OF = {
+    "bayes_consistent": (
+        "max(0,-x)", "max(0,-2*x)", "abs(x)", "x**2", "exp(x)", "1", "x",
+        "max(0,-x)+x**2",  # C_p = p max(0,-x) + (1-p) max(0,x) + x^2 is least at 0 for p < 1
+        # Concave, with a kink at 0: for p > 1/2, C_p(x) = p(-x) + (1-p) 2x = (2-3p) x for x > 0 and (2p - (1-p)) |x| =
+        # (3p-1)|x| for x < 0; at p = 0.6, C is 0.2 x on the right (H = inf = 0 at 0) and 0.8|x| on the left: H = H^- = 0.
+        "where(x<0,-2*x,-x)",
+        "log(1+exp(x))", "(x+1)**2", "max(0,1+x)", "-sigmoid(x)**(1/20)*log(sigmoid(x))", "exp(-x**2)", "cosh(x)",
+        "max(0,1-x)+max(0,1+x)", "1/(1+x**2)"),
+    "monotone_decreasing": ("x", "x**2", "(x-1)**2", "-x+2*sin(x)", "max(1-x,(x-1)/4)", "where(x<0,-x,-x+1)", "log(1+exp(-x))+x/1000", "-x*sigmoid(-x)"),
+    "differentiable_at_zero": ("abs(x)", "max(0,x)", "exp(-abs(x))", "max(x,2*x)", "where(x<0,0,1)"),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("text", "truth"),
-    [
-        ("max(0,-x)", False), ("abs(x)", False), ("x**2", False), ("exp(x)", False), ("1", False), ("x", False),
-        ("max(0,-x)+x**2", False),  # C_p = p max(0,-x) + (1-p) max(0,x) + x^2 is least at 0 for p < 1
-        ("where(x<0,-2*x,-x)", True),  # kink at 0, yet C_p = (1-3p)x..: see the derivation below
-        ("log(1+exp(x))", False), ("(x+1)**2", False), ("max(0,1+x)", False),
-        ("1-x", True), ("(x-1)**2", True), ("(x-1/2)**2", True), ("max(0,1-x)**3", True), ("log(1+exp(-2*x))", True),
-        ("-sigmoid(x)**(1/20)*log(sigmoid(x))", False), ("exp(-x)-x", True), ("exp(-2*x)/2-exp(x)", True), ("1/(1+exp(x))", True),
-        ("exp(-x**2)", False),  # even: C_p = f, psi = 0
-        ("cosh(x)", False), ("max(0,1-x)+max(0,1+x)", False), ("1/(1+x**2)", False),
-    ],
-)  # fmt: skip
-def test_calibration(text: str, truth: bool) -> None:
-    """`truth` by hand: an even f has psi = 0; an increasing one prefers the wrong sign; f'(0) = 0 or a kink fails when convex.
-
-    where(x<0,-2x,-x) is concave: for p > 1/2, C_p(x) = p(-x) + (1-p) 2x = (2-3p) x for x > 0 and (2p - (1-p)) |x| =
-    (3p-1)|x| for x < 0; at p = 0.6, C is 0.2 x on the right (H = inf = 0 at 0) and 0.8|x| on the left: H = H^- = 0.
-    """
-    if text == "where(x<0,-2*x,-x)":
-        truth = False  # by the derivation above
-    found = certificate(text, "bayes_consistent").verdict
-    assert found is not (Verdict.REFUTED if truth else Verdict.PROVED)
+@pytest.mark.parametrize(("claim", "text"), [(claim, text) for claim, texts in TRUE_OF.items() for text in texts])
+def test_what_is_true_is_not_refuted(claim: str, text: str) -> None:
+    assert certificate(text, claim).verdict is not Verdict.REFUTED
 
 
-def test_what_must_never_pass() -> None:
-    assert certificate("max(0,-x)", "bayes_consistent").verdict is Verdict.REFUTED
-    assert certificate("max(0,-2*x)", "bayes_consistent").verdict is Verdict.REFUTED
-    assert certificate("max(0,-x)", "differentiable_at_zero").verdict is Verdict.REFUTED
-    assert analysis("savage").claims["bayes_consistent"].verdict is Verdict.PROVED
-    assert analysis("savage").claims["convex"].verdict is Verdict.REFUTED
-    assert analysis("focal_po").claims["bayes_consistent"].verdict is not Verdict.PROVED
-    assert analysis("discopop").claims["monotone_decreasing"].verdict is Verdict.REFUTED
-
-
-# The other claims.
+@pytest.mark.parametrize(("claim", "text"), [(claim, text) for claim, texts in FALSE_OF.items() for text in texts])
+def test_what_is_false_is_not_proved(claim: str, text: str) -> None:
+    found = certificate(text, claim)
+    assert found.verdict is not Verdict.PROVED
+    if claim == "monotone_decreasing" and found.verdict is Verdict.REFUTED:
+        check_witness(text, lambda x: evaluate(text, x), claim, found.witness)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +200,7 @@ def test_bradley_terry_exactness(text: str, truth: str | None) -> None:
         return
     assert found.verdict is not Verdict.REFUTED
     if found.verdict is Verdict.PROVED:
-        assert found.value.as_dict()["exact"] == truth if hasattr(found.value, "as_dict") else found.value
+        assert found.value["exact"] == truth
 
 
 @pytest.mark.parametrize("text", ["log(x)", "1/x", "sqrt(x)", "1/(x-3)", "log(1-exp(x))", "log(x**2)", "x**(-2)", "sqrt(x**2-2)", "1/(exp(x)-1)",
@@ -233,30 +213,16 @@ def test_f_that_is_not_defined_everywhere_is_refused_with_the_point(text: str) -
         named = re.search(r"x = (-?[\d./e-]+)", str(error))
         assert named, str(error)  # noqa: PT017 - the other outcome is checked below
         q = Fraction(named.group(1).rstrip("."))
-        assert any(_undefined(text, mp.mpf(q.numerator) / q.denominator + u) for u in (0, mp.mpf(10) ** -25, -(mp.mpf(10) ** -25)))
+        values = [value_of(text, q + u) for u in (0, Fraction(1, 10**25), -Fraction(1, 10**25))]
+        assert any(value is None or abs(value) > 1e10 for value in values)
     else:
         assert result.claims["total"].verdict is Verdict.UNKNOWN
         assert all(found.verdict is Verdict.UNKNOWN for found in result.claims.values())
 
 
-def _undefined(text: str, x: mp.mpf) -> bool:
-    try:
-        value = evaluate(text, x)
-    except (ZeroDivisionError, ValueError):
-        return True
-    return isinstance(value, mp.mpc) or not mp.isfinite(value) or abs(value) > 1e10
-
-
 def test_log_is_refused() -> None:
     with pytest.raises(DomainError, match=r"log\(x\).*0"):
         analyze(parse("log(x)"))
-
-
-@pytest.mark.parametrize("text", ["where(x>0, log(x), 0)", "1/(1+x**2)", "log(1+x**2)", "where(x>1/2, 1/x, 2)", "sqrt(x**2)", "log(2+sin(x))",
-                                  "where(x<=0, 1, exp(-1/x))", "1/(x**2-x+1)", "log(x**2+x+1)"])  # fmt: skip
-def test_f_that_is_defined_everywhere_is_not_refused(text: str) -> None:
-    """A branch of where need only be defined where it is taken."""
-    assert analyze(parse(text)).claims["total"].verdict is not Verdict.REFUTED
 
 
 @pytest.mark.parametrize(
@@ -276,40 +242,6 @@ def test_bounds(text: str, infimum: str | None) -> None:
         assert value["float"] == pytest.approx(float(evaluate(str(infimum), mp.mpf(0))), abs=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("text", "truth"),
-    [
-        ("-x", True), ("exp(-x)", True), ("max(0,1-x)", True), ("-x**3", True), ("1/(1+exp(x))", True), ("x", False), ("x**2", False),
-        ("exp(-x)-exp(x)", True), ("(x-1)**2", False), ("-x+sin(x)", True), ("-x+2*sin(x)", False), ("max(1-x,(x-1)/4)", False),
-        ("where(x<0,-x,-x+1)", False), ("log(1+exp(-x))+x/1000", False), ("log(1+exp(-x))-x/1000", True), ("3", True),
-        ("-x*sigmoid(-x)", False), ("1/2-atan(x)/pi", True), ("where(x<0,1,0)", True),
-    ],
-)  # fmt: skip
-def test_monotonicity(text: str, truth: bool) -> None:
-    """Decreasing in the weak sense: f(a) >= f(b) for a < b."""
-    found = certificate(text, "monotone_decreasing")
-    assert found.verdict is not (Verdict.REFUTED if truth else Verdict.PROVED)
-    if found.verdict is Verdict.REFUTED:
-        check_witness(text, lambda x: evaluate(text, x), "monotone_decreasing", found.witness)
-
-
-@pytest.mark.parametrize(
-    ("text", "truth"),
-    [("abs(x)", False), ("max(0,x)", False), ("abs(x)*x", True), ("max(0,x)**2", True), ("abs(x-1)", True), ("where(x<0,-x,-x)", True),
-     ("where(x<0,1-x,exp(-x))", True), ("exp(-abs(x))", False), ("max(x,2*x)", False), ("max(0,x)-max(0,-x)", True), ("where(x<0,0,1)", False)],
-)  # fmt: skip
-def test_differentiability_at_zero(text: str, truth: bool) -> None:
-    """Heaviside(0) is not a derivative: each by the two one-sided limits."""
-    assert certificate(text, "differentiable_at_zero").verdict is not (Verdict.REFUTED if truth else Verdict.PROVED)
-
-
-def test_a_false_witness_is_rejected() -> None:
-    """The check of this suite itself: a chord that f lies below proves nothing."""
-    with pytest.raises(AssertionError):
-        check_chord(lambda x: x * x, {"kind": "chord", "a": "-1", "b": "1", "t": "1/2"})
-    check_chord(lambda x: -x * x, {"kind": "chord", "a": "-1", "b": "1", "t": "1/2"})
-
-
 @SEARCH
 @given(convex_formulas())
 def test_the_strategy_of_convex_formulas_tells_the_truth(text: str) -> None:
@@ -317,18 +249,6 @@ def test_the_strategy_of_convex_formulas_tells_the_truth(text: str) -> None:
         values = [evaluate(text, mp.mpf(k) / 3) for k in range(-30, 31)]
         floor = -(mp.mpf(10) ** -80) * max(map(abs, values))
         assert all(a - 2 * b + c >= floor for a, b, c in zip(values, values[1:], values[2:], strict=False)), text
-
-
-@SEARCH
-@given(nonconvex_formulas())
-def test_the_strategy_of_nonconvex_formulas_tells_the_truth(case: NonConvex) -> None:
-    """A chord of width size/10^6 (or, across a jump, one that starts just left of it) lies below f at the named point."""
-    with mp.workdps(120):
-        a = mp.mpf(case.point.numerator) / case.point.denominator
-        h = mp.mpf(case.size.numerator) / case.size.denominator / 10**6
-        f = [evaluate(case.formula, a + k * h) for k in range(-2, 3)]
-        assert f[2] > (f[1] + f[3]) / 2 or 2 * f[3] > f[2] + f[4], case
-    assert isinstance(case.point, Fraction)
 
 
 @pytest.mark.parametrize(("text", "is_total"), [
@@ -341,19 +261,13 @@ def test_the_strategy_of_nonconvex_formulas_tells_the_truth(case: NonConvex) -> 
     ("max(0, pi-x) + log(x**2-2)", False),
 ])  # fmt: skip
 def test_totality_without_pieces_asks_for_all_of_r(text: str, is_total: bool | None) -> None:
-    expected = {True: Verdict.PROVED, False: Verdict.REFUTED, None: Verdict.UNKNOWN}[is_total]
     if is_total is False:
         with pytest.raises(DomainError):
             analyze(parse(text))
         return
-    found = analyze(parse(text)).claims["total"]
-    assert found.verdict is expected
-    if is_total:
-        assert verify(certificate_document(analyze(parse(text))))["total"] == "proved"
-
-
-def test_convexity_of_a_maximum_with_an_irrational_kink() -> None:
-    assert analyze(parse("max(0, sqrt(2)-x)")).claims["convex"].verdict is Verdict.PROVED
+    found = analyze(parse(text))
+    assert found.claims["total"].verdict is (Verdict.PROVED if is_total else Verdict.UNKNOWN)
+    assert verify(certificate_document(found))["total"] == found.claims["total"].verdict.value
 
 
 @pytest.mark.parametrize(("formula", "infimum"), [

@@ -10,7 +10,7 @@ import pytest
 
 from gpo_theory import parse
 from tests.support.generated import Case, generate, recorded, run, summary, wrong
-from tests.support.oracle import check_witness, evaluate, precision_for
+from tests.support.oracle import check_witness, evaluate, precision_for, real
 from tests.support.soak import budget
 
 SEEDS = range(budget(120, 300))
@@ -52,7 +52,7 @@ def test_every_witness_refutes(answers: list[dict[str, Any]]) -> None:
 def second_difference(case: Case, at: Fraction, width: Fraction) -> Any:
     """f(a + h) + f(a - h) - 2 f(a)."""
     with mp.workdps(2 * precision_for(at)):
-        a, h = (mp.mpf(q.numerator) / q.denominator for q in (at, width))
+        a, h = real(at), real(width)
         values = [evaluate(case.formula, x) for x in (a + h, a - h, a)]
         noise = sum(map(abs, values)) * mp.mpf(10) ** (20 - mp.mp.dps)
         difference = values[0] + values[1] - 2 * values[2]

@@ -16,22 +16,17 @@ from gpo_theory.formula.expression import Expr, call, fold, slope_of
 from gpo_theory.formula.grammar import parse_formula
 from gpo_theory.formula.operations import COMPARISONS, NEGATED, OPERATIONS, PRIMITIVES, operation
 from gpo_theory.formula.typeset import latex
-from tests.support.oracle import evaluate
+from tests.support.oracle import evaluate, real, value_of
 
 X = Expr.x()
 POINTS = tuple(Fraction(n, 7) for n in (-15, -9, -2, 3, 8, 11))
 UNARY = sorted(name for name, each in OPERATIONS.items() if each.arguments == (1, 1))
 DEFINED = sorted(name for name, each in OPERATIONS.items() if each.definition)
-FAILURES = (ZeroDivisionError, ValueError, TypeError)
 
 
-def truth(name: str, x: object) -> mp.mpf | None:
+def truth(name: str, x: Fraction | float) -> mp.mpf | None:
     """The value by mpmath; None where the function is not real."""
-    try:
-        value = evaluate(f"{name}(x)", x)
-    except FAILURES:
-        return None
-    return None if isinstance(value, mp.mpc) else value
+    return value_of(f"{name}(x)", x, 40)
 
 
 def points(name: str) -> list[Fraction]:
@@ -56,7 +51,7 @@ def test_each_derivative_is_the_slope(name: str) -> None:
     slope = str(slope_of(name, X))
     with mp.workdps(40):
         for x in points(name):
-            close(evaluate(slope, x), mp.diff(lambda u: evaluate(f"{name}(x)", u), mp.mpf(x.numerator) / x.denominator), 15)
+            close(evaluate(slope, x), mp.diff(lambda u: evaluate(f"{name}(x)", u), real(x)), 15)
 
 
 @pytest.mark.parametrize("name", UNARY)
@@ -93,7 +88,7 @@ def test_where_the_value_is_rational(name: str, x: Fraction) -> None:
         whole = value is not None and abs(value - mp.nint(value)) < mp.mpf(10) ** -30
         assert (found is not None) == whole
         if found is not None:
-            close(mp.mpf(found.numerator) / found.denominator, value, 35)
+            close(real(found), value, 35)
 
 
 @pytest.mark.parametrize("name", UNARY)

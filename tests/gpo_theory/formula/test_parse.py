@@ -1,60 +1,26 @@
 """The parser: the grammar it promises, printing as its inverse, and texts that try to hurt."""
 
-import time
-from pathlib import Path
-
 import mpmath as mp
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpo_theory import InputError, ParseError, parse
-from tests.support.oracle import evaluate
-from tests.support.strategies import formulas, hostile_texts
+from tests.gpo_theory.formula.test_parser_fuzz import outcome
+from tests.support.oracle import evaluate, value_of
+from tests.support.strategies import formulas
 
-LIMIT = 0.2  # CPU-seconds for any text
+CRASHES = pytest.mark.xfail(reason="0 to the power -1 is computed before it is refused", raises=ZeroDivisionError, strict=True)
 POINTS = [mp.mpf(k) / 7 for k in (-31, -9, -2, 0, 3, 7, 8, 40)]
 
 
-def outcome(text: str) -> object:
-    """The loss or the ParseError, within the limit; the best of two, because a garbage collection is not the parser's."""
-    spent = []
-    for _ in range(2):
-        start = time.process_time()
-        try:
-            result: object = parse(text)
-        except ParseError as error:
-            result = error
-        spent.append(time.process_time() - start)
-        if spent[-1] <= LIMIT:
-            break
-    assert min(spent) <= LIMIT, f"{min(spent):.2f} CPU-s for {text[:80]!r}"
-    return result
-
-
-def values(formula: str) -> list[str]:
-    """The function on a few points, to 18 digits; where it is not defined there, the kind of failure."""
-    found = []
-    with mp.workdps(60):
-        for x in POINTS:
-            try:
-                found.append(mp.nstr(evaluate(formula, x), 18))
-            except (ZeroDivisionError, OverflowError, TypeError, ValueError) as error:
-                found.append(type(error).__name__)
-    return found
-
-
 def numbers_agree(left: str, right: str) -> None:
-    with mp.workdps(60):
-        for x in POINTS:
-            try:
-                b = evaluate(right, x)
-            except (ZeroDivisionError, OverflowError, TypeError, ValueError):
-                continue  # not defined there: what must not change is the value where there is one
-            if isinstance(b, mp.mpc) or not mp.isfinite(b):
-                continue
-            a = evaluate(left, x)
-            assert abs(a - b) <= mp.mpf(10) ** -40 * max(1, abs(b)), f"{left} and {right} differ at {x}"
+    """Wherever the right one has a value, the left one has the same."""
+    for x in POINTS:
+        b = value_of(right, x)
+        if b is not None:
+            with mp.workdps(60):
+                assert abs(evaluate(left, x) - b) <= mp.mpf(10) ** -40 * max(1, abs(b)), f"{left} and {right} differ at {x}"
 
 
 @pytest.mark.parametrize(
@@ -94,17 +60,11 @@ def test_most_random_formulas_are_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["1/0", "x/0", "0**-1", "x/(1-1)", "log(0)", "log(-1)*x", "sqrt(-1)", "log(x)", "1/x", "0**0*x", "(-x)**(1/2)", "x**0.5"],
+    "text", [pytest.param("1/(0/x)", marks=CRASHES), "1/0", "x/0", "0**-1", "x/(1-1)", "log(0)", "log(-1)*x", "sqrt(-1)", "log(x)", "1/x", "0**0*x", "(-x)**(1/2)", "x**0.5"],
 )
 def test_where_f_is_undefined_is_not_the_parsers_question(text: str) -> None:
     """It may refuse or accept, never crash: whether f is total is a claim of the analysis."""
     outcome(text)
-
-
-def test_decimals_are_exact() -> None:
-    with mp.workdps(50):
-        assert evaluate(parse("0.1*x").formula, mp.mpf(3)) == mp.mpf(3) / 10
-        assert evaluate(parse("1e-3*x").formula, mp.mpf(7)) == mp.mpf(7) / 1000
 
 
 @pytest.mark.parametrize(
@@ -130,48 +90,13 @@ def test_decimals_are_exact() -> None:
 def test_what_is_no_formula_is_refused(text: str) -> None:
     result = outcome(text)
     assert isinstance(result, ParseError), f"{text[:60]!r} was accepted as {getattr(result, 'formula', result)!r}"
-    message = str(result)
-    assert "\n" not in message.strip()
-    assert len(message) < 1000
-
-
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(hostile_texts())
-def test_any_text_returns_or_is_refused_in_time(text: str) -> None:
-    result = outcome(text)
-    if not isinstance(result, ParseError):
-        assert parse(result.formula).formula == result.formula
+    assert len(str(result)) < 1000
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 10**40), st.integers(-60, 60), st.sampled_from(["{a}**{b}", "({a}**{b})*x", "x**{b}/{a}", "{a}e{b}*x", "exp({a}*x)**{b}"]))
 def test_towers_of_numbers_are_cheap(a: int, b: int, shape: str) -> None:
     outcome(shape.format(a=a, b=b))
-
-
-def test_no_text_runs_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each text would leave a marker if any part of it ran, as it does under sympify, parse_expr and lambdify."""
-    marker = tmp_path / "ran"
-    monkeypatch.chdir(tmp_path)
-    call = f"open({str(marker)!r}, 'w').close()"
-    opened = "open('ran','w')"
-    texts = [
-        call, opened, f"x + {opened}", f"exp({opened})", f"(lambda: {opened})()", f"[{opened} for q in 'a']", f"x if {opened} else x",
-        f"where({opened}, x, x)", f"max(x, {opened})", f"f'{{{opened}}}'", f"(q := {opened})", "__import__('os').mknod('ran')",
-        "__import__('pathlib').Path('ran').touch()", "().__class__.__base__.__subclasses__()",
-        "exec(\"import pathlib; pathlib.Path('ran').touch()\")", "eval(\"open('ran','w')\")", f"x**{opened}", f"x[{opened}]", f"x.y({opened})",
-        f"{{{opened}}}", f"exp(x, *{opened})", f"exp(**{opened})", "x); open('ran','w'", f"1 if x else {opened}", f"not {opened}",
-        "Symbol('x', open('ran','w'))", "S(\"open('ran','w')\")", "Function('f')(x).subs(x, open('ran','w'))",
-    ]  # fmt: skip
-    for text in texts:
-        assert isinstance(outcome(text), ParseError), text
-        for name in (text, f"a{text}"):
-            with pytest.raises(InputError):
-                parse("x", {name: 1})
-        with pytest.raises(InputError):
-            parse("a*x", {"a": text})
-    assert not marker.exists()
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

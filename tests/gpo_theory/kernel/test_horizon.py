@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gpo_theory import parse
 from gpo_theory.kernel.horizon import DEGREE, ONE, Lead, UnresolvedError, _Beyond, lead_beyond
-from tests.support.oracle import evaluate
+from tests.support.oracle import evaluate, real
 from tests.support.strategies import far_formulas
 
 SEARCH = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -19,14 +19,10 @@ STARTS = (Fraction(8), Fraction(17), Fraction(64))
 LARGEST = 1400  # digits that cancel between terms exp(-q(y)); beyond, the nearer points have to do
 
 
-def ratio(q: Fraction) -> Any:
-    return mp.mpf(q.numerator) / q.denominator
-
-
 def size_at(size: tuple[Fraction, ...], y: Any) -> Any:
     """exp(q(y)) y^a log(y)^b."""
-    exponent = sum((ratio(c) * y ** (DEGREE - i) for i, c in enumerate(size[:DEGREE])), mp.mpf(0))
-    return mp.exp(exponent) * y ** ratio(size[-2]) * mp.log(y) ** ratio(size[-1])
+    exponent = sum((real(c) * y ** (DEGREE - i) for i, c in enumerate(size[:DEGREE])), mp.mpf(0))
+    return mp.exp(exponent) * y ** real(size[-2]) * mp.log(y) ** real(size[-1])
 
 
 def points(start: Fraction) -> list[Fraction]:
@@ -49,13 +45,13 @@ def check(formula: str, side: int, start: Fraction, lead: Lead | None) -> int:
         if digits(formula, y) > LARGEST:
             continue
         with mp.workdps(digits(formula, y)):
-            x = ratio(side * y)
+            x = real(side * y)
             value = evaluate(formula, x)
             if lead is None:
                 scale = 1 + abs(x) ** 64
                 assert abs(value) <= scale * mp.mpf(10) ** (20 - mp.mp.dps), f"{formula} is not 0 at {side * y}"
             else:
-                share = value / size_at(lead.size, mp.mpf(ratio(y)))
+                share = value / size_at(lead.size, mp.mpf(real(y)))
                 low, high = (mp.make_mpf(end) for end in lead.coefficient._mpi_)
                 noise = abs(share) * mp.mpf(10) ** (40 - mp.mp.dps)
                 assert low - noise <= share <= high + noise, f"{formula} at {side * y}: {mp.nstr(share, 20)} outside [{low}, {high}]"
@@ -112,7 +108,7 @@ def test_the_left_and_a_shift(formula: str, shift: Fraction) -> None:
     if moved is not None and moved.sign:
         with mp.workdps(2000):
             for y in (Fraction(16), Fraction(113, 7), Fraction(40)):
-                assert mp.sign(evaluate(formula, ratio(shift + y))) == moved.sign
+                assert mp.sign(evaluate(formula, real(shift + y))) == moved.sign
 
 
 def test_the_lead_of_what_is_no_half_line_formula() -> None:
@@ -152,7 +148,7 @@ def test_a_ratio_bounds_every_later_value() -> None:
             top = mp.make_mpf(bound._mpi_[1]) * (1 + mp.mpf(10) ** -15)
             assert mp.make_mpf(bound._mpi_[0]) <= 0
             for k in [*range(40), *range(40, 400, 12), 2000, 20_000]:
-                y = ratio(start) * (1 + mp.mpf(k) / 40)
+                y = real(start) * (1 + mp.mpf(k) / 40)
                 value = size_at(size, y)
                 assert value <= top, f"{size} at {y}: {mp.nstr(value, 15)} > {mp.nstr(top, 15)}"
     assert resolved > 100
@@ -175,6 +171,6 @@ def test_dropped_terms_stay_accounted_for() -> None:
         lead = _Beyond(1, start).lead(kept)
         with mp.workdps(40):
             for y in points(start):
-                value = sum(mp.mpf(c) * ratio(y) ** -k for k, c in enumerate(coefficients))
+                value = sum(mp.mpf(c) * real(y) ** -k for k, c in enumerate(coefficients))
                 low, high = (mp.make_mpf(end) for end in lead.coefficient._mpi_)
-                assert low <= value / size_at(lead.size, ratio(y)) <= high
+                assert low <= value / size_at(lead.size, real(y)) <= high

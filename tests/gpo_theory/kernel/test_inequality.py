@@ -15,7 +15,7 @@ from gpo_theory.formula.expression import Expr
 from gpo_theory.kernel.expansion import cancelled, expanded
 from gpo_theory.kernel.inequality import Fact, at, holds, positive, rational, root_factors
 from tests.support.generated import generate
-from tests.support.oracle import evaluate
+from tests.support.oracle import value_of
 from tests.support.soak import budget
 from tests.support.strategies import formulas, rationals, rooted_formulas
 
@@ -32,19 +32,9 @@ def f(text: str) -> Expr:
         raise
 
 
-def value(text: str, x: Fraction, digits: int = 60) -> Any:
-    """The value in many digits, None where it is not defined or not finite."""
-    with mp.workdps(digits):
-        try:
-            found = evaluate(text, mp.mpf(x.numerator) / x.denominator)
-        except (ZeroDivisionError, OverflowError, TypeError, ValueError):
-            return None
-        return found if not isinstance(found, mp.mpc) and mp.isfinite(found) else None
-
-
 def sign(text: str, x: Fraction) -> int | None:
     """The sign; None where the formula is not defined, or where its value may be 0 up to the noise of 1,500 digits under roots."""
-    found = value(text, x, 1500)
+    found = value_of(text, x, 1500)
     return None if found is None or (found and abs(found) < mp.mpf(10) ** -180) else int(mp.sign(found))
 
 
@@ -142,7 +132,7 @@ def test_a_half_line_begins_far_enough_out() -> None:
 @SEARCH
 @given(formulas(), rationals(5, 97))
 def test_values_at_a_point(text: str, x: Fraction) -> None:
-    exact = value(text, x)
+    exact = value_of(text, x)
     if exact is not None and abs(exact) < mp.mpf(10) ** 1000:
         found = at(f(text), x)
         low, high = (mp.make_mpf(end) for end in found._mpi_)
@@ -163,7 +153,7 @@ def test_positive_by_shape(text: str) -> None:
     assume(not any(n.head in ("max", "min", "where") for n in g.walk()))
     if positive(g, None, None):
         for x in POINTS:
-            exact = value(text, x, 400)
+            exact = value_of(text, x, 400)
             assert exact is None or exact > 0, f"{text} at {x}"
 
 
@@ -233,10 +223,10 @@ def test_signs_that_roots_and_denominators_could_turn(text: str) -> None:
 
 @SEARCH
 @given(formulas())
-def test_cancelling_keeps_every_value(text: str) -> None:
+def test_cancelling_keeps_every_value_of(text: str) -> None:
     g = f(text)
     for x in POINTS:
-        ours, theirs = value(str(g), x), value(str(cancelled(g)), x)
+        ours, theirs = value_of(str(g), x), value_of(str(cancelled(g)), x)
         if ours is not None:  # only what is defined everywhere is ever cancelled in
             assert theirs is not None, f"{text} is defined at {x}"
             with mp.workdps(60):
@@ -251,5 +241,5 @@ def test_common_roots_are_found(base: str, power: str, rest: str) -> None:
     assert powers == {f(base): Q(power)}
     for x in POINTS:
         with mp.workdps(60):
-            whole = value(str(g), x) - value(f"({base})**({power})", x) * value(str(left), x)
-            assert abs(whole) <= mp.mpf(10) ** -40 * (1 + abs(value(str(g), x)))
+            whole = value_of(str(g), x) - value_of(f"({base})**({power})", x) * value_of(str(left), x)
+            assert abs(whole) <= mp.mpf(10) ** -40 * (1 + abs(value_of(str(g), x)))

@@ -8,7 +8,6 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,8 @@ PACKAGE = ROOT / "gpo_theory"
 TRUSTED = ("budget.py", "certificate.py", "errors.py", "formula/__init__.py", "formula/expression.py", "formula/grammar.py", "formula/operations.py")
 
 # False statements: claim, verdict, formula, what the certificate says, and hints by a part of the inequality's text.
-LINE = {"by": "quotient", "denominator": ["1"], "slope": None, "shift": "0"}
-
-
-def line(*numerator: str) -> dict[str, Any]:
-    return {**LINE, "numerator": list(numerator)}
+def line(*numerator: str, **more: Any) -> dict[str, Any]:
+    return {"by": "quotient", "numerator": [*numerator], "denominator": ["1"], "slope": None, "shift": "0", **more}
 
 
 def cover(*cuts: str, **more: Any) -> dict[str, Any]:
@@ -64,14 +60,14 @@ LIES = {
     "a zero at an inner cut": lie("total", "proved", "log((x-113/97)**2)", hints=[("", cover("-20", "113/97", "20"))]),
     "a single root": lie("total", "proved", "log(113/97-x)", hints=[("", line("113/97", "-1"))]),
     "a pole": lie("bounded_below", "proved", "where(x<0, 0, 1/(113/97-x))", cuts=["0"], value=NOTHING, near="-1", hints=[
-        ("1/(", {**line("1"), "denominator": ["113/97", "-1"]}), ("on (-inf, 0)", line("0", "-1")),
+        ("1/(", line("1", denominator=["113/97", "-1"])), ("on (-inf, 0)", line("0", "-1")),
         ("on (0, inf)", line("0", "1"))]),
     "a chord that f touches": lie("convex", "refuted", "2*x+1", witness=CHORD),
     "a chord continued": lie("convex", "refuted", "x**2", witness={**CHORD, "t": "2"}),
     "a product": lie("convex", "proved", "x*exp(x)", hints=[]),
     "another quotient": lie("total", "proved", "log(x)", hints=[("", line("1"))]),
     "an exponential turned round": lie("total", "proved", "where(x>0, log(exp(-x)-1), 0)", cuts=["0"], hints=[
-        ("exp", {**line("-1", "1"), "slope": "-1"}), ("on (0, inf)", line("0", "1")), ("on (-inf, 0)", line("0", "-1"))]),
+        ("exp", line("-1", "1", slope="-1")), ("on (0, inf)", line("0", "1")), ("on (-inf, 0)", line("0", "-1"))]),
     "a factor of either sign": lie("total", "proved", "log(x*exp(x)+x)"),
     "a maximum that is not decided": lie("convex", "proved", "min(x,0)"),
     "a condition that is not decided": lie("convex", "proved", "where(x<113/97, x**2, -x**2)"),
@@ -94,65 +90,57 @@ LIES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Mutant:
-    """One change of one line of the verifier, and the lies that it must let through."""
-
-    old: str
-    new: str
-    killers: tuple[str, ...]
-
-
+# One change of one line of the verifier, and the lies that it must let through.
 MUTANTS = {
-    "kinks are not looked at": Mutant("need(at(right.f.diff() - left.f.diff(), x).a >= 0,", "need(True,", ("a slope that falls by 1/150",)),
-    "continuity is not looked at": Mutant(
+    "kinks are not looked at": ("need(at(right.f.diff() - left.f.diff(), x).a >= 0,", "need(True,", ("a slope that falls by 1/150",)),
+    "continuity is not looked at": (
         "need(same_at(left.f, point.f, x) and same_at(right.f, point.f, x), f\"continuity at x = {x}\")\n\n\ndef place",
         "need(True, \"\")\n\n\ndef place", ("a step of 1/300",)),
-    "half-lines are not looked at": Mutant("if end is None and not _beyond(", "if False and not _beyond(", ("far out f'' < 0",)),
-    "the sign far out does not matter": Mutant("lead.sign == 1", "lead.sign != 0", ("below zero far out",)),
-    "no Taylor remainder": Mutant("return self.add(total, self.scaled(power, rest))", "return total", ("a logarithm of a remainder",)),
-    "a ratio need not fall": Mutant("if first <= DEGREE and not (_ball(weights[first]) + against).b < 0:", "if False:", ("a hump further out",)),
-    "small terms are forgotten": Mutant(
+    "half-lines are not looked at": ("if end is None and not _beyond(", "if False and not _beyond(", ("far out f'' < 0",)),
+    "the sign far out does not matter": ("lead.sign == 1", "lead.sign != 0", ("below zero far out",)),
+    "no Taylor remainder": ("return self.add(total, self.scaled(power, rest))", "return total", ("a logarithm of a remainder",)),
+    "a ratio need not fall": ("if first <= DEGREE and not (_ball(weights[first]) + against).b < 0:", "if False:", ("a hump further out",)),
+    "small terms are forgotten": (
         "for size, c in ordered[last + 1 :]:", "for size, c in ordered[len(ordered) :]:",
         ("small terms that are large at first",)),
-    "the leading term alone": Mutant(
+    "the leading term alone": (
         "return Lead(size, _ball(c) * (1 + self.range(delta)))", "return Lead(size, _ball(c))",
         ("a zero beyond the start",)),
-    "sine and cosine vanish": Mutant("return {ONE: iv.mpf([-1, 1])}", "return {ONE: iv.mpf([0, 0])}", ("a wave that is not seen",)),
-    "the mean value form without its slope": Mutant(
+    "sine and cosine vanish": ("return {ONE: iv.mpf([-1, 1])}", "return {ONE: iv.mpf([0, 0])}", ("a wave that is not seen",)),
+    "the mean value form without its slope": (
         " + interval(slope, a, b, bits) * (span(a, b) - span(middle, middle))", "",
         ("a dip between the points looked at", "a dip of f'' of scale 1/300")),
-    "rounding inwards": Mutant(
+    "rounding inwards": (
         "return iv.mpf([left.a, right.b])", "return iv.mpf([min(left.b, right.a), max(left.b, right.a)])",
         ("less than a unit in the last place",)),
-    "zero counts as positive where a box begins": Mutant(
+    "zero counts as positive where a box begins": (
         "if start.a > 0 or (start.a >= 0 and (may_be_zero or not strict)):", "if start.a >= 0:",
         ("a zero at an inner cut",)),
-    "Sturm counts one root too few": Mutant("_variations(chain, high, 1) - int(at_high)", "_variations(chain, high, 1) - 1", ("a single root",)),
-    "poles are not looked at": Mutant("if _roots(bottom, *ends) or ", "if ", ("a pole",)),
-    "a chord may be touched": Mutant("if gap.a > 0:", "if gap.a >= 0:", ("a chord that f touches",)),
-    "a chord may be continued": Mutant("need(a < b and 0 < t < 1,", "need(a < b,", ("a chord continued",)),
-    "half a product rule": Mutant("for i, f in moving))", "for i, f in moving[:1]))", ("a product",)),
-    "every quotient is the formula": Mutant("if value * bottom != _horner(list(form.numerator), t):", "if False:", ("another quotient",)),
-    "an exponential may fall": Mutant("form.slope <= 0", "False", ("an exponential turned round",)),
-    "denominators of either sign": Mutant(
+    "Sturm counts one root too few": ("_variations(chain, high, 1) - int(at_high)", "_variations(chain, high, 1) - 1", ("a single root",)),
+    "poles are not looked at": ("if _roots(bottom, *ends) or ", "if ", ("a pole",)),
+    "a chord may be touched": ("if gap.a > 0:", "if gap.a >= 0:", ("a chord that f touches",)),
+    "a chord may be continued": ("need(a < b and 0 < t < 1,", "need(a < b,", ("a chord continued",)),
+    "half a product rule": ("for i, f in moving))", "for i, f in moving[:1]))", ("a product",)),
+    "every quotient is the formula": ("if value * bottom != _horner(list(form.numerator), t):", "if False:", ("another quotient",)),
+    "an exponential may fall": ("form.slope <= 0", "False", ("an exponential turned round",)),
+    "denominators of either sign": (
         "if least and atom.number is None and _positive(atom):", "if least and atom.number is None:",
         ("a factor of either sign",)),
-    "common factors of either sign": Mutant(
+    "common factors of either sign": (
         "for atom, n in front.powers if not _positive(atom)))", "for atom, n in front.powers if False))",
         ("a factor of either sign",)),
-    "the root of x^2 is x": Mutant("if not all(_positive(atom) for atom, _ in front.powers):", "if False:", ("the root of a square",)),
-    "what is undefined is cancelled": Mutant('f if certificate.claim == "total" else cancelled(f)', "cancelled(f)", ("zero divided by zero",)),
-    "a maximum by one point": Mutant("prove(side * (best - other), low, high, False, hints)", "pass", ("a maximum that is not decided",)),
-    "a condition by one point": Mutant(
+    "the root of x^2 is x": ("if not all(_positive(atom) for atom, _ in front.powers):", "if False:", ("the root of a square",)),
+    "what is undefined is cancelled": ('f if certificate.claim == "total" else cancelled(f)', "cancelled(f)", ("zero divided by zero",)),
+    "a maximum by one point": ("prove(side * (best - other), low, high, False, hints)", "pass", ("a maximum that is not decided",)),
+    "a condition by one point": (
         "prove(b - a if holding else a - b, low, high, strictly == holding, hints)", "pass",
         ("a condition that is not decided",)),
-    "convex is strictly convex": Mutant("need(any(at(p.f.diff().diff(), x).a > 0 for x in points),", "need(True,", ("a line",)),
-    "a bound that nothing reaches": Mutant("if side > 0 and value.b <= (number + slack).b:", "if side > 0:", ("an infimum that is not reached",)),
-    "slopes that nearly agree": Mutant("need(left is right,", "need(agree(left, right),", ("a kink of 1e-10",)),
-    "any slope at zero": Mutant("need(slope_at_zero(f, hints).b < 0,", "need(True,", ("a loss that rises",)),
-    "a wrong side on the right": Mutant("need(x <= 0,", "need(True,", ("a minimiser on the right side",)),
-    "any rate": Mutant("need(_ratio_is(pieces, 1 / c),", "need(True,", ("a rate of two",)),
+    "convex is strictly convex": ("need(any(at(p.f.diff().diff(), x).a > 0 for x in points),", "need(True,", ("a line",)),
+    "a bound that nothing reaches": ("if side > 0 and value.b <= (number + slack).b:", "if side > 0:", ("an infimum that is not reached",)),
+    "slopes that nearly agree": ("need(left is right,", "need(agree(left, right),", ("a kink of 1e-10",)),
+    "any slope at zero": ("need(slope_at_zero(f, hints).b < 0,", "need(True,", ("a loss that rises",)),
+    "a wrong side on the right": ("need(x <= 0,", "need(True,", ("a minimiser on the right side",)),
+    "any rate": ("need(_ratio_is(pieces, 1 / c),", "need(True,", ("a rate of two",)),
 }  # fmt: skip
 
 _DRIVER = """
@@ -216,16 +204,16 @@ def test_the_verifier_refuses_every_lie(verifier: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_is_killed(name: str, verifier: Path, tmp_path: Path) -> None:
-    mutant = MUTANTS[name]
+    old, new, killers = MUTANTS[name]
     tree = tmp_path / "mutant"
     shutil.copytree(verifier, tree, ignore=shutil.ignore_patterns("__pycache__"))
     sources = {file: file.read_text(encoding="utf-8") for file in (tree / "gpo_theory").rglob("*.py")}
-    holding = [file for file, source in sources.items() for _ in range(source.count(mutant.old))]
-    assert len(holding) == 1, f"the check moved: plant the fault where it is now, not at {mutant.old!r}"
-    holding[0].write_text(sources[holding[0]].replace(mutant.old, mutant.new), encoding="utf-8")
-    found = planted(tree, {lie: LIES[lie] for lie in mutant.killers})
+    holding = [file for file, source in sources.items() for _ in range(source.count(old))]
+    assert len(holding) == 1, f"the check moved: plant the fault where it is now, not at {old!r}"
+    holding[0].write_text(sources[holding[0]].replace(old, new), encoding="utf-8")
+    found = planted(tree, {lie: LIES[lie] for lie in killers})
     assert all(said == "accepted" for said in found.values()), f"it survives: {found}"
 
 
 def test_every_lie_kills_some_mutant() -> None:
-    assert {lie for mutant in MUTANTS.values() for lie in mutant.killers} == set(LIES)
+    assert {lie for *_, killers in MUTANTS.values() for lie in killers} == set(LIES)

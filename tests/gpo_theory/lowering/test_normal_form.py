@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gpo_theory import LOSSES, InputError, parse
 from gpo_theory.formula.expression import Expr
 from gpo_theory.lowering.normal_form import Branch, horner, to_normal_form
-from tests.support.oracle import evaluate
+from tests.support.oracle import evaluate, real
 from tests.support.strategies import convex_formulas
 
 POINTS = (-37.25, -5.5, -2.0, -1.0, -0.75, -0.125, 0.0, 0.3125, 0.5, 1.0, 1.25, 2.0, 3.0, 6.875, 41.5)
@@ -24,7 +24,7 @@ FUNCTIONS = {
 def meaning(code: Expr, y: mp.mpf) -> mp.mpf:
     """The value of a code tree in mpmath, its letter x standing for y."""
     if code.head == "number":
-        return mp.mpf(code.args[0].numerator) / code.args[0].denominator
+        return real(code.args[0])
     if code.head in ("x", "pi", "e"):
         return {"x": y, "pi": +mp.pi, "e": mp.e + 0}[code.head]
     if code.head == "where":
@@ -42,7 +42,7 @@ def chosen(branches: tuple[Branch, ...], x: Fraction) -> mp.mpf:
     """What the branches say at x."""
     holding = [b for b in branches if b.low is None or b.low < x or (b.low == x and b.closed)]
     branch = holding[-1]
-    v = mp.mpf((x - branch.centre).numerator) / (x - branch.centre).denominator
+    v = real(x - branch.centre)
     if branch.left is not None:
         return meaning(branch.right if v >= 0 else branch.left, abs(v))
     return meaning(branch.right, branch.side * v)
@@ -71,7 +71,7 @@ def test_it_means_any_formula(text: str, x: Fraction) -> None:
         assert "not rational" in refusal
         return
     with mp.workdps(80):
-        right = evaluate(text, mp.mpf(x.numerator) / x.denominator)
+        right = evaluate(text, real(x))
         assert abs(chosen(branches, x) - right) <= mp.mpf(10) ** -50 * (1 + abs(right)), text
 
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from gpo_theory import LOSSES, InputError, analyze, parse
 from gpo_theory.risk.links import link_at
-from tests.support.oracle import TRUTHS, check_link, evaluate, number
+from tests.support.oracle import TRUTHS, check_link, evaluate, number, real
 from tests.support.session import analysis, payload
 
-NAMES = [name for name in LOSSES if name in TRUTHS]
+NAMES = list(TRUTHS)
 
 
 @pytest.mark.parametrize(("text", "equation"), [
@@ -139,7 +139,7 @@ def test_closed_forms(text: str) -> None:
     assert formula is not None
     for p in (Fraction(11, 20), Fraction(3, 4), Fraction(97, 100)):
         with mp.workdps(40):
-            value = mp.mpf(p.numerator) / p.denominator
+            value = real(p)
             found = evaluate(formula, mp.nan, {"p": value})
             assert abs(found - FORMULAS[text](value)) < mp.mpf(10) ** -35, f"{formula} at {p}"
             mirrored = evaluate(formula, mp.nan, {"p": 1 - value})
@@ -158,7 +158,7 @@ def test_the_enclosure_against_exhaustive_minimisation(name: str) -> None:
         found = link_at(LOSSES[name], p)
         assert found is not None, f"{name} at {p}"
         low, high = found
-        w = mp.mpf(p.numerator) / p.denominator
+        w = real(p)
         with mp.workdps(30):
             values = [w * here + (1 - w) * there for here, there in zip(on_grid, on_grid[::-1], strict=True)]
             best = min(values)

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from gpo_theory import LOSSES, InputError, analyze, parse
 from gpo_theory.certificate import Verdict
 from gpo_theory.risk.psi import Psi, psi_at, psi_transform
-from tests.support.oracle import TRUTHS, evaluate
+from tests.support.oracle import TRUTHS, evaluate, least, real
 from tests.support.session import analysis
 
-NAMES = [name for name in LOSSES if name in TRUTHS]
+NAMES = list(TRUTHS)
 THETAS = [Fraction(1, 10), Fraction(1, 3), Fraction(1, 2), Fraction(4, 5), Fraction(99, 100)]
 
 
@@ -65,7 +65,7 @@ def test_closed_forms(text: str) -> None:
     assert half == pytest.approx(float(BY_HAND[text](mp.mpf(1) / 2)), rel=1e-14, abs=1e-15)
     for theta in THETAS:
         with mp.workdps(40):
-            t = mp.mpf(theta.numerator) / theta.denominator
+            t = real(theta)
             wanted = BY_HAND[text](t)
             if formula is not None:
                 assert abs(evaluate(formula, mp.nan, {"theta": t}) - wanted) < mp.mpf(10) ** -35, formula
@@ -95,22 +95,17 @@ def gap(name: str, theta: float) -> float:
     """H^- - H by exhaustive minimisation: a grid, then golden sections around its best point."""
     f = TRUTHS[name].f
     x, ahead, behind = risks(name)
-    p = (1 + theta) / 2
-    least = []
-    for weight in (p, 1 - p):  # right side, wrong side
+    lows = []
+    for weight in ((1 + theta) / 2, (1 - theta) / 2):  # right side, wrong side
         values = weight * ahead + (1 - weight) * behind
         best = int(np.argmin(values))
-        a, b = mp.mpf(x[max(best - 1, 0)]), mp.mpf(x[min(best + 1, len(x) - 1)])
-        golden = (mp.sqrt(5) - 1) / 2
 
         def c(u: mp.mpf, w: float = weight) -> mp.mpf:
             return w * f(u) + (1 - w) * f(-u)
 
-        for _ in range(45):
-            left, right = b - golden * (b - a), a + golden * (b - a)
-            a, b = (a, right) if c(left) < c(right) else (left, b)
-        least.append(min(float(values[best]), float(c((a + b) / 2)), float(c(mp.mpf(0)))))
-    return least[1] - min(least)
+        at = least(c, [mp.mpf(u) for u in x[max(best - 1, 0) : best + 2]], 45)
+        lows.append(min(float(values[best]), float(c(at)), float(c(mp.mpf(0)))))
+    return lows[1] - min(lows)
 
 
 @pytest.mark.slow
@@ -144,7 +139,7 @@ def test_a_formula_agrees_with_the_enclosure_and_is_convex(name: str) -> None:
     values = []
     for theta in THETAS[:-1]:
         with mp.workdps(40):
-            value = evaluate(formula, mp.nan, {"theta": mp.mpf(theta.numerator) / theta.denominator})
+            value = evaluate(formula, mp.nan, {"theta": real(theta)})
         low, high = psi_at(LOSSES[name], theta)
         assert low - 1e-13 <= value <= high + 1e-13, f"{name}: {formula} at {theta}"
         values.append(value)
