@@ -26,7 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--label-noise", type=float, metavar="RATE",
         help="rate at which labels are believed to be flipped, in (0, 1/2); finds margins that fit flips")  # fmt: skip
     add("--plot", metavar="FILE", help="also draw loss, margin, log-ratios and samples (.png, .svg or .pdf)")
-    add("--json", action="store_true", help="print JSON for machines")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpo_full.cli.options.export import writing
 from gpo_theory.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,15 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=32, help="prompts in a batch (default: 32)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="threads of torch (default: torch's choice)")
-    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
     """Sample one response per prompt from each model, score them, and print the summary."""
-    for name in ("limit", "max_new_tokens", "batch_size", "threads"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name.replace('_', '-')} {value} must be at least 1")
     from gpo_full.evaluation.scores import compare_scores, read_scores, summarize, write_scores
     from gpo_full.evaluation.tasks import read_tasks
 
@@ -63,10 +59,8 @@ def run(args: argparse.Namespace) -> int:
     payload = {**{name: found[name] for name in NUMBERS}, "reward": args.reward or REWARD_NAME,
                "policy": args.policy, "reference": args.reference}  # fmt: skip
     if args.scores is not None:
-        try:
-            write_scores(args.scores, rows)
-        except OSError as error:
-            raise InputError(f"--scores {args.scores!r} cannot be written: {error.strerror}") from None
+        with writing("--scores", args.scores) as temporary:
+            write_scores(temporary, rows)
     if other is not None:
         payload["paired"] = asdict(compare_scores(rows, other, seed=args.seed))
     if args.json:

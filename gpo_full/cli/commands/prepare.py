@@ -12,7 +12,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from gpo_full.experiment.inputs.preparation import PARTS
 
     parser.add_argument("--part", action="append", choices=PARTS, help="only this part (may be repeated)")
-    parser.add_argument("--json", action="store_true", help="print the folders and manifests as one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:

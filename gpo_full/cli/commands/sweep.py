@@ -42,7 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=int, help="runs at a time on this machine (default: one, or one for each GPU)")
     add("--ray", metavar="ADDRESS", help="run on a Ray cluster: its address, auto, or local")
     add("--resume", action="store_true", help="run what is left of the sweep in FOLDER; failed runs are tried again")
-    add("--json", action="store_true", help="print the result as one JSON object")
     add_shared_arguments(parser)
 
 
@@ -52,8 +51,6 @@ def run(args: argparse.Namespace) -> int:
 
     if args.ray is not None and args.workers is not None:
         raise InputError(f"--workers {args.workers} is for this machine; a Ray cluster has its own")
-    if args.workers is not None and args.workers < 1:
-        raise InputError(f"--workers {args.workers} must be at least 1")
     shared = shared_words(args)
     parameters = read_parameters(args.param)
     runs = all_runs(args.loss, args.beta, args.seed or [42], args.betas_of, parameters)

@@ -47,7 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compute the reference log-probabilities, which many runs can share, and train nothing")  # fmt: skip
     add("--dry-run", action="store_true",
         help="print the memory and arithmetic that the run needs of each device; no weight is loaded")  # fmt: skip
-    add("--json", action="store_true", help="print the result as one JSON object")
     add_shared_arguments(parser)
 
 
@@ -308,8 +307,6 @@ def _quiet(threads: int | None) -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     if threads is not None:
-        if threads < 1:
-            raise InputError(f"--threads {threads} must be at least 1")
         torch.set_num_threads(threads)
 
 

@@ -83,8 +83,6 @@ def config_of(args: argparse.Namespace) -> "GPOConfig":
     from gpo_full.training.config import GPOConfig
 
     values = {name: getattr(args, option) for option, name in FIELDS.items() if getattr(args, option) is not None}
-    if args.steps is not None and args.steps < 1:
-        raise InputError(f"--steps {args.steps} must be at least 1")
     given = {*values, "output_dir", "parameters"}
     for text in args.set:
         name, value = _named(text, "--set")
