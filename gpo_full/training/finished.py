@@ -7,14 +7,12 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gpo_full.run_files import METRICS_FILE, RESULT_FILE
 from gpo_full.training.reporting.metrics import NonFiniteLoss
 from gpo_full.training.reporting.model_cards import card_files
-
-if TYPE_CHECKING:
-    from gpo_theory.report.result import Analysis
+from gpo_theory.report.result import Analysis
 
 # The files that make a folder loadable; they are moved into place last.
 COMPLETE = ("config.json", "adapter_config.json")
@@ -31,7 +29,7 @@ def stored_result(output: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
-def finish(trainer: Any, analysis: "Analysis", words: Sequence[str]) -> dict[str, Any]:
+def finish(trainer: Any, analysis: Analysis, words: Sequence[str]) -> dict[str, Any]:
     """Evaluate the held-out pairs of a trained GPOTrainer, complete its folder, and return the result as JSON.
 
     `analysis` is that of its loss, `words` the command of the run. Raises NonFiniteLoss if no step was applied.

@@ -61,7 +61,9 @@ def attach_reference(
             raise InputError("the data brings the reference's log-probabilities, and reference is given: choose one")
         else:
             some = [rows.pairs[at] for at in sorted({0, len(rows) // 2, len(rows) - 1})]
-            _warn_if_of_another_model(largest_difference(store(some), some))
+            if (apart := largest_difference(store(some), some)) > LARGEST_ROUNDING:
+                _log.warning("the reference's log-probabilities that the data brings are not this model's: up to %.2g "
+                             "nats per token apart in three pairs; the first loss is then not f(0)", apart)
             rows.reference = given.to(torch.promote_types(model.dtype, torch.float32))
 
 
@@ -84,9 +86,3 @@ def warn_of_rounding(model: nn.Module, data: Rows, *, count: int, margin: str, p
     rho = log_ratios[:, 0] - log_ratios[:, 1]
     _log.warning("half precision: rho is 0 before training, and is computed as up to %.2g nats (root mean square "
                  "%.2g) for the first %d pairs", rho.abs().max(), rho.square().mean().sqrt(), len(rho))  # fmt: skip
-
-
-def _warn_if_of_another_model(distance: float) -> None:
-    if distance > LARGEST_ROUNDING:
-        _log.warning("the reference's log-probabilities that the data brings are not this model's: up to %.2g nats per "
-                     "token apart in three pairs; the first loss is then not f(0)", distance)  # fmt: skip

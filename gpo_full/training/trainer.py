@@ -90,7 +90,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         if not isinstance(args, GPOConfig):
             raise InputError(f"args must be a GPOConfig, not {type(args).__name__}")
         meter = Meter(args.device)  # its CPU time includes what follows
-        self.objective = Objective.of(args.objective(), beta=args.beta, margin=str(args.margin),
+        self.objective = Objective.of(args.optimised_loss(), beta=args.beta, margin=str(args.margin),
                                       scale_gradient=args.scale_gradient)  # fmt: skip
         given = {"train": train_dataset} if eval_dataset is None else {"train": train_dataset, "eval": eval_dataset}
         sets = {name: pairs_of(name, data, processing_class, args) for name, data in given.items()}
@@ -154,7 +154,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         for batch in batches[-1:]:
             batch["real"] = self._real(batch, self.train_dataset)
-        self._open_step = OpenStep(self._tr_loss.clone())
+        self._open_step = OpenStep(self.state.global_step + 1, self._tr_loss.clone())
         pairs = sum(batch.get("real", len(batch["row"])) for batch in batches)
         if self.args.world_size == 1:
             return batches, pairs
@@ -181,8 +181,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         step, self._open_step = self._open_step, None
         assert step is not None
-        self.steps.close(step, number=self.state.global_step + 1, norm=norm, optimizer=self.optimizer.optimizer,
-                         running_loss=self._tr_loss)  # fmt: skip
+        self.steps.close(step, norm=norm, optimizer=self.optimizer.optimizer, running_loss=self._tr_loss)
         return norm
 
     # --- held-out pairs and logs ---
@@ -197,19 +196,17 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         training = self.model.training
         self.model.eval()
         with torch.no_grad(), self.accelerator.autocast():
-            found = held_out_metrics(map(self._evaluated, self._held_out_batches(rows)), self.accelerator)
+            found = held_out_metrics(self._evaluated(rows), self.accelerator)
         self.model.train(training)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         self.log(dict(metrics))
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _held_out_batches(self, rows: Rows) -> Iterator[dict[str, Any]]:
+    def _evaluated(self, rows: Rows) -> Iterator[MicroBatch]:
         for inputs in self.get_eval_dataloader(rows):
-            yield {**inputs, "real": self._real(inputs, rows)}
-
-    def _evaluated(self, inputs: dict[str, Any]) -> MicroBatch:
-        return evaluate_pairs(self.model, self._prepare_inputs(inputs), self.objective, self.plan)
+            inputs = self._prepare_inputs({**inputs, "real": self._real(inputs, rows)})
+            yield evaluate_pairs(self.model, inputs, self.objective, self.plan)
 
     def _maybe_log_save_evaluate(
         self, tr_loss: Tensor, grad_norm: Any, *others: Any, learning_rate: float | None = None, **named: Any
@@ -223,8 +220,8 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
 
     def _log_interval(self, learning_rate: float) -> None:
         """Log the exact means since the last time, here and to `metrics.jsonl`; nothing if no step was applied."""
-        means, applied, dropped = self.steps.interval()
-        self._initial_global_step += dropped
+        means, applied, skipped = self.steps.interval()
+        self._initial_global_step += skipped
         if applied:
             # The first interval of a resumed run may have steps of the run before.
             mine = min(applied, self.state.global_step - self._initial_global_step)
@@ -308,8 +305,8 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self.store_flos()
         output, step = self.folder.path, self.state.global_step
-        self.state.stateful_callbacks[METER], dropped = self.steps.state()
-        self._initial_global_step += dropped
+        self.state.stateful_callbacks[METER], skipped = self.steps.state()
+        self._initial_global_step += skipped
         if self.state.best_global_step:
             self.state.best_model_checkpoint = str(output / f"checkpoint-{self.state.best_global_step}")
         parts: dict[str, Any] = {STATE_FILE: json.loads(json.dumps(asdict(self.state)))}

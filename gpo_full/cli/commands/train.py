@@ -52,14 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, save, report; after a signal or a failure, --resume continues from what was saved."""
+    from gpo_full.distributed import OtherRankFailed
+
     with _warnings_on_stderr():
         try:
             return _run(args)
-        except RuntimeError as error:
-            from gpo_full.distributed import OtherRankFailed
-
-            if not isinstance(error, OtherRankFailed):
-                raise
+        except OtherRankFailed as error:
             return _stopped(str(error), CANNOT_SAVE)
 
 
@@ -73,9 +71,9 @@ def _run(args: argparse.Namespace) -> int:
     _check_options(args)
     check_output(output, resume=args.resume)
     data = _open(args)
+    _check_model(args.model)
     _quiet(args.threads)
     config = config_of(args)
-    _check_hub(args.model)
     record = _record(args, config, data)
     if args.resume:
         changed = _changes(output, record, args.allow_change)
@@ -123,20 +121,19 @@ def _open(args: argparse.Namespace) -> dict[str, Any]:
     """Return the data of --data and --eval-data, None where it is not given; InputError if it cannot be read."""
     from gpo_full.data.sources import open_data
 
-    given = {"data": args.data} if args.eval_data is None else {"data": args.data, "eval_data": args.eval_data}
-    found = {name: open_data(f"--{name.replace('_', '-')}", text) for name, text in given.items()}
-    # Anything but owner/name can only be a folder: say so before a hub is asked.
-    if not Path(args.model).is_dir() and (args.model.count("/") > 1 or args.model.startswith((".", "/", "~"))):
-        raise InputError(f"--model {args.model!r} is not a folder")
-    return {"eval_data": None, **found}
+    held_out = None if args.eval_data is None else open_data("--eval-data", args.eval_data)
+    return {"data": open_data("--data", args.data), "eval_data": held_out}
 
 
-def _check_hub(model: str) -> None:
+def _check_model(model: str) -> None:
     """Ask the hub once for a model that is no folder: loading it would retry for most of a minute."""
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
 
     if Path(model).is_dir():
         return
+    # Anything but owner/name can only be a folder.
+    if model.count("/") > 1 or model.startswith((".", "/", "~")):
+        raise InputError(f"--model {model!r} is not a folder")
     try:
         known = isinstance(try_to_load_from_cache(model, "config.json"), str)
         if not known and not constants.HF_HUB_OFFLINE:

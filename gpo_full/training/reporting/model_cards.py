@@ -9,15 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, try_to_load_from_cache
+
+from gpo_full.data.pairs import PairSummary
 from gpo_full.diagnosis.log import changes_of
 from gpo_full.run_files import METRICS_FILE, SAMPLES_FILE
 from gpo_full.training.reporting.length_bias import against_length
-
-if TYPE_CHECKING:
-    from gpo_full.data.pairs import PairSummary
-    from gpo_theory.report.result import Analysis
+from gpo_theory import LOSSES
+from gpo_theory.choosing.matching import convention
+from gpo_theory.report.certificate_file import certificate_document
+from gpo_theory.report.result import Analysis
 
 # Shown of a run, in this order.
 METRICS = ("loss", "margin", "log_ratio_chosen", "log_ratio_rejected", "accuracy", "regularizer")
@@ -41,7 +44,7 @@ class CardFacts:
     command: str
     data_name: str
     data_hash: str
-    data: "PairSummary | None"
+    data: PairSummary | None
     reference_weights: str
     versions: Mapping[str, str]
     first: Mapping[str, float]
@@ -53,15 +56,13 @@ class CardFacts:
 
 
 def card_files(
-    trainer: Any, analysis: "Analysis", *, words: Sequence[str], held_out: Mapping[str, float] | None
+    trainer: Any, analysis: Analysis, *, words: Sequence[str], held_out: Mapping[str, float] | None
 ) -> dict[str, str]:
     """Return name and text of what goes beside the model of a `gpo train` run: its card, and the proofs on its loss.
 
     `words` is the command of the run; of an absolute path only the last name is published. `held_out` is what the
     trainer's `evaluate` returned.
     """
-    from gpo_theory.report.certificate_file import certificate_document
-
     record = trainer.folder.settings()
     metrics, samples = (trainer.folder.objects(name) for name in (METRICS_FILE, SAMPLES_FILE))
     named = [_last_name(word) for word in words]
@@ -96,8 +97,6 @@ def _versions(record: Mapping[str, Any]) -> dict[str, str]:
 
 def _licence(model: str) -> str | None:
     """Return the licence that the base model's own card names, from its folder or the hub's cache; None if unknown."""
-    from huggingface_hub import ModelCard, try_to_load_from_cache
-
     path: Any = Path(model) / "README.md" if Path(model).is_dir() else try_to_load_from_cache(model, "README.md")
     try:
         found = ModelCard.load(path, ignore_metadata_errors=True).data.license if path else None
@@ -106,18 +105,14 @@ def _licence(model: str) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def model_card(facts: CardFacts, analysis: "Analysis") -> str:
+def model_card(facts: CardFacts, analysis: Analysis) -> str:
     """Return the card as Markdown with YAML front matter."""
     parts = [_loss(facts, analysis), _proved(analysis), _strength(facts, analysis), _data(facts), _results(facts),
              _made(facts)]  # fmt: skip
     return f"---\n{_front(facts, analysis)}\n---\n\n" + "\n\n".join(parts) + "\n"
 
 
-def _front(facts: CardFacts, analysis: "Analysis") -> str:
-    from huggingface_hub import EvalResult, ModelCardData
-
-    from gpo_theory import LOSSES
-
+def _front(facts: CardFacts, analysis: Analysis) -> str:
     of_data: dict[str, Any] = {"task_type": "text-generation", "dataset_type": "preference-pairs",
                                "dataset_name": facts.data_name}  # fmt: skip
     results = [EvalResult(**of_data, metric_type="accuracy", metric_name="accuracy on held-out pairs",
@@ -136,9 +131,7 @@ def _title(facts: CardFacts) -> str:
     return f"{facts.base.rpartition('/')[2]}, trained on preferences"
 
 
-def _loss(facts: CardFacts, analysis: "Analysis") -> str:
-    from gpo_theory.choosing.matching import convention
-
+def _loss(facts: CardFacts, analysis: Analysis) -> str:
     how = "averaged" if facts.settings.get("margin") == "mean" else "summed"
     base = f"[{facts.base}](https://huggingface.co/{facts.base})" if facts.on_hub else f"`{facts.base}`"
     note = convention(str(facts.settings.get("loss")), facts.settings.get("margin"))
@@ -157,7 +150,7 @@ def _loss(facts: CardFacts, analysis: "Analysis") -> str:
     ])  # fmt: skip
 
 
-def _proved(analysis: "Analysis") -> str:
+def _proved(analysis: Analysis) -> str:
     rows = [f"| {name.replace('_', ' ')} | {one.verdict.value} | {_cell(one.because)} |"
             for name, one in analysis.claims.items()]  # fmt: skip
     return "\n".join([
@@ -171,7 +164,7 @@ def _cell(text: str) -> str:
     return re.sub(r"([|*_<>`$\\])", r"\\\1", " ".join(text.split()))
 
 
-def _strength(facts: CardFacts, analysis: "Analysis") -> str:
+def _strength(facts: CardFacts, analysis: Analysis) -> str:
     terms = [one.text if one else "unknown or none" for one in analysis.taylor]
     tails = [f"| {side} | {by['loss'].kind} ({by['loss'].verdict}) | {by['slope'].kind} ({by['slope'].verdict}) |"
              for side, by in analysis.tails.items()]  # fmt: skip
@@ -182,7 +175,7 @@ def _strength(facts: CardFacts, analysis: "Analysis") -> str:
     ])  # fmt: skip
 
 
-def _matches(facts: CardFacts, analysis: "Analysis") -> str:
+def _matches(facts: CardFacts, analysis: Analysis) -> str:
     strength, beta = analysis.strength.value, float(facts.settings["beta"])
     if strength is None:
         return "Regularisation strength: R = |f''(0)/f'(0)| is unknown or does not exist, so no DPO beta is equivalent."
