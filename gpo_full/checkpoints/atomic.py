@@ -14,7 +14,6 @@ import logging
 import os
 import re
 import secrets
-import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -307,18 +306,12 @@ def _inside(name: str) -> bool:
 
 def _walk(folder: Path) -> tuple[list[str], list[Path]]:
     """Return the files below `folder` by relative name, and the folders. Raises ValueError for links and devices."""
-    names, folders, pending = [], [], [folder]
-    while pending:
-        for path in sorted(pending.pop().iterdir()):
-            mode, name = path.lstat().st_mode, path.relative_to(folder).as_posix()
-            if stat.S_ISDIR(mode):
-                folders.append(path)
-                pending.append(path)
-            elif stat.S_ISREG(mode):
-                names.append(name)
-            else:
-                raise ValueError(f"{name!r} is a link or device, not a file")
-    return names, folders
+    paths = sorted(folder.rglob("*"))
+    names = {path: path.relative_to(folder).as_posix() for path in paths}
+    for path, name in names.items():
+        if path.is_symlink() or not (path.is_dir() or path.is_file()):
+            raise ValueError(f"{name!r} is a link or device, not a file")
+    return [name for path, name in names.items() if path.is_file()], [path for path in paths if path.is_dir()]
 
 
 def _check_content(path: Path, name: str) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from gpo_full.run_files import METER
-from gpo_full.training.distribution import check_distribution
+from gpo_full.run_files import EVENTS_FILE, METER
+from gpo_full.training.launch import check_distribution
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class Logging(TrainerCallback):  # type: ignore[misc]
         trainer.folder.keep_until(state.global_step)
         if found["processes"] > 1 and state.is_world_process_zero:
             _log.warning("%(processes)d processes: %(model)s, %(parameters)s parameters", found)
-            trainer.folder.event({"step": state.global_step, "event": "distributed", **found})
+            trainer.folder.append(EVENTS_FILE, {"step": state.global_step, "event": "distributed", **found})
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step >= state.max_steps:

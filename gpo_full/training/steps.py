@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gpo_full.distributed import concatenated, summed
+from gpo_full.run_files import EVENTS_FILE
 from gpo_full.training.loss import MicroBatch
 from gpo_full.training.reporting.length_bias import length_metrics
 from gpo_full.training.reporting.metrics import COLUMNS, Meter, NonFiniteLoss
@@ -131,9 +132,9 @@ class Steps:
         rows = self._gathered(torch.cat([each.rows for each in step.micro_batches]))
         losses = self._gathered(torch.cat([each.values for each in step.micro_batches]).double())
         folder = self._folder()
-        folder.event({"step": step.number, "event": "not finite, not applied", "quantities": broken, "rows": rows,
-                      "rows_with_loss_not_finite": [row for row, loss in zip(rows, losses, strict=True)
-                                                    if not math.isfinite(loss)]})  # fmt: skip
+        without_loss = [row for row, loss in zip(rows, losses, strict=True) if not math.isfinite(loss)]
+        folder.append(EVENTS_FILE, {"step": step.number, "event": "not finite, not applied", "quantities": broken,
+                                    "rows": rows, "rows_with_loss_not_finite": without_loss})  # fmt: skip
         if self.skipped_in_a_row < TOO_MANY:
             _log.warning("step %d is not applied: not finite: %s; rows %s", step.number, ", ".join(broken), rows)
             return

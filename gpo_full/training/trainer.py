@@ -28,11 +28,11 @@ from gpo_full.data.pairs_on_disk import prompt_keys_of
 from gpo_full.distributed import largest, summed
 from gpo_full.engine.model_plan import plan
 from gpo_full.reference.store import weights_hash
-from gpo_full.run_files import METER, RESUMED, STATE_FILE
+from gpo_full.run_files import EVENTS_FILE, METER, METRICS_FILE, RESUMED, STATE_FILE
 from gpo_full.training import resumption
 from gpo_full.training.callbacks import Interrupted, Interruption, Logging
 from gpo_full.training.config import GPOConfig
-from gpo_full.training.distribution import check_asked, half_precision_in_layers_alone
+from gpo_full.training.launch import check_asked, half_precision_in_layers_alone
 from gpo_full.training.live_evaluation import LiveEvaluation
 from gpo_full.training.loss import MicroBatch, Objective, evaluate_pairs
 from gpo_full.training.model import check_sizes, loaded, prepared
@@ -227,7 +227,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
             mine = min(applied, self.state.global_step - self._initial_global_step)
             self._total_loss_scalar += means["loss"] * mine
             logs = {"learning_rate": learning_rate, **means}
-            self.folder.metrics({"step": self.state.global_step, "epoch": self.state.epoch, **logs})
+            self.folder.append(METRICS_FILE, {"step": self.state.global_step, "epoch": self.state.epoch, **logs})
             self.log(logs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -358,8 +358,8 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
             return
         resumption.restore(self._resumed, self.optimizer, self.lr_scheduler)
         if self._resumed.changes:
-            self.folder.event({"step": self._resumed.checkpoint.step, "event": RESUMED,
-                               "changes": self._resumed.changes})  # fmt: skip
+            event = {"step": self._resumed.checkpoint.step, "event": RESUMED, "changes": self._resumed.changes}
+            self.folder.append(EVENTS_FILE, event)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:

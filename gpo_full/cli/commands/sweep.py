@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 from gpo_full.cli.options.parameters import read_parameters
 from gpo_full.cli.options.training import add_shared_arguments, shared_words
 from gpo_full.files import atomic_file
+from gpo_full.sweeps.executors import on_ray, on_this_machine
+from gpo_full.sweeps.jobs import Job, Outcome
 from gpo_theory.errors import InputError
 
 if TYPE_CHECKING:
     from gpo_full.sweeps.grid import Run
-    from gpo_full.sweeps.jobs import Job, Outcome
 
-    Execute = Callable[[Sequence[Job]], Iterator[tuple[Job, Outcome]]]
-
+Execute = Callable[[Sequence[Job]], Iterator[tuple[Job, Outcome]]]
 EXAMPLE = "gpo sweep --model MODEL --data pairs.jsonl --loss dpo --loss ipo --beta 0.1 --betas-of dpo --output sweep"
 PLAN, RESULTS, REFERENCE = "sweep.json", "results.parquet", "reference"
 
@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
     created = not output.exists()
     _write_plan(output, {"schema": 1, "runs": [run.name for run in runs], "betas": [run.beta for run in runs],
                     "shared": shared, "parameters": parameters or None}, args.resume)  # fmt: skip
-    jobs = {run.name: _job(run, shared, output) for run in runs}
+    jobs = {run.name: Job(tuple(run.words(shared, output)), output / "runs" / run.name,
+                          output / "outcomes" / f"{run.name}.json") for run in runs}  # fmt: skip
     outcomes = {name: found for name, job in jobs.items() if (found := job.outcome()) and found.code == 0}
     left = [job for name, job in jobs.items() if name not in outcomes]
     execute = _executor(args)
@@ -98,12 +99,6 @@ def _write_plan(output: Path, plan: Mapping[str, Any], resume: bool) -> None:
             temporary.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
 
 
-def _job(run: "Run", shared: Sequence[str], output: Path) -> "Job":
-    from gpo_full.sweeps.jobs import Job
-
-    return Job(tuple(run.words(shared, output)), output / "runs" / run.name, output / "outcomes" / f"{run.name}.json")
-
-
 def _undo(output: Path, created: bool) -> None:
     """Restore the folder to its state before a sweep that could not start."""
     shutil.rmtree(output / REFERENCE, ignore_errors=True)
@@ -112,19 +107,15 @@ def _undo(output: Path, created: bool) -> None:
         output.rmdir()
 
 
-def _executor(args: argparse.Namespace) -> "Execute":
-    from gpo_full.sweeps.executors import on_ray, on_this_machine
-
+def _executor(args: argparse.Namespace) -> Execute:
     if args.ray is not None:
         return lambda jobs: on_ray(jobs, args.ray, args.gpo)
     devices = _devices()
     return lambda jobs: on_this_machine(jobs, args.workers or len(devices) or 1, devices)
 
 
-def _reference_pass(execute: "Execute", first: "Run", shared: Sequence[str], output: Path) -> None:
+def _reference_pass(execute: Execute, first: "Run", shared: Sequence[str], output: Path) -> None:
     """Compute the reference pass, which all runs share."""
-    from gpo_full.sweeps.jobs import Job
-
     folder = output / REFERENCE
     job = Job((*first.words(shared, folder), "--reference-only"), folder, folder / "outcome.json")
     _report_progress("reference pass ...")
@@ -161,12 +152,12 @@ def _report_progress(text: str) -> None:
     print(f"gpo sweep: [{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
-def _ended(outcome: "Outcome") -> str:
+def _ended(outcome: Outcome) -> str:
     again = f", started {outcome.attempts} times" if outcome.attempts > 1 else ""
     return ("done" if outcome.code == 0 else f"exit code {outcome.code}: {outcome.message}") + again
 
 
-def _report(runs: Sequence["Run"], outcomes: Mapping[str, "Outcome"], output: Path, as_json: bool) -> int:
+def _report(runs: Sequence["Run"], outcomes: Mapping[str, Outcome], output: Path, as_json: bool) -> int:
     from gpo_full.output import print_json
 
     failed = [run.name for run in runs if outcomes[run.name].code]
