@@ -168,7 +168,22 @@ def load(folder: Path) -> Checkpoint | None:
 def verify(path: Path) -> Checkpoint:
     """Return the checkpoint in `path`. Raises DamagedCheckpoint, which names the file, if it is not as it was saved."""
     try:
-        return _verified(path)
+        if path.is_symlink() or not path.is_dir():
+            raise ValueError("it is not a folder")
+        names, _ = _walk(path)
+        if MANIFEST not in names:
+            raise ValueError(f"{MANIFEST} is missing")
+        manifest = _strict_json(path / MANIFEST, finite=True)
+        step, files = _manifest_fields(manifest)
+        if path.name != f"checkpoint-{step}":
+            raise ValueError(f"{MANIFEST} is that of step {step}")
+        for name in sorted({MANIFEST, *files} ^ set(names)):
+            raise ValueError(f"{name!r} is {'missing' if name in files else 'not in the manifest'}")
+        for name, entry in files.items():
+            if (path / name).stat().st_size != entry["size"] or _sha256(path / name) != entry["sha256"]:
+                raise ValueError(f"{name!r} is not what was saved")
+            _check_content(path / name, name)
+        return Checkpoint(path, step, frozenset(files))
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise DamagedCheckpoint(f"{path.name} is damaged: {error}") from None
 
@@ -262,25 +277,6 @@ def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
     """Return step and path of each checkpoint, oldest first."""
     matches = [(_NAME.fullmatch(path.name), path) for path in folder.iterdir()] if folder.is_dir() else []
     return sorted((int(match[1]), path) for match, path in matches if match)
-
-
-def _verified(path: Path) -> Checkpoint:
-    if path.is_symlink() or not path.is_dir():
-        raise ValueError("it is not a folder")
-    names, _ = _walk(path)
-    if MANIFEST not in names:
-        raise ValueError(f"{MANIFEST} is missing")
-    manifest = _strict_json(path / MANIFEST, finite=True)
-    step, files = _manifest_fields(manifest)
-    if path.name != f"checkpoint-{step}":
-        raise ValueError(f"{MANIFEST} is that of step {step}")
-    for name in sorted({MANIFEST, *files} ^ set(names)):
-        raise ValueError(f"{name!r} is {'missing' if name in files else 'not in the manifest'}")
-    for name, entry in files.items():
-        if (path / name).stat().st_size != entry["size"] or _sha256(path / name) != entry["sha256"]:
-            raise ValueError(f"{name!r} is not what was saved")
-        _check_content(path / name, name)
-    return Checkpoint(path, step, frozenset(files))
 
 
 def _manifest_fields(manifest: Any) -> tuple[int, dict[str, dict[str, Any]]]:

@@ -16,9 +16,11 @@ from typing import Any
 
 from gpo_full.diagnosis.log import SCALED, RunLog
 from gpo_theory.analysis import analyze
+from gpo_theory.catalogue import find_loss
 from gpo_theory.errors import InputError
 from gpo_theory.loss import Loss
 from gpo_theory.report.result import Analysis
+from gpo_theory.transforms import soft_label
 
 # The rules' thresholds: conventions, not theory, so each finding's limits name them.
 FEWEST_LOGS = 9  # a trend compares three thirds, of at least three logs each
@@ -118,9 +120,6 @@ def _noise(log: RunLog, label_noise: float | None) -> float | None:
 
 
 def _objective(settings: Mapping[str, Any]) -> Loss | None:
-    from gpo_theory.catalogue import find_loss
-    from gpo_theory.transforms import soft_label
-
     if settings.get("loss") is None:
         return None
     loss = find_loss(settings["loss"], {name: str(value) for name, value in (settings.get("parameters") or {}).items()})
@@ -188,8 +187,6 @@ class View:
     @cached_property
     def supported(self) -> float | None:
         """x*(1 - e), if it is finite: the target under labels flipped at rate e, which f does not account for."""
-        from gpo_theory.transforms import soft_label
-
         if self.loss is None or self.label_noise is None or self.log.settings.get("label_noise"):
             return None
         # Its least value under labels that are always right is that of f under labels flipped at rate e.

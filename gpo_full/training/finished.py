@@ -5,7 +5,7 @@ __all__ = ["finish", "is_complete", "stored_result"]
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +40,14 @@ def finish(trainer: Any, analysis: Analysis, words: Sequence[str]) -> dict[str, 
     metrics = trainer.folder.objects(METRICS_FILE)
     result = {"pairs": len(trainer.train_dataset), "steps": trainer.state.global_step,
               "first": metrics[0], "last": metrics[-1], "evaluation": held_out}  # fmt: skip
-    _move_into_place(trainer, {**card_files(trainer, analysis, words=words, held_out=held_out),
-                               RESULT_FILE: json.dumps(result, allow_nan=False) + "\n"})  # fmt: skip
-    return result
-
-
-def _move_into_place(trainer: Any, texts: Mapping[str, str]) -> None:
-    """Write the model and `texts`, by file name, beside their place and move them there, COMPLETE last."""
+    texts = {**card_files(trainer, analysis, words=words, held_out=held_out),
+             RESULT_FILE: json.dumps(result, allow_nan=False) + "\n"}  # fmt: skip
     output = trainer.folder.path
+    # All is written beside its place, and COMPLETE moved there last.
     with tempfile.TemporaryDirectory(dir=output, prefix=".model-") as folder:
         trainer.save_model(folder)
         for name, text in texts.items() if trainer.folder.writes else ():
             (Path(folder) / name).write_text(text, encoding="utf-8")
         for path in sorted(Path(folder).iterdir(), key=lambda path: path.name in COMPLETE):
             os.replace(path, output / path.name)
+    return result

@@ -27,7 +27,6 @@ from gpo_full.data.pairs import PairSummary
 from gpo_full.data.pairs_on_disk import prompt_keys_of
 from gpo_full.distributed import largest, summed
 from gpo_full.engine.model_plan import plan
-from gpo_full.reference.store import weights_hash
 from gpo_full.run_files import EVENTS_FILE, METER, METRICS_FILE, RESUMED, STATE_FILE
 from gpo_full.training import resumption
 from gpo_full.training.callbacks import Interrupted, Interruption, Logging
@@ -36,7 +35,7 @@ from gpo_full.training.launch import check_asked, half_precision_in_layers_alone
 from gpo_full.training.live_evaluation import LiveEvaluation
 from gpo_full.training.loss import MicroBatch, Objective, evaluate_pairs
 from gpo_full.training.model import check_sizes, loaded, prepared
-from gpo_full.training.references import attach_reference, warn_of_rounding
+from gpo_full.training.references import attach_reference
 from gpo_full.training.reporting.metrics import Meter
 from gpo_full.training.reporting.run_folder import RunFolder
 from gpo_full.training.reporting.trackers import follow
@@ -127,16 +126,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
 
     def _refer(self, sets: list[Rows], reference: nn.Module | None, longest: int) -> None:
         """Attach the reference's log-probabilities to every pair."""
-        model = self.model if reference is None else reference
-        layout = self.plan if reference is None else plan(model, longest, self.accelerator.autocast)
-        self.reference_weights = weights_hash(model)
-        attach_reference(
-            sets, model, margin=self.objective.margin, folder=self.args.store_folder(), plan=layout,
-            weights=self.reference_weights, accelerator=self.accelerator, is_policy=reference is None,
-        )  # fmt: skip
-        if reference is None and self.accelerator.is_main_process:
-            warn_of_rounding(self.model, self.train_dataset, count=self.args.per_device_train_batch_size,
-                             margin=self.objective.margin, plan=self.plan, accelerator=self.accelerator)  # fmt: skip
+        self.reference_weights = attach_reference(self, sets, reference, longest)
 
     # --- a step ---
 

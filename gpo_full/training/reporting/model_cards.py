@@ -5,7 +5,7 @@ __all__ = ["CardFacts", "card_files", "model_card"]
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -107,9 +107,9 @@ def _licence(model: str) -> str | None:
 
 def model_card(facts: CardFacts, analysis: Analysis) -> str:
     """Return the card as Markdown with YAML front matter."""
-    parts = [_loss(facts, analysis), _proved(analysis), _strength(facts, analysis), _data(facts), _results(facts),
-             _made(facts)]  # fmt: skip
-    return f"---\n{_front(facts, analysis)}\n---\n\n" + "\n\n".join(parts) + "\n"
+    paragraphs = [*_loss(facts, analysis), *_proved(analysis), *_strength(facts, analysis), *_data(facts),
+                  *_results(facts), *_made(facts)]  # fmt: skip
+    return f"---\n{_front(facts, analysis)}\n---\n\n" + "\n\n".join(paragraphs) + "\n"
 
 
 def _front(facts: CardFacts, analysis: Analysis) -> str:
@@ -131,12 +131,12 @@ def _title(facts: CardFacts) -> str:
     return f"{facts.base.rpartition('/')[2]}, trained on preferences"
 
 
-def _loss(facts: CardFacts, analysis: Analysis) -> str:
+def _loss(facts: CardFacts, analysis: Analysis) -> list[str]:
     how = "averaged" if facts.settings.get("margin") == "mean" else "summed"
     base = f"[{facts.base}](https://huggingface.co/{facts.base})" if facts.on_hub else f"`{facts.base}`"
     note = convention(str(facts.settings.get("loss")), facts.settings.get("margin"))
     noise = facts.settings.get("label_noise")
-    return "\n\n".join([
+    return [
         f"# {_title(facts)}",
         f"{base}, fine-tuned with Generalized Preference Optimization: over preference pairs it minimises the mean of "
         r"$f(\beta\rho)$, where $\rho$ is the log-ratio of policy to reference of the chosen response minus that of "
@@ -147,32 +147,31 @@ def _loss(facts: CardFacts, analysis: Analysis) -> str:
         f"with $\\beta$ = {facts.settings['beta']:g}."
         + (f" It includes label noise at rate {noise:g}." if noise else "")
         + (f" Convention: {note}." if note else "")
-    ])  # fmt: skip
+    ]  # fmt: skip
 
 
-def _proved(analysis: Analysis) -> str:
-    rows = [f"| {name.replace('_', ' ')} | {one.verdict.value} | {_cell(one.because)} |"
-            for name, one in analysis.claims.items()]  # fmt: skip
-    return "\n".join([
-        "## What is proved of it", "",
-        "`certificate.json` holds the proofs; `gpo verify certificate.json` replays them.", "",
-        "| claim | verdict | because |", "|---|---|---|", *rows,
-    ])  # fmt: skip
+def _proved(analysis: Analysis) -> list[str]:
+    rows = [(name.replace("_", " "), one.verdict.value, _cell(one.because)) for name, one in analysis.claims.items()]
+    return ["## What is proved of it",
+            "`certificate.json` holds the proofs; `gpo verify certificate.json` replays them.",
+            _table(("claim", "verdict", "because"), rows)]  # fmt: skip
 
 
 def _cell(text: str) -> str:
     return re.sub(r"([|*_<>`$\\])", r"\\\1", " ".join(text.split()))
 
 
-def _strength(facts: CardFacts, analysis: Analysis) -> str:
-    terms = [one.text if one else "unknown or none" for one in analysis.taylor]
-    tails = [f"| {side} | {by['loss'].kind} ({by['loss'].verdict}) | {by['slope'].kind} ({by['slope'].verdict}) |"
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    first, *others = [f"| {' | '.join(row)} |" for row in (head, *rows)]
+    return "\n".join([first, "|---" * len(head) + "|", *others])
+
+
+def _strength(facts: CardFacts, analysis: Analysis) -> list[str]:
+    terms = ", ".join(f"`{one.text if one else 'unknown or none'}`" for one in analysis.taylor)
+    tails = [(side, *(f"{by[name].kind} ({by[name].verdict})" for name in ("loss", "slope")))
              for side, by in analysis.tails.items()]  # fmt: skip
-    return "\n".join([
-        "## How it acts", "",
-        f"Taylor coefficients at 0: {', '.join(f'`{term}`' for term in terms)}.", "", _matches(facts, analysis), "",
-        r"| tail | $f$ | $-f'$ |", "|---|---|---|", *tails,
-    ])  # fmt: skip
+    return ["## How it acts", f"Taylor coefficients at 0: {terms}.", _matches(facts, analysis),
+            _table(("tail", "$f$", "$-f'$"), tails)]  # fmt: skip
 
 
 def _matches(facts: CardFacts, analysis: Analysis) -> str:
@@ -187,45 +186,44 @@ def _matches(facts: CardFacts, analysis: Analysis) -> str:
             f"beta R = {felt:.4g}: {like}{averaged}.")  # fmt: skip
 
 
-def _data(facts: CardFacts) -> str:
-    summary = [f"- used: {facts.data}"] if facts.data else []
+def _data(facts: CardFacts) -> list[str]:
+    lines = [f"- preference pairs: `{facts.data_name}`, {_hash(facts.data_hash)}"]
+    if facts.data:
+        lines.append(f"- used: {facts.data}")
     if facts.data and (facts.data.weighted or facts.data.uncertain):
-        summary.append(r"- a pair of weight $w$ and probability $p$ counts $w\,(p f(\beta\rho) + (1-p) f(-\beta\rho))$")
-    summary += [f"- held-out pairs: {facts.held_out_name}"] if facts.held_out_name else []
+        lines.append(r"- a pair of weight $w$ and probability $p$ counts $w\,(p f(\beta\rho) + (1-p) f(-\beta\rho))$")
+    if facts.held_out_name:
+        lines.append(f"- held-out pairs: {facts.held_out_name}")
     handed_in = f"the base model as it was handed in, weights {_hash(facts.reference_weights)}"
     brought = "as the data brings its log-probabilities, pair by pair"
-    return "\n".join([
-        "## Data and reference", "",
-        f"- preference pairs: `{facts.data_name}`, {_hash(facts.data_hash)}", *summary,
-        f"- at most {facts.settings['max_length']} tokens, {facts.settings['max_prompt_length']} of them the prompt's",
-        f"- reference: {brought if facts.data and facts.data.referred else handed_in}",
-    ])  # fmt: skip
+    lines += [f"- at most {facts.settings['max_length']} tokens, {facts.settings['max_prompt_length']} of them the "
+              "prompt's", f"- reference: {brought if facts.data and facts.data.referred else handed_in}"]  # fmt: skip
+    return ["## Data and reference", "\n".join(lines)]
 
 
 def _hash(text: str) -> str:
     return f"`{text}`" if ":" in text else f"sha256 `{text}`"
 
 
-def _results(facts: CardFacts) -> str:
-    held = facts.held_out
-    head = ["| metric | first | last |", "|---|---|---|"]
-    rows = [f"| {name} | {facts.first[name]:.4f} | {facts.last[name]:.4f} |" for name in METRICS]
+def _results(facts: CardFacts) -> list[str]:
+    held, one = facts.held_out, facts.samples
+    columns = {"first": facts.first, "last": facts.last}
     if held:
-        head = ["| metric | first | last | held out |", "|---|---|---|---|"]
-        rows = [f"{row} {held[f'eval_{name}']:.4f} |" for row, name in zip(rows, METRICS, strict=True)]
-    lines = ["## Results", "", "Means over the pairs of a logging interval; log-ratios in nats.", "", *head, *rows]
+        columns["held out"] = {name: held[f"eval_{name}"] for name in METRICS}
+    rows = [(name, *(f"{column[name]:.4f}" for column in columns.values())) for name in METRICS]
+    found = ["## Results", "Means over the pairs of a logging interval; log-ratios in nats.",
+             _table(("metric", *columns), rows)]  # fmt: skip
     if held:
-        lines += ["", f"Against length: {against_length(held)}."]
-    one = facts.samples
+        found.append(f"Against length: {against_length(held)}.")
     if one:
-        lines += ["", f"On samples for {one['n']} prompts after step {one['step']}: KL to the reference "
-                  f"{one['kl']:.4f} nats per response (standard error {one['kl_se']:.4f}), win rate against it "
-                  f"{one['win_rate']:.3f} (95% interval {one['win_low']:.3f} to {one['win_high']:.3f}) by the reward "
-                  f"`{_last_name(one['judge'])}`."]  # fmt: skip
-    return "\n".join(lines)
+        found.append(f"On samples for {one['n']} prompts after step {one['step']}: KL to the reference "
+                     f"{one['kl']:.4f} nats per response (standard error {one['kl_se']:.4f}), win rate against it "
+                     f"{one['win_rate']:.3f} (95% interval {one['win_low']:.3f} to {one['win_high']:.3f}) by the "
+                     f"reward `{_last_name(one['judge'])}`.")  # fmt: skip
+    return found
 
 
-def _made(facts: CardFacts) -> str:
+def _made(facts: CardFacts) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
     changed = f" The run was resumed with changes: {'; '.join(facts.changes)}." if facts.changes else ""
-    return f"## How it was made\n\n```\n{facts.command}\n```\n\nWith {versions}.{changed}"
+    return ["## How it was made", f"```\n{facts.command}\n```", f"With {versions}.{changed}"]
