@@ -33,10 +33,8 @@ class FolderLock:
                 if (folder := self._folder()).writes:
                     stack.enter_context(checkpoint.sole_writer(folder.path))
             self._is_held = True
-            try:
-                yield
-            finally:
-                self._is_held = False
+            stack.callback(setattr, self, "_is_held", False)
+            yield
 
 
 def save_together(

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpo_full.cli.options.export import writing
+from gpo_full.evaluation.tasks import Task, read_tasks
+from gpo_full.output import print_json
 from gpo_theory.errors import InputError
 
 if TYPE_CHECKING:
     from gpo_full.evaluation.scores import PromptScore
-    from gpo_full.evaluation.tasks import Task
 
 EXAMPLE = "gpo evaluate --policy out/dpo --reference out/sft --data test.jsonl"
 # Of an Evaluation, what --json prints.
@@ -43,7 +44,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Sample one response per prompt from each model, score them, and print the summary."""
     from gpo_full.evaluation.scores import compare_scores, read_scores, summarize, write_scores
-    from gpo_full.evaluation.tasks import read_tasks
 
     tasks = read_tasks(args.data, args.limit)
     for name in (args.policy, args.reference):
@@ -52,7 +52,6 @@ def run(args: argparse.Namespace) -> int:
                              f"{ADAPTER}")  # fmt: skip
     other = None if args.against is None else read_scores(args.against)
     from gpo_full.evaluation.golden_reward import REWARD_NAME
-    from gpo_full.output import print_json
 
     rows = _score(args, tasks)
     found = asdict(summarize(rows, args.seed))
@@ -86,7 +85,7 @@ def _print(payload: dict[str, Any], against: str | None) -> None:
               f"{paired['win_high']:.3f}]")  # fmt: skip
 
 
-def _score(args: argparse.Namespace, tasks: "list[Task]") -> "list[PromptScore]":
+def _score(args: argparse.Namespace, tasks: list[Task]) -> "list[PromptScore]":
     import torch
     from transformers import AutoTokenizer
     from transformers.utils import logging

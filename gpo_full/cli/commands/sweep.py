@@ -10,11 +10,11 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpo_full.cli.options.parameters import read_parameters
+from gpo_full.cli.options.parameters import add_param_option, read_parameters
 from gpo_full.cli.options.training import add_shared_arguments, shared_words
 from gpo_full.files import atomic_file
 from gpo_full.sweeps.executors import on_ray, on_this_machine
@@ -33,8 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options: those of the grid, and those of `gpo train` that all runs share."""
     add = parser.add_argument
     add("--loss", required=True, action="append", help="name, alias or formula in x = beta * rho; repeatable")
-    add("--param", action="append", default=[], metavar="NAME=VALUE",
-        help="value of a parameter, in every loss that has it; repeatable")  # fmt: skip
+    add_param_option(parser, "every loss that has it")
     add("--beta", required=True, action="append", type=float, help="scale of the margin, above 0; repeatable")
     add("--betas-of", metavar="LOSS", help="the betas are those of LOSS: each loss gets the one of the same strength")
     add("--seed", action="append", type=int, help="order of the pairs (default: 42); repeatable")
@@ -131,12 +130,10 @@ def _signals_as_interrupts() -> Iterator[None]:
     def stop(number: int, frame: Any) -> None:
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, stop) or signal.SIG_DFL for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
+    with ExitStack() as before:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            before.callback(signal.signal, number, signal.signal(number, stop) or signal.SIG_DFL)
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _devices() -> list[str]:

@@ -182,15 +182,15 @@ def _quadrature_error(model: Any, trace: "Trace", loss: Any, beta: float, prefer
 
 
 def _draw(path: str, model: "Bandit | GaussianMixture", trace: "Trace") -> None:
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
+    from gpo_theory.report.plots import save
     from toy_models import Bandit
     from toy_models.plots import plot_densities, plot_simplex, plot_trace
 
     policies = model.log_policy(trace.parameters[[0, -1]]).exp()
     beside = not isinstance(model, Bandit) or len(model.log_reference) == 3
-    figure = Figure(figsize=(11 if beside else 5.5, 4.2), layout="constrained")
+    figure = Figure(figsize=(11 if beside else 5.5, 4.2), layout="constrained", dpi=150)
     axes = figure.subplots(1, 2 if beside else 1, squeeze=False)[0]
     plot_trace(axes[0], trace.step, trace.kl, trace.regularizer)
     if not isinstance(model, Bandit):
@@ -200,8 +200,8 @@ def _draw(path: str, model: "Bandit | GaussianMixture", trace: "Trace") -> None:
         plot_densities(axes[1], model.grid, {name: mass / model.step for name, mass in densities.items()})
     elif beside:
         plot_simplex(axes[1], {"policy": model.log_policy(trace.parameters).exp()}, model.log_reference.exp())
-    with writing("--plot", path) as temporary, rc_context({"svg.hashsalt": "gpo"}):
-        figure.savefig(temporary, dpi=150, metadata={"Date": None} if path.lower().endswith(".svg") else None)
+    with writing("--plot", path) as temporary:
+        save(figure, temporary)
 
 
 def _show(payload: dict[str, Any], loss: "Loss | None", plot: str | None) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpo_full.cli.options.parameters import add_param_option
 from gpo_full.cli.options.training import FIELDS, add_shared_arguments, config_of, words_of
 from gpo_full.output import print_json
 from gpo_theory.errors import InputError
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--loss", required=True, help="name, alias or formula in x = beta * rho")
     add("--beta", required=True, type=float, help="scale of the margin, above 0")
     add("--output", required=True, metavar="FOLDER", help="new or empty folder for the trained model and metrics.jsonl")
-    add("--param", action="append", default=[], metavar="NAME=VALUE", help="value of a parameter of the loss")
+    add_param_option(parser)
     add("--seed", type=int, help="order of the pairs (default: 42)")
     add("--resume", action="store_true", help="continue the run in FOLDER from its newest whole checkpoint")
     add("--allow-change", action="append", default=[], metavar="NAME",
