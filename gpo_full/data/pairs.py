@@ -74,11 +74,6 @@ class Pair:
         return len(self.prefix) + len(self.chosen) + len(self.rejected)
 
     @property
-    def length(self) -> int:
-        """The number of tokens of the longer of the two sequences prompt + response."""
-        return len(self.prefix) + max(len(self.chosen), len(self.rejected))
-
-    @property
     def digest(self) -> bytes:
         """The sha256 of the token ids, 32 bytes; the optional columns do not enter."""
         sizes = self.prompt_length, len(self.prefix), len(self.chosen), len(self.rejected)

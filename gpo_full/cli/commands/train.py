@@ -122,8 +122,8 @@ def _open(args: argparse.Namespace) -> dict[str, Any]:
     """Return the data of --data and --eval-data, None where it is not given; InputError if it cannot be read."""
     from gpo_full.data.sources import open_data
 
-    held_out = None if args.eval_data is None else open_data("--eval-data", args.eval_data)
-    return {"data": open_data("--data", args.data), "eval_data": held_out}
+    return {"data": open_data("--data", args.data),
+            "eval_data": None if args.eval_data is None else open_data("--eval-data", args.eval_data)}  # fmt: skip
 
 
 def _check_model(model: str) -> None:
