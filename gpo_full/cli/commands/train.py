@@ -254,10 +254,13 @@ def _train(trainer: "GPOTrainer", args: argparse.Namespace) -> int:
     from gpo_full.training.finished import finish
     from gpo_full.training.reporting.metrics import NonFiniteLoss
     from gpo_theory import analyze
+    from gpo_theory.choosing.matching import convention
 
     analysis = analyze(trainer.objective.loss, SECONDS)
+    note = convention(args.loss, trainer.args.margin)
+    if note and _is_first_rank():
+        print(f"gpo train: convention: {note}", file=sys.stderr)
     try:
-        _print_convention(args.loss, trainer.args.margin)
         with trainer.writing(), redirect_stdout(sys.stderr):  # trackers print, and stdout is for the result
             trainer.train(resume_from_checkpoint=args.resume or None,
                           allow_changes={*args.allow_change} - OF_THE_COMMAND)  # fmt: skip
@@ -306,14 +309,6 @@ def _quiet(threads: int | None) -> None:
     transformers.logging.disable_progress_bar()
     if threads is not None:
         torch.set_num_threads(threads)
-
-
-def _print_convention(loss: str, margin: str) -> None:
-    from gpo_theory.choosing.matching import convention
-
-    note = convention(loss, margin)
-    if note and _is_first_rank():
-        print(f"gpo train: convention: {note}", file=sys.stderr)
 
 
 def _stopped(why: str, code: int) -> int:
