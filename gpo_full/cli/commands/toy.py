@@ -127,7 +127,7 @@ def _mixture(args: argparse.Namespace) -> tuple["GaussianMixture", Any]:
 
     means = _numbers(args, "reference_means")
     weights = _numbers(args, "reference_weights") or (1 / len(means),) * len(means)
-    behaviour = args.behaviour if args.behaviour[:1].isalpha() else _numbers(args, "behaviour")
+    behaviour: Any = args.behaviour if args.behaviour[:1].isalpha() else _numbers(args, "behaviour")
     grid = _numbers(args, "grid") or (-14.0, 14.0, 0.2 if args.objective == "gpo" else 0.01)
     if len(grid) != 3:
         raise InputError(f"--grid {args.grid!r}: needed: LOW,HIGH,STEP")
