@@ -14,7 +14,6 @@ import logging
 import os
 import re
 import secrets
-import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -169,7 +168,22 @@ def load(folder: Path) -> Checkpoint | None:
 def verify(path: Path) -> Checkpoint:
     """Return the checkpoint in `path`. Raises DamagedCheckpoint, which names the file, if it is not as it was saved."""
     try:
-        return _verified(path)
+        if path.is_symlink() or not path.is_dir():
+            raise ValueError("it is not a folder")
+        names, _ = _walk(path)
+        if MANIFEST not in names:
+            raise ValueError(f"{MANIFEST} is missing")
+        manifest = _strict_json(path / MANIFEST, finite=True)
+        step, files = _manifest_fields(manifest)
+        if path.name != f"checkpoint-{step}":
+            raise ValueError(f"{MANIFEST} is that of step {step}")
+        for name in sorted({MANIFEST, *files} ^ set(names)):
+            raise ValueError(f"{name!r} is {'missing' if name in files else 'not in the manifest'}")
+        for name, entry in files.items():
+            if (path / name).stat().st_size != entry["size"] or _sha256(path / name) != entry["sha256"]:
+                raise ValueError(f"{name!r} is not what was saved")
+            _check_content(path / name, name)
+        return Checkpoint(path, step, frozenset(files))
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise DamagedCheckpoint(f"{path.name} is damaged: {error}") from None
 
@@ -265,25 +279,6 @@ def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), path) for match, path in matches if match)
 
 
-def _verified(path: Path) -> Checkpoint:
-    if path.is_symlink() or not path.is_dir():
-        raise ValueError("it is not a folder")
-    names, _ = _walk(path)
-    if MANIFEST not in names:
-        raise ValueError(f"{MANIFEST} is missing")
-    manifest = _strict_json(path / MANIFEST, finite=True)
-    step, files = _manifest_fields(manifest)
-    if path.name != f"checkpoint-{step}":
-        raise ValueError(f"{MANIFEST} is that of step {step}")
-    for name in sorted({MANIFEST, *files} ^ set(names)):
-        raise ValueError(f"{name!r} is {'missing' if name in files else 'not in the manifest'}")
-    for name, entry in files.items():
-        if (path / name).stat().st_size != entry["size"] or _sha256(path / name) != entry["sha256"]:
-            raise ValueError(f"{name!r} is not what was saved")
-        _check_content(path / name, name)
-    return Checkpoint(path, step, frozenset(files))
-
-
 def _manifest_fields(manifest: Any) -> tuple[int, dict[str, dict[str, Any]]]:
     if not isinstance(manifest, dict) or manifest.pop("sha256", None) != _digest(manifest):
         raise ValueError(f"{MANIFEST} is not what was saved")
@@ -307,18 +302,12 @@ def _inside(name: str) -> bool:
 
 def _walk(folder: Path) -> tuple[list[str], list[Path]]:
     """Return the files below `folder` by relative name, and the folders. Raises ValueError for links and devices."""
-    names, folders, pending = [], [], [folder]
-    while pending:
-        for path in sorted(pending.pop().iterdir()):
-            mode, name = path.lstat().st_mode, path.relative_to(folder).as_posix()
-            if stat.S_ISDIR(mode):
-                folders.append(path)
-                pending.append(path)
-            elif stat.S_ISREG(mode):
-                names.append(name)
-            else:
-                raise ValueError(f"{name!r} is a link or device, not a file")
-    return names, folders
+    paths = sorted(folder.rglob("*"))
+    names = {path: path.relative_to(folder).as_posix() for path in paths}
+    for path, name in names.items():
+        if path.is_symlink() or not (path.is_dir() or path.is_file()):
+            raise ValueError(f"{name!r} is a link or device, not a file")
+    return [name for path, name in names.items() if path.is_file()], [path for path in paths if path.is_dir()]
 
 
 def _check_content(path: Path, name: str) -> None:

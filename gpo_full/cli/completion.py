@@ -3,7 +3,7 @@
 __all__ = ["SHELLS", "complete", "script"]
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from gpo_theory.errors import InputError, nearest
@@ -22,14 +22,14 @@ def script(shell: str) -> str:
     return str(shellcode(["gpo"], True, shell))
 
 
-def complete(commands: Mapping[str, Callable[[argparse.ArgumentParser], None]]) -> None:
-    """Print the possible next words for the shell and exit; `commands` maps a name to what declares its arguments."""
+def complete(commands: Iterable[str], add_arguments: Callable[[argparse.ArgumentParser, str], None]) -> None:
+    """Print the possible next words for the shell and exit; `add_arguments` declares those of a command."""
     import argcomplete
 
     parser = argparse.ArgumentParser(prog="gpo")
     chosen = parser.add_subparsers()
-    for name, add_arguments in commands.items():
-        add_arguments(chosen.add_parser(name))
+    for name in commands:
+        add_arguments(chosen.add_parser(name), name)
     for subparser in chosen.choices.values():
         for action in subparser._actions:
             if action.dest in _LOSSES:

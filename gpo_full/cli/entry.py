@@ -35,6 +35,8 @@ COMMANDS = {
 }
 # Commands that run provers on a formula or a certificate that anybody may have written: their memory is limited.
 PROVING = {"analyze", "beta", "compare", "design", "verify"}
+# Options that count something, in whichever command.
+COUNTS = ("batch_size", "limit", "max_new_tokens", "steps", "threads", "workers")
 EXTRAS = {"torch": "toy", "transformers": "lm", "accelerate": "lm", "peft": "lm", "gguf": "lm", "safetensors": "lm",
           "pyarrow": "lm", "ray": "sweep",
           "matplotlib": "book", "plotly": "book", "nbclient": "book", "sphinx": "book", "jupytext": "book"}  # fmt: skip
@@ -101,14 +103,25 @@ def _command(name: str) -> Any:
     return importlib.import_module(f"gpo_full.cli.commands.{name}")
 
 
+def _add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
+    """Declare the options of a command, and --json, which every command has."""
+    _command(name).add_arguments(parser)
+    if parser._subparsers is None:  # else each toy declares it
+        parser.add_argument("--json", action="store_true", help="print JSON for machines")
+
+
 def _run(name: str, rest: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise InputError(f"unknown command {name!r}; allowed: {', '.join(COMMANDS)}{nearest(name, COMMANDS)}")
     module = _command(name)
     parser = _Parser(prog=f"gpo {name}", description=COMMANDS[name], epilog=f"example: {module.EXAMPLE}",
                      allow_abbrev=False)  # fmt: skip
-    module.add_arguments(parser)
+    _add_arguments(parser, name)
     args = parser.parse_args(rest, argparse.Namespace(gpo=main))  # `gpo sweep` runs `gpo train` in its workers
+    for count in COUNTS:
+        value = getattr(args, count, None)
+        if isinstance(value, int) and value < 1:
+            raise InputError(f"--{count.replace('_', '-')} {value} must be at least 1")
     with memory_limit() if name in PROVING else nullcontext():
         return int(module.run(args))
 
@@ -118,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "_ARGCOMPLETE" in os.environ:
         from gpo_full.cli.completion import complete
 
-        complete({name: _command(name).add_arguments for name in COMMANDS})
+        complete(COMMANDS, _add_arguments)
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(_top_level(), end="")

@@ -54,27 +54,17 @@ def _json_lines(path: Path, columns: Collection[str]) -> Rows:
     with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
-                yield number, _value_or_reason(line.rstrip(b"\r\n"))
+                yield number, _value(line.rstrip(b"\r\n"))
 
 
-def _value_or_reason(line: bytes) -> Any:
-    try:
-        return _parse(line)
-    except BadRow as reason:
-        return reason
-
-
-def _parse(line: bytes) -> Any:
+def _value(line: bytes) -> Any:
+    """Return the value of a line, or the BadRow that says why it has none."""
     if line.startswith(b"\xef\xbb\xbf"):
-        raise BadRow("begins with a byte order mark; save the file as UTF-8 without one")
+        return BadRow("begins with a byte order mark; save the file as UTF-8 without one")
     try:
         return parse_json(line)
     except NotJson as error:
-        raise BadRow(str(error)) from None
-
-
-def _twice(names: Sequence[str]) -> str | None:
-    return next((name for name, count in Counter(names).items() if count > 1), None)
+        return BadRow(str(error))
 
 
 def _csv(path: Path, columns: Collection[str]) -> Rows:
@@ -82,33 +72,32 @@ def _csv(path: Path, columns: Collection[str]) -> Rows:
     try:
         # utf-8-sig: spreadsheets write a byte order mark. surrogateescape: rows that are not UTF-8 are BadRows.
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = _fields(reader)
+            rows = _fields(csv.reader(file, strict=True))
+            header = next(rows, [])
             if isinstance(header, BadRow):
                 raise InputError(f"{path}: header: {header}")
-            _check_columns(path, header or [])
-            number = 0
-            while (fields := _fields(reader)) is not None:
-                number += 1
+            _check_columns(path, header)
+            for number, fields in enumerate(rows, 1):
                 if fields != []:
-                    yield number, _row_of_fields(header or [], fields, columns)
+                    yield number, _row_of_fields(header, fields, columns)
     finally:
         csv.field_size_limit(before)
 
 
-def _fields(reader: Any) -> "list[str] | BadRow | None":
-    """Return the next row's fields, a BadRow if it cannot be read, or None at the end of the file."""
-    try:
-        fields: list[str] = next(reader)
-    except StopIteration:
-        return None
-    except csv.Error as error:
-        return BadRow(f"not CSV ({error})")
-    try:
-        "".join(fields).encode("utf-8")
-    except UnicodeEncodeError:
-        return BadRow("not UTF-8")
-    return fields
+def _fields(reader: Iterator[list[str]]) -> "Iterator[list[str] | BadRow]":
+    """Yield the fields of each row, a BadRow for one that cannot be read."""
+    while True:
+        try:
+            fields = next(reader)
+            "".join(fields).encode("utf-8")
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield BadRow(f"not CSV ({error})")
+        except UnicodeEncodeError:
+            yield BadRow("not UTF-8")
+        else:
+            yield fields
 
 
 def _row_of_fields(header: list[str], fields: "list[str] | BadRow", columns: Collection[str]) -> Any:
@@ -151,8 +140,9 @@ def _batch_rows(batch: Any) -> Iterator[Any]:
 
 def _check_columns(path: Path, names: Sequence[str]) -> None:
     """Raise InputError for a table without responses, with a column twice, or with a misspelt prompt column."""
-    if (again := _twice(names)) is not None:
-        raise InputError(f"{path}: column {again!r} appears twice")
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise InputError(f"{path}: column {name!r} appears twice")
     for name in KEYS:
         near = misspelt(name, [other for other in names if other not in KEYS])
         if name not in names and (name in REQUIRED or near):

@@ -22,7 +22,8 @@ class Pair:
     """Two responses to one prompt, as token ids, with the values of a row's optional columns.
 
     `prefix` is the longest common token prefix of prompt + chosen and prompt + rejected. Its first `prompt_length`
-    tokens are the prompt; the rest of it belongs to both responses, which continue with `chosen` and `rejected`.
+    tokens are the prompt; the rest of it belongs to both responses. `chosen` and `rejected` are not whole responses but
+    what follows the shared prefix in each; the whole ones are `responses`.
 
     `weight` w and `p`, the probability that the chosen response is the better one, make the pair's loss
     w (p f(x) + (1-p) f(-x)). `reference_log_probabilities` are log pi_ref of the chosen and the rejected response, in
@@ -71,11 +72,6 @@ class Pair:
     def size(self) -> int:
         """The number of tokens, the shared prefix counted once."""
         return len(self.prefix) + len(self.chosen) + len(self.rejected)
-
-    @property
-    def length(self) -> int:
-        """The number of tokens of the longer of the two sequences prompt + response."""
-        return len(self.prefix) + max(len(self.chosen), len(self.rejected))
 
     @property
     def digest(self) -> bytes:

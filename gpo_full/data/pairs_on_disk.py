@@ -33,18 +33,18 @@ class PairTable(Sequence[Pair]):
     """The pairs of a file that `pair_table` wrote; indexing reads the tokens of one pair.
 
     Known without reading tokens: `digests` [N, 32], `prompt_keys` [N], `optional_columns` [N, 4] (weight, p and both
-    reference log-probabilities), `response_lengths` [N, 2], `sizes` [N], `longest` (tokens of the longest sequence),
+    reference log-probabilities), `shapes` [N, 4] (prompt_length, and the sizes of prefix, chosen and rejected),
     `largest_id`, and the `summary` of the rows that were read. Raises ValueError if the file is damaged.
     """
 
     def __init__(self, path: Path) -> None:
         tensors, metadata = memory_mapped(path)
         self.path, self.digests, self.prompt_keys = path, tensors["digests"], tensors["prompts"]
-        # [N, 5]: where the tokens of a pair begin in `_ids`, its prompt_length, and the sizes of its three parts
+        # [N, 5]: where the tokens of a pair begin in `_ids`, and its shape
         self._ids, self._rows, self.optional_columns = tensors["ids"], tensors["rows"], tensors["numbers"]
+        self.shapes = self._rows[:, 1:]
         about = json.loads(metadata["table"])
-        self.summary = PairSummary(**about["summary"])
-        self.longest, self.largest_id = about["longest"], about["largest_id"]
+        self.summary, self.largest_id = PairSummary(**about["summary"]), about["largest_id"]
 
     def __reduce__(self) -> tuple[type["PairTable"], tuple[Path]]:
         """Pickle as the path: the other process maps the file too, instead of being sent the arrays."""
@@ -52,16 +52,6 @@ class PairTable(Sequence[Pair]):
 
     def __len__(self) -> int:
         return len(self._rows)
-
-    @property
-    def sizes(self) -> Array:
-        """`Pair.size` of each pair, [N]."""
-        return np.asarray(self._rows[:, 2:].sum(1))
-
-    @property
-    def response_lengths(self) -> Array:
-        """The numbers of tokens of both responses of each pair, [N, 2]."""
-        return np.asarray((self._rows[:, 2] - self._rows[:, 1])[:, None] + self._rows[:, 3:])
 
     @overload
     def __getitem__(self, index: int) -> Pair: ...
@@ -92,14 +82,19 @@ def prompt_keys_of(pairs: Sequence[Pair]) -> Array:
 
 def sizes_of(pairs: Sequence[Pair]) -> Array:
     """Return `Pair.size` of each pair, [N]."""
-    return pairs.sizes if isinstance(pairs, PairTable) else np.array([pair.size for pair in pairs])
+    return np.asarray(_shapes_of(pairs)[:, 1:].sum(1))
 
 
 def response_lengths_of(pairs: Sequence[Pair]) -> Array:
     """Return the numbers of tokens of both responses of each pair, [N, 2]."""
+    prompts, prefixes, *others = _shapes_of(pairs).T
+    return np.stack([prefixes - prompts + each for each in others], 1)
+
+
+def _shapes_of(pairs: Sequence[Pair]) -> Array:
     if isinstance(pairs, PairTable):
-        return pairs.response_lengths
-    return np.array([[len(response) for response in pair.responses] for pair in pairs])
+        return pairs.shapes
+    return np.array([(each.prompt_length, len(each.prefix), len(each.chosen), len(each.rejected)) for each in pairs])
 
 
 def optional_columns_of(pairs: Sequence[Pair]) -> Array:
@@ -112,9 +107,11 @@ def optional_columns_of(pairs: Sequence[Pair]) -> Array:
 
 def largest_length_and_id(pairs: Sequence[Pair]) -> tuple[int, int]:
     """Return the number of tokens of the longest sequence, and the largest token id."""
+    shapes = _shapes_of(pairs)
+    longest = int((shapes[:, 1] + shapes[:, 2:].max(1)).max())
     if isinstance(pairs, PairTable):
-        return pairs.longest, pairs.largest_id
-    return max(pair.length for pair in pairs), max(max(*pair.prefix, *pair.chosen, *pair.rejected) for pair in pairs)
+        return longest, pairs.largest_id
+    return longest, max(max(*pair.prefix, *pair.chosen, *pair.rejected) for pair in pairs)
 
 
 def pair_table(source: Any, tokenizer: Any, *, folder: Path | None = None, **options: Any) -> PairTable:
@@ -139,23 +136,19 @@ def pair_table(source: Any, tokenizer: Any, *, folder: Path | None = None, **opt
 
 
 def _write(reader: PairReader, path: Path) -> None:
-    start, longest, largest_id = 0, 0, 0
+    start, largest_id = 0, 0
     pairs = iter(progress(reader, "tokenizing"))
     with tensor_writer(path) as writer:
         while some := list(islice(pairs, ROWS)):
             ids = [(*pair.prefix, *pair.chosen, *pair.rejected) for pair in some]
             starts = start + np.cumsum([0, *map(len, ids)])
             writer.append("ids", np.concatenate([np.array(each, "<i4") for each in ids]))
-            writer.append("rows", np.array(
-                [(first, pair.prompt_length, len(pair.prefix), len(pair.chosen), len(pair.rejected))
-                 for first, pair in zip(starts, some, strict=False)], "<i8"))  # fmt: skip
+            writer.append("rows", np.column_stack([starts[:-1], _shapes_of(some)]))
             writer.append("digests", digests_of(some))
             writer.append("prompts", prompt_keys_of(some))
             writer.append("numbers", optional_columns_of(some))
-            length, token = largest_length_and_id(some)
-            start, longest, largest_id = int(starts[-1]), max(longest, length), max(largest_id, token)
-        about = {"summary": asdict(reader.summary), "longest": longest, "largest_id": largest_id}
-        writer.metadata["table"] = json.dumps(about)
+            start, largest_id = int(starts[-1]), max(largest_id, largest_length_and_id(some)[1])
+        writer.metadata["table"] = json.dumps({"summary": asdict(reader.summary), "largest_id": largest_id})
 
 
 def _contents(source: Any) -> list[Any]:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from gpo_full.data.file_formats import read_rows
 from gpo_theory.errors import InputError, nearest
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -52,8 +53,6 @@ def is_on_disk(data: Any) -> bool:
 def numbered_rows(data: Any, also: Collection[str] = ()) -> Iterator[tuple[int, Any]]:
     """Yield number, from 1, and value of each row of what `open_data` returned, with the columns `also`."""
     if isinstance(data, str):
-        from gpo_full.data.file_formats import read_rows
-
         return read_rows(data, also)
     return enumerate(data.rows(also) if isinstance(data, _ParquetFolder) else data, 1)
 
@@ -73,8 +72,6 @@ class _ParquetFolder:
         return self.rows()
 
     def rows(self, also: Collection[str] = ()) -> Iterator[Mapping[str, Any]]:
-        from gpo_full.data.file_formats import read_rows
-
         return (row for path in self.files for _, row in read_rows(path, also))
 
 

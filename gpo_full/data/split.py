@@ -6,12 +6,15 @@ import hashlib
 import random
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from gpo_full.data.file_formats import REQUIRED, BadRow
 from gpo_full.data.sources import fingerprint, is_on_disk, numbered_rows
+from gpo_full.data.tensor_files import Array
 from gpo_theory.errors import InputError, nearest
 
 Row = dict[str, Any]
@@ -69,13 +72,13 @@ class Split:
     train: Side
     test: Side
     held_out: tuple[str, ...]
-    values: int
+    value_count: int  # of the whole column
     skipped: int
 
     def __str__(self) -> str:
         skipped = f", {self.skipped} rows skipped" if self.skipped else ""
         return (f"{len(self.train)} pairs to train on; {len(self.test)} to test on, of {len(self.held_out)} of "
-                f"{self.values} values{skipped}: {', '.join(self.held_out)}")  # fmt: skip
+                f"{self.value_count} values{skipped}: {', '.join(self.held_out)}")  # fmt: skip
 
 
 def split_pairs(data: Any, by: str, share: float = 0.3, *, prompt: str | None = None, skip: bool = False) -> Split:
@@ -95,49 +98,43 @@ def split_pairs(data: Any, by: str, share: float = 0.3, *, prompt: str | None = 
     if not 0 < share < 1:
         raise InputError(f"test share {share:g} must be above 0 and below 1")
     rule = _Rule(by, prompt)
-    found = _indexed(data, rule, skip)
-    groups = sorted(found.values)
-    if len(groups) < 2:
-        raise InputError(f"column {by!r} has {len(groups)} value(s); splitting by it needs two")
+    numbers, rows, skipped = _indexed(data, rule, skip)
+    values = sorted(numbers)
+    if len(values) < 2:
+        raise InputError(f"column {by!r} has {len(values)} value(s); splitting by it needs two")
     rng = random.Random(_SEED)
-    rng.shuffle(groups)
-    held_out = groups[: min(len(groups) - 1, max(1, round(share * len(groups))))]
-    tested_values = {found.values[value] for value in held_out}
-    test = array("q", (i for i, value in enumerate(found.value_of_row) if value in tested_values))
+    rng.shuffle(values)
+    held_out = values[: min(len(values) - 1, max(1, round(share * len(values))))]
+    is_test = np.isin(rows[:, 1], [numbers[value] for value in held_out])
+    test = np.flatnonzero(is_test).tolist()
     rng.shuffle(test)
-    rows = zip(found.numbers, found.value_of_row, strict=True)
-    train = (number for number, value in rows if value not in tested_values)
-    tested = (found.numbers[i] for i in sorted(_without_repeats(test, found.responses)))
-    return Split(Side(data, rule, train), Side(data, rule, tested), tuple(held_out), len(groups), found.skipped)
+    tested = sorted(_without_repeats(test, rows[:, 2:]))
+    return Split(Side(data, rule, rows[~is_test, 0]), Side(data, rule, rows[tested, 0]), tuple(held_out), len(values),
+                 skipped)  # fmt: skip
 
 
-@dataclass
-class _Index:
-    """An index of the usable rows."""
+def _indexed(data: Any, rule: _Rule, skip: bool) -> tuple[dict[str, int], Array, int]:
+    """Index the usable rows: return the number of each value of the column, how many rows were skipped, and [N, 4].
 
-    values: dict[str, int]  # value of the column: its number
-    numbers: "array[int]"  # per row: its number in the data
-    value_of_row: "array[int]"  # per row: the number of its value
-    responses: tuple["array[int]", "array[int]"]  # per row: hashes of both responses
-    skipped: int = 0
-
-
-def _indexed(data: Any, rule: _Rule, skip: bool) -> _Index:
-    found = _Index({}, array("q"), array("q"), (array("q"), array("q")))
+    The four numbers of a row are its number in the data, the number of its value, and the hashes of both responses.
+    """
+    numbers: dict[str, int] = {}
+    rows, skipped = array("q"), 0
     for number, row in numbered_rows(data, rule.columns):
         try:
             value, kept = _row(row, rule)
         except BadRow as reason:
             if not skip:
                 raise InputError(f"row {number}: {reason}") from None
-            found.skipped += 1
+            skipped += 1
             continue
-        found.numbers.append(number)
-        found.value_of_row.append(found.values.setdefault(value, len(found.values)))
-        for name, hashes in zip(REQUIRED, found.responses, strict=True):
-            digest = hashlib.blake2b(str(kept[name]).encode("utf-8", "surrogatepass"), digest_size=8).digest()
-            hashes.append(int.from_bytes(digest, "little", signed=True))
-    return found
+        rows.extend((number, numbers.setdefault(value, len(numbers)), *(_hash(kept[name]) for name in REQUIRED)))
+    return numbers, np.array(rows, "q").reshape(-1, 4), skipped
+
+
+def _hash(response: Any) -> int:
+    digest = hashlib.blake2b(str(response).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
 
 
 def _row(row: Any, rule: _Rule) -> tuple[str, Row]:
@@ -160,13 +157,13 @@ def _row(row: Any, rule: _Rule) -> tuple[str, Row]:
     return text(rule.by), {**row, "prompt": re.sub(r"\{(\w+)\}", lambda found: text(found[1]), rule.prompt)}
 
 
-def _without_repeats(rows: Sequence[int], responses: Sequence[Sequence[int]]) -> list[int]:
+def _without_repeats(rows: Iterable[int], responses: Array) -> list[int]:
     """Return the rows without those that repeat a response of an earlier one."""
     seen: set[int] = set()
     kept = []
     for row in rows:
-        both = {hashes[row] for hashes in responses}
-        if not seen & both:
+        both = {*responses[row].tolist()}
+        if seen.isdisjoint(both):
             seen |= both
             kept.append(row)
     return kept

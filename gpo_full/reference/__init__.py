@@ -2,5 +2,5 @@
 
 compute    one pass over the pairs, in parts that several processes share
 store      kept on disk under the hash of weights and pairs
-given      taken from the data instead
+from_data  taken from the data instead
 """

@@ -6,7 +6,8 @@ loss                                 the loss of a batch, a function of log-prob
 steps                                which optimizer steps are applied, and their metrics
 trainer                              GPOTrainer, which hands what transformers' Trainer asks over to the others
 callbacks, live_evaluation           between steps: signals, logs, progress; samples of the policy
-saving, resumption, distribution     one checkpoint of all ranks; continuing it; what runs is what was asked for
+saving, resumption                   one checkpoint of all ranks; continuing it
+launch                               what the launcher started is what was asked for
 finished                             the folder of a finished run: model, card, proofs, result
 reporting/                           metrics, and what is written about a run
 """

@@ -8,13 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from transformers import TrainerCallback
 
-from gpo_full.run_files import METER
-from gpo_full.training.distribution import check_distribution
+from gpo_full.run_files import EVENTS_FILE, METER
+from gpo_full.training.launch import check_distribution
 
 _log = logging.getLogger(__name__)
 
@@ -47,22 +47,16 @@ class Interruption(TrainerCallback):  # type: ignore[misc]
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGTERM, signal.SIGINT)}
 
         def first(number: int, frame: Any) -> None:
             self._received = number
-            restore()  # the second signal does what it did before
+            before.close()  # the second signal does what it did before
 
-        def restore() -> None:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-        for number in before:
-            signal.signal(number, first)
-        try:
+        with ExitStack() as before:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                before.callback(signal.signal, number, signal.getsignal(number) or signal.SIG_DFL)
+                signal.signal(number, first)
             yield
-        finally:
-            restore()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Save and stop, if a signal has come to any rank."""
@@ -90,7 +84,7 @@ class Logging(TrainerCallback):  # type: ignore[misc]
         trainer.folder.keep_until(state.global_step)
         if found["processes"] > 1 and state.is_world_process_zero:
             _log.warning("%(processes)d processes: %(model)s, %(parameters)s parameters", found)
-            trainer.folder.event({"step": state.global_step, "event": "distributed", **found})
+            trainer.folder.append(EVENTS_FILE, {"step": state.global_step, "event": "distributed", **found})
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step >= state.max_steps:

@@ -5,7 +5,7 @@ __all__ = ["GPOConfig"]
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
@@ -43,6 +43,19 @@ REFUSED = {
     "fp16": "its loss scaler skips steps by rules of its own; bf16 needs none",
     "restore_callback_states_from_checkpoint": "metrics resume by themselves",
 }
+# Fields that are numbers, and which: out of range, some would end a run only in its middle.
+NUMBERS: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
+    ("beta num_train_epochs", "a finite number above 0", lambda value: 0 < value < math.inf),
+    ("learning_rate weight_decay max_grad_norm", "a finite number of at least 0", lambda value: 0 <= value < math.inf),
+    ("label_noise", "at least 0 and below 1/2", lambda value: 0 <= value < 0.5),
+    ("max_length max_prompt_length train_last_layers lora_rank sample_every sample_length per_device_train_batch_size "
+     "per_device_eval_batch_size gradient_accumulation_steps", "a whole number of at least 1",
+     lambda value: isinstance(value, int) and value >= 1),
+    ("seed data_seed", f"a whole number of at least 0 and at most {2**32 - 1}",
+     lambda value: isinstance(value, int) and 0 <= value < 2**32),
+)  # fmt: skip
+# Those of them that may not be None.
+NEEDED = ("beta", "num_train_epochs", "label_noise")
 _log = logging.getLogger(__name__)
 
 
@@ -106,8 +119,8 @@ class GPOConfig(TrainingArguments):  # type: ignore[misc]
         self.automatic_logging = self.logging_steps is None
         if self.automatic_logging:
             self.logging_steps = self.logging_interval(self.max_steps)
-        _check_total(self.objective())
-        _warn_of(self.loss, self.objective())
+        _check_total(self.optimised_loss())
+        _warn_of(self.loss, self.optimised_loss())
         trackers: Any = checked_trackers(self.report_to)
         if self.bf16 and not torch.accelerator.is_available():
             self.use_cpu = True  # or the Trainer would ask for it
@@ -131,7 +144,7 @@ class GPOConfig(TrainingArguments):  # type: ignore[misc]
             raise InputError(f"{self.n_gpu} devices are visible without a launcher, which would run nn.DataParallel; "
                              "use `accelerate launch`, or show one device")  # fmt: skip
 
-    def objective(self) -> Loss:
+    def optimised_loss(self) -> Loss:
         """Return the loss that is optimised, label noise included."""
         values = {name: value if isinstance(value, int | Fraction) else str(value)
                   for name, value in (self.parameters or {}).items()}  # fmt: skip
@@ -194,25 +207,24 @@ def _check_refused(config: GPOConfig) -> None:
 
 
 def _check_values(config: GPOConfig) -> None:
-    if not _is_number(config.beta) or not 0 < config.beta < math.inf:
-        raise InputError(f"beta={config.beta!r} must be a finite number above 0")
-    if not _is_number(config.label_noise) or not 0 <= config.label_noise < 0.5:
-        raise InputError(f"label_noise={config.label_noise!r} must be at least 0 and below 1/2")
+    for names, what, fits in NUMBERS:
+        for name in names.split():
+            value = getattr(config, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (number and fits(value)) and (value is not None or name in NEEDED):
+                raise InputError(f"{name}={value!r} must be {what}")
     for name, allowed in (("margin", MARGINS), ("bad_rows", BAD_ROWS)):
         value = getattr(config, name)
         if value not in allowed:
             raise InputError(f"{name}={value!r}; allowed: {', '.join(allowed)}{nearest(str(value), allowed)}")
-    _check_counts(config)
-    _check_inherited(config)
+    _check_together(config)
     if not isinstance(config.loss, str) or not isinstance(config.parameters or {}, Mapping):
         raise InputError("loss must be a name or a formula, parameters a mapping from names to numbers")
 
 
-def _check_counts(config: GPOConfig) -> None:
-    for name in ("max_length", "max_prompt_length", "train_last_layers", "lora_rank", "sample_every", "sample_length"):
-        value = getattr(config, name)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise InputError(f"{name}={value!r} must be a whole number of at least 1")
+def _check_together(config: GPOConfig) -> None:
+    if config.max_steps != -1 and config.max_steps < 1:
+        raise InputError(f"max_steps={config.max_steps!r} must be at least 1, or -1 for num_train_epochs")
     if config.max_length < 2 or (config.max_prompt_length or 1) >= config.max_length:
         raise InputError(f"max_prompt_length={config.max_prompt_length} leaves no token of max_length="
                          f"{config.max_length} to the response")  # fmt: skip
@@ -222,32 +234,3 @@ def _check_counts(config: GPOConfig) -> None:
                          "together; sample_reward needs both")  # fmt: skip
     if config.train_last_layers is not None and config.lora_rank is not None:
         raise InputError("train_last_layers and lora_rank exclude each other")
-
-
-# Inherited numbers that end a run in its middle where they are out of range, and their range.
-INHERITED = {
-    "per_device_train_batch_size": (1, math.inf), "per_device_eval_batch_size": (1, math.inf),
-    "gradient_accumulation_steps": (1, math.inf), "seed": (0, 2**32 - 1), "data_seed": (0, 2**32 - 1),
-    "learning_rate": (0, math.inf), "weight_decay": (0, math.inf), "max_grad_norm": (0, math.inf),
-}  # fmt: skip
-# Those of them that need not be whole.
-FRACTIONS = ("learning_rate", "weight_decay", "max_grad_norm")
-
-
-def _check_inherited(config: GPOConfig) -> None:
-    for name, (least, most) in INHERITED.items():
-        value = getattr(config, name)
-        whole = name not in FRACTIONS
-        fits = _is_number(value) and least <= value <= most and value < math.inf
-        fits = fits and (isinstance(value, int) or not whole)
-        if value is not None and not fits:
-            bounds = f"of at least {least}" + (f" and at most {most}" if most < math.inf else "")
-            raise InputError(f"{name}={value!r} must be a {'whole' if whole else 'finite'} number {bounds}")
-    if config.max_steps != -1 and config.max_steps < 1:
-        raise InputError(f"max_steps={config.max_steps!r} must be at least 1, or -1 for num_train_epochs")
-    if not _is_number(config.num_train_epochs) or not 0 < config.num_train_epochs < math.inf:
-        raise InputError(f"num_train_epochs={config.num_train_epochs!r} must be a finite number above 0")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -103,15 +103,15 @@ def attention_flops(blocks: Sequence[BlockSizes], layers: int, width: int) -> fl
 
 
 def _without_data(model: str, args: GPOConfig, mode: Any) -> Any:
-    """The model as it is trained, its parameters and buffers shapes on the CPU."""
+    """The model as it is trained, its parameters and buffers shapes that claim to be on the CPU."""
     with torch.device("meta"):
         policy: Any = prepared(_without_weights(model), args)
     if args.activation_checkpointing:
         policy.activation_checkpointing_enable({"use_reentrant": False})
-    policy.train()
     with mode:
-        _place(policy)
-    return policy
+        policy.to_empty(device="cpu")
+    policy.tie_weights()
+    return policy.train()
 
 
 def _one_pass(policy: Any, batch: Batch, args: GPOConfig, mode: Any) -> tuple[int, int]:
@@ -166,19 +166,6 @@ class _Saved:
     @property
     def bytes(self) -> int:
         return sum(self._sizes.values())
-
-
-def _place(model: nn.Module) -> None:
-    """Give a model on the device "meta" parameters and buffers that claim to be on the CPU; shared ones stay shared."""
-    placed: dict[int, Any] = {}
-    for module in model.modules():
-        for name, each in module._parameters.items():
-            if each is not None:
-                made = nn.Parameter(torch.empty_like(each, device="cpu"), each.requires_grad)
-                module._parameters[name] = placed.setdefault(id(each), made)
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = torch.empty_like(buffer, device="cpu")
 
 
 def _without_weights(model: str) -> nn.Module:

@@ -5,16 +5,14 @@ __all__ = ["finish", "is_complete", "stored_result"]
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gpo_full.run_files import METRICS_FILE, RESULT_FILE
 from gpo_full.training.reporting.metrics import NonFiniteLoss
 from gpo_full.training.reporting.model_cards import card_files
-
-if TYPE_CHECKING:
-    from gpo_theory.report.result import Analysis
+from gpo_theory.report.result import Analysis
 
 # The files that make a folder loadable; they are moved into place last.
 COMPLETE = ("config.json", "adapter_config.json")
@@ -31,7 +29,7 @@ def stored_result(output: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
-def finish(trainer: Any, analysis: "Analysis", words: Sequence[str]) -> dict[str, Any]:
+def finish(trainer: Any, analysis: Analysis, words: Sequence[str]) -> dict[str, Any]:
     """Evaluate the held-out pairs of a trained GPOTrainer, complete its folder, and return the result as JSON.
 
     `analysis` is that of its loss, `words` the command of the run. Raises NonFiniteLoss if no step was applied.
@@ -42,17 +40,14 @@ def finish(trainer: Any, analysis: "Analysis", words: Sequence[str]) -> dict[str
     metrics = trainer.folder.objects(METRICS_FILE)
     result = {"pairs": len(trainer.train_dataset), "steps": trainer.state.global_step,
               "first": metrics[0], "last": metrics[-1], "evaluation": held_out}  # fmt: skip
-    _move_into_place(trainer, {**card_files(trainer, analysis, words=words, held_out=held_out),
-                               RESULT_FILE: json.dumps(result, allow_nan=False) + "\n"})  # fmt: skip
-    return result
-
-
-def _move_into_place(trainer: Any, texts: Mapping[str, str]) -> None:
-    """Write the model and `texts`, by file name, beside their place and move them there, COMPLETE last."""
+    texts = {**card_files(trainer, analysis, words=words, held_out=held_out),
+             RESULT_FILE: json.dumps(result, allow_nan=False) + "\n"}  # fmt: skip
     output = trainer.folder.path
+    # All is written beside its place, and COMPLETE moved there last.
     with tempfile.TemporaryDirectory(dir=output, prefix=".model-") as folder:
         trainer.save_model(folder)
         for name, text in texts.items() if trainer.folder.writes else ():
             (Path(folder) / name).write_text(text, encoding="utf-8")
         for path in sorted(Path(folder).iterdir(), key=lambda path: path.name in COMPLETE):
             os.replace(path, output / path.name)
+    return result

@@ -18,6 +18,7 @@ from gpo_full.evaluation.prompts import shared_layers
 from gpo_full.evaluation.sampling import Sample
 from gpo_full.evaluation.scores import Evaluation
 from gpo_full.evaluation.tasks import read_tasks
+from gpo_full.run_files import SAMPLES_FILE
 from gpo_theory.errors import InputError
 
 BATCH = 32
@@ -56,8 +57,8 @@ class LiveEvaluation(TrainerCallback):  # type: ignore[misc]
             return
         found = asdict(self._measure(args))
         del found["examples"]
-        self._trainer.folder.samples({"schema": 1, "step": state.global_step, **found,
-                                      "judge": args.sample_reward or REWARD_NAME})  # fmt: skip
+        self._trainer.folder.append(SAMPLES_FILE, {"schema": 1, "step": state.global_step, **found,
+                                                   "judge": args.sample_reward or REWARD_NAME})  # fmt: skip
         due = control.should_log
         self._trainer.log({f"sample_{name}": found[name] for name in SHOWN})
         control.should_log = due  # the Trainer takes any log for that of the step

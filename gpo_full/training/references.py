@@ -1,10 +1,9 @@
 """The reference of a run: its log-probabilities for every pair, and how far rounding moves the policy from it."""
 
-__all__ = ["attach_reference", "warn_of_rounding"]
+__all__ = ["attach_reference"]
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,10 +13,10 @@ from gpo_full.attention.on_cuda import HALF
 from gpo_full.checkpoints.sharded import sharded_copy
 from gpo_full.data.pairs import Pair
 from gpo_full.engine.log_probabilities import response_log_probabilities
-from gpo_full.engine.model_plan import Plan, evaluating
+from gpo_full.engine.model_plan import evaluating, plan
 from gpo_full.kernels.autocast import autocast_dtype
 from gpo_full.reference.from_data import largest_difference, reference_from_data
-from gpo_full.reference.store import ReferenceStore, open_store
+from gpo_full.reference.store import ReferenceStore, open_store, weights_hash
 from gpo_full.training.rows import Collator, Rows, batch_of
 from gpo_theory import InputError
 
@@ -27,22 +26,17 @@ LARGEST_ROUNDING = 0.1
 _log = logging.getLogger(__name__)
 
 
-def attach_reference(
-    sets: Sequence[Rows],
-    model: Any,
-    *,
-    margin: str,
-    folder: Path,
-    plan: Plan,
-    weights: str,
-    accelerator: Any,
-    is_policy: bool,
-) -> None:
-    """Give every pair of `sets` its reference log-probabilities: those it brings itself, or those of `model`.
+def attach_reference(trainer: Any, sets: Sequence[Rows], reference: nn.Module | None, longest: int) -> str:
+    """Give every pair of `sets` its reference log-probabilities: those it brings itself, or those of `reference`.
 
-    The latter are read from the store in `folder`, or computed and stored there; the ranks share that pass. `weights`
-    is the model's `weights_hash`. InputError if pairs bring log-probabilities although `model` is not the policy.
+    Without it the reference is the trainer's model as it is now. The log-probabilities are read from the store, or
+    computed and stored there; the ranks share that pass. `longest` is the number of tokens of the longest sequence.
+    Returns the reference's `weights_hash`. InputError if pairs bring log-probabilities although `reference` is given.
     """
+    accelerator, margin, is_policy = trainer.accelerator, trainer.objective.margin, reference is None
+    model: Any = trainer.model if is_policy else reference
+    layout = trainer.plan if is_policy else plan(model, longest, accelerator.autocast)
+    weights = weights_hash(model)
     if is_policy and getattr(accelerator.state, "fsdp_plugin", None) is not None:
         # The Trainer shards its own only when training starts; whole, it may be too large for a device.
         model = sharded_copy(model, accelerator)
@@ -50,8 +44,8 @@ def attach_reference(
         model = model.to(accelerator.device)
 
     def store(pairs: Sequence[Pair]) -> ReferenceStore:
-        return open_store(model, pairs, folder, plan=plan, weights=weights, autocast=accelerator.autocast,
-                          accelerator=accelerator)  # fmt: skip
+        return open_store(model, pairs, trainer.args.store_folder(), plan=layout, weights=weights,
+                          autocast=accelerator.autocast, accelerator=accelerator)  # fmt: skip
 
     for rows in sets:
         given = reference_from_data(rows.pairs, margin)
@@ -61,32 +55,33 @@ def attach_reference(
             raise InputError("the data brings the reference's log-probabilities, and reference is given: choose one")
         else:
             some = [rows.pairs[at] for at in sorted({0, len(rows) // 2, len(rows) - 1})]
-            _warn_if_of_another_model(largest_difference(store(some), some))
+            if (apart := largest_difference(store(some), some)) > LARGEST_ROUNDING:
+                _log.warning("the reference's log-probabilities that the data brings are not this model's: up to %.2g "
+                             "nats per token apart in three pairs; the first loss is then not f(0)", apart)
             rows.reference = given.to(torch.promote_types(model.dtype, torch.float32))
+    if is_policy and accelerator.is_main_process:
+        _warn_of_rounding(trainer)
+    return weights
 
 
-def warn_of_rounding(model: nn.Module, data: Rows, *, count: int, margin: str, plan: Plan, accelerator: Any) -> None:
-    """Log how far rho of the first `count` pairs is from 0 before training, if it is computed in half precision.
+def _warn_of_rounding(trainer: Any) -> None:
+    """Log how far rho of the first pairs is from 0 before training, if it is computed in half precision.
 
     Policy and reference are one model then, but the reference pass packs other pairs together than a step does. FSDP
     is left out, since no device has the whole model before training, and so are pairs that bring their reference.
     """
-    rows = [data[i] for i in range(min(len(data), count))]
+    model, data, accelerator, layout = trainer.model, trainer.train_dataset, trainer.accelerator, trainer.plan.layout
+    rows = [data[i] for i in range(min(len(data), trainer.args.per_device_train_batch_size))]
     with evaluating(model), accelerator.autocast():
         half = autocast_dtype(next(model.parameters())) in HALF
         sharded = getattr(accelerator.state, "fsdp_plugin", None) is not None
         if not half or sharded or rows[0][1].reference_log_probabilities:
             return
         inputs = {name: value.to(accelerator.device) if isinstance(value, Tensor) else value
-                  for name, value in Collator(plan.layout)(rows).items()}  # fmt: skip
-        batch = batch_of(inputs, plan.layout)
-        log_ratios = response_log_probabilities(model, batch, margin, fused_head=plan.fused_head) - inputs["reference"]
+                  for name, value in Collator(layout)(rows).items()}  # fmt: skip
+        found = response_log_probabilities(model, batch_of(inputs, layout), trainer.objective.margin,
+                                           fused_head=trainer.plan.fused_head)  # fmt: skip
+        log_ratios = found - inputs["reference"]
     rho = log_ratios[:, 0] - log_ratios[:, 1]
     _log.warning("half precision: rho is 0 before training, and is computed as up to %.2g nats (root mean square "
                  "%.2g) for the first %d pairs", rho.abs().max(), rho.square().mean().sqrt(), len(rho))  # fmt: skip
-
-
-def _warn_if_of_another_model(distance: float) -> None:
-    if distance > LARGEST_ROUNDING:
-        _log.warning("the reference's log-probabilities that the data brings are not this model's: up to %.2g nats per "
-                     "token apart in three pairs; the first loss is then not f(0)", distance)  # fmt: skip

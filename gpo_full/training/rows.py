@@ -46,18 +46,15 @@ class Collator:
     def __call__(self, rows: Sequence[tuple[int, Pair, Tensor]]) -> dict[str, Any]:
         row, pairs, reference = zip(*rows, strict=True)
         batch = pack(pairs, self.layout)
+        numbers = {"weight": [pair.weight for pair in pairs], "p": [pair.p for pair in pairs]}
         return {**batch.tensors(), "sizes": batch.sizes, "reference": torch.stack(reference), "row": torch.tensor(row),
-                **_numbers(pairs, reference[0].dtype)}  # fmt: skip
+                **{name: torch.tensor(values, dtype=reference[0].dtype) for name, values in numbers.items()
+                   if {*values} != {1.0}}}  # fmt: skip
 
 
 def batch_of(inputs: Mapping[str, Any], layout: str) -> Batch:
     """Return the Batch in what a Collator of this layout returned."""
     return Batch(**{each.name: inputs[each.name] for each in fields(Batch) if each.name != "layout"}, layout=layout)
-
-
-def _numbers(pairs: Sequence[Pair], dtype: torch.dtype) -> dict[str, Tensor]:
-    both = {"weight": [pair.weight for pair in pairs], "p": [pair.p for pair in pairs]}
-    return {name: torch.tensor(values, dtype=dtype) for name, values in both.items() if {*values} != {1.0}}
 
 
 class PromptSampler(torch.utils.data.Sampler[int]):
@@ -126,9 +123,8 @@ def real_rows(accelerator: Any, size: int, pairs: int, *, drop_last: bool = Fals
     """
     # accelerate's own count of the remainder is wrong in an epoch that a resumed run enters in its middle.
     remainder = pairs % (size * accelerator.num_processes)
-    if accelerator.num_processes == 1 or drop_last or not remainder:
-        return size
-    if not accelerator.gradient_state.end_of_dataloader:
+    even = accelerator.num_processes == 1 or drop_last or not remainder
+    if even or not accelerator.gradient_state.end_of_dataloader:
         return size
     real: int = min(size, max(0, remainder - accelerator.process_index * size))
     return real

@@ -33,10 +33,8 @@ class FolderLock:
                 if (folder := self._folder()).writes:
                     stack.enter_context(checkpoint.sole_writer(folder.path))
             self._is_held = True
-            try:
-                yield
-            finally:
-                self._is_held = False
+            stack.callback(setattr, self, "_is_held", False)
+            yield
 
 
 def save_together(
@@ -56,6 +54,12 @@ def save_together(
     """
     what, aside = f"checkpoint-{step} could not be saved", run.path / f".checkpoint-{step}-pieces"
     sharded = {name: state for name, state in pieces.items() if state}
+
+    def with_pieces(folder: Path) -> None:
+        fill(folder)
+        for path in sorted(aside.iterdir()) if sharded else ():
+            checkpoint.FILES.rename(path, folder / path.name)
+
     if sharded:
         with together(accelerator, what):
             if run.writes:
@@ -67,13 +71,7 @@ def save_together(
     with together(accelerator, what):
         if run.writes:
             run.sync()
-            checkpoint.save(run.path, step, parts, fill=lambda folder: _fill(folder, fill, aside), **options)
-
-
-def _fill(folder: Path, fill: Callable[[Path], None], aside: Path) -> None:
-    fill(folder)
-    for path in sorted(aside.iterdir()) if aside.is_dir() else ():
-        checkpoint.FILES.rename(path, folder / path.name)
+            checkpoint.save(run.path, step, parts, fill=with_pieces, **options)
 
 
 def model_writer(trainer: Any) -> Callable[[Path], None]:

@@ -1,25 +1,26 @@
-"""The optimizer steps of a run: which are applied, exact means over their pairs, and a record of the others."""
+"""The optimizer steps of a run: which are applied, exact means over their pairs, and a record of the skipped ones."""
 
-__all__ = ["Interval", "OpenStep", "Steps", "held_out_metrics"]
+__all__ = ["OpenStep", "Steps", "held_out_metrics"]
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gpo_full.distributed import concatenated, summed
+from gpo_full.run_files import EVENTS_FILE
 from gpo_full.training.loss import MicroBatch
 from gpo_full.training.reporting.length_bias import length_metrics
 from gpo_full.training.reporting.metrics import COLUMNS, Meter, NonFiniteLoss
 from gpo_full.training.reporting.run_folder import RunFolder
 from gpo_full.training.rows import Rows
 
-# Steps in a row that are not applied before the run is given up. A choice: one or two may be bad rows.
-PATIENCE = 3
+# Skipped steps in a row after which the run is given up. A choice: one or two may be bad rows.
+TOO_MANY = 3
 _log = logging.getLogger(__name__)
 
 
@@ -29,48 +30,37 @@ class OpenStep:
 
     transformers' loop makes a step out of separate calls: it draws the micro-batches, asks for the loss of each, adds
     each to a running loss, and has the gradient norm at last. Whether the step is applied depends on all of them, so
-    they are kept here in between: the evaluated micro-batches, and the running loss before the step.
+    they are kept here in between: the running loss before the step, and the evaluated micro-batches. `flags`,
+    [len(COLUMNS) + 1], are above 0 where a quantity is not finite on some rank.
     """
 
+    number: int
     loss_before: Tensor
     micro_batches: list[MicroBatch] = field(default_factory=list)
-
-
-class Interval(NamedTuple):
-    """The steps since the last log: their means over pairs, and how many steps were applied and how many were not."""
-
-    means: dict[str, float]
-    applied: int
-    dropped: int
-
-
-class _Judged(NamedTuple):
-    number: int
-    flags: Tensor  # [len(COLUMNS) + 1], above 0 where a quantity is not finite on some rank
-    micro_batches: Sequence[MicroBatch]
+    flags: Tensor | None = None
 
 
 class Steps:
     """Judges each step on the device, and adds up the metrics of the applied ones.
 
-    A step is not applied if its loss, a metric or its gradient is not finite on any rank. The host reads the verdicts
-    once per logging interval and once per save, with the sums, in one transfer from the device; only then are the
-    dropped steps logged and written to events.jsonl. `counted` steps were applied since the last log; the last
-    `dropped_in_a_row` ones were not.
+    A step is skipped, that is not applied, if its loss, a metric or its gradient is not finite on any rank. The host
+    reads the verdicts once per logging interval and once per save, with the sums, in one transfer from the device; only
+    then are the skipped steps logged and written to events.jsonl. `applied` steps were applied since the last log; the
+    last `skipped_in_a_row` ones were skipped.
     """
 
     def __init__(self, accelerator: Any, meter: Meter, folder: Callable[[], RunFolder], data: Rows) -> None:
         self._accelerator, self._meter, self._folder, self._data = accelerator, meter, folder, data
-        self._unread: list[_Judged] = []
-        self.counted, self.dropped_in_a_row = 0, 0
+        self._unread: list[OpenStep] = []
+        self.applied, self.skipped_in_a_row = 0, 0
         self._in_a_row = torch.zeros((), device=accelerator.device)
 
-    def close(self, step: OpenStep, *, number: int, norm: Tensor, optimizer: Any, running_loss: Tensor) -> None:
-        """Judge the step `number`, whose gradient has norm `norm`, and count its pairs if it is to be applied.
+    def close(self, step: OpenStep, *, norm: Tensor, optimizer: Any, running_loss: Tensor) -> None:
+        """Judge a step, whose gradient has norm `norm`, and count its pairs unless it is skipped.
 
-        Else the next step of `optimizer` changes nothing, and `running_loss` becomes what it was before the step.
+        Then the next step of `optimizer` changes nothing, and `running_loss` becomes what it was before the step.
         """
-        skipped = self._judge(number, step.micro_batches, norm)
+        skipped = self._judge(step, norm)
         _skip_where(skipped, optimizer)
 
         def unless_skipped(value: Tensor) -> Tensor:
@@ -81,69 +71,71 @@ class Steps:
         self._meter.add_gradient_norm(unless_skipped(norm), 1 - skipped)
         running_loss.copy_(torch.where(skipped > 0, step.loss_before, running_loss))
 
-    def interval(self) -> Interval:
-        """Return the interval since the last call, and start the next.
+    def interval(self) -> tuple[dict[str, float], int, int]:
+        """Return means over pairs since the last call, and how many steps were applied and skipped; start the next.
 
-        Raises NonFiniteLoss if the third step in a row was not applied, having saved its batch.
+        Raises NonFiniteLoss if the third step in a row was skipped, having saved its batch.
         """
         means = self._meter.drain(lambda sums: _over_ranks(self._accelerator, sums))
-        dropped = self._read()
-        applied, self.counted = self.counted, 0
-        return Interval(means, applied, dropped)
+        skipped = self._read()
+        applied, self.applied = self.applied, 0
+        return means, applied, skipped
 
     def state(self) -> tuple[dict[str, Any], int]:
-        """Return what `restore` needs, as JSON, and how many steps since the last call were not applied.
+        """Return what `restore` needs, as JSON, and how many steps since the last call were skipped.
 
         Raises NonFiniteLoss as `interval` does.
         """
         sums = self._meter.state(lambda sums: _over_ranks(self._accelerator, sums))
-        dropped = self._read()
-        return {**sums, "counted": self.counted, "fruitless": self.dropped_in_a_row}, dropped
+        skipped = self._read()
+        # The keys are those of the checkpoints of earlier versions.
+        return {**sums, "counted": self.applied, "fruitless": self.skipped_in_a_row}, skipped
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from what `state` returned."""
         self._meter.restore(state, first=self._accelerator.is_main_process)
-        self.counted, self.dropped_in_a_row = state["counted"], state["fruitless"]
-        self._in_a_row = torch.full_like(self._in_a_row, self.dropped_in_a_row)
+        self.applied, self.skipped_in_a_row = state["counted"], state["fruitless"]
+        self._in_a_row = torch.full_like(self._in_a_row, self.skipped_in_a_row)
 
-    def _judge(self, number: int, micro_batches: Sequence[MicroBatch], norm: Tensor) -> Tensor:
-        """Return 1 if the step is not to be applied, else 0: the same on every rank, on the device.
+    def _judge(self, step: OpenStep, norm: Tensor) -> Tensor:
+        """Return 1 if the step is to be skipped, else 0: the same on every rank, on the device.
 
-        After the third such step in a row no other is applied, until the host reads that and gives up.
+        After the third such step in a row all are skipped, until the host reads that and gives up.
         """
-        sums = torch.stack([each.sums for each in micro_batches]).sum(0)
+        sums = torch.stack([each.sums for each in step.micro_batches]).sum(0)
         broken = ~torch.cat([sums, norm.detach().double()[None]]).isfinite()
-        flags = summed(self._accelerator, broken.float())
-        skipped = flags.any() | (self._in_a_row >= PATIENCE)
+        step.flags = summed(self._accelerator, broken.float())
+        skipped = step.flags.any() | (self._in_a_row >= TOO_MANY)
         self._in_a_row = torch.where(skipped, self._in_a_row + 1, 0)
-        self._unread.append(_Judged(number, flags, micro_batches))
+        self._unread.append(step)
         return skipped.float()
 
     def _read(self) -> int:
-        """Read the verdicts on the steps since the last time, and return how many were not applied."""
+        """Read the verdicts on the steps since the last time, and return how many were skipped."""
         steps, self._unread = self._unread, []
-        if self._meter.steps == self.counted + len(steps):
-            self.counted, self.dropped_in_a_row = self._meter.steps, 0 if steps else self.dropped_in_a_row
+        if self._meter.steps == self.applied + len(steps):
+            self.applied, self.skipped_in_a_row = self._meter.steps, 0 if steps else self.skipped_in_a_row
             return 0
-        before = self.counted
-        for step, flags in zip(steps, torch.stack([step.flags for step in steps]).tolist(), strict=True):
-            broken = [name for name, flag in zip((*COLUMNS, "gradient"), flags, strict=True) if flag]
+        before = self.applied
+        flags = torch.stack([step.flags for step in steps if step.flags is not None]).tolist()
+        for step, each in zip(steps, flags, strict=True):
+            broken = [name for name, flag in zip((*COLUMNS, "gradient"), each, strict=True) if flag]
             if broken:
-                self._drop(step, broken)
+                self._record_skipped(step, broken)
             else:
-                self.counted, self.dropped_in_a_row = self.counted + 1, 0
-        return before + len(steps) - self.counted
+                self.applied, self.skipped_in_a_row = self.applied + 1, 0
+        return before + len(steps) - self.applied
 
-    def _drop(self, step: _Judged, broken: list[str]) -> None:
-        """Record a step that was not applied; NonFiniteLoss for the third in a row."""
-        self.dropped_in_a_row += 1
+    def _record_skipped(self, step: OpenStep, broken: list[str]) -> None:
+        """Record a skipped step; NonFiniteLoss for the third in a row."""
+        self.skipped_in_a_row += 1
         rows = self._gathered(torch.cat([each.rows for each in step.micro_batches]))
         losses = self._gathered(torch.cat([each.values for each in step.micro_batches]).double())
         folder = self._folder()
-        folder.event({"step": step.number, "event": "not finite, not applied", "quantities": broken, "rows": rows,
-                      "rows_with_loss_not_finite": [row for row, loss in zip(rows, losses, strict=True)
-                                                    if not math.isfinite(loss)]})  # fmt: skip
-        if self.dropped_in_a_row < PATIENCE:
+        without_loss = [row for row, loss in zip(rows, losses, strict=True) if not math.isfinite(loss)]
+        folder.append(EVENTS_FILE, {"step": step.number, "event": "not finite, not applied", "quantities": broken,
+                                    "rows": rows, "rows_with_loss_not_finite": without_loss})  # fmt: skip
+        if self.skipped_in_a_row < TOO_MANY:
             _log.warning("step %d is not applied: not finite: %s; rows %s", step.number, ", ".join(broken), rows)
             return
         path = folder.non_finite_batch({"step": step.number, "pairs": self._described(rows, losses)})

@@ -27,16 +27,15 @@ from gpo_full.data.pairs import PairSummary
 from gpo_full.data.pairs_on_disk import prompt_keys_of
 from gpo_full.distributed import largest, summed
 from gpo_full.engine.model_plan import plan
-from gpo_full.reference.store import weights_hash
-from gpo_full.run_files import METER, RESUMED, STATE_FILE
+from gpo_full.run_files import EVENTS_FILE, METER, METRICS_FILE, RESUMED, STATE_FILE
 from gpo_full.training import resumption
 from gpo_full.training.callbacks import Interrupted, Interruption, Logging
 from gpo_full.training.config import GPOConfig
-from gpo_full.training.distribution import check_asked, half_precision_in_layers_alone
+from gpo_full.training.launch import check_asked, half_precision_in_layers_alone
 from gpo_full.training.live_evaluation import LiveEvaluation
 from gpo_full.training.loss import MicroBatch, Objective, evaluate_pairs
 from gpo_full.training.model import check_sizes, loaded, prepared
-from gpo_full.training.references import attach_reference, warn_of_rounding
+from gpo_full.training.references import attach_reference
 from gpo_full.training.reporting.metrics import Meter
 from gpo_full.training.reporting.run_folder import RunFolder
 from gpo_full.training.reporting.trackers import follow
@@ -90,7 +89,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         if not isinstance(args, GPOConfig):
             raise InputError(f"args must be a GPOConfig, not {type(args).__name__}")
         meter = Meter(args.device)  # its CPU time includes what follows
-        self.objective = Objective.of(args.objective(), beta=args.beta, margin=str(args.margin),
+        self.objective = Objective.of(args.optimised_loss(), beta=args.beta, margin=str(args.margin),
                                       scale_gradient=args.scale_gradient)  # fmt: skip
         given = {"train": train_dataset} if eval_dataset is None else {"train": train_dataset, "eval": eval_dataset}
         sets = {name: pairs_of(name, data, processing_class, args) for name, data in given.items()}
@@ -127,16 +126,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
 
     def _refer(self, sets: list[Rows], reference: nn.Module | None, longest: int) -> None:
         """Attach the reference's log-probabilities to every pair."""
-        model = self.model if reference is None else reference
-        layout = self.plan if reference is None else plan(model, longest, self.accelerator.autocast)
-        self.reference_weights = weights_hash(model)
-        attach_reference(
-            sets, model, margin=self.objective.margin, folder=self.args.store_folder(), plan=layout,
-            weights=self.reference_weights, accelerator=self.accelerator, is_policy=reference is None,
-        )  # fmt: skip
-        if reference is None and self.accelerator.is_main_process:
-            warn_of_rounding(self.model, self.train_dataset, count=self.args.per_device_train_batch_size,
-                             margin=self.objective.margin, plan=self.plan, accelerator=self.accelerator)  # fmt: skip
+        self.reference_weights = attach_reference(self, sets, reference, longest)
 
     # --- a step ---
 
@@ -154,7 +144,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         for batch in batches[-1:]:
             batch["real"] = self._real(batch, self.train_dataset)
-        self._open_step = OpenStep(self._tr_loss.clone())
+        self._open_step = OpenStep(self.state.global_step + 1, self._tr_loss.clone())
         pairs = sum(batch.get("real", len(batch["row"])) for batch in batches)
         if self.args.world_size == 1:
             return batches, pairs
@@ -181,8 +171,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         step, self._open_step = self._open_step, None
         assert step is not None
-        self.steps.close(step, number=self.state.global_step + 1, norm=norm, optimizer=self.optimizer.optimizer,
-                         running_loss=self._tr_loss)  # fmt: skip
+        self.steps.close(step, norm=norm, optimizer=self.optimizer.optimizer, running_loss=self._tr_loss)
         return norm
 
     # --- held-out pairs and logs ---
@@ -197,19 +186,17 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         training = self.model.training
         self.model.eval()
         with torch.no_grad(), self.accelerator.autocast():
-            found = held_out_metrics(map(self._evaluated, self._held_out_batches(rows)), self.accelerator)
+            found = held_out_metrics(self._evaluated(rows), self.accelerator)
         self.model.train(training)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         self.log(dict(metrics))
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _held_out_batches(self, rows: Rows) -> Iterator[dict[str, Any]]:
+    def _evaluated(self, rows: Rows) -> Iterator[MicroBatch]:
         for inputs in self.get_eval_dataloader(rows):
-            yield {**inputs, "real": self._real(inputs, rows)}
-
-    def _evaluated(self, inputs: dict[str, Any]) -> MicroBatch:
-        return evaluate_pairs(self.model, self._prepare_inputs(inputs), self.objective, self.plan)
+            inputs = self._prepare_inputs({**inputs, "real": self._real(inputs, rows)})
+            yield evaluate_pairs(self.model, inputs, self.objective, self.plan)
 
     def _maybe_log_save_evaluate(
         self, tr_loss: Tensor, grad_norm: Any, *others: Any, learning_rate: float | None = None, **named: Any
@@ -223,14 +210,14 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
 
     def _log_interval(self, learning_rate: float) -> None:
         """Log the exact means since the last time, here and to `metrics.jsonl`; nothing if no step was applied."""
-        means, applied, dropped = self.steps.interval()
-        self._initial_global_step += dropped
+        means, applied, skipped = self.steps.interval()
+        self._initial_global_step += skipped
         if applied:
             # The first interval of a resumed run may have steps of the run before.
             mine = min(applied, self.state.global_step - self._initial_global_step)
             self._total_loss_scalar += means["loss"] * mine
             logs = {"learning_rate": learning_rate, **means}
-            self.folder.metrics({"step": self.state.global_step, "epoch": self.state.epoch, **logs})
+            self.folder.append(METRICS_FILE, {"step": self.state.global_step, "epoch": self.state.epoch, **logs})
             self.log(logs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -308,8 +295,8 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self.store_flos()
         output, step = self.folder.path, self.state.global_step
-        self.state.stateful_callbacks[METER], dropped = self.steps.state()
-        self._initial_global_step += dropped
+        self.state.stateful_callbacks[METER], skipped = self.steps.state()
+        self._initial_global_step += skipped
         if self.state.best_global_step:
             self.state.best_model_checkpoint = str(output / f"checkpoint-{self.state.best_global_step}")
         parts: dict[str, Any] = {STATE_FILE: json.loads(json.dumps(asdict(self.state)))}
@@ -361,8 +348,8 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
             return
         resumption.restore(self._resumed, self.optimizer, self.lr_scheduler)
         if self._resumed.changes:
-            self.folder.event({"step": self._resumed.checkpoint.step, "event": RESUMED,
-                               "changes": self._resumed.changes})  # fmt: skip
+            event = {"step": self._resumed.checkpoint.step, "event": RESUMED, "changes": self._resumed.changes}
+            self.folder.append(EVENTS_FILE, event)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:

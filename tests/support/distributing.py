@@ -42,7 +42,7 @@ from gpo_full.engine.log_probabilities import response_log_probabilities
 from gpo_full.engine.model_plan import Plan
 from gpo_full.engine.packing import pack
 from gpo_full.reference.store import open_store
-from gpo_full.training import distribution, saving
+from gpo_full.training import launch, saving
 from gpo_full.training.callbacks import Interrupted
 from gpo_full.training.model import prepared
 from gpo_theory import InputError
@@ -339,7 +339,7 @@ def sharded(ranks: Ranks) -> None:
 
 
 def forged(ranks: Ranks, rank: int) -> Any:
-    distribution.check_asked.__code__ = (lambda accelerator, args: None).__code__
+    launch.check_asked.__code__ = (lambda accelerator, args: None).__code__
     return ranks.train("forged", rank, per_device_train_batch_size=2)
 
 

@@ -3,9 +3,9 @@
 __all__ = ["EXAMPLE", "add_arguments", "run"]
 
 import argparse
-import sys
 
 from gpo_full.output import print_json
+from gpo_theory.errors import InputError
 
 EXAMPLE = "gpo beta --from dpo --beta 0.1 --to ipo"
 SAME = {
@@ -29,7 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--at", metavar="X", help="for --by tail: the scaled margin beta rho of the loss --from")
     parser.add_argument("--mean-length", type=float, metavar="N",
                         help="mean response length in tokens, for a margin averaged over tokens (trl-ipo)")  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print JSON for machines")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,8 +46,7 @@ def run(args: argparse.Namespace) -> int:
         print_json(match.as_dict())
     if match.refusal is not None:
         also = f" ({ALIASES[match.target]})" if match.target in ALIASES else ""
-        print(f"gpo beta: error: no beta of {match.target}{also} matches: {match.refusal}", file=sys.stderr)
-        return 2
+        raise InputError(f"no beta of {match.target}{also} matches: {match.refusal}")
     if not args.json:
         same = SAME[match.by].format(match.matched, p=args.p, at=args.at, source=match.source)
         print(f"beta = {match.beta_to:.6g} for {match.target} does what beta = {match.beta_from:.6g} does for "

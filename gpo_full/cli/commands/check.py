@@ -30,7 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "own properties are tested)")  # fmt: skip
     add_param_option(parser, "--loss")
     parser.add_argument("--skip", action="append", default=[], metavar="TEST", help="leave a test out; repeatable")
-    parser.add_argument("--json", action="store_true", help="print JSON for machines")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -25,7 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("losses", metavar="LOSS", nargs="+", help="catalogue names, aliases or formulas in x")
     add_param_option(parser, "every loss that has it")
     add_table_options(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON for machines")
 
 
 def run(args: argparse.Namespace) -> int:

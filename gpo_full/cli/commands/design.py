@@ -3,10 +3,10 @@
 __all__ = ["EXAMPLE", "add_arguments", "run"]
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
 from gpo_full.output import print_json, show
+from gpo_theory.errors import InputError
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -26,7 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                                  "power:2 (order)")  # fmt: skip
     parser.add_argument("--convex", action="store_true", help="convex on R")
     parser.add_argument("--bt-exact", metavar="C", help="Bradley-Terry exact with this constant")
-    parser.add_argument("--json", action="store_true", help="print JSON for machines")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,9 +40,8 @@ def run(args: argparse.Namespace) -> int:
     for proposition, because in found.excluded_by if not args.json else ():
         print(f"no loss has all of this, by {proposition}: {because}")
     if found.analysis is None and not found.excluded_by:
-        why = found.refusal or "none of the families searched has all of this, and nothing known excludes it"
-        print(f"gpo design: error: {why}", file=sys.stderr)
-        return 2
+        raise InputError(found.refusal or
+                         "none of the families searched has all of this, and nothing known excludes it")  # fmt: skip
     return 0
 
 

@@ -3,13 +3,18 @@
 __all__ = ["EXAMPLE", "add_arguments", "run"]
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpo_full.cli.options.export import writing
+from gpo_full.cli.options.messages import with_options
+from gpo_full.cli.options.parameters import add_param_option, read_parameters
+from gpo_full.diagnosis.log import RunLog, changes_of, read_run
+from gpo_full.output import print_json, show
 from gpo_theory.errors import InputError
 
 if TYPE_CHECKING:
-    from gpo_full.diagnosis.log import RunLog
     from gpo_full.diagnosis.rules import Diagnosis
     from gpo_theory.loss import Loss
 
@@ -21,28 +26,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("run", metavar="RUN", help="folder of gpo train, or TRL's trainer_state.json or a folder that holds it")
     add("--loss", metavar="LOSS", help="loss of a run that does not record it (TRL's): name, alias or formula")
-    add("--param", action="append", default=[], metavar="NAME=VALUE", help="value of a parameter of --loss; repeatable")
+    add_param_option(parser, "--loss")
     add("--beta", type=float, help="beta of a run that does not record it, above 0")
     add("--label-noise", type=float, metavar="RATE",
         help="rate at which labels are believed to be flipped, in (0, 1/2); finds margins that fit flips")  # fmt: skip
     add("--plot", metavar="FILE", help="also draw loss, margin, log-ratios and samples (.png, .svg or .pdf)")
-    add("--json", action="store_true", help="print JSON for machines")
 
 
 def run(args: argparse.Namespace) -> int:
     """Read the run, apply the rules, and print the findings."""
-    from dataclasses import replace
-
-    from gpo_full.cli.options.messages import with_options
-    from gpo_full.diagnosis.log import read_run
     from gpo_full.diagnosis.rules import diagnose
-    from gpo_full.output import print_json
 
     log = read_run(args.run)
     found = diagnose(log, _loss(args, log), args.beta, args.label_noise)
     found = replace(found, not_looked_at={name: with_options(why) for name, why in found.not_looked_at.items()})
     if args.plot is not None:
-        _plot(found, args.plot)
+        from gpo_full.diagnosis.plots import run_curves
+        from gpo_theory.report.plots import save
+
+        figure = run_curves(found)
+        with writing("--plot", args.plot) as temporary:
+            save(figure, temporary)
     if args.json:
         print_json(found.as_dict())
     else:
@@ -50,8 +54,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _loss(args: argparse.Namespace, log: "RunLog") -> "Loss | None":
-    from gpo_full.cli.options.parameters import read_parameters
+def _loss(args: argparse.Namespace, log: RunLog) -> "Loss | None":
     from gpo_theory import find_loss
     from gpo_theory.catalogue import AVERAGED
 
@@ -65,21 +68,9 @@ def _loss(args: argparse.Namespace, log: "RunLog") -> "Loss | None":
     return find_loss(args.loss, read_parameters(args.param))
 
 
-def _plot(found: "Diagnosis", path: str) -> None:
-    from gpo_full.cli.options.export import writing
-    from gpo_full.diagnosis.plots import run_curves
-    from gpo_theory.report.plots import save
-
-    figure = run_curves(found)
-    with writing("--plot", path) as temporary:
-        save(figure, temporary)
-
-
 def _print(found: "Diagnosis", given: str) -> None:
     from rich.text import Text
 
-    from gpo_full.diagnosis.log import changes_of
-    from gpo_full.output import show
     from gpo_theory.choosing.matching import convention
 
     loss = f"loss {found.loss.name}" if found.loss else "loss not known"

@@ -7,11 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpo_full.cli.options.export import writing
+from gpo_full.evaluation.tasks import Task, read_tasks
+from gpo_full.output import print_json
 from gpo_theory.errors import InputError
 
 if TYPE_CHECKING:
     from gpo_full.evaluation.scores import PromptScore
-    from gpo_full.evaluation.tasks import Task
 
 EXAMPLE = "gpo evaluate --policy out/dpo --reference out/sft --data test.jsonl"
 # Of an Evaluation, what --json prints.
@@ -37,17 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=32, help="prompts in a batch (default: 32)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="threads of torch (default: torch's choice)")
-    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
     """Sample one response per prompt from each model, score them, and print the summary."""
-    for name in ("limit", "max_new_tokens", "batch_size", "threads"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name.replace('_', '-')} {value} must be at least 1")
     from gpo_full.evaluation.scores import compare_scores, read_scores, summarize, write_scores
-    from gpo_full.evaluation.tasks import read_tasks
 
     tasks = read_tasks(args.data, args.limit)
     for name in (args.policy, args.reference):
@@ -56,17 +52,14 @@ def run(args: argparse.Namespace) -> int:
                              f"{ADAPTER}")  # fmt: skip
     other = None if args.against is None else read_scores(args.against)
     from gpo_full.evaluation.golden_reward import REWARD_NAME
-    from gpo_full.output import print_json
 
     rows = _score(args, tasks)
     found = asdict(summarize(rows, args.seed))
     payload = {**{name: found[name] for name in NUMBERS}, "reward": args.reward or REWARD_NAME,
                "policy": args.policy, "reference": args.reference}  # fmt: skip
     if args.scores is not None:
-        try:
-            write_scores(args.scores, rows)
-        except OSError as error:
-            raise InputError(f"--scores {args.scores!r} cannot be written: {error.strerror}") from None
+        with writing("--scores", args.scores) as temporary:
+            write_scores(temporary, rows)
     if other is not None:
         payload["paired"] = asdict(compare_scores(rows, other, seed=args.seed))
     if args.json:
@@ -92,7 +85,7 @@ def _print(payload: dict[str, Any], against: str | None) -> None:
               f"{paired['win_high']:.3f}]")  # fmt: skip
 
 
-def _score(args: argparse.Namespace, tasks: "list[Task]") -> "list[PromptScore]":
+def _score(args: argparse.Namespace, tasks: list[Task]) -> "list[PromptScore]":
     import torch
     from transformers import AutoTokenizer
     from transformers.utils import logging

@@ -13,7 +13,6 @@ EXAMPLE = "gpo losses --json"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `gpo losses`."""
     add_table_options(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON for machines")
 
 
 def run(args: argparse.Namespace) -> int:

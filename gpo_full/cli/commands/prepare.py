@@ -3,25 +3,21 @@
 __all__ = ["EXAMPLE", "add_arguments", "run"]
 
 import argparse
+import json
+
+from gpo_full.experiment.inputs.preparation import PARTS, prepare
+from gpo_full.output import print_json
 
 EXAMPLE = "gpo prepare"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `gpo prepare`."""
-    from gpo_full.experiment.inputs.preparation import PARTS
-
     parser.add_argument("--part", action="append", choices=PARTS, help="only this part (may be repeated)")
-    parser.add_argument("--json", action="store_true", help="print the folders and manifests as one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prepare what is missing and print where each part is."""
-    import json
-
-    from gpo_full.experiment.inputs.preparation import PARTS, prepare
-    from gpo_full.output import print_json
-
     parts = args.part or list(PARTS)
     prepared = prepare(parts)
     folders = {part: getattr(prepared, part) for part in parts}

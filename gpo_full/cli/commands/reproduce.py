@@ -26,7 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=int, default=1, metavar="N",
         help="runs of the experiment at a time, each in a process with its share of the cores "
              "(default: 1)")  # fmt: skip
-    add("--json", action="store_true", help="print paths and the outcome of the predictions as one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,8 +37,6 @@ def run(args: argparse.Namespace) -> int:
         notebooks_folder()
     if args.output.exists() and not args.output.is_dir():
         raise InputError(f"--output {str(args.output)!r} is not a folder")
-    if args.workers < 1:
-        raise InputError(f"--workers {args.workers} must be at least 1")
     from gpo_full.book import reproduce
     from gpo_full.book.book import BookError
     from gpo_full.experiment.pool import WorkerDied

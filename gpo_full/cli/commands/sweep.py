@@ -10,21 +10,21 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpo_full.cli.options.parameters import read_parameters
+from gpo_full.cli.options.parameters import add_param_option, read_parameters
 from gpo_full.cli.options.training import add_shared_arguments, shared_words
 from gpo_full.files import atomic_file
+from gpo_full.sweeps.executors import on_ray, on_this_machine
+from gpo_full.sweeps.jobs import Job, Outcome
 from gpo_theory.errors import InputError
 
 if TYPE_CHECKING:
     from gpo_full.sweeps.grid import Run
-    from gpo_full.sweeps.jobs import Job, Outcome
 
-    Execute = Callable[[Sequence[Job]], Iterator[tuple[Job, Outcome]]]
-
+Execute = Callable[[Sequence[Job]], Iterator[tuple[Job, Outcome]]]
 EXAMPLE = "gpo sweep --model MODEL --data pairs.jsonl --loss dpo --loss ipo --beta 0.1 --betas-of dpo --output sweep"
 PLAN, RESULTS, REFERENCE = "sweep.json", "results.parquet", "reference"
 
@@ -33,8 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options: those of the grid, and those of `gpo train` that all runs share."""
     add = parser.add_argument
     add("--loss", required=True, action="append", help="name, alias or formula in x = beta * rho; repeatable")
-    add("--param", action="append", default=[], metavar="NAME=VALUE",
-        help="value of a parameter, in every loss that has it; repeatable")  # fmt: skip
+    add_param_option(parser, "every loss that has it")
     add("--beta", required=True, action="append", type=float, help="scale of the margin, above 0; repeatable")
     add("--betas-of", metavar="LOSS", help="the betas are those of LOSS: each loss gets the one of the same strength")
     add("--seed", action="append", type=int, help="order of the pairs (default: 42); repeatable")
@@ -42,7 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=int, help="runs at a time on this machine (default: one, or one for each GPU)")
     add("--ray", metavar="ADDRESS", help="run on a Ray cluster: its address, auto, or local")
     add("--resume", action="store_true", help="run what is left of the sweep in FOLDER; failed runs are tried again")
-    add("--json", action="store_true", help="print the result as one JSON object")
     add_shared_arguments(parser)
 
 
@@ -52,8 +50,6 @@ def run(args: argparse.Namespace) -> int:
 
     if args.ray is not None and args.workers is not None:
         raise InputError(f"--workers {args.workers} is for this machine; a Ray cluster has its own")
-    if args.workers is not None and args.workers < 1:
-        raise InputError(f"--workers {args.workers} must be at least 1")
     shared = shared_words(args)
     parameters = read_parameters(args.param)
     runs = all_runs(args.loss, args.beta, args.seed or [42], args.betas_of, parameters)
@@ -61,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
     created = not output.exists()
     _write_plan(output, {"schema": 1, "runs": [run.name for run in runs], "betas": [run.beta for run in runs],
                     "shared": shared, "parameters": parameters or None}, args.resume)  # fmt: skip
-    jobs = {run.name: _job(run, shared, output) for run in runs}
+    jobs = {run.name: Job(tuple(run.words(shared, output)), output / "runs" / run.name,
+                          output / "outcomes" / f"{run.name}.json") for run in runs}  # fmt: skip
     outcomes = {name: found for name, job in jobs.items() if (found := job.outcome()) and found.code == 0}
     left = [job for name, job in jobs.items() if name not in outcomes]
     execute = _executor(args)
@@ -101,12 +98,6 @@ def _write_plan(output: Path, plan: Mapping[str, Any], resume: bool) -> None:
             temporary.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
 
 
-def _job(run: "Run", shared: Sequence[str], output: Path) -> "Job":
-    from gpo_full.sweeps.jobs import Job
-
-    return Job(tuple(run.words(shared, output)), output / "runs" / run.name, output / "outcomes" / f"{run.name}.json")
-
-
 def _undo(output: Path, created: bool) -> None:
     """Restore the folder to its state before a sweep that could not start."""
     shutil.rmtree(output / REFERENCE, ignore_errors=True)
@@ -115,19 +106,15 @@ def _undo(output: Path, created: bool) -> None:
         output.rmdir()
 
 
-def _executor(args: argparse.Namespace) -> "Execute":
-    from gpo_full.sweeps.executors import on_ray, on_this_machine
-
+def _executor(args: argparse.Namespace) -> Execute:
     if args.ray is not None:
         return lambda jobs: on_ray(jobs, args.ray, args.gpo)
     devices = _devices()
     return lambda jobs: on_this_machine(jobs, args.workers or len(devices) or 1, devices)
 
 
-def _reference_pass(execute: "Execute", first: "Run", shared: Sequence[str], output: Path) -> None:
+def _reference_pass(execute: Execute, first: "Run", shared: Sequence[str], output: Path) -> None:
     """Compute the reference pass, which all runs share."""
-    from gpo_full.sweeps.jobs import Job
-
     folder = output / REFERENCE
     job = Job((*first.words(shared, folder), "--reference-only"), folder, folder / "outcome.json")
     _report_progress("reference pass ...")
@@ -143,12 +130,10 @@ def _signals_as_interrupts() -> Iterator[None]:
     def stop(number: int, frame: Any) -> None:
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, stop) or signal.SIG_DFL for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
+    with ExitStack() as before:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            before.callback(signal.signal, number, signal.signal(number, stop) or signal.SIG_DFL)
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _devices() -> list[str]:
@@ -164,12 +149,12 @@ def _report_progress(text: str) -> None:
     print(f"gpo sweep: [{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
-def _ended(outcome: "Outcome") -> str:
+def _ended(outcome: Outcome) -> str:
     again = f", started {outcome.attempts} times" if outcome.attempts > 1 else ""
     return ("done" if outcome.code == 0 else f"exit code {outcome.code}: {outcome.message}") + again
 
 
-def _report(runs: Sequence["Run"], outcomes: Mapping[str, "Outcome"], output: Path, as_json: bool) -> int:
+def _report(runs: Sequence["Run"], outcomes: Mapping[str, Outcome], output: Path, as_json: bool) -> int:
     from gpo_full.output import print_json
 
     failed = [run.name for run in runs if outcomes[run.name].code]

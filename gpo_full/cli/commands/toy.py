@@ -3,7 +3,7 @@
 __all__ = ["EXAMPLE", "add_arguments", "run"]
 
 import argparse
-from collections.abc import Callable
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     """Run gradient descent, plot it if `--plot` is given, and print the trace."""
     if args.plot and Path(args.plot).suffix.lower() not in _FORMATS:
         raise InputError(f"--plot {args.plot!r}: allowed endings: {', '.join(_FORMATS)}")
-    steps, lr = _steps(args.steps), _option(args, "lr", _number)
+    steps, lr = _steps(args.steps), _number(args, "lr")
     _check_gpo_options(args)
     import torch
 
@@ -116,27 +116,23 @@ def _bandit(args: argparse.Namespace) -> tuple["Bandit", Any]:
 
     behaviour = args.behaviour
     if behaviour is not None and not behaviour[:1].isalpha():
-        behaviour = _option(args, "behaviour", _numbers)
+        behaviour = _numbers(args, "behaviour")
     pairs = None if args.pairs is None else _pairs(args.pairs)
-    model = Bandit(_option(args, "reference", _numbers), behaviour, pairs)
-    return model, model.start(_option(args, "reference" if args.initial is None else "initial", _numbers))
+    model = Bandit(_numbers(args, "reference"), behaviour, pairs)
+    return model, model.start(_numbers(args, "reference" if args.initial is None else "initial"))
 
 
 def _mixture(args: argparse.Namespace) -> tuple["GaussianMixture", Any]:
     from toy_models import GaussianMixture
 
-    means = _option(args, "reference_means", _numbers)
-    weights = (1 / len(means),) * len(means)
-    if args.reference_weights is not None:
-        weights = _option(args, "reference_weights", _numbers)
-    behaviour = args.behaviour if args.behaviour[:1].isalpha() else _option(args, "behaviour", _numbers)
-    grid = (-14.0, 14.0, 0.2 if args.objective == "gpo" else 0.01)
-    if args.grid is not None:
-        grid = _option(args, "grid", _numbers)
-        if len(grid) != 3:
-            raise InputError(f"--grid {args.grid!r}: needed: LOW,HIGH,STEP")
+    means = _numbers(args, "reference_means")
+    weights = _numbers(args, "reference_weights") or (1 / len(means),) * len(means)
+    behaviour: Any = args.behaviour if args.behaviour[:1].isalpha() else _numbers(args, "behaviour")
+    grid = _numbers(args, "grid") or (-14.0, 14.0, 0.2 if args.objective == "gpo" else 0.01)
+    if len(grid) != 3:
+        raise InputError(f"--grid {args.grid!r}: needed: LOW,HIGH,STEP")
     model = GaussianMixture(means, weights, behaviour, *grid)
-    return model, model.start(_option(args, "initial_means", _numbers), _option(args, "initial_logits", _numbers))
+    return model, model.start(_numbers(args, "initial_means"), _numbers(args, "initial_logits"))
 
 
 def _objective(args: argparse.Namespace, model: "Bandit | GaussianMixture"
@@ -147,12 +143,12 @@ def _objective(args: argparse.Namespace, model: "Bandit | GaussianMixture"
     from toy_models import GaussianMixture, Preferences
 
     loss = find_loss(args.loss, read_parameters(args.param))
-    beta = 1.0 if args.beta is None else _option(args, "beta", _number)
+    beta = 1.0 if args.beta is None else _number(args, "beta")
     if isinstance(model, GaussianMixture):
         return loss, Preferences.from_rewards(_rewards(args.reward, model)), beta
     if args.preferences is not None:
         return loss, Preferences.from_csv(args.preferences), beta
-    return loss, Preferences.from_rewards(_option(args, "rewards", _numbers)), beta
+    return loss, Preferences.from_rewards(_numbers(args, "rewards")), beta
 
 
 def _rewards(formula: str, model: "GaussianMixture") -> Any:
@@ -186,15 +182,15 @@ def _quadrature_error(model: Any, trace: "Trace", loss: Any, beta: float, prefer
 
 
 def _draw(path: str, model: "Bandit | GaussianMixture", trace: "Trace") -> None:
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
+    from gpo_theory.report.plots import save
     from toy_models import Bandit
     from toy_models.plots import plot_densities, plot_simplex, plot_trace
 
     policies = model.log_policy(trace.parameters[[0, -1]]).exp()
     beside = not isinstance(model, Bandit) or len(model.log_reference) == 3
-    figure = Figure(figsize=(11 if beside else 5.5, 4.2), layout="constrained")
+    figure = Figure(figsize=(11 if beside else 5.5, 4.2), layout="constrained", dpi=150)
     axes = figure.subplots(1, 2 if beside else 1, squeeze=False)[0]
     plot_trace(axes[0], trace.step, trace.kl, trace.regularizer)
     if not isinstance(model, Bandit):
@@ -204,8 +200,8 @@ def _draw(path: str, model: "Bandit | GaussianMixture", trace: "Trace") -> None:
         plot_densities(axes[1], model.grid, {name: mass / model.step for name, mass in densities.items()})
     elif beside:
         plot_simplex(axes[1], {"policy": model.log_policy(trace.parameters).exp()}, model.log_reference.exp())
-    with writing("--plot", path) as temporary, rc_context({"svg.hashsalt": "gpo"}):
-        figure.savefig(temporary, dpi=150, metadata={"Date": None} if path.lower().endswith(".svg") else None)
+    with writing("--plot", path) as temporary:
+        save(figure, temporary)
 
 
 def _show(payload: dict[str, Any], loss: "Loss | None", plot: str | None) -> None:
@@ -235,27 +231,27 @@ def _show(payload: dict[str, Any], loss: "Loss | None", plot: str | None) -> Non
         show(f"figure: {plot}")
 
 
-def _option(args: argparse.Namespace, name: str, read: Callable[[str], Any]) -> Any:
+def _numbers(args: argparse.Namespace, name: str) -> tuple[float, ...]:
+    """Return the numbers of an option, none if it is not given; InputError, which names it, for anything else."""
+    from toy_models.inputs import read_numbers
+
+    text = getattr(args, name)
     try:
-        return read(getattr(args, name))
+        return () if text is None else read_numbers(text)
     except InputError as error:
         raise InputError(f"--{name.replace('_', '-')}: {error}") from None
 
 
-def _number(text: str) -> float:
-    from toy_models.inputs import read_number
-
-    return read_number(text)
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    from toy_models.inputs import read_numbers
-
-    return read_numbers(text)
+def _number(args: argparse.Namespace, name: str) -> float:
+    """Return the number of an option."""
+    found = _numbers(args, name)
+    if len(found) != 1:
+        raise InputError(f"--{name}: {getattr(args, name)!r} is not one number")
+    return found[0]
 
 
 def _steps(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= len(text) <= 9 or not 1 <= int(text) <= _MAX_STEPS:
+    if not re.fullmatch("[0-9]{1,9}", text) or not 1 <= int(text) <= _MAX_STEPS:
         raise InputError(f"--steps {text!r}: allowed: 1 to {_MAX_STEPS}")
     return int(text)
 
@@ -263,8 +259,8 @@ def _steps(text: str) -> int:
 def _pairs(text: str) -> list[tuple[int, int]]:
     pairs = []
     for part in text.split(","):
-        first, dash, second = part.strip().partition("-")
-        if not (dash and first.isascii() and first.isdigit() and second.isascii() and second.isdigit()):
+        found = re.fullmatch(r"\s*([0-9]{1,9})-([0-9]{1,9})\s*", part)
+        if found is None:
             raise InputError(f"--pairs: {part!r} is not a pair; allowed: such as 1-2,2-3, counted from 1")
-        pairs.append((int(first[:9]) - 1, int(second[:9]) - 1))
+        pairs.append((int(found[1]) - 1, int(found[2]) - 1))
     return pairs

@@ -11,6 +11,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpo_full.cli.options.parameters import add_param_option
 from gpo_full.cli.options.training import FIELDS, add_shared_arguments, config_of, words_of
 from gpo_full.output import print_json
 from gpo_theory.errors import InputError
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--loss", required=True, help="name, alias or formula in x = beta * rho")
     add("--beta", required=True, type=float, help="scale of the margin, above 0")
     add("--output", required=True, metavar="FOLDER", help="new or empty folder for the trained model and metrics.jsonl")
-    add("--param", action="append", default=[], metavar="NAME=VALUE", help="value of a parameter of the loss")
+    add_param_option(parser)
     add("--seed", type=int, help="order of the pairs (default: 42)")
     add("--resume", action="store_true", help="continue the run in FOLDER from its newest whole checkpoint")
     add("--allow-change", action="append", default=[], metavar="NAME",
@@ -47,20 +48,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compute the reference log-probabilities, which many runs can share, and train nothing")  # fmt: skip
     add("--dry-run", action="store_true",
         help="print the memory and arithmetic that the run needs of each device; no weight is loaded")  # fmt: skip
-    add("--json", action="store_true", help="print the result as one JSON object")
     add_shared_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, save, report; after a signal or a failure, --resume continues from what was saved."""
+    from gpo_full.distributed import OtherRankFailed
+
     with _warnings_on_stderr():
         try:
             return _run(args)
-        except RuntimeError as error:
-            from gpo_full.distributed import OtherRankFailed
-
-            if not isinstance(error, OtherRankFailed):
-                raise
+        except OtherRankFailed as error:
             return _stopped(str(error), CANNOT_SAVE)
 
 
@@ -74,9 +72,9 @@ def _run(args: argparse.Namespace) -> int:
     _check_options(args)
     check_output(output, resume=args.resume)
     data = _open(args)
+    _check_model(args.model)
     _quiet(args.threads)
     config = config_of(args)
-    _check_hub(args.model)
     record = _record(args, config, data)
     if args.resume:
         changed = _changes(output, record, args.allow_change)
@@ -124,20 +122,19 @@ def _open(args: argparse.Namespace) -> dict[str, Any]:
     """Return the data of --data and --eval-data, None where it is not given; InputError if it cannot be read."""
     from gpo_full.data.sources import open_data
 
-    given = {"data": args.data} if args.eval_data is None else {"data": args.data, "eval_data": args.eval_data}
-    found = {name: open_data(f"--{name.replace('_', '-')}", text) for name, text in given.items()}
-    # Anything but owner/name can only be a folder: say so before a hub is asked.
-    if not Path(args.model).is_dir() and (args.model.count("/") > 1 or args.model.startswith((".", "/", "~"))):
-        raise InputError(f"--model {args.model!r} is not a folder")
-    return {"eval_data": None, **found}
+    return {"data": open_data("--data", args.data),
+            "eval_data": None if args.eval_data is None else open_data("--eval-data", args.eval_data)}  # fmt: skip
 
 
-def _check_hub(model: str) -> None:
+def _check_model(model: str) -> None:
     """Ask the hub once for a model that is no folder: loading it would retry for most of a minute."""
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
 
     if Path(model).is_dir():
         return
+    # Anything but owner/name can only be a folder.
+    if model.count("/") > 1 or model.startswith((".", "/", "~")):
+        raise InputError(f"--model {model!r} is not a folder")
     try:
         known = isinstance(try_to_load_from_cache(model, "config.json"), str)
         if not known and not constants.HF_HUB_OFFLINE:
@@ -257,10 +254,13 @@ def _train(trainer: "GPOTrainer", args: argparse.Namespace) -> int:
     from gpo_full.training.finished import finish
     from gpo_full.training.reporting.metrics import NonFiniteLoss
     from gpo_theory import analyze
+    from gpo_theory.choosing.matching import convention
 
     analysis = analyze(trainer.objective.loss, SECONDS)
+    note = convention(args.loss, trainer.args.margin)
+    if note and _is_first_rank():
+        print(f"gpo train: convention: {note}", file=sys.stderr)
     try:
-        _print_convention(args.loss, trainer.args.margin)
         with trainer.writing(), redirect_stdout(sys.stderr):  # trackers print, and stdout is for the result
             trainer.train(resume_from_checkpoint=args.resume or None,
                           allow_changes={*args.allow_change} - OF_THE_COMMAND)  # fmt: skip
@@ -308,17 +308,7 @@ def _quiet(threads: int | None) -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     if threads is not None:
-        if threads < 1:
-            raise InputError(f"--threads {threads} must be at least 1")
         torch.set_num_threads(threads)
-
-
-def _print_convention(loss: str, margin: str) -> None:
-    from gpo_theory.choosing.matching import convention
-
-    note = convention(loss, margin)
-    if note and _is_first_rank():
-        print(f"gpo train: convention: {note}", file=sys.stderr)
 
 
 def _stopped(why: str, code: int) -> int:

@@ -3,9 +3,7 @@
 __all__ = ["EXAMPLE", "add_arguments", "run"]
 
 import argparse
-import sys
 from pathlib import Path
-from typing import Any
 
 from gpo_full.output import print_json
 from gpo_full.strict_json import NotJson, parse_json
@@ -21,7 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a certificate that `gpo analyze LOSS --certificate FILE` wrote")
     parser.add_argument("--seconds", type=float, default=SECONDS,
                         help=f"reject what is not replayed within this CPU time (default: {SECONDS:g})")  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print JSON for machines")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,13 +30,12 @@ def run(args: argparse.Namespace) -> int:
     fault: str | None = None
     try:
         claims = _verdicts(content, args.seconds)
-    except InputError as error:
+    except (InputError, NotJson) as error:
         fault = " ".join(str(error).split())
     if args.json:
         print_json({"file": args.file, "accepted": fault is None, "claims": claims, "fault": fault})
     if fault is not None:
-        print(f"gpo verify: error: {args.file!r} is rejected: {fault}", file=sys.stderr)
-        return 2
+        raise InputError(f"{args.file!r} is rejected: {fault}")
     if not args.json:
         width = max(map(len, claims))
         print("\n".join(f"{claim:<{width}}  {verdict}" for claim, verdict in claims.items()))
@@ -58,7 +54,9 @@ def _verdicts(content: bytes, seconds: float) -> dict[str, str]:
     from gpo_theory.budget import OutOfTimeError, limited
     from gpo_theory.kernel.certificates import verify
 
-    document = _parse(content)
+    if len(content) > LARGEST:
+        raise InputError(f"it has more than {LARGEST} bytes")
+    document = parse_json(content)
     try:
         with limited(seconds):
             return verify(document)
@@ -66,13 +64,3 @@ def _verdicts(content: bytes, seconds: float) -> dict[str, str]:
         raise InputError(f"it is not replayed within {seconds:g} CPU-seconds") from None
     except RecursionError:
         raise InputError("it is nested too deeply") from None
-
-
-def _parse(content: bytes) -> Any:
-    """Read JSON strictly: no key twice, no NaN, no more than `LARGEST` bytes."""
-    if len(content) > LARGEST:
-        raise InputError(f"it has more than {LARGEST} bytes")
-    try:
-        return parse_json(content)
-    except NotJson as error:
-        raise InputError(str(error)) from None

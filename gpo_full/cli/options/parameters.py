@@ -14,18 +14,18 @@ def add_param_option(parser: argparse.ArgumentParser, of: str = "the loss") -> N
                         help=f"value of a named parameter of {of}, as in tau=0.1 or tau=1/10; repeatable")  # fmt: skip
 
 
-def read_parameters(pairs: Iterable[str]) -> dict[str, str]:
-    """Return {"tau": "0.1"} for ["tau=0.1"]; raises InputError for anything else, and for a name given twice.
+def read_parameters(texts: Iterable[str], option: str = "--param") -> dict[str, str]:
+    """Return {"tau": "0.1"} for ["tau=0.1"]; InputError, which names `option`, for another form or a name given twice.
 
     >>> read_parameters(["tau=0.1"])
     {'tau': '0.1'}
     """
     values: dict[str, str] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name or not value:
-            raise InputError(f"--param {pair!r} is not of the form NAME=VALUE, as in tau=0.1")
+    for text in texts:
+        name, _, value = map(str.strip, text.partition("="))
+        if not name or not value:
+            raise InputError(f"{option} {text!r} is not of the form NAME=VALUE, as in tau=0.1")
         if name in values:
-            raise InputError(f"--param {name} is given twice")
+            raise InputError(f"{option} {name} is given twice")
         values[name] = value
     return values

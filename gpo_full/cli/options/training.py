@@ -4,6 +4,8 @@ __all__ = ["FIELDS", "add_shared_arguments", "config_of", "shared_words", "words
 
 import argparse
 import json
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from gpo_full.cli.options.parameters import read_parameters
@@ -18,6 +20,12 @@ FIELDS = {"loss": "loss", "beta": "beta", "learning_rate": "learning_rate", "ste
           "margin": "margin", "seed": "seed", "bf16": "bf16", "lora_rank": "lora_rank",
           "last_layers": "train_last_layers", "reference_store": "reference_store", "report_to": "report_to",
           "sample_every": "sample_every", "prompts": "sample_prompts", "reward": "sample_reward"}  # fmt: skip
+
+# How --set reads the types of fields that are no texts, in this order.
+READERS: dict[type, Callable[[str], Any]] = {
+    bool: lambda text: {"true": True, "false": False}[text.lower()], int: int, float: float, dict: json.loads,
+    list: json.loads,
+}  # fmt: skip
 
 
 def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,26 +91,13 @@ def config_of(args: argparse.Namespace) -> "GPOConfig":
     from gpo_full.training.config import GPOConfig
 
     values = {name: getattr(args, option) for option, name in FIELDS.items() if getattr(args, option) is not None}
-    if args.steps is not None and args.steps < 1:
-        raise InputError(f"--steps {args.steps} must be at least 1")
-    given = {*values, "output_dir", "parameters"}
-    for text in args.set:
-        name, value = _named(text, "--set")
-        if name in given:
-            raise InputError(f"--set {text}: {name} has an option of its own, or is given twice")
-        given.add(name)
+    for name, value in read_parameters(args.set, "--set").items():
+        if name in {*values, "output_dir", "parameters"}:
+            raise InputError(f"--set {name}={value}: {name} has an option of its own")
         values[name] = _typed(name, value)
     if args.steps is None and args.epochs is None:
         values.setdefault("num_train_epochs", 1.0)
-    values["parameters"] = read_parameters("=".join(_named(text, "--param")) for text in args.param)
-    return GPOConfig(output_dir=args.output, disable_tqdm=True, **values)
-
-
-def _named(text: str, option: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name.strip() or not value.strip():
-        raise InputError(f"{option} {text!r} must be NAME=VALUE")
-    return name.strip(), value.strip()
+    return GPOConfig(output_dir=args.output, disable_tqdm=True, parameters=read_parameters(args.param), **values)
 
 
 def _typed(name: str, text: str) -> Any:
@@ -119,18 +114,10 @@ def _typed(name: str, text: str) -> Any:
     kinds = get_args(hint) or (hint,)
     if type(None) in kinds and text.lower() == "none":
         return None
-    for kind, read in ((bool, _boolean), (int, int), (float, float), (dict, json.loads), (list, json.loads)):
+    for kind, read in READERS.items():
         if kind in {getattr(each, "__origin__", each) for each in kinds}:
-            try:
+            with suppress(ValueError, KeyError):
                 return read(text)
-            except ValueError:
-                continue
     if any(isinstance(each, type) and issubclass(each, str) for each in kinds):
         return text
     raise InputError(f"--set {name}={text}: {text!r} is not a value of type {getattr(hint, '__name__', hint)}")
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise ValueError(text)
-    return text.lower() == "true"

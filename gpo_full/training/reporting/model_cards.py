@@ -5,19 +5,22 @@ __all__ = ["CardFacts", "card_files", "model_card"]
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, try_to_load_from_cache
+
+from gpo_full.data.pairs import PairSummary
 from gpo_full.diagnosis.log import changes_of
 from gpo_full.run_files import METRICS_FILE, SAMPLES_FILE
 from gpo_full.training.reporting.length_bias import against_length
-
-if TYPE_CHECKING:
-    from gpo_full.data.pairs import PairSummary
-    from gpo_theory.report.result import Analysis
+from gpo_theory import LOSSES
+from gpo_theory.choosing.matching import convention
+from gpo_theory.report.certificate_file import certificate_document
+from gpo_theory.report.result import Analysis
 
 # Shown of a run, in this order.
 METRICS = ("loss", "margin", "log_ratio_chosen", "log_ratio_rejected", "accuracy", "regularizer")
@@ -41,7 +44,7 @@ class CardFacts:
     command: str
     data_name: str
     data_hash: str
-    data: "PairSummary | None"
+    data: PairSummary | None
     reference_weights: str
     versions: Mapping[str, str]
     first: Mapping[str, float]
@@ -53,15 +56,13 @@ class CardFacts:
 
 
 def card_files(
-    trainer: Any, analysis: "Analysis", *, words: Sequence[str], held_out: Mapping[str, float] | None
+    trainer: Any, analysis: Analysis, *, words: Sequence[str], held_out: Mapping[str, float] | None
 ) -> dict[str, str]:
     """Return name and text of what goes beside the model of a `gpo train` run: its card, and the proofs on its loss.
 
     `words` is the command of the run; of an absolute path only the last name is published. `held_out` is what the
     trainer's `evaluate` returned.
     """
-    from gpo_theory.report.certificate_file import certificate_document
-
     record = trainer.folder.settings()
     metrics, samples = (trainer.folder.objects(name) for name in (METRICS_FILE, SAMPLES_FILE))
     named = [_last_name(word) for word in words]
@@ -96,8 +97,6 @@ def _versions(record: Mapping[str, Any]) -> dict[str, str]:
 
 def _licence(model: str) -> str | None:
     """Return the licence that the base model's own card names, from its folder or the hub's cache; None if unknown."""
-    from huggingface_hub import ModelCard, try_to_load_from_cache
-
     path: Any = Path(model) / "README.md" if Path(model).is_dir() else try_to_load_from_cache(model, "README.md")
     try:
         found = ModelCard.load(path, ignore_metadata_errors=True).data.license if path else None
@@ -106,18 +105,14 @@ def _licence(model: str) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def model_card(facts: CardFacts, analysis: "Analysis") -> str:
+def model_card(facts: CardFacts, analysis: Analysis) -> str:
     """Return the card as Markdown with YAML front matter."""
-    parts = [_loss(facts, analysis), _proved(analysis), _strength(facts, analysis), _data(facts), _results(facts),
-             _made(facts)]  # fmt: skip
-    return f"---\n{_front(facts, analysis)}\n---\n\n" + "\n\n".join(parts) + "\n"
+    paragraphs = [*_loss(facts, analysis), *_proved(analysis), *_strength(facts, analysis), *_data(facts),
+                  *_results(facts), *_made(facts)]  # fmt: skip
+    return f"---\n{_front(facts, analysis)}\n---\n\n" + "\n\n".join(paragraphs) + "\n"
 
 
-def _front(facts: CardFacts, analysis: "Analysis") -> str:
-    from huggingface_hub import EvalResult, ModelCardData
-
-    from gpo_theory import LOSSES
-
+def _front(facts: CardFacts, analysis: Analysis) -> str:
     of_data: dict[str, Any] = {"task_type": "text-generation", "dataset_type": "preference-pairs",
                                "dataset_name": facts.data_name}  # fmt: skip
     results = [EvalResult(**of_data, metric_type="accuracy", metric_name="accuracy on held-out pairs",
@@ -136,14 +131,12 @@ def _title(facts: CardFacts) -> str:
     return f"{facts.base.rpartition('/')[2]}, trained on preferences"
 
 
-def _loss(facts: CardFacts, analysis: "Analysis") -> str:
-    from gpo_theory.choosing.matching import convention
-
+def _loss(facts: CardFacts, analysis: Analysis) -> list[str]:
     how = "averaged" if facts.settings.get("margin") == "mean" else "summed"
     base = f"[{facts.base}](https://huggingface.co/{facts.base})" if facts.on_hub else f"`{facts.base}`"
     note = convention(str(facts.settings.get("loss")), facts.settings.get("margin"))
     noise = facts.settings.get("label_noise")
-    return "\n\n".join([
+    return [
         f"# {_title(facts)}",
         f"{base}, fine-tuned with Generalized Preference Optimization: over preference pairs it minimises the mean of "
         r"$f(\beta\rho)$, where $\rho$ is the log-ratio of policy to reference of the chosen response minus that of "
@@ -154,35 +147,34 @@ def _loss(facts: CardFacts, analysis: "Analysis") -> str:
         f"with $\\beta$ = {facts.settings['beta']:g}."
         + (f" It includes label noise at rate {noise:g}." if noise else "")
         + (f" Convention: {note}." if note else "")
-    ])  # fmt: skip
+    ]  # fmt: skip
 
 
-def _proved(analysis: "Analysis") -> str:
-    rows = [f"| {name.replace('_', ' ')} | {one.verdict.value} | {_cell(one.because)} |"
-            for name, one in analysis.claims.items()]  # fmt: skip
-    return "\n".join([
-        "## What is proved of it", "",
-        "`certificate.json` holds the proofs; `gpo verify certificate.json` replays them.", "",
-        "| claim | verdict | because |", "|---|---|---|", *rows,
-    ])  # fmt: skip
+def _proved(analysis: Analysis) -> list[str]:
+    rows = [(name.replace("_", " "), one.verdict.value, _cell(one.because)) for name, one in analysis.claims.items()]
+    return ["## What is proved of it",
+            "`certificate.json` holds the proofs; `gpo verify certificate.json` replays them.",
+            _table(("claim", "verdict", "because"), rows)]  # fmt: skip
 
 
 def _cell(text: str) -> str:
     return re.sub(r"([|*_<>`$\\])", r"\\\1", " ".join(text.split()))
 
 
-def _strength(facts: CardFacts, analysis: "Analysis") -> str:
-    terms = [one.text if one else "unknown or none" for one in analysis.taylor]
-    tails = [f"| {side} | {by['loss'].kind} ({by['loss'].verdict}) | {by['slope'].kind} ({by['slope'].verdict}) |"
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    first, *others = [f"| {' | '.join(row)} |" for row in (head, *rows)]
+    return "\n".join([first, "|---" * len(head) + "|", *others])
+
+
+def _strength(facts: CardFacts, analysis: Analysis) -> list[str]:
+    terms = ", ".join(f"`{one.text if one else 'unknown or none'}`" for one in analysis.taylor)
+    tails = [(side, *(f"{by[name].kind} ({by[name].verdict})" for name in ("loss", "slope")))
              for side, by in analysis.tails.items()]  # fmt: skip
-    return "\n".join([
-        "## How it acts", "",
-        f"Taylor coefficients at 0: {', '.join(f'`{term}`' for term in terms)}.", "", _matches(facts, analysis), "",
-        r"| tail | $f$ | $-f'$ |", "|---|---|---|", *tails,
-    ])  # fmt: skip
+    return ["## How it acts", f"Taylor coefficients at 0: {terms}.", _matches(facts, analysis),
+            _table(("tail", "$f$", "$-f'$"), tails)]  # fmt: skip
 
 
-def _matches(facts: CardFacts, analysis: "Analysis") -> str:
+def _matches(facts: CardFacts, analysis: Analysis) -> str:
     strength, beta = analysis.strength.value, float(facts.settings["beta"])
     if strength is None:
         return "Regularisation strength: R = |f''(0)/f'(0)| is unknown or does not exist, so no DPO beta is equivalent."
@@ -194,45 +186,44 @@ def _matches(facts: CardFacts, analysis: "Analysis") -> str:
             f"beta R = {felt:.4g}: {like}{averaged}.")  # fmt: skip
 
 
-def _data(facts: CardFacts) -> str:
-    summary = [f"- used: {facts.data}"] if facts.data else []
+def _data(facts: CardFacts) -> list[str]:
+    lines = [f"- preference pairs: `{facts.data_name}`, {_hash(facts.data_hash)}"]
+    if facts.data:
+        lines.append(f"- used: {facts.data}")
     if facts.data and (facts.data.weighted or facts.data.uncertain):
-        summary.append(r"- a pair of weight $w$ and probability $p$ counts $w\,(p f(\beta\rho) + (1-p) f(-\beta\rho))$")
-    summary += [f"- held-out pairs: {facts.held_out_name}"] if facts.held_out_name else []
+        lines.append(r"- a pair of weight $w$ and probability $p$ counts $w\,(p f(\beta\rho) + (1-p) f(-\beta\rho))$")
+    if facts.held_out_name:
+        lines.append(f"- held-out pairs: {facts.held_out_name}")
     handed_in = f"the base model as it was handed in, weights {_hash(facts.reference_weights)}"
     brought = "as the data brings its log-probabilities, pair by pair"
-    return "\n".join([
-        "## Data and reference", "",
-        f"- preference pairs: `{facts.data_name}`, {_hash(facts.data_hash)}", *summary,
-        f"- at most {facts.settings['max_length']} tokens, {facts.settings['max_prompt_length']} of them the prompt's",
-        f"- reference: {brought if facts.data and facts.data.referred else handed_in}",
-    ])  # fmt: skip
+    lines += [f"- at most {facts.settings['max_length']} tokens, {facts.settings['max_prompt_length']} of them the "
+              "prompt's", f"- reference: {brought if facts.data and facts.data.referred else handed_in}"]  # fmt: skip
+    return ["## Data and reference", "\n".join(lines)]
 
 
 def _hash(text: str) -> str:
     return f"`{text}`" if ":" in text else f"sha256 `{text}`"
 
 
-def _results(facts: CardFacts) -> str:
-    held = facts.held_out
-    head = ["| metric | first | last |", "|---|---|---|"]
-    rows = [f"| {name} | {facts.first[name]:.4f} | {facts.last[name]:.4f} |" for name in METRICS]
+def _results(facts: CardFacts) -> list[str]:
+    held, one = facts.held_out, facts.samples
+    columns = {"first": facts.first, "last": facts.last}
     if held:
-        head = ["| metric | first | last | held out |", "|---|---|---|---|"]
-        rows = [f"{row} {held[f'eval_{name}']:.4f} |" for row, name in zip(rows, METRICS, strict=True)]
-    lines = ["## Results", "", "Means over the pairs of a logging interval; log-ratios in nats.", "", *head, *rows]
+        columns["held out"] = {name: held[f"eval_{name}"] for name in METRICS}
+    rows = [(name, *(f"{column[name]:.4f}" for column in columns.values())) for name in METRICS]
+    found = ["## Results", "Means over the pairs of a logging interval; log-ratios in nats.",
+             _table(("metric", *columns), rows)]  # fmt: skip
     if held:
-        lines += ["", f"Against length: {against_length(held)}."]
-    one = facts.samples
+        found.append(f"Against length: {against_length(held)}.")
     if one:
-        lines += ["", f"On samples for {one['n']} prompts after step {one['step']}: KL to the reference "
-                  f"{one['kl']:.4f} nats per response (standard error {one['kl_se']:.4f}), win rate against it "
-                  f"{one['win_rate']:.3f} (95% interval {one['win_low']:.3f} to {one['win_high']:.3f}) by the reward "
-                  f"`{_last_name(one['judge'])}`."]  # fmt: skip
-    return "\n".join(lines)
+        found.append(f"On samples for {one['n']} prompts after step {one['step']}: KL to the reference "
+                     f"{one['kl']:.4f} nats per response (standard error {one['kl_se']:.4f}), win rate against it "
+                     f"{one['win_rate']:.3f} (95% interval {one['win_low']:.3f} to {one['win_high']:.3f}) by the "
+                     f"reward `{_last_name(one['judge'])}`.")  # fmt: skip
+    return found
 
 
-def _made(facts: CardFacts) -> str:
+def _made(facts: CardFacts) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
     changed = f" The run was resumed with changes: {'; '.join(facts.changes)}." if facts.changes else ""
-    return f"## How it was made\n\n```\n{facts.command}\n```\n\nWith {versions}.{changed}"
+    return ["## How it was made", f"```\n{facts.command}\n```", f"With {versions}.{changed}"]

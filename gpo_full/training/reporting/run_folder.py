@@ -11,7 +11,7 @@ from typing import Any
 
 from gpo_full.checkpoints import atomic as checkpoint
 from gpo_full.files import atomic_file
-from gpo_full.run_files import EVENTS_FILE, LOGS, METRICS_FILE, NON_FINITE_FILE, RUN_FILE, SAMPLES_FILE
+from gpo_full.run_files import LOGS, METRICS_FILE, NON_FINITE_FILE, RUN_FILE
 from gpo_full.strict_json import NotJson, parse_json
 from gpo_theory.errors import InputError
 
@@ -37,17 +37,11 @@ class RunFolder:
             raise InputError(f"{str(self.path / RUN_FILE)!r} is damaged; the run cannot be resumed")
         return found
 
-    def metrics(self, record: Mapping[str, Any]) -> None:
-        """Append an object to metrics.jsonl; it holds the step."""
-        self._append(METRICS_FILE, record)
-
-    def event(self, event: Mapping[str, Any]) -> None:
-        """Append an object to events.jsonl; it holds the step."""
-        self._append(EVENTS_FILE, event)
-
-    def samples(self, record: Mapping[str, Any]) -> None:
-        """Append an object to samples.jsonl; it holds the step."""
-        self._append(SAMPLES_FILE, record)
+    def append(self, name: str, record: Mapping[str, Any]) -> None:
+        """Append an object, which holds its step, to one of LOGS."""
+        if self.writes:
+            with (self.path / name).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record, allow_nan=False) + "\n")
 
     def objects(self, name: str) -> list[Any]:
         """Return the objects of one of LOGS, none if it is missing."""
@@ -82,11 +76,6 @@ class RunFolder:
         if self.writes:
             with atomic_file(self.path / name) as temporary:
                 temporary.write_text(text, encoding="utf-8")
-
-    def _append(self, name: str, record: Mapping[str, Any]) -> None:
-        if self.writes:
-            with (self.path / name).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record, allow_nan=False) + "\n")
 
 
 def check_output(output: Path, *, resume: bool) -> None:

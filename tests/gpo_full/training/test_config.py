@@ -21,7 +21,7 @@ def test_defaults(tmp_path: Path) -> None:
     assert (made.max_length, made.max_prompt_length) == (1024, 512)
     assert made.remove_unused_columns is False
     assert made.logging_nan_inf_filter is False
-    assert made.objective().name == "logistic"
+    assert made.optimised_loss().name == "logistic"
     assert not (tmp_path / "run").exists()
 
 
@@ -110,12 +110,12 @@ def test_logging_rule(options: dict[str, Any], steps: int, tmp_path: Path) -> No
 
 
 def test_parameters_are_exact(tmp_path: Path) -> None:
-    loss = config(tmp_path, loss="focal", parameters={"gamma": 0.1}).objective()
+    loss = config(tmp_path, loss="focal", parameters={"gamma": 0.1}).optimised_loss()
     assert loss.parameters == {"gamma": Fraction(1, 10)}
 
 
 def test_label_noise_is_a_transform_of_the_loss(tmp_path: Path) -> None:
     # (1 - e)(1 - x) + e (1 + x) = 1 - (1 - 2e) x
     x = torch.tensor([-2.0, 0.0, 3.0])
-    noisy = to_torch(config(tmp_path, loss="1-x", label_noise=0.25).objective())
+    noisy = to_torch(config(tmp_path, loss="1-x", label_noise=0.25).optimised_loss())
     torch.testing.assert_close(noisy(x), 1 - x / 2)

@@ -170,7 +170,7 @@ def test_a_run_s_card_its_certificate_and_its_result(
     printed = capsys.readouterr().out
     text = (output / "README.md").read_text()
     assert front(text)["license"] == "mit"
-    assert "\ngpo train --loss ipo --beta 0.05 --output run --json --model policy --data pairs.jsonl --eval-data pairs.jsonl " in text
+    assert "\ngpo train --loss ipo --beta 0.05 --output run --model policy --data pairs.jsonl --eval-data pairs.jsonl " in text
     assert str(tmp_path) not in text
     assert "secret" not in text
     metrics = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]

@@ -47,13 +47,11 @@ def half_precision_in_layers_alone(accelerator: Any) -> None:
 
 def check_distribution(model: nn.Module, accelerator: Any) -> dict[str, Any]:
     """Return the kind of the wrapped `model` and of its parameters; InputError if it is not what was asked for."""
-    sharded = sum(isinstance(parameter, DTensor) for parameter in model.parameters())
-    every = sum(1 for _ in model.parameters())
-    how = "replicated" if not sharded else "sharded" if sharded == every else "partly sharded"
+    parameters = [isinstance(parameter, DTensor) for parameter in model.parameters()]
+    how = "sharded" if all(parameters) else "partly sharded" if any(parameters) else "replicated"
     found = {"processes": accelerator.num_processes, "model": _kind(model), "parameters": how}
-    wanted = ("FSDP2", "sharded") if _sharding_asked(accelerator) else ("DistributedDataParallel", "replicated")
-    if accelerator.num_processes == 1 and not _sharding_asked(accelerator):
-        wanted = ("one process", "replicated")
+    several = "DistributedDataParallel" if accelerator.num_processes > 1 else "one process"
+    wanted = ("FSDP2", "sharded") if _sharding_asked(accelerator) else (several, "replicated")
     if (found["model"], found["parameters"]) != wanted:
         raise InputError(f"asked for was {wanted[0]} with {wanted[1]} parameters, but what would run is "
                          f"{found['model']} with {found['parameters']} ones")  # fmt: skip
