@@ -214,7 +214,7 @@ def _power(base: Expr, exponent: Expr) -> Expr:
     if value is not None and value.denominator == 1:
         if base.number is not None and (base.number or value > 0):
             return Expr.of(base.number ** int(value))
-        if base.head == "*" and base.args[0].number is not None:
+        if base.head == "*" and base.args[0].number is not None and (base.args[0].number or value > 0):
             number, rest = _split_number(base)
             assert rest is not None
             return _product((Expr.of(number ** int(value)), _power(rest, exponent)))
