@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from importlib.metadata import files
 from pathlib import Path
@@ -66,8 +66,7 @@ def build_book(executed: Sequence[Path], output: Path) -> Path:
             return output / "index.html"
         _sphinx(source, pages, Path(name, "doctrees"))
         (pages / _INPUTS).write_text(inputs, encoding="utf-8")
-        found = outside_addresses(pages)
-        if found:
+        if found := outside_addresses(pages):
             raise BookError("the book would fetch from outside: " + "; ".join(found))
         if output.exists():
             output.rename(Path(name, "previous"))
@@ -182,17 +181,13 @@ def outside_addresses(folder: Path) -> list[str]:
     Markup (`script`, `img`, `link rel=stylesheet`, ...), style sheets and scripts are read; a hyperlink is not a fetch.
     An address that a script composes while it runs is not found; the tests count requests in a real browser.
     """
-    return sorted(set(_search(folder)))
+    readers = {".html": _in_page, ".css": _CSS_ADDRESS.findall, ".js": _in_script}
+    return sorted({f"{path.relative_to(folder)}: {address}" for suffix, addresses in readers.items()
+                   for path in folder.rglob(f"*{suffix}")
+                   for address in addresses(path.read_text(encoding="utf-8", errors="replace"))})  # fmt: skip
 
 
-def _search(folder: Path) -> Iterator[str]:
-    for page in folder.rglob("*.html"):
-        parser = _Addresses()
-        parser.feed(page.read_text(encoding="utf-8"))
-        yield from (f"{page.relative_to(folder)}: {address}" for address in parser.found)
-    for sheet in folder.rglob("*.css"):
-        text = sheet.read_text(encoding="utf-8")
-        yield from (f"{sheet.relative_to(folder)}: {address}" for address in _CSS_ADDRESS.findall(text))
-    for script in folder.rglob("*.js"):
-        text = script.read_text(encoding="utf-8", errors="replace")
-        yield from (f"{script.relative_to(folder)}: {address}" for address in _in_script(text))
+def _in_page(text: str) -> list[str]:
+    parser = _Addresses()
+    parser.feed(text)
+    return parser.found

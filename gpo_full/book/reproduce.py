@@ -16,7 +16,7 @@ from gpo_full.book.book import build_book
 from gpo_full.course.execution import execute
 from gpo_full.course.lessons import lesson_files, page_files
 from gpo_full.course.values import collect
-from gpo_full.files import atomic_file
+from gpo_full.files import write_whole
 from gpo_full.versions import versions_of
 
 _VERSIONED = ("gpo-toolkit", "torch", "transformers", "sympy", "numpy", "scipy", "sphinx", "myst-nb")
@@ -82,8 +82,7 @@ def _stage(say: Callable[[str], None], name: str) -> Iterator[None]:
 
 def _write_results(scale: str, values: list[dict[str, Any]], target: Path) -> Path:
     payload = {"schema": 1, "scale": scale, "versions": versions_of(_VERSIONED), "values": values}
-    with atomic_file(target) as temporary:
-        temporary.write_text(json.dumps(payload, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_whole(target, json.dumps(payload, indent=1, allow_nan=False) + "\n")
     return target
 
 

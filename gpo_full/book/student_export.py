@@ -12,20 +12,12 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from gpo_full.book.prose import MARK, cells
+from gpo_full.book.templates import page
 from gpo_full.course.keys import without_magics
 from gpo_full.course.lessons import lesson_files
-from gpo_full.files import atomic_file
+from gpo_full.files import write_whole
 from gpo_theory.errors import InputError
 
-_PAGE = """# Student notebooks
-
-The lessons without the solutions: open one in Jupyter where gpo-toolkit is installed, fill in the stubs, and run the
-check below each. A check says "your turn", "correct", or what is wrong. They are made from the same source as this
-book; in a checkout, `python -m gpo_full.book.student_export FOLDER` writes them as well.
-
-| lesson | exercises | notebook |
-|:--|:--|:--|
-"""
 _SOLUTION = re.compile(r"^### BEGIN SOLUTION\n.*?^### END SOLUTION$\n?", re.MULTILINE | re.DOTALL)
 _TESTS = re.compile(r"^\s*assert\b|\.verify\(|assert_\w+\(", re.MULTILINE)
 _CHECK = re.compile(r"print\(\w+\.check\([\w.]+\)\)\s*")  # says what is missing, and never raises
@@ -36,14 +28,10 @@ def export(lessons: Sequence[Path], folder: Path) -> tuple[Path, ...]:
     import jupytext
     import nbformat
 
-    written = []
     for lesson in lessons:
         notebook = student_notebook(jupytext.read(lesson), lesson.stem)
-        target = folder / f"{lesson.stem}.ipynb"
-        with atomic_file(target) as temporary:
-            temporary.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
-        written.append(target)
-    return tuple(written)
+        write_whole(folder / f"{lesson.stem}.ipynb", nbformat.writes(notebook) + "\n")
+    return tuple(folder / f"{lesson.stem}.ipynb" for lesson in lessons)
 
 
 def student_notebook(lesson: Any, name: str) -> Any:
@@ -77,7 +65,7 @@ def write_student_page(lessons: Sequence[Path], folder: Path) -> None:
         title = re.findall(r"^# (.*)$", text, re.MULTILINE)[0]
         exercises = "; ".join(re.findall(r"^## Exercise[^:\n]*: (.*)$", text, re.MULTILINE))
         rows += f'| [{title}]({path.name}) | {exercises} | <a href="students/{path.name}" download>{path.name}</a> |\n'
-    (folder / "students.md").write_text(_PAGE + rows, encoding="utf-8")
+    (folder / "students.md").write_text(page("students", rows=rows), encoding="utf-8")
 
 
 def _for_jupyter(text: str) -> str:
