@@ -59,7 +59,7 @@ def answered(start: Start, tasks: Sequence[Mapping[str, str]]) -> list[Reference
     """Return the reference's answers to `tasks`; its reading of them by the frozen layers serves every policy."""
     return list(reference_answers(
         start.reference, start.workload.tokenizer, [task["prompt"] for task in tasks],
-        start.workload.judged_against(tasks), seed=start.scale.seed + 2, keep=start.frozen_layers,
+        start.workload.judged_against(tasks), seed=start.scale.seed + 2, shared=start.frozen_layers,
         max_new_tokens=start.scale.longest_response))  # fmt: skip
 
 
