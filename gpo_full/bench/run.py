@@ -26,7 +26,7 @@ from gpo_full.attention.prompt_blocks import blocks_by_prompt
 from gpo_full.bench.contenders import CONTENDERS, Step, missing
 from gpo_full.bench.device import MIB, Place
 from gpo_full.data.pairs import Pair
-from gpo_full.files import atomic_file
+from gpo_full.files import write_whole
 from gpo_full.output import progress
 from gpo_full.training.dry_run import attention_flops
 from gpo_full.versions import versions_of
@@ -164,9 +164,7 @@ def _needed(size: Size, alone: dict[str, Alone]) -> float:
     return max(each.peak for each in alone.values()) + (len(alone) - 1) * 3 * 4 * size.weights / MIB
 
 
-def _cell(
-    shape: str, size: str, repeats: int, alone: dict[str, Alone], place: Place, free: float
-) -> dict[str, Any]:
+def _cell(shape: str, size: str, repeats: int, alone: dict[str, Alone], place: Place, free: float) -> dict[str, Any]:
     """Compare steps taken in turn if `free` MiB hold all contenders, else the two steps that each took alone."""
     architecture = SIZES[size]
     pairs = SHAPES[shape].pairs(architecture.pairs, architecture.vocabulary)
@@ -309,9 +307,7 @@ def _warm(name: str) -> None:
 def _write(folder: Path, report: dict[str, Any]) -> None:
     from gpo_full.bench.plots import bench_bars
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_file(folder / "bench.json") as path:
-        path.write_text(json.dumps(report, indent=1, allow_nan=False))
+    write_whole(folder / "bench.json", json.dumps(report, indent=1, allow_nan=False))
     bench_bars(report).savefig(folder / "bench.png", dpi=120)
 
 

@@ -27,12 +27,11 @@ _SCALE = "GPO_SCALE"  # what a lesson reads to know at which scale the experimen
 def run(scale: str, output: Path, policy: str | None = None, reward: str | None = None, workers: int = 1) -> Path:
     """Run everything at `scale`, leave `output/results.json` (returned), `output/experiment` and `output/book`.
 
-    The lessons read the experiment that their scale, "cpu" or "smoke", has made with the project's own models. At scale
-    "full", or with a `policy` or a `reward` of the user's own (`gpo_full.experiment.inputs.workload`), the experiment
-    stands alone: its
-    figures, its result and its numbers, without lessons and book. Stages are cached, so a second run repeats only what
-    is missing; `workers` runs of the experiment are done at a time. At scale "smoke" nothing is fetched. Progress with
-    the time passed goes to stderr.
+    The lessons show the experiment at scale "cpu" or "smoke" with the project's own models. At scale "full", or with a
+    `policy` or a `reward` of the user's own (`gpo_full.experiment.inputs.workload`), there are the experiment's result,
+    figures and numbers alone, without lessons and book. Stages are cached, so a second run repeats only what is
+    missing; `workers` runs of the experiment are done at a time. At scale "smoke" nothing is fetched. Progress with the
+    time passed goes to stderr.
     """
     from gpo_full.experiment.plots import write_figures
     from gpo_full.experiment.run import default_folder, run_experiment
@@ -43,7 +42,7 @@ def run(scale: str, output: Path, policy: str | None = None, reward: str | None 
                                workers=workers)  # fmt: skip
         found.save(output / "experiment" / "result.json")
         figures = write_figures(found, output / "experiment")
-    if scale in LESSON_SCALES and policy is reward is None:
+    if scale in LESSON_SCALES and policy is None and reward is None:
         return _with_book(scale, output, say)
     results = _write_results(scale, found.values("experiment"), output / "results.json")
     say(f"done: {results} and {len(figures)} figures in {output / 'experiment'}")

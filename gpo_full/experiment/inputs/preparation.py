@@ -3,22 +3,20 @@
 __all__ = ["PARTS", "Prepared", "prepare"]
 
 import json
-import platform
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from gpo_full.evaluation.golden_reward import write_reward
 from gpo_full.experiment.inputs.docstrings import Example, harvest
 from gpo_full.experiment.inputs.policy import write_policy
-from gpo_full.files import atomic_file
 from gpo_full.output import progress
 from gpo_full.prepared import ensured, prepared_root
 from gpo_full.source_hash import code_hash
+from gpo_full.versions import versions_of
 
 PARTS = ("policy", "reward", "data")
 
@@ -69,13 +67,8 @@ def prepare(parts: Sequence[str] = PARTS, root: Path | None = None) -> Prepared:
 
 def _sources() -> dict[str, Any]:
     """Return what the data depend on: each package's version, and the code that selects texts."""
-    versions = {"python": platform.python_version()}
-    for distribution, _, _ in _PACKAGES:
-        try:
-            versions[distribution] = version(distribution)
-        except PackageNotFoundError:
-            continue
-    return {"packages": versions, "rules": code_hash(("gpo_full.experiment.inputs.docstrings",)), "held_out": _HELD_OUT}
+    return {"packages": versions_of(distribution for distribution, _, _ in _PACKAGES),
+            "rules": code_hash(("gpo_full.experiment.inputs.docstrings",)), "held_out": _HELD_OUT}  # fmt: skip
 
 
 def _write_data(folder: Path) -> dict[str, Any]:
@@ -92,8 +85,7 @@ def _write_data(folder: Path) -> dict[str, Any]:
         kept = counts.setdefault(distribution, {"licence": licence, "split": split, "examples": 0})
         kept["examples"] += len(fresh)
     for split in _SPLITS:
-        with atomic_file(folder / f"{split}.jsonl") as temporary:
-            temporary.write_text("".join(line + "\n" for line in lines[split]), encoding="utf-8")
+        (folder / f"{split}.jsonl").write_text("".join(line + "\n" for line in lines[split]), encoding="utf-8")
     return {"packages": counts, "examples": {split: len(lines[split]) for split in _SPLITS}}
 
 

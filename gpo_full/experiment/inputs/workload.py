@@ -101,8 +101,7 @@ def _with_policy(found: Workload, policy: str) -> Workload:
     words = json.dumps(tokenizer.get_vocab(), sort_keys=True)
     identity = f"{weights_hash(model)} {hashlib.sha256(words.encode()).hexdigest()}"
     name = Path(policy).name if Path(policy).is_dir() else policy
-    return replace(found, model=model, tokenizer=tokenizer, policy_name=name,
-                   identity=(identity, *found.identity[1:]))  # fmt: skip
+    return replace(found, model=model, tokenizer=tokenizer, policy_name=name, identity=(identity, *found.identity[1:]))
 
 
 def _with_reward(found: Workload, reward: str) -> Workload:
