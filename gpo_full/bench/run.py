@@ -13,8 +13,9 @@ import statistics
 import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -208,22 +209,14 @@ def _gemm_rate(size: Size, place: Place, limit: float = 0.15) -> float:
 def _alone(name: str, shape: str, size: str, place: Place) -> Alone:
     """Take two steps of a contender in a process of its own, which has only imported it before."""
     # Autograd refuses the fork of a process that has run backward, so all peaks come before all timings.
-    context: Any = multiprocessing.get_context(place.start_method)
-    there, here = context.Pipe(duplex=False)
-    child = context.Process(target=_measure, args=(name, shape, size, place, here))
-    child.start()
-    here.close()
-    try:
-        found: Alone = there.recv()
-        return found
-    except EOFError:
-        raise MemoryError(f"{name}, {shape}, {size}: the process ended without a result; unless an error is printed "
-                          "above, it was killed, perhaps for want of memory") from None  # fmt: skip
-    finally:
-        child.join()
+    with ProcessPoolExecutor(1, multiprocessing.get_context(place.start_method)) as process:
+        try:
+            return process.submit(_measure, name, shape, size, place).result()
+        except BrokenProcessPool:
+            raise MemoryError(f"{name}, {shape}, {size}: the process was killed, perhaps for want of memory") from None
 
 
-def _measure(name: str, shape: str, size: str, place: Place, answer: Connection) -> None:
+def _measure(name: str, shape: str, size: str, place: Place) -> Alone:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     _warm(name)
@@ -237,7 +230,7 @@ def _measure(name: str, shape: str, size: str, place: Place, answer: Connection)
         turns.take(step, place)
     used = place.peak() - before
     turns.rates.append(_gemm_rate(architecture, place))
-    answer.send(Alone(used, turns))
+    return Alone(used, turns)
 
 
 def _table(cell: dict[str, Any], unit: str) -> str:
