@@ -250,9 +250,8 @@ def _table(cell: dict[str, Any], unit: str) -> str:
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m gpo_full.bench.run",
                                      description=(__doc__ or "").partition("\n")[0])  # fmt: skip
-    parser.add_argument("--shape", nargs="+", choices=SHAPES, default=[*SHAPES], help="default: all")
-    parser.add_argument("--size", nargs="+", choices=SIZES, default=[*SIZES], help="default: all")
-    parser.add_argument("--contender", nargs="+", choices=CONTENDERS, default=[*CONTENDERS], help="default: all")
+    for name, known in (("shape", SHAPES), ("size", SIZES), ("contender", CONTENDERS)):
+        parser.add_argument(f"--{name}", nargs="+", choices=known, default=[*known], help="default: all")
     parser.add_argument("--repeats", type=int, default=3, help="steps of each contender, taking turns (two, each "
                         "alone, where memory does not hold them all); their median counts")  # fmt: skip
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")

@@ -9,15 +9,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
-from importlib.metadata import files
+from importlib.metadata import distribution
 from pathlib import Path
 
 from gpo_full.book.api_pages import write_api_pages
 from gpo_full.book.explorer_page import explorer_html
 from gpo_full.book.gallery import write_gallery
-from gpo_full.book.ledger import Claim, LedgerError, collect
+from gpo_full.book.ledger import BookError, collect
 from gpo_full.book.ledger_page import linked, write_ledger_page
 from gpo_full.book.loss_pages import write_loss_pages
 from gpo_full.book.student_export import write_student_page
@@ -25,9 +25,7 @@ from gpo_full.course.keys import versions
 from gpo_full.course.lessons import notebooks_folder
 from gpo_theory.report.plots import picture
 
-_PAGES = ("conf.py", "_static")
 _INPUTS = ".inputs"  # a file of the book: the hash of what it was made from
-_MATHJAX = ("es5/tex-svg-full.js", "LICENSE")
 # Elements whose address a browser fetches by itself; a link that a reader follows is none of them.
 _FETCHED = {"script": ("src",), "img": ("src", "srcset"), "iframe": ("src",), "source": ("src", "srcset"),
             "embed": ("src",), "object": ("data",), "video": ("src", "poster"), "audio": ("src",), "track": ("src",),
@@ -45,10 +43,6 @@ _NO_FETCH = re.compile(
     r"|pydata-sphinx-theme\.readthedocs\.io)"
     r"|https://cdn\.jsdelivr\.net/npm/(speech-rule-engine|sre-mathmaps-ie|wicked-good-xpath)@"
 )
-
-
-class BookError(RuntimeError):
-    """The book does not build, or a page of it would fetch something from outside."""
 
 
 def build_book(executed: Sequence[Path], output: Path) -> Path:
@@ -88,13 +82,12 @@ def _hash_of_inputs(source: Path) -> str:
 def _gather(executed: Sequence[Path], source: Path) -> None:
     """Lay out what Sphinx reads: the checkout's pages, executed lessons, generated pages and picture, MathJax."""
     source.mkdir()
-    for page in _PAGES:
-        origin = notebooks_folder() / page
-        (shutil.copytree if origin.is_dir() else shutil.copy)(origin, source / page)
+    shutil.copy(notebooks_folder() / "conf.py", source)
+    shutil.copytree(notebooks_folder() / "_static", source / "_static")
     for written in (notebooks_folder() / "index.md", *executed):
         (source / written.name).write_text(_for_the_book(written, executed), encoding="utf-8")
     lessons = [page for page in executed if page.stem[:2].isdigit()]
-    write_ledger_page(_claims(lessons), source)
+    write_ledger_page(collect(lessons, notebooks_folder().parent / "README.md"), source)
     write_loss_pages(source)
     write_api_pages(source)
     write_gallery(executed, source)
@@ -104,9 +97,8 @@ def _gather(executed: Sequence[Path], source: Path) -> None:
     (source / "_extra" / "explorer.html").write_text(explorer_html(), encoding="utf-8")
     mathjax = source / "_static" / "mathjax"
     mathjax.mkdir()
-    for file in files("django-static-mathjax") or ():
-        if str(file).endswith(tuple(f"static/mathjax/{name}" for name in _MATHJAX)):
-            shutil.copy(str(file.locate()), mathjax)
+    for name in ("es5/tex-svg-full.js", "LICENSE"):
+        shutil.copy(str(distribution("django-static-mathjax").locate_file(f"mathjax/static/mathjax/{name}")), mathjax)
 
 
 def _for_the_book(page: Path, executed: Sequence[Path]) -> str:
@@ -121,13 +113,6 @@ def _for_the_book(page: Path, executed: Sequence[Path]) -> str:
         if cell["cell_type"] == "markdown":
             cell["source"] = linked("".join(cell["source"]), seen)
     return json.dumps(document, ensure_ascii=False, allow_nan=False)
-
-
-def _claims(lessons: Sequence[Path]) -> tuple[Claim, ...]:
-    try:
-        return collect(lessons, notebooks_folder().parent / "README.md")
-    except LedgerError as error:
-        raise BookError(f"the claims ledger:\n{error}") from None
 
 
 def _sphinx(source: Path, pages: Path, doctrees: Path) -> None:
@@ -181,7 +166,7 @@ def outside_addresses(folder: Path) -> list[str]:
     Markup (`script`, `img`, `link rel=stylesheet`, ...), style sheets and scripts are read; a hyperlink is not a fetch.
     An address that a script composes while it runs is not found; the tests count requests in a real browser.
     """
-    readers = {".html": _in_page, ".css": _CSS_ADDRESS.findall, ".js": _in_script}
+    readers: dict[str, Callable[[str], list[str]]] = {".html": _in_page, ".css": _CSS_ADDRESS.findall, ".js": _in_script}
     return sorted({f"{path.relative_to(folder)}: {address}" for suffix, addresses in readers.items()
                    for path in folder.rglob(f"*{suffix}")
                    for address in addresses(path.read_text(encoding="utf-8", errors="replace"))})  # fmt: skip

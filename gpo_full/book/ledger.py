@@ -1,6 +1,6 @@
 """The claims ledger: each sentence of the lessons and the README that claims something, beside what shows it."""
 
-__all__ = ["Claim", "LedgerError", "collect"]
+__all__ = ["BookError", "Claim", "LedgerError", "collect"]
 
 import re
 import sys
@@ -22,7 +22,11 @@ _ASSERTS = re.compile(r"^[ \t]*(?:assert\b|[\w.]*\bassert_\w+\(|.*\braises\()", 
 _PROOF = re.compile(r"PROVED|REFUTED|[\"'](?:proved|refuted)[\"']|\bcertificates?\b.*\bverify\b", re.DOTALL)
 
 
-class LedgerError(RuntimeError):
+class BookError(RuntimeError):
+    """The book does not build, or a page of it would fetch something from outside."""
+
+
+class LedgerError(BookError):
     """A claim has no evidence, evidence has no claim, or an id is used twice; each line names one fault."""
 
 
@@ -71,7 +75,7 @@ def collect(lessons: Sequence[Path] | None = None, readme: Path | None = None) -
     pages = [_lesson(path) for path in lessons] + ([_readme(readme)] if readme is not None else [])
     claims = [claim for page in pages for claim in _joined(page)]
     if faults := [fault for page in pages for fault in page.faults]:
-        raise LedgerError("\n".join(faults))
+        raise LedgerError("the claims ledger:\n" + "\n".join(faults))
     return tuple(claims)
 
 

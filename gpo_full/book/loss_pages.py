@@ -43,11 +43,11 @@ def write_loss_pages(folder: Path) -> None:
 
 def _catalogue_page(analyses: Sequence[Mapping[str, Any]]) -> str:
     """A row of facts, of verdicts and of sources for every loss."""
-    losses = LOSSES.values()
-    facts = _table(["loss", "$f(x)$", "$f'(0)$", "$f''(0)$", "$R$"], map(_facts, losses, analyses))
-    verdicts = _table(["loss", *_CLAIMS.values()], map(_verdicts, losses, analyses))
-    sources = _table(["loss", "parameters", "source"], map(_source, losses))
-    methods = _table(["method", "why", "source"], ([name, *entry] for name, entry in METHODS.items()))
+    links = [f"[`{name}`](losses/{name}.md)" for name in LOSSES]
+    facts = _table(["loss", "$f(x)$", "$f'(0)$", "$f''(0)$", "$R$"], links, map(_facts, LOSSES.values(), analyses))
+    verdicts = _table(["loss", *_CLAIMS.values()], links, map(_verdicts, analyses))
+    sources = _table(["loss", "parameters", "source"], links, map(_source, LOSSES.values()))
+    methods = _table(["method", "why", "source"], METHODS, METHODS.values())
     return page("catalogue", facts=facts, verdicts=verdicts, sources=sources, methods=methods)
 
 
@@ -94,21 +94,18 @@ def _page(loss: Loss, shown: str, formulas: str) -> str:
                 formulas=formulas, words=loss.name.replace("_", " "))  # fmt: skip
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "".join("| " + " | ".join(row) + " |\n" for row in (header, ["---"] * len(header), *rows))
-
-
-def _link(loss: Loss) -> str:
-    return f"[`{loss.name}`](losses/{loss.name}.md)"
+def _table(header: Sequence[str], names: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
+    named = ([name, *row] for name, row in zip(names, rows, strict=True))
+    return "".join("| " + " | ".join(row) + " |\n" for row in (header, ["---"] * len(header), *named))
 
 
 def _facts(loss: Loss, analysis: Mapping[str, Any]) -> list[str]:
     formula = f"${analysis['loss']['latex']}$".replace("|", r"\vert ")  # a bar would end the cell
-    return [_link(loss), formula, *_derivatives(loss), _strength(analysis["strength"])]
+    return [formula, *_derivatives(loss), _strength(analysis["strength"])]
 
 
-def _verdicts(loss: Loss, analysis: Mapping[str, Any]) -> list[str]:
-    return [_link(loss), *(_VERDICTS[analysis["claims"][claim]["verdict"]] for claim in _CLAIMS)]
+def _verdicts(analysis: Mapping[str, Any]) -> list[str]:
+    return [_VERDICTS[analysis["claims"][claim]["verdict"]] for claim in _CLAIMS]
 
 
 def _derivatives(loss: Loss) -> list[str]:
@@ -129,4 +126,4 @@ def _number(value: float) -> str:
 
 def _source(loss: Loss) -> list[str]:
     values = ", ".join(f"{name} = {value}" for name, value in loss.parameters.items())
-    return [_link(loss), values, loss.reference]
+    return [values, loss.reference]

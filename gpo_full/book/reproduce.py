@@ -21,7 +21,6 @@ from gpo_full.versions import versions_of
 
 _VERSIONED = ("gpo-toolkit", "torch", "transformers", "sympy", "numpy", "scipy", "sphinx", "myst-nb")
 LESSON_SCALES = ("smoke", "cpu")
-_SCALE = "GPO_SCALE"  # what a lesson reads to know at which scale the experiment was run
 
 
 def run(scale: str, output: Path, policy: str | None = None, reward: str | None = None, workers: int = 1) -> Path:
@@ -53,7 +52,7 @@ def _with_book(scale: str, output: Path, say: Callable[[str], None]) -> Path:
     pages = (*lesson_files(), *page_files())
     found = hashlib.sha256((output / "experiment" / "result.json").read_bytes()).hexdigest()
     with _stage(say, f"{len(pages)} lessons and pages"):
-        notebooks = execute(pages, output / "lessons", {_SCALE: scale}, {"gpo_full.experiment.run": found}, say)
+        notebooks = execute(pages, output / "lessons", {"GPO_SCALE": scale}, {"gpo_full.experiment.run": found}, say)
     with _stage(say, "book"):
         index = build_book(notebooks, output / "book")
     results = _write_results(scale, _values(notebooks), output / "results.json")

@@ -74,9 +74,10 @@ class ExperimentResult:
             saved = json.load(file)
         if saved.pop("schema") != 1:
             raise ValueError(f"{str(path)!r} is not a result of schema 1")
-        runs = tuple(Run(**{name: tuple(value) if isinstance(value, list) else value for name, value in one.items()})
-                     for one in saved.pop("runs"))  # fmt: skip
-        return cls(runs=runs, stages=tuple(saved.pop("stages")), checks=tuple(saved.pop("checks")), **saved)
+        # Tuples for the lists of JSON, as a frozen dataclass has them.
+        rows: list[dict[str, Any]] = [{name: tuple(value) if isinstance(value, list) else value
+                                       for name, value in one.items()} for one in saved.pop("runs")]  # fmt: skip
+        return cls(runs=tuple(Run(**row) for row in rows), stages=tuple(saved.pop("stages")), checks=tuple(saved.pop("checks")), **saved)
 
     def save(self, path: Path) -> None:
         """Write the JSON form, whole or not at all."""

@@ -70,7 +70,7 @@ ARROWS = {
     "gpo_full.sweeps": "files run_files",
     "gpo_full.cli.commands": "files output strict_json data checkpoints distributed evaluation diagnosis training.reporting training course experiment.inputs experiment book cli.options sweeps",
     "gpo_full.cli": "cli.options cli.commands",
-    "gpo_full.trl_adapter": "",
+    "gpo_full.trl_adapter": "training",
 }  # fmt: skip
 
 

@@ -7,7 +7,6 @@ import statistics
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -129,12 +128,7 @@ def test_all_contenders_take_the_same_steps(tmp_path: Path, monkeypatch: pytest.
     ("1.160.0", "trl 1.160.0 is installed, not 1.16"), ("1.16.3", None),
 ])  # fmt: skip
 def test_another_trl_is_no_opponent(found: str | None, why: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    def version(package: str) -> str:
-        if found is None:
-            raise PackageNotFoundError(package)
-        return found
-
-    monkeypatch.setattr(bench_contenders, "version", version)
+    monkeypatch.setattr(bench_contenders, "versions_of", lambda _: {"trl": found} if found else {})
     assert missing("trl live") == missing("trl precomputed") == why
     assert missing("ours") is None
     assert missing("lean") is None

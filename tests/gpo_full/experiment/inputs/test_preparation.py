@@ -96,7 +96,7 @@ def test_data_are_split_by_package_and_duplicates_leave_training(tmp_path: Path,
 def test_data_are_harvested_again_when_a_version_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     plant(monkeypatch, tmp_path, {("torch", "torch"): ["Train one small network."]})
     prepare(("data",), tmp_path / "cache")
-    monkeypatch.setattr(module, "version", lambda name: "0.0")
+    monkeypatch.setattr(module, "versions_of", lambda packages: dict.fromkeys(packages, "0.0"))
     prepare(("data",), tmp_path / "cache")
     assert "the installed packages changed" in capsys.readouterr().err
 
