@@ -166,7 +166,8 @@ def outside_addresses(folder: Path) -> list[str]:
     Markup (`script`, `img`, `link rel=stylesheet`, ...), style sheets and scripts are read; a hyperlink is not a fetch.
     An address that a script composes while it runs is not found; the tests count requests in a real browser.
     """
-    readers: dict[str, Callable[[str], list[str]]] = {".html": _in_page, ".css": _CSS_ADDRESS.findall, ".js": _in_script}
+    readers: dict[str, Callable[[str], list[str]]] = {
+        ".html": _in_page, ".css": _CSS_ADDRESS.findall, ".js": _in_script}  # fmt: skip
     return sorted({f"{path.relative_to(folder)}: {address}" for suffix, addresses in readers.items()
                    for path in folder.rglob(f"*{suffix}")
                    for address in addresses(path.read_text(encoding="utf-8", errors="replace"))})  # fmt: skip

@@ -71,13 +71,10 @@ class ExperimentResult:
     def load(cls, path: Path | str) -> Self:
         """Read what `save` wrote, or its compression by `xz`."""
         with lzma.open(path) if str(path).endswith(".xz") else open(path, "rb") as file:
-            saved = json.load(file)
+            saved = json.load(file, object_hook=_with_tuples)
         if saved.pop("schema") != 1:
             raise ValueError(f"{str(path)!r} is not a result of schema 1")
-        # Tuples for the lists of JSON, as a frozen dataclass has them.
-        rows: list[dict[str, Any]] = [{name: tuple(value) if isinstance(value, list) else value
-                                       for name, value in one.items()} for one in saved.pop("runs")]  # fmt: skip
-        return cls(runs=tuple(Run(**row) for row in rows), stages=tuple(saved.pop("stages")), checks=tuple(saved.pop("checks")), **saved)
+        return cls(runs=tuple(Run(**one) for one in saved.pop("runs")), **saved)
 
     def save(self, path: Path) -> None:
         """Write the JSON form, whole or not at all."""
@@ -108,3 +105,8 @@ def published_result() -> ExperimentResult:
     63
     """
     return ExperimentResult.load(FULL)
+
+
+def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """Return an object of JSON with tuples for its lists, as a frozen dataclass has them."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
