@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from gpo_full.book.templates import page
+from gpo_full.book.templates import page, text
 from gpo_full.experiment.stages import stage
 from gpo_full.files import cache_root
 from gpo_full.output import progress
@@ -33,11 +33,9 @@ _VERDICTS = {"proved": "yes", "refuted": "no", "unknown": "unknown"}
 
 def write_loss_pages(folder: Path) -> None:
     """Write `catalogue.md` and `losses/NAME.md` with each loss's plot and certificate beside it."""
-    # All analyses take a minute and depend on the theory's code alone, so they are a cached stage.
-    done = stage(cache_root() / "book", "catalogue", {}, _analyses)
+    # All analyses take a minute and depend on the code and these texts alone, so they are a cached stage.
+    done = stage(cache_root() / "book", "catalogue", {"texts": [text("loss"), text("formulas")]}, _written)
     shutil.copytree(done.folder, folder / "losses", ignore=shutil.ignore_patterns("stage.json"))
-    for loss, shown, formulas in zip(LOSSES.values(), done.payload["shown"], done.payload["formulas"], strict=True):
-        (folder / "losses" / f"{loss.name}.md").write_text(_page(loss, shown, formulas), encoding="utf-8")
     (folder / "catalogue.md").write_text(_catalogue_page(done.payload["analyses"]), encoding="utf-8")
 
 
@@ -51,17 +49,17 @@ def _catalogue_page(analyses: Sequence[Mapping[str, Any]]) -> str:
     return page("catalogue", facts=facts, verdicts=verdicts, sources=sources, methods=methods)
 
 
-def _analyses(folder: Path) -> dict[str, Any]:
-    analyses, shown, formulas = [], [], []
+def _written(folder: Path) -> dict[str, Any]:
+    """Write the files of each loss into `folder`, and return the analyses."""
+    analyses = []
     for loss in progress(LOSSES.values(), "analysing the catalogue", len(LOSSES)):
         analysis = analyze(loss)
         certificate = json.dumps(certificate_document(analysis), indent=1, allow_nan=False) + "\n"
         (folder / f"{loss.name}.json").write_text(certificate, encoding="utf-8")
         plots.save(plots.shapes([loss]), folder / f"{loss.name}.svg")
+        (folder / f"{loss.name}.md").write_text(_page(loss, as_html(analysis)), encoding="utf-8")
         analyses.append(analysis.as_dict())
-        shown.append(as_html(analysis))
-        formulas.append(formulas_in_parameters(loss) if loss.parameters else "")
-    return {"analyses": analyses, "shown": shown, "formulas": formulas}
+    return {"analyses": analyses}
 
 
 def formulas_in_parameters(loss: Loss) -> str:
@@ -84,7 +82,8 @@ def formulas_in_parameters(loss: Loss) -> str:
     return page("formulas", lines="\n".join(lines), conditions=", ".join(["$f$ is defined", *conditions]), last=last)
 
 
-def _page(loss: Loss, shown: str, formulas: str) -> str:
+def _page(loss: Loss, shown: str) -> str:
+    formulas = formulas_in_parameters(loss) if loss.parameters else ""
     names = ", ".join(f"`{alias}`" for alias, name in ALIASES.items() if name == loss.name)
     values = ", ".join(f"`{name}` = {value}" for name, value in loss.parameters.items())
     address = f"../explorer.html#{quote(json.dumps({'losses': [loss.name]}))}"

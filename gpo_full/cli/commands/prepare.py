@@ -23,8 +23,7 @@ def run(args: argparse.Namespace) -> int:
     from gpo_full.output import print_json
 
     parts = args.part or list(PARTS)
-    prepared = prepare(parts)
-    folders = {part: getattr(prepared, part) for part in parts}
+    folders = prepare(parts)
     manifests = {
         part: json.loads((folder / "manifest.json").read_text(encoding="utf-8")) for part, folder in folders.items()
     }

@@ -1,12 +1,11 @@
 """What the experiment needs besides this package, prepared once: the policy, the golden reward, and real text."""
 
-__all__ = ["PARTS", "Prepared", "prepare"]
+__all__ = ["PARTS", "prepare"]
 
 import json
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,27 +41,16 @@ _HELD_OUT = {"networkx": "test", "scipy": "test", "matplotlib": "test",
 _SPLITS = ("train", "pilot", "test")
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """The folders of the prepared parts: a causal LM, a sentence encoder, and `train|pilot|test.jsonl`."""
+def prepare(parts: Sequence[str] = PARTS, root: Path | None = None) -> dict[str, Path]:
+    """Make each of `parts` in `root` (default: the cache) unless it is there, unchanged; return its folder by its name.
 
-    policy: Path
-    reward: Path
-    data: Path
-
-
-def prepare(parts: Sequence[str] = PARTS, root: Path | None = None) -> Prepared:
-    """Make each of `parts` in `root` (default: the cache) unless it is there, unchanged; return the folders.
-
-    A part is written to a temporary folder and renamed, so it is whole or absent. Raises InputError without a network
-    or disk space.
+    `policy` is a causal LM, `reward` a sentence encoder, `data` has `train|pilot|test.jsonl`. A part is written to a
+    temporary folder and renamed, so it is whole or absent. Raises InputError without a network or disk space.
     """
     root = prepared_root() if root is None else root
     root.mkdir(parents=True, exist_ok=True)
     makers: dict[str, Callable[[Path], Any]] = {"policy": write_policy, "reward": write_reward, "data": _write_data}
-    for part in parts:
-        ensured(root / part, makers[part], _sources() if part == "data" else None)
-    return Prepared(*(root / part for part in PARTS))
+    return {part: ensured(root / part, makers[part], _sources() if part == "data" else None) for part in parts}
 
 
 def _sources() -> dict[str, Any]:

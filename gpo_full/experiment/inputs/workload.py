@@ -72,12 +72,12 @@ def _prepared(policy: str | None, reward: str | None) -> Workload:
 
     parts = [part for part, own in (("policy", policy), ("reward", reward), ("data", None)) if own is None]
     folders = prepare(parts)
-    made = {part: json.loads((getattr(folders, part) / "manifest.json").read_text(encoding="utf-8"))["files"]
-            for part in parts}  # fmt: skip
+    made = {part: json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
+            for part, folder in folders.items()}  # fmt: skip
     identity = tuple(json.dumps(made.get(part), sort_keys=True) for part in ("policy", "reward", "data"))
-    tasks = {split: _lines(folders.data / f"{split}.jsonl") for split in ("train", "pilot", "test")}
-    model, tokenizer = (None, None) if policy else _load(str(folders.policy))
-    judge: Any = None if reward else GoldenReward(folders.reward)
+    tasks = {split: _lines(folders["data"] / f"{split}.jsonl") for split in ("train", "pilot", "test")}
+    model, tokenizer = (None, None) if policy else _load(str(folders["policy"]))
+    judge: Any = None if reward else GoldenReward(folders["reward"])
     return Workload(model, tokenizer, tasks, judge, POLICY_NAME, REWARD_NAME, identity)  # type: ignore[arg-type]
 
 
