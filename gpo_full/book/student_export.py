@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from gpo_full.book.prose import MARK, cells
 from gpo_full.book.templates import page
@@ -99,7 +99,7 @@ def _defined(tree: ast.Module) -> set[str]:
     """The names that the statements of a cell bind."""
     functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     assigned = [node for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)]
-    return functions | {name.id for node in assigned for name in ast.walk(node) if _is_stored(name)}
+    return functions.union(*(_names(node, ast.Store) for node in assigned))
 
 
 def _stubs(tree: ast.Module) -> set[str]:
@@ -108,12 +108,11 @@ def _stubs(tree: ast.Module) -> set[str]:
 
 def _used(tree: ast.Module) -> set[str]:
     """The names that a cell reads and does not bind itself."""
-    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
-    return {name.id for name in names} - {name.id for name in names if _is_stored(name)}
+    return _names(tree, ast.expr_context) - _names(tree, ast.Store)
 
 
-def _is_stored(node: ast.AST) -> TypeGuard[ast.Name]:
-    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+def _names(tree: ast.AST, context: type[ast.expr_context]) -> set[str]:
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, context)}
 
 
 def main(words: Sequence[str] | None = None) -> int:
