@@ -2,6 +2,7 @@
 
 __all__ = ["GPOConfig", "GPOTrainer"]
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,12 +11,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "GPOConfig":
-        from gpo_full.training.config import GPOConfig
-
-        return GPOConfig
-    if name == "GPOTrainer":
-        from gpo_full.training.trainer import GPOTrainer
-
-        return GPOTrainer
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    homes = {"GPOConfig": "gpo_full.training.config", "GPOTrainer": "gpo_full.training.trainer"}
+    if name not in homes:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(homes[name]), name)

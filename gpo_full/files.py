@@ -1,6 +1,6 @@
 """Files and folders that are whole or absent: written under a temporary name, then renamed; and the cache folder."""
 
-__all__ = ["atomic_file", "atomic_folder", "cache_root"]
+__all__ = ["atomic_file", "atomic_folder", "cache_root", "write_whole"]
 
 import os
 import shutil
@@ -35,6 +35,12 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path | str, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager

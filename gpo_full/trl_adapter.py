@@ -9,9 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from gpo_theory.catalogue import find_loss
-from gpo_theory.certificate import Verdict
-from gpo_theory.claims.totality import total
-from gpo_theory.errors import DomainError, InputError
+from gpo_theory.errors import InputError
 from gpo_theory.loss import Loss
 from gpo_theory.lowering.lower import to_torch
 
@@ -35,10 +33,10 @@ def dpo_trainer(loss: str | Loss, parameters: Mapping[str, str] | None = None) -
         Trainer = dpo_trainer("max(0, 1-x)**2")
         Trainer(model, args=trl.DPOConfig(beta=0.1), train_dataset=rows, processing_class=tokenizer).train()
     """
+    from gpo_full.training.config import check_total
+
     objective = find_loss(loss, parameters or {}) if isinstance(loss, str) else loss
-    defined = total(objective.f.primitive())
-    if defined.verdict is Verdict.REFUTED:
-        raise DomainError(f"{objective.formula!r} is not defined on all of R: {defined.because}")
+    check_total(objective)
     base, f = _base(), to_torch(objective)
 
     class AdaptedTrainer(base):  # type: ignore[misc, valid-type]

@@ -36,13 +36,9 @@ class PairMask(Tensor):
 
     @staticmethod
     def __new__(
-        cls,
-        sizes: tuple[BlockSizes, ...],
-        device: torch.device,
-        dense: Callable[[], Tensor],
-        *,
+        cls, sizes: tuple[BlockSizes, ...], device: torch.device, dense: Callable[[], Tensor], *,
         sources_only: bool = False,
-    ) -> "PairMask":
+    ) -> "PairMask":  # fmt: skip
         """Make the mask of blocks of these sizes, in the order of the row; `dense` returns the ordinary mask."""
         length = sum(each.size for each in sizes)
         blank = torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=device).expand(1, 1, length, length)
@@ -51,9 +47,9 @@ class PairMask(Tensor):
         return mask
 
     @cached_property
-    def blocks(self) -> list[list["_Part"]]:
+    def calls(self) -> list[list["_Call"]]:
         """The calls of block-by-block attention, for each block."""
-        return [_parts(each, self.place, sources_only=self.sources_only) for each in self.sizes]
+        return [_calls(each, self.place, sources_only=self.sources_only) for each in self.sizes]
 
     @cached_property
     def segments(self) -> Segments:
@@ -90,7 +86,7 @@ def kept_by_attention(sizes: Sequence[BlockSizes]) -> int:
     return RowAttention(sizes, torch.device("meta"), sources_only=False).kept
 
 
-class _Part(NamedTuple):
+class _Call(NamedTuple):
     """One attention call of a block: `size` queries behind `skipped` ones whose output is 0, and their keys."""
 
     skipped: int
@@ -104,24 +100,24 @@ class _Part(NamedTuple):
         return whole[:, :, : self.keys] if self.keys else torch.cat((pieces[0], pieces[self.tail]), 2)
 
 
-def _parts(sizes: BlockSizes, device: torch.device, *, sources_only: bool) -> list[_Part]:
+def _calls(sizes: BlockSizes, device: torch.device, *, sources_only: bool) -> list[_Call]:
     # Sources are the last token of the prompt and all that follow it.
     skipped, end = sizes.prompt - 1 if sources_only else 0, sizes.prefix + sizes.tails[0]
-    parts = [_Part(skipped, end - skipped, end, 1, _lower(end, skipped, device) if sources_only else None)]
+    calls = [_Call(skipped, end - skipped, end, 1, _lower(end, skipped, device) if sources_only else None)]
     for which, tail in enumerate(sizes.tails[1:], 2):
         if tail:
-            parts.append(_of_tail(sizes.prefix, end, tail, which, device))
+            calls.append(_call_of_tail(sizes.prefix, end, tail, which, device))
         end += tail
-    return parts
+    return calls
 
 
-def _of_tail(prefix: int, start: int, size: int, which: int, device: torch.device) -> _Part:
+def _call_of_tail(prefix: int, start: int, size: int, which: int, device: torch.device) -> _Call:
     """The call of a tail but the first, of `size` tokens from `start` on."""
     if copies(prefix, start, size):
-        return _Part(0, size, 0, which, _lower(prefix + size, prefix, device))
+        return _Call(0, size, 0, which, _lower(prefix + size, prefix, device))
     visible = _lower(start + size, start, device)
     visible[:, prefix:start] = False
-    return _Part(0, size, start + size, which, visible)
+    return _Call(0, size, start + size, which, visible)
 
 
 def _lower(keys: int, start: int, device: torch.device) -> Tensor:
@@ -130,14 +126,9 @@ def _lower(keys: int, start: int, device: torch.device) -> Tensor:
 
 
 def _attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: PairMask,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: PairMask, dropout_p: float = 0.0, is_causal: bool = False,
     **options: Any,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Compute attention under `attn_mask`; query, key, value and the result are [1, heads, L, width]."""
     if not dropout_p and one_call(query.device, autocast_dtype(query), value.shape[-1]):
         return attn_mask.segments.attention(query, key, value, **options)
@@ -147,15 +138,15 @@ def _attention(
     # One split each, for its backward is one concatenation; that of a slice is a tensor of the full length.
     tensors = zip(*(torch.split(tensor, whole, 2) for tensor in (query, key, value)), strict=True)
     outputs = []
-    for (q, k, v), parts, each in zip(tensors, attn_mask.blocks, sizes, strict=True):
-        pieces = iter(q.split([size for part in parts for size in (part.skipped, part.size)], 2))
+    for (q, k, v), calls, each in zip(tensors, attn_mask.calls, sizes, strict=True):
+        pieces = iter(q.split([size for call in calls for size in (call.skipped, call.size)], 2))
         in_k, in_v = (tensor.split([each.prefix, *each.tails], 2) for tensor in (k, v))
-        for part, skipped, queries in zip(parts, pieces, pieces, strict=True):
-            if part.skipped:
+        for call, skipped, queries in zip(calls, pieces, pieces, strict=True):
+            if call.skipped:
                 outputs.append(torch.zeros_like(skipped[..., : v.shape[-1]]))
-            keys, values = part.among(k, in_k), part.among(v, in_v)
-            outputs.append(F.scaled_dot_product_attention(queries, keys, values, part.visible, dropout_p,
-                                                          part.visible is None, **options))  # fmt: skip
+            keys, values = call.among(k, in_k), call.among(v, in_v)
+            outputs.append(F.scaled_dot_product_attention(queries, keys, values, call.visible, dropout_p,
+                                                          call.visible is None, **options))  # fmt: skip
     return torch.cat(outputs, 2)
 
 

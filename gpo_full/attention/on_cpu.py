@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from gpo_full.attention.prompt_blocks import BlockSizes
 
-# Queries per block: fewer make small products, more compute scores of keys that a causal query does not see (measured).
+# Queries per chunk: fewer make small products, more compute scores of keys that a causal query does not see (measured).
 QUERIES = 64
 # With more keys than this, backward recomputes the probabilities: kept, they would be more than about a quarter of what
 # a layer keeps (heads of 64).
@@ -32,7 +32,7 @@ class RowAttention:
         for each in sizes:
             self.parts += _parts(each, place, each.prompt - 1 if sources_only else 0, device)
             place += each.size
-        self.complete = place == sum(block.size for part in self.parts for block in part.blocks)
+        self.complete = place == sum(chunk.size for part in self.parts for chunk in part.chunks)
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
         """Return softmax(scale q k') v over the keys that each query sees, [1, heads, L, width] like the arguments.
@@ -57,7 +57,7 @@ class RowAttention:
         >>> RowAttention([BlockSizes(prompt=1, prefix=80, tails=(20, 0))], torch.device("cpu"), sources_only=False).kept
         7500
         """
-        return sum(block.size * block.keys for part in self.parts for block in part.blocks if block.is_kept)
+        return sum(chunk.size * chunk.keys for part in self.parts for chunk in part.chunks if chunk.is_kept)
 
 
 def copies(prefix: int, start: int, size: int) -> bool:
@@ -69,7 +69,7 @@ def copies(prefix: int, start: int, size: int) -> bool:
     return size * (start - prefix) > COPIED * (prefix + size)
 
 
-class _Block(NamedTuple):
+class _Chunk(NamedTuple):
     """The queries of a row from `start` to `end`, which see some of the first `keys` keys of their part."""
 
     start: int
@@ -89,10 +89,10 @@ class _Block(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """Blocks of queries with common keys: those of a row that lie in `spans`, [start, end)."""
+    """Chunks of queries with common keys: those of a row that lie in `spans`, [start, end)."""
 
     spans: tuple[tuple[int, int], ...]
-    blocks: tuple[_Block, ...]
+    chunks: tuple[_Chunk, ...]
 
     def gathered(self, rows: Tensor) -> Tensor:
         """Return the keys' rows of `rows`, [heads, L, width]."""
@@ -123,15 +123,15 @@ def _parts(sizes: BlockSizes, place: int, first: int, device: torch.device) -> I
             masked.append(end)
         end += tail
     last = copied[0][0] if copied else end
-    yield _Part(((place, place + last),), tuple(_blocks(place, first, last, prefix, masked, device)))
+    yield _Part(((place, place + last),), tuple(_chunks(place, first, last, prefix, masked, device)))
     for start, end in copied:
         spans = (place, place + prefix), (place + start, place + end)
-        yield _Part(spans, tuple(_blocks(place + start - prefix, prefix, prefix + end - start, prefix, [], device)))
+        yield _Part(spans, tuple(_chunks(place + start - prefix, prefix, prefix + end - start, prefix, [], device)))
 
 
-def _blocks(
+def _chunks(
     place: int, first: int, last: int, prefix: int, tails: Sequence[int], device: torch.device
-) -> Iterator[_Block]:
+) -> Iterator[_Chunk]:
     """Divide queries `first` to `last` evenly; masked tails begin at `tails`, each hidden from the later ones."""
     count = -(-(last - first) // QUERIES)
     for i in range(count):
@@ -141,7 +141,7 @@ def _blocks(
         hidden = torch.ones(end - start, end - masked, dtype=torch.bool, device=device).triu_(1 + start - masked)
         for tail in later:
             hidden[max(tail - start, 0) :, prefix - masked : tail - masked] = True
-        yield _Block(place + start, place + end, end, masked, hidden)
+        yield _Chunk(place + start, place + end, end, masked, hidden)
 
 
 class _Attention(torch.autograd.Function):
@@ -156,10 +156,10 @@ class _Attention(torch.autograd.Function):
         trained = any(ctx.needs_input_grad)
         for part in row.parts:
             keys, values = part.gathered(key), part.gathered(value)
-            for block in part.blocks:
-                p = _probabilities(query, keys, block, scale, room)
-                answer[:, block.start : block.end] = torch.bmm(p, values[:, : block.keys])
-                if block.is_kept and trained:
+            for chunk in part.chunks:
+                p = _probabilities(query, keys, chunk, scale, room)
+                answer[:, chunk.start : chunk.end] = torch.bmm(p, values[:, : chunk.keys])
+                if chunk.is_kept and trained:
                     kept.append(p)
         ctx.row, ctx.scale = row, scale
         ctx.save_for_backward(query, key, value, *kept)
@@ -175,34 +175,34 @@ class _Attention(torch.autograd.Function):
         for part in ctx.row.parts:
             keys, values = part.gathered(key), part.gathered(value)
             with part.adding(to_key) as to_keys, part.adding(to_value) as to_values:
-                for block in part.blocks:
-                    p = next(known) if block.is_kept else _probabilities(query, keys, block, ctx.scale, room)
-                    asked, pulled = query[:, block.start : block.end], incoming[:, block.start : block.end]
-                    to_values[:, : block.keys].baddbmm_(p.mT, pulled)
-                    slope = torch.bmm(pulled, values[:, : block.keys].mT, out=room.of(block))
+                for chunk in part.chunks:
+                    p = next(known) if chunk.is_kept else _probabilities(query, keys, chunk, ctx.scale, room)
+                    asked, pulled = query[:, chunk.start : chunk.end], incoming[:, chunk.start : chunk.end]
+                    to_values[:, : chunk.keys].baddbmm_(p.mT, pulled)
+                    slope = torch.bmm(pulled, values[:, : chunk.keys].mT, out=room.of(chunk))
                     slope = torch._softmax_backward_data(slope, p, -1, p.dtype)
-                    to_query[:, block.start : block.end] = torch.bmm(slope, keys[:, : block.keys])
-                    to_keys[:, : block.keys].baddbmm_(slope.mT, asked, alpha=ctx.scale)
+                    to_query[:, chunk.start : chunk.end] = torch.bmm(slope, keys[:, : chunk.keys])
+                    to_keys[:, : chunk.keys].baddbmm_(slope.mT, asked, alpha=ctx.scale)
         return to_query.mul_(ctx.scale), to_key, to_value, None, None
 
 
-def _probabilities(query: Tensor, keys: Tensor, block: _Block, scale: float, room: "_Room") -> Tensor:
-    scores, asked = room.of(block), query[:, block.start : block.end]
-    torch.baddbmm(scores, asked, keys[:, : block.keys].mT, beta=0, alpha=scale, out=scores)
-    scores[:, :, block.masked :].masked_fill_(block.hidden, -torch.inf)
+def _probabilities(query: Tensor, keys: Tensor, chunk: _Chunk, scale: float, room: "_Room") -> Tensor:
+    scores, asked = room.of(chunk), query[:, chunk.start : chunk.end]
+    torch.baddbmm(scores, asked, keys[:, : chunk.keys].mT, beta=0, alpha=scale, out=scores)
+    scores[:, :, chunk.masked :].masked_fill_(chunk.hidden, -torch.inf)
     return scores.softmax(-1)
 
 
 class _Room:
-    """Memory for the scores of one block, reused for the next."""
+    """Memory for the scores of one chunk, reused for the next."""
 
     def __init__(self, query: Tensor, row: RowAttention) -> None:
         self.heads = len(query)
-        most = max(block.size * block.keys for part in row.parts for block in part.blocks)
+        most = max(chunk.size * chunk.keys for part in row.parts for chunk in part.chunks)
         self.numbers = query.new_empty(self.heads * most)
 
-    def of(self, block: _Block) -> Tensor:
-        return self.numbers[: self.heads * block.size * block.keys].view(self.heads, block.size, block.keys)
+    def of(self, chunk: _Chunk) -> Tensor:
+        return self.numbers[: self.heads * chunk.size * chunk.keys].view(self.heads, chunk.size, chunk.keys)
 
 
 def _answers(like: Tensor, width: int, row: RowAttention) -> Tensor:

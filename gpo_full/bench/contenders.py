@@ -5,7 +5,6 @@ __all__ = ["CONTENDERS", "Step", "missing"]
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from gpo_full.bench.device import Place
 from gpo_full.data.pairs import Pair
+from gpo_full.versions import versions_of
 
 BETA = 0.1
 LEARNING_RATE = 1e-5
@@ -30,9 +30,8 @@ def missing(name: str) -> str | None:
     """Return why a contender cannot run here, or None."""
     if not name.startswith("trl"):
         return None
-    try:
-        found = version("trl")
-    except PackageNotFoundError:
+    found = versions_of(["trl"]).get("trl")
+    if found is None:
         return f"trl is not installed (trl=={TRL}.*)"
     return None if found.startswith(f"{TRL}.") else f"trl {found} is installed, not {TRL}"
 

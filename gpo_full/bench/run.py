@@ -13,8 +13,9 @@ import statistics
 import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -26,7 +27,7 @@ from gpo_full.attention.prompt_blocks import blocks_by_prompt
 from gpo_full.bench.contenders import CONTENDERS, Step, missing
 from gpo_full.bench.device import MIB, Place
 from gpo_full.data.pairs import Pair
-from gpo_full.files import atomic_file
+from gpo_full.files import write_whole
 from gpo_full.output import progress
 from gpo_full.training.dry_run import attention_flops
 from gpo_full.versions import versions_of
@@ -164,9 +165,7 @@ def _needed(size: Size, alone: dict[str, Alone]) -> float:
     return max(each.peak for each in alone.values()) + (len(alone) - 1) * 3 * 4 * size.weights / MIB
 
 
-def _cell(
-    shape: str, size: str, repeats: int, alone: dict[str, Alone], place: Place, free: float
-) -> dict[str, Any]:
+def _cell(shape: str, size: str, repeats: int, alone: dict[str, Alone], place: Place, free: float) -> dict[str, Any]:
     """Compare steps taken in turn if `free` MiB hold all contenders, else the two steps that each took alone."""
     architecture = SIZES[size]
     pairs = SHAPES[shape].pairs(architecture.pairs, architecture.vocabulary)
@@ -210,22 +209,14 @@ def _gemm_rate(size: Size, place: Place, limit: float = 0.15) -> float:
 def _alone(name: str, shape: str, size: str, place: Place) -> Alone:
     """Take two steps of a contender in a process of its own, which has only imported it before."""
     # Autograd refuses the fork of a process that has run backward, so all peaks come before all timings.
-    context: Any = multiprocessing.get_context(place.start_method)
-    there, here = context.Pipe(duplex=False)
-    child = context.Process(target=_measure, args=(name, shape, size, place, here))
-    child.start()
-    here.close()
-    try:
-        found: Alone = there.recv()
-        return found
-    except EOFError:
-        raise MemoryError(f"{name}, {shape}, {size}: the process ended without a result; unless an error is printed "
-                          "above, it was killed, perhaps for want of memory") from None  # fmt: skip
-    finally:
-        child.join()
+    with ProcessPoolExecutor(1, multiprocessing.get_context(place.start_method)) as process:
+        try:
+            return process.submit(_measure, name, shape, size, place).result()
+        except BrokenProcessPool:
+            raise MemoryError(f"{name}, {shape}, {size}: the process was killed, perhaps for want of memory") from None
 
 
-def _measure(name: str, shape: str, size: str, place: Place, answer: Connection) -> None:
+def _measure(name: str, shape: str, size: str, place: Place) -> Alone:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     _warm(name)
@@ -239,7 +230,7 @@ def _measure(name: str, shape: str, size: str, place: Place, answer: Connection)
         turns.take(step, place)
     used = place.peak() - before
     turns.rates.append(_gemm_rate(architecture, place))
-    answer.send(Alone(used, turns))
+    return Alone(used, turns)
 
 
 def _table(cell: dict[str, Any], unit: str) -> str:
@@ -259,9 +250,8 @@ def _table(cell: dict[str, Any], unit: str) -> str:
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m gpo_full.bench.run",
                                      description=(__doc__ or "").partition("\n")[0])  # fmt: skip
-    parser.add_argument("--shape", nargs="+", choices=SHAPES, default=[*SHAPES], help="default: all")
-    parser.add_argument("--size", nargs="+", choices=SIZES, default=[*SIZES], help="default: all")
-    parser.add_argument("--contender", nargs="+", choices=CONTENDERS, default=[*CONTENDERS], help="default: all")
+    for name, known in (("shape", SHAPES), ("size", SIZES), ("contender", CONTENDERS)):
+        parser.add_argument(f"--{name}", nargs="+", choices=known, default=[*known], help="default: all")
     parser.add_argument("--repeats", type=int, default=3, help="steps of each contender, taking turns (two, each "
                         "alone, where memory does not hold them all); their median counts")  # fmt: skip
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -309,9 +299,7 @@ def _warm(name: str) -> None:
 def _write(folder: Path, report: dict[str, Any]) -> None:
     from gpo_full.bench.plots import bench_bars
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_file(folder / "bench.json") as path:
-        path.write_text(json.dumps(report, indent=1, allow_nan=False))
+    write_whole(folder / "bench.json", json.dumps(report, indent=1, allow_nan=False))
     bench_bars(report).savefig(folder / "bench.png", dpi=120)
 
 

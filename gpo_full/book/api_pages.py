@@ -10,26 +10,17 @@ from types import ModuleType
 import gpo_full
 import gpo_theory
 import toy_models
+from gpo_full.book.templates import page
 
 _PACKAGES = (gpo_theory, toy_models, gpo_full)
-_INTRODUCTION = """# Interface
-
-The names on this page are stable: they and their meaning change only with a new major version. The pages below show the
-modules that define them, which may change with any version.
-
-```{toctree}
-:maxdepth: 1
-
-"""
 # Inline code, and examples with their output up to the next empty line, are left unescaped.
 _KEPT = re.compile(r"(`[^`]*`|^[ \t]*>>>.*(?:\n.*\S.*)*$)", re.MULTILINE)
 
 
 def write_api_pages(folder: Path) -> None:
     """Write `api.md` with what each package exports, and `api/PACKAGE.md` with its modules."""
-    toctree = "\n".join(f"api/{package.__name__}" for package in _PACKAGES)
-    exported = "\n".join(_exported(package) for package in _PACKAGES)
-    (folder / "api.md").write_text(f"{_INTRODUCTION}{toctree}\n```\n\n{exported}", encoding="utf-8")
+    text = page("api", exported="\n".join(map(_exported, _PACKAGES)))
+    (folder / "api.md").write_text(text, encoding="utf-8")
     (folder / "api").mkdir()
     for package in _PACKAGES:
         (folder / "api" / f"{package.__name__}.md").write_text(_modules(package), encoding="utf-8")

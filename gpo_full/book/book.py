@@ -9,15 +9,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
-from importlib.metadata import files
+from importlib.metadata import distribution
 from pathlib import Path
 
 from gpo_full.book.api_pages import write_api_pages
 from gpo_full.book.explorer_page import explorer_html
 from gpo_full.book.gallery import write_gallery
-from gpo_full.book.ledger import Claim, LedgerError, collect
+from gpo_full.book.ledger import BookError, collect
 from gpo_full.book.ledger_page import linked, write_ledger_page
 from gpo_full.book.loss_pages import write_loss_pages
 from gpo_full.book.student_export import write_student_page
@@ -25,9 +25,7 @@ from gpo_full.course.keys import versions
 from gpo_full.course.lessons import notebooks_folder
 from gpo_theory.report.plots import picture
 
-_PAGES = ("conf.py", "_static")
 _INPUTS = ".inputs"  # a file of the book: the hash of what it was made from
-_MATHJAX = ("es5/tex-svg-full.js", "LICENSE")
 # Elements whose address a browser fetches by itself; a link that a reader follows is none of them.
 _FETCHED = {"script": ("src",), "img": ("src", "srcset"), "iframe": ("src",), "source": ("src", "srcset"),
             "embed": ("src",), "object": ("data",), "video": ("src", "poster"), "audio": ("src",), "track": ("src",),
@@ -47,10 +45,6 @@ _NO_FETCH = re.compile(
 )
 
 
-class BookError(RuntimeError):
-    """The book does not build, or a page of it would fetch something from outside."""
-
-
 def build_book(executed: Sequence[Path], output: Path) -> Path:
     """Render executed notebooks, the index and the catalogue into `output` and return its `index.html`.
 
@@ -66,8 +60,7 @@ def build_book(executed: Sequence[Path], output: Path) -> Path:
             return output / "index.html"
         _sphinx(source, pages, Path(name, "doctrees"))
         (pages / _INPUTS).write_text(inputs, encoding="utf-8")
-        found = outside_addresses(pages)
-        if found:
+        if found := outside_addresses(pages):
             raise BookError("the book would fetch from outside: " + "; ".join(found))
         if output.exists():
             output.rename(Path(name, "previous"))
@@ -89,13 +82,12 @@ def _hash_of_inputs(source: Path) -> str:
 def _gather(executed: Sequence[Path], source: Path) -> None:
     """Lay out what Sphinx reads: the checkout's pages, executed lessons, generated pages and picture, MathJax."""
     source.mkdir()
-    for page in _PAGES:
-        origin = notebooks_folder() / page
-        (shutil.copytree if origin.is_dir() else shutil.copy)(origin, source / page)
+    shutil.copy(notebooks_folder() / "conf.py", source)
+    shutil.copytree(notebooks_folder() / "_static", source / "_static")
     for written in (notebooks_folder() / "index.md", *executed):
         (source / written.name).write_text(_for_the_book(written, executed), encoding="utf-8")
     lessons = [page for page in executed if page.stem[:2].isdigit()]
-    write_ledger_page(_claims(lessons), source)
+    write_ledger_page(collect(lessons, notebooks_folder().parent / "README.md"), source)
     write_loss_pages(source)
     write_api_pages(source)
     write_gallery(executed, source)
@@ -105,9 +97,8 @@ def _gather(executed: Sequence[Path], source: Path) -> None:
     (source / "_extra" / "explorer.html").write_text(explorer_html(), encoding="utf-8")
     mathjax = source / "_static" / "mathjax"
     mathjax.mkdir()
-    for file in files("django-static-mathjax") or ():
-        if str(file).endswith(tuple(f"static/mathjax/{name}" for name in _MATHJAX)):
-            shutil.copy(str(file.locate()), mathjax)
+    for name in ("es5/tex-svg-full.js", "LICENSE"):
+        shutil.copy(str(distribution("django-static-mathjax").locate_file(f"mathjax/static/mathjax/{name}")), mathjax)
 
 
 def _for_the_book(page: Path, executed: Sequence[Path]) -> str:
@@ -122,13 +113,6 @@ def _for_the_book(page: Path, executed: Sequence[Path]) -> str:
         if cell["cell_type"] == "markdown":
             cell["source"] = linked("".join(cell["source"]), seen)
     return json.dumps(document, ensure_ascii=False, allow_nan=False)
-
-
-def _claims(lessons: Sequence[Path]) -> tuple[Claim, ...]:
-    try:
-        return collect(lessons, notebooks_folder().parent / "README.md")
-    except LedgerError as error:
-        raise BookError(f"the claims ledger:\n{error}") from None
 
 
 def _sphinx(source: Path, pages: Path, doctrees: Path) -> None:
@@ -182,17 +166,14 @@ def outside_addresses(folder: Path) -> list[str]:
     Markup (`script`, `img`, `link rel=stylesheet`, ...), style sheets and scripts are read; a hyperlink is not a fetch.
     An address that a script composes while it runs is not found; the tests count requests in a real browser.
     """
-    return sorted(set(_search(folder)))
+    readers: dict[str, Callable[[str], list[str]]] = {
+        ".html": _in_page, ".css": _CSS_ADDRESS.findall, ".js": _in_script}  # fmt: skip
+    return sorted({f"{path.relative_to(folder)}: {address}" for suffix, addresses in readers.items()
+                   for path in folder.rglob(f"*{suffix}")
+                   for address in addresses(path.read_text(encoding="utf-8", errors="replace"))})  # fmt: skip
 
 
-def _search(folder: Path) -> Iterator[str]:
-    for page in folder.rglob("*.html"):
-        parser = _Addresses()
-        parser.feed(page.read_text(encoding="utf-8"))
-        yield from (f"{page.relative_to(folder)}: {address}" for address in parser.found)
-    for sheet in folder.rglob("*.css"):
-        text = sheet.read_text(encoding="utf-8")
-        yield from (f"{sheet.relative_to(folder)}: {address}" for address in _CSS_ADDRESS.findall(text))
-    for script in folder.rglob("*.js"):
-        text = script.read_text(encoding="utf-8", errors="replace")
-        yield from (f"{script.relative_to(folder)}: {address}" for address in _in_script(text))
+def _in_page(text: str) -> list[str]:
+    parser = _Addresses()
+    parser.feed(text)
+    return parser.found

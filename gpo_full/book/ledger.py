@@ -1,8 +1,7 @@
 """The claims ledger: each sentence of the lessons and the README that claims something, beside what shows it."""
 
-__all__ = ["Claim", "LedgerError", "collect"]
+__all__ = ["BookError", "Claim", "LedgerError", "collect"]
 
-import ast
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,11 @@ _ASSERTS = re.compile(r"^[ \t]*(?:assert\b|[\w.]*\bassert_\w+\(|.*\braises\()", 
 _PROOF = re.compile(r"PROVED|REFUTED|[\"'](?:proved|refuted)[\"']|\bcertificates?\b.*\bverify\b", re.DOTALL)
 
 
-class LedgerError(RuntimeError):
+class BookError(RuntimeError):
+    """The book does not build, or a page of it would fetch something from outside."""
+
+
+class LedgerError(BookError):
     """A claim has no evidence, evidence has no claim, or an id is used twice; each line names one fault."""
 
 
@@ -70,10 +73,9 @@ def collect(lessons: Sequence[Path] | None = None, readme: Path | None = None) -
     if lessons is None:
         lessons, readme = lesson_files(), notebooks_folder().parent / "README.md"
     pages = [_lesson(path) for path in lessons] + ([_readme(readme)] if readme is not None else [])
-    faults = [fault for page in pages for fault in page.faults]
-    claims = [claim for page in pages for claim in _joined(page, faults)]
-    if faults:
-        raise LedgerError("\n".join(faults))
+    claims = [claim for page in pages for claim in _joined(page)]
+    if faults := [fault for page in pages for fault in page.faults]:
+        raise LedgerError("the claims ledger:\n" + "\n".join(faults))
     return tuple(claims)
 
 
@@ -128,27 +130,24 @@ def _is_test(root: Path, name: str) -> bool:
     file, _, function = name.partition("::")
     if not (root / file).is_file():
         return False
-    tree = ast.parse((root / file).read_text(encoding="utf-8"))
-    return any(isinstance(node, ast.FunctionDef) and node.name == function for node in tree.body)
+    return re.search(rf"^def {re.escape(function)}\(", (root / file).read_text("utf-8"), re.MULTILINE) is not None
 
 
-def _joined(page: _Page, faults: list[str]) -> Iterator[Claim]:
+def _joined(page: _Page) -> Iterator[Claim]:
     made: dict[str, Sentence] = {}
     for name, sentence in page.marks:
-        repeats = sentence.section.startswith(_REPEATING)
         if name not in made:
             made[name] = sentence
-        elif not repeats:
-            faults.append(f"{page.name}: the id {name} is used twice: {made[name].text!r} and {sentence.text!r}")
+        elif not sentence.section.startswith(_REPEATING):
+            page.fault(f"the id {name} is used twice: {made[name].text!r} and {sentence.text!r}")
     for name, sentence in made.items():
         if name not in page.evidence:
-            faults.append(f"{page.name}: claim {name} has no evidence: {sentence.text!r}")
+            page.fault(f"claim {name} has no evidence: {sentence.text!r}")
         if not sentence.text:
-            faults.append(f"{page.name}: the mark {name} follows no sentence")
+            page.fault(f"the mark {name} follows no sentence")
         yield Claim(name, sentence.text, page.name, tuple(page.evidence.get(name, ())))
-    for name in page.evidence:
-        if name not in made:
-            faults.append(f"{page.name}: evidence for claim {name}, which no sentence makes")
+    for name in sorted(page.evidence.keys() - made.keys()):
+        page.fault(f"evidence for claim {name}, which no sentence makes")
 
 
 def main() -> int:

@@ -8,51 +8,7 @@ from pathlib import Path
 
 from gpo_full.book.ledger import KINDS, Claim, Evidence
 from gpo_full.book.prose import MARK
-
-_INTRODUCTION = """---
-html_theme.sidebar_secondary.remove: true
----
-
-# The claims and their evidence
-
-Every sentence of the lessons and of the README that claims something about $\\beta$, KL, tails, convexity or
-consistency, beside what shows it. The book is built from executed lessons, and only if every check in them
-passes and every claim has evidence. The README's claims (R) are tests of the package's own suite, which runs before a
-change is published.
-
-- *proved*: the cell asserts that the toolkit proves it, or refutes its negation, for all real numbers;
-- *tested*: it is compared with an independent computation, at the numbers given in the cell;
-- *measured*: the cell asserts on the outcome of an experiment with a seed;
-- *cited*: the named source states it; it is not checked here.
-
-COUNTS. A click on the head of a column sorts by it.
-
-::::::{list-table}
-:header-rows: 1
-:class: ledger
-:widths: 8 54 11 27
-
-* - claim
-  - sentence
-  - where
-  - evidence
-"""
-_EVIDENCE = """::::::
-
-## The evidence
-
-"""
-_FOLDED = """<details><summary>Lesson {lesson}: {marks}</summary>
-
-<a id="{name}"></a>
-
-``````{language}
-{code}
-``````
-
-</details>
-
-"""
+from gpo_full.book.templates import page
 
 
 def linked(text: str, seen: set[str]) -> str:
@@ -74,8 +30,8 @@ def write_ledger_page(claims: Sequence[Claim], folder: Path) -> None:
     counts = ", ".join(f"{sum(kind in each for each in kinds)} {kind}" for kind in KINDS)
     several = sum(len(each) > 1 for each in kinds)
     note = f" ({several} of them in more than one way)" if several else ""
-    head = _INTRODUCTION.replace("COUNTS", f"{len(claims)} claims: {counts}{note}")
-    text = "".join((head, *map(_row, claims), _EVIDENCE, *_folded(claims)))
+    text = page("ledger", counts=f"{len(claims)} claims: {counts}{note}", claims="".join(map(_row, claims)),
+                evidence="".join(_folded(claims)))  # fmt: skip
     (folder / "ledger.md").write_text(text, encoding="utf-8")
 
 
@@ -124,6 +80,6 @@ def _folded(claims: Sequence[Claim]) -> list[str]:
     for name, (claim, one, ids) in shown.items():
         marks = " ".join(f'<a href="#{_anchor(id)}">¶{id}</a>' for id in ids)
         language = "ipython3" if re.search(r"^\s*[!%]|= !", one.code, re.MULTILINE) else "python"
-        lesson = int(claim.page[:2])
-        texts.append(_FOLDED.format(lesson=lesson, marks=marks, name=name, language=language, code=one.code))
+        texts.append(page("evidence", lesson=str(int(claim.page[:2])), marks=marks, name=name, language=language,
+                          code=one.code))  # fmt: skip
     return texts

@@ -16,23 +16,21 @@ from gpo_full.book.book import build_book
 from gpo_full.course.execution import execute
 from gpo_full.course.lessons import lesson_files, page_files
 from gpo_full.course.values import collect
-from gpo_full.files import atomic_file
+from gpo_full.files import write_whole
 from gpo_full.versions import versions_of
 
 _VERSIONED = ("gpo-toolkit", "torch", "transformers", "sympy", "numpy", "scipy", "sphinx", "myst-nb")
 LESSON_SCALES = ("smoke", "cpu")
-_SCALE = "GPO_SCALE"  # what a lesson reads to know at which scale the experiment was run
 
 
 def run(scale: str, output: Path, policy: str | None = None, reward: str | None = None, workers: int = 1) -> Path:
     """Run everything at `scale`, leave `output/results.json` (returned), `output/experiment` and `output/book`.
 
-    The lessons read the experiment that their scale, "cpu" or "smoke", has made with the project's own models. At scale
-    "full", or with a `policy` or a `reward` of the user's own (`gpo_full.experiment.inputs.workload`), the experiment
-    stands alone: its
-    figures, its result and its numbers, without lessons and book. Stages are cached, so a second run repeats only what
-    is missing; `workers` runs of the experiment are done at a time. At scale "smoke" nothing is fetched. Progress with
-    the time passed goes to stderr.
+    The lessons show the experiment at scale "cpu" or "smoke" with the project's own models. At scale "full", or with a
+    `policy` or a `reward` of the user's own (`gpo_full.experiment.inputs.workload`), there are the experiment's result,
+    figures and numbers alone, without lessons and book. Stages are cached, so a second run repeats only what is
+    missing; `workers` runs of the experiment are done at a time. At scale "smoke" nothing is fetched. Progress with the
+    time passed goes to stderr.
     """
     from gpo_full.experiment.plots import write_figures
     from gpo_full.experiment.run import default_folder, run_experiment
@@ -43,7 +41,7 @@ def run(scale: str, output: Path, policy: str | None = None, reward: str | None 
                                workers=workers)  # fmt: skip
         found.save(output / "experiment" / "result.json")
         figures = write_figures(found, output / "experiment")
-    if scale in LESSON_SCALES and policy is reward is None:
+    if scale in LESSON_SCALES and policy is None and reward is None:
         return _with_book(scale, output, say)
     results = _write_results(scale, found.values("experiment"), output / "results.json")
     say(f"done: {results} and {len(figures)} figures in {output / 'experiment'}")
@@ -54,7 +52,7 @@ def _with_book(scale: str, output: Path, say: Callable[[str], None]) -> Path:
     pages = (*lesson_files(), *page_files())
     found = hashlib.sha256((output / "experiment" / "result.json").read_bytes()).hexdigest()
     with _stage(say, f"{len(pages)} lessons and pages"):
-        notebooks = execute(pages, output / "lessons", {_SCALE: scale}, {"gpo_full.experiment.run": found}, say)
+        notebooks = execute(pages, output / "lessons", {"GPO_SCALE": scale}, {"gpo_full.experiment.run": found}, say)
     with _stage(say, "book"):
         index = build_book(notebooks, output / "book")
     results = _write_results(scale, _values(notebooks), output / "results.json")
@@ -82,8 +80,7 @@ def _stage(say: Callable[[str], None], name: str) -> Iterator[None]:
 
 def _write_results(scale: str, values: list[dict[str, Any]], target: Path) -> Path:
     payload = {"schema": 1, "scale": scale, "versions": versions_of(_VERSIONED), "values": values}
-    with atomic_file(target) as temporary:
-        temporary.write_text(json.dumps(payload, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_whole(target, json.dumps(payload, indent=1, allow_nan=False) + "\n")
     return target
 
 

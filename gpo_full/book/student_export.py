@@ -9,23 +9,15 @@ import sys
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from gpo_full.book.prose import MARK, cells
+from gpo_full.book.templates import page
 from gpo_full.course.keys import without_magics
 from gpo_full.course.lessons import lesson_files
-from gpo_full.files import atomic_file
+from gpo_full.files import write_whole
 from gpo_theory.errors import InputError
 
-_PAGE = """# Student notebooks
-
-The lessons without the solutions: open one in Jupyter where gpo-toolkit is installed, fill in the stubs, and run the
-check below each. A check says "your turn", "correct", or what is wrong. They are made from the same source as this
-book; in a checkout, `python -m gpo_full.book.student_export FOLDER` writes them as well.
-
-| lesson | exercises | notebook |
-|:--|:--|:--|
-"""
 _SOLUTION = re.compile(r"^### BEGIN SOLUTION\n.*?^### END SOLUTION$\n?", re.MULTILINE | re.DOTALL)
 _TESTS = re.compile(r"^\s*assert\b|\.verify\(|assert_\w+\(", re.MULTILINE)
 _CHECK = re.compile(r"print\(\w+\.check\([\w.]+\)\)\s*")  # says what is missing, and never raises
@@ -36,14 +28,10 @@ def export(lessons: Sequence[Path], folder: Path) -> tuple[Path, ...]:
     import jupytext
     import nbformat
 
-    written = []
     for lesson in lessons:
         notebook = student_notebook(jupytext.read(lesson), lesson.stem)
-        target = folder / f"{lesson.stem}.ipynb"
-        with atomic_file(target) as temporary:
-            temporary.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
-        written.append(target)
-    return tuple(written)
+        write_whole(folder / f"{lesson.stem}.ipynb", nbformat.writes(notebook) + "\n")
+    return tuple(folder / f"{lesson.stem}.ipynb" for lesson in lessons)
 
 
 def student_notebook(lesson: Any, name: str) -> Any:
@@ -77,7 +65,7 @@ def write_student_page(lessons: Sequence[Path], folder: Path) -> None:
         title = re.findall(r"^# (.*)$", text, re.MULTILINE)[0]
         exercises = "; ".join(re.findall(r"^## Exercise[^:\n]*: (.*)$", text, re.MULTILINE))
         rows += f'| [{title}]({path.name}) | {exercises} | <a href="students/{path.name}" download>{path.name}</a> |\n'
-    (folder / "students.md").write_text(_PAGE + rows, encoding="utf-8")
+    (folder / "students.md").write_text(page("students", rows=rows), encoding="utf-8")
 
 
 def _for_jupyter(text: str) -> str:
@@ -111,7 +99,7 @@ def _defined(tree: ast.Module) -> set[str]:
     """The names that the statements of a cell bind."""
     functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     assigned = [node for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)]
-    return functions | {name.id for node in assigned for name in ast.walk(node) if _is_stored(name)}
+    return functions.union(*(_names(node, ast.Store) for node in assigned))
 
 
 def _stubs(tree: ast.Module) -> set[str]:
@@ -120,12 +108,11 @@ def _stubs(tree: ast.Module) -> set[str]:
 
 def _used(tree: ast.Module) -> set[str]:
     """The names that a cell reads and does not bind itself."""
-    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
-    return {name.id for name in names} - {name.id for name in names if _is_stored(name)}
+    return _names(tree, ast.expr_context) - _names(tree, ast.Store)
 
 
-def _is_stored(node: ast.AST) -> TypeGuard[ast.Name]:
-    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+def _names(tree: ast.AST, context: type[ast.expr_context]) -> set[str]:
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, context)}
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from gpo_full.course.keys import lesson_key
-from gpo_full.files import atomic_file, cache_root
+from gpo_full.files import atomic_file, cache_root, write_whole
 
 _TIMEOUT = 600  # seconds for one cell; a lesson is meant to take well under a minute in all
 # Kernels at a time, if there are as many cores: each holds torch and starts `gpo`, up to 1 GiB together.
@@ -93,8 +93,7 @@ async def _execute(lesson: Path, target: Path, environment: Mapping[str, str]) -
         if task is not None and task.cancelling():  # nbclient takes a cancellation for a kernel that died
             raise asyncio.CancelledError from None
         raise LessonError(f"{lesson.name}: {error}") from None
-    with atomic_file(target) as temporary:
-        temporary.write_text(nbformat.writes(notebook), encoding="utf-8")
+    write_whole(target, nbformat.writes(notebook))
 
 
 def _settings() -> dict[str, str]:

@@ -3,10 +3,9 @@
 __all__ = ["Exercise", "agree"]
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -33,6 +32,13 @@ def agree(a: Any, b: Any) -> bool:
     if left.dtype.kind not in "biufc" or right.dtype.kind not in "biufc":
         return bool(type(a) is type(b) and not callable(a) and a == b)
     return left.shape == right.shape and bool(np.isclose(left, right, equal_nan=True).all())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Suppress warnings."""
+    with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
+        yield
 
 
 class _AnswerError(Exception):
@@ -67,17 +73,18 @@ class Exercise:
     trials: int = 50
     seed: int = 0
 
+    @_quiet()
     def check(self, answer: Answer) -> str:
         """Return "correct", or one message: "your turn", a mistake's name, what it raised, or the property it violates.
 
         It does not raise, whatever the answer does; the draws are the same at every call.
         """
-        with _quiet():
-            found = next(self._violations(answer), None)
-            if found is None or found == _STUB:
-                return found or "correct"
-            return next((name for name, wrong in self.mistakes.items() if self._equal(answer, wrong)), found)
+        found = next(self._violations(answer, self.properties), "correct")
+        if found in ("correct", _STUB):
+            return found
+        return next((name for name, wrong in self.mistakes.items() if self._equal(answer, wrong)), found)
 
+    @_quiet()
     def verify(self, reference: Answer) -> None:
         """Raise AssertionError unless the exercise is sound.
 
@@ -95,37 +102,33 @@ class Exercise:
             told = self.check(function)
             _require(told == expected, f"{title} is told {told!r}, not {expected!r}")
         # Laws may pass other arguments; a wrong answer is named by its results on those that are drawn.
-        with _quiet():
-            results = [self._outcome(reference, trial) for trial in range(self.trials)]
+        results = [self._outcome(reference, trial) for trial in range(self.trials)]
         raised = next((one.__name__ for one in results if isinstance(one, type)), None)
         _require(raised is None, f"the reference raises {raised} when called with the arguments drawn")
         _require(set(self.guards) <= set(self.properties), f"guards {list(self.guards)} are not all properties")
         for message in self.properties:
-            caught = [name for name, wrong in self.mistakes.items() if self._violates(wrong, message)]
+            caught = [name for name, wrong in self.mistakes.items() if any(self._violations(wrong, [message]))]
             told = f"the property {message!r} rejects {caught or 'no mistake'}"
             _require(bool(caught) != (message in self.guards), told)
 
-    def _violations(self, answer: Answer, only: str | None = None) -> Iterator[str]:
-        """What is wrong with the answer, property by property in their order."""
-        for message, law in self.properties.items():
-            for trial in range(self.trials if only in (None, message) else 0):
-                if found := self._violation(answer, message, law, trial):
+    def _violations(self, answer: Answer, properties: Iterable[str]) -> Iterator[str]:
+        """What is wrong with the answer, property by property."""
+        for message in properties:
+            for trial in range(self.trials):
+                if found := self._violation(answer, message, trial):
                     yield found
 
-    def _violation(self, answer: Answer, message: str, law: Callable[..., bool], trial: int) -> str | None:
+    def _violation(self, answer: Answer, message: str, trial: int) -> str | None:
         arguments = self._arguments(trial)
         try:
-            return None if law(_guarded(answer), *arguments) else message
+            return None if self.properties[message](_guarded(answer), *arguments) else message
         except _AnswerError as raised:
-            if isinstance(raised.__cause__, NotImplementedError):
+            error = raised.__cause__
+            if isinstance(error, NotImplementedError):
                 return _STUB
-            return f"it raised {_line(raised.__cause__)} at {_shown(raised.args)}"
+            return f"it raised {type(error).__name__}: {' '.join(str(error).split())[:200]} at {_shown(raised.args)}"
         except Exception:  # the law itself cannot use what the answer returned: None, a list, a wrong shape
             return message
-
-    def _violates(self, answer: Answer, message: str) -> bool:
-        with _quiet():
-            return any(islice(self._violations(answer, message), 1))
 
     def _equal(self, answer: Answer, wrong: Answer) -> bool:
         """Whether two functions have the same outcome in every trial, and a result in at least one."""
@@ -169,14 +172,6 @@ def _guarded(answer: Answer) -> Answer:
     return call
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppress warnings."""
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def _stub(*_: Any, **__: Any) -> Any:
     raise NotImplementedError(_STUB)
 
@@ -184,10 +179,6 @@ def _stub(*_: Any, **__: Any) -> Any:
 def _require(true: bool, message: str) -> None:
     if not true:
         raise AssertionError(message)
-
-
-def _line(error: BaseException | None) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _shown(arguments: Sequence[Any]) -> str:

@@ -42,9 +42,7 @@ class Plan:
     reasons: tuple[str, ...] = ()
 
 
-def plan(
-    model: nn.Module, longest: int, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
-) -> Plan:
+def plan(model: nn.Module, longest: int, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext) -> Plan:
     """Return how `model` can be run on sequences of up to `longest` tokens, trained under `autocast`.
 
     Sliding windows and recurrent layers, which a mask cannot split, show in the configuration. Anything else that would

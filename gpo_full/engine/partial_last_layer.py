@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gpo_full.attention.mask import PairMask
 from gpo_full.engine.packing import Batch
-from gpo_full.kernels.layers import checkpointed, forward_replaced, layer_stack
+from gpo_full.kernels.layers import Forward, checkpointed, forward_replaced, layer_stack
 
 # Modules of a layer that act on each position separately, and whose output at a position is used at that position only.
 PARTS = ("mlp", "feed_forward", "self_attn.q_proj", "self_attn.o_proj")
@@ -23,27 +23,18 @@ def last_layer_at_sources(model: Any, batch: Batch) -> Iterator[None]:
     Does nothing in layout "apart", or if the layer's activations are checkpointed: backward would recompute them after
     this context is left.
     """
-    layer = None if batch.layout == "apart" else _last_layer(model)
+    layers = [] if batch.layout == "apart" else layer_stack(model)
     with ExitStack() as stack:
-        if layer is not None:
-            for part in _parts(layer):
+        if layers and not checkpointed(layers[-1]):
+            modules = dict(layers[-1].named_modules())
+            for part in (modules[name] for name in PARTS if name in modules):
                 stack.enter_context(forward_replaced(part, _at(part.forward, batch.distinct_sources)))
             if batch.layout == "line":
-                stack.callback(layer.register_forward_pre_hook(_mask_replaced(batch), with_kwargs=True).remove)
+                stack.enter_context(layers[-1].register_forward_pre_hook(_mask_replaced(batch), with_kwargs=True))
         yield
 
 
-def _last_layer(model: Any) -> nn.Module | None:
-    layers = layer_stack(model)
-    return layers[-1] if layers and not checkpointed(layers[-1]) else None
-
-
-def _parts(layer: nn.Module) -> list[nn.Module]:
-    modules = dict(layer.named_modules())
-    return [modules[name] for name in PARTS if name in modules]
-
-
-def _at(original: Callable[[Tensor], Tensor], positions: Tensor) -> Callable[[Tensor], Tensor]:
+def _at(original: Forward, positions: Tensor) -> Forward:
     """Return a forward that computes `original` at some of the flattened positions, and is 0 at the others."""
 
     def partial(states: Tensor) -> Tensor:

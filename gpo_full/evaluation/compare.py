@@ -42,12 +42,12 @@ class ReferenceAnswers:
 
 def reference_answers(
     reference: Any, tokenizer: Any, prompts: Sequence[str], targets: Sequence[str], *,
-    seed: int = 0, max_new_tokens: int = 32, batch_size: int = 32, keep: int = 0,
+    seed: int = 0, max_new_tokens: int = 32, batch_size: int = 32, shared: int = 0,
     drawn: dict[int, tuple[Sample, ...]] | None = None,
 ) -> Iterator[ReferenceAnswers]:  # fmt: skip
     """Yield the prompts in batches, read and answered by the reference; a list of them serves many policies.
 
-    `keep` is the number of lowest layers that every policy to be scored shares with the reference
+    `shared` is the number of lowest layers that every policy to be scored has in common with the reference
     (`shared_layers`), 0 if unknown. `drawn` stores the samples by prompt: those that it holds
     from an earlier call with the same arguments are not drawn again.
     """
@@ -56,11 +56,11 @@ def reference_answers(
     known = {} if drawn is None else drawn
     for batch in batches_of(tokens, batch_size):
         ids = [tokens[i] for i in batch]
-        read = read_prompts(reference, ids, keep=keep)
+        read = read_prompts(reference, ids, shared)
         if not known.keys() >= set(batch):
             known.update(zip(batch, continue_prompts(reference, tokenizer, read, uniforms[batch]), strict=True))
         samples = [known[i] for i in batch]
-        answers = read_responses(reference, read, _responses(samples), keep=keep)
+        answers = read_responses(reference, read, _responses(samples), shared)
         yield ReferenceAnswers(
             index=batch, prompts=[prompts[i] for i in batch], targets=[targets[i] for i in batch], tokens=ids,
             read=read, samples=samples, log_probabilities=_log_probabilities(answers, samples),
@@ -83,13 +83,13 @@ def score_prompts(
     """Draw one response of `policy` to each prompt and measure it; return the scores in the order of the prompts."""
     measured: dict[int, dict[str, Any]] = {}
     for batch in progress(against, label, total):
-        read = read_prompts(policy, batch.tokens, below=batch.read)
+        read = read_prompts(policy, batch.tokens, known=batch.read)
         uniforms = torch.cat([uniform_numbers(1, 1, max_new_tokens, (seed + 1) * _POLICY_STREAM + i)
                               for i in batch.index])  # fmt: skip
         drawn = continue_prompts(policy, tokenizer, read, uniforms)
-        ours = read_responses(policy, read, _responses(drawn), keep=batch.read.first)
-        theirs = read_responses(reference, batch.read, _responses(drawn), below=ours)
-        on_reference = read_responses(policy, read, _responses(batch.samples), below=batch.answers)
+        ours = read_responses(policy, read, _responses(drawn), batch.read.shared)
+        theirs = read_responses(reference, batch.read, _responses(drawn), known=ours)
+        on_reference = read_responses(policy, read, _responses(batch.samples), known=batch.answers)
         first, second = (_log_probabilities(on_reference, batch.samples) - batch.log_probabilities).unbind(1)
         for row, i in enumerate(batch.index):
             (answer,), (baseline, _), p, q = drawn[row], batch.samples[row], ours.logs[row], theirs.logs[row]

@@ -2,7 +2,7 @@
 
 __all__ = ["REWARD_NAME", "GoldenReward", "load_reward", "write_reward"]
 
-import importlib
+import pkgutil
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -89,12 +89,11 @@ def load_reward(text: str | None) -> Reward:
         from gpo_full.evaluation.reward_model import RewardModel
 
         return RewardModel(Path(text)) if RewardModel.is_in(Path(text)) else GoldenReward(Path(text))
-    name, _, function = text.partition(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        found = getattr(importlib.import_module(name), function)
-    except (ImportError, AttributeError) as error:
+        found = pkgutil.resolve_name(text)
+    except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"reward {text!r} cannot be imported as module:function: {error}") from None
     if not callable(found):
         raise InputError(f"reward {text!r} is not a function (samples, targets) -> one number each")

@@ -3,7 +3,7 @@
 __all__ = ["ReadPrompts", "ReadResponses", "read_prompts", "read_responses", "shared_layers"]
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,15 +20,16 @@ class ReadPrompts:
     """A batch of B prompts as one model read them, padded on the left to width W.
 
     `mask` [B, W]; `last` [B, 1], the position of each prompt's last token; `logits` [B, V] for the first response
-    token; `states`, (keys, values) per layer; `entering`, the hidden states [B, W, D] that enter layer `first`.
+    token; `states`, (keys, values) per layer; `after_shared`, the hidden states [B, W, D] after the lowest `shared`
+    layers, which other models have too (None if there are none).
     """
 
     mask: torch.Tensor
     last: torch.Tensor
     logits: torch.Tensor
     states: tuple[tuple[torch.Tensor, torch.Tensor], ...]
-    first: int = 0
-    entering: torch.Tensor | None = None
+    shared: int = 0
+    after_shared: torch.Tensor | None = None
 
     def cache(self, rows: torch.Tensor, first: int = 0) -> Any:
         """Return a fresh key-value cache of the given rows, which may repeat, for the layers from `first` on."""
@@ -44,74 +45,77 @@ class ReadPrompts:
 
 @torch.no_grad()
 def read_prompts(
-    model: Any, prompts: Sequence[Sequence[int]], keep: int = 0, below: ReadPrompts | None = None
+    model: Any, prompts: Sequence[Sequence[int]], shared: int = 0, known: ReadPrompts | None = None
 ) -> ReadPrompts:
     """Run `model` on `prompts`, lists of token ids.
 
-    `keep` > 0 also keeps the hidden states that enter layer `keep`. `below` is the same prompts read with such a `keep`
-    by a model whose layers below it are equal (`shared_layers`): those layers are then not computed again.
+    With `shared` > 0 the hidden states after the lowest `shared` layers are kept. `known` is the same prompts so read
+    by a model whose lowest layers are equal (`shared_layers`): those layers are then not computed again.
     """
     from transformers import DynamicCache
 
+    if known is not None and known.after_shared is not None:
+        lowest, mask, inputs = known.states[: known.shared], known.mask, {"inputs_embeds": known.after_shared}
+    else:
+        width = max(map(len, prompts))
+        ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=model.device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+        lowest, inputs = (), {"input_ids": ids}
     cache = DynamicCache()
-    if below is not None and below.entering is not None:
-        with _upper_layers(model, below.first):
-            logits = _last_logits(model, below.mask, cache, inputs_embeds=below.entering)
-        states = below.states[: below.first] + _states(cache, below.first)
-        return ReadPrompts(below.mask, below.last, logits, states)
-    width, device = max(map(len, prompts)), model.device
-    ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-    with _entering(model, keep) as kept:
-        logits = _last_logits(model, mask, cache, input_ids=ids)
-    last = mask.sum(1, keepdim=True) - 1
-    return ReadPrompts(mask, last, logits, _states(cache, 0), keep, kept[0] if kept else None)
+    with _without_lowest(model, len(lowest)), _states_after(model, shared) as kept:
+        logits = model(attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0), past_key_values=cache,
+                       use_cache=True, logits_to_keep=1, **inputs).logits[:, -1]  # fmt: skip
+    states = (*lowest, *((layer.keys, layer.values) for layer in cache.layers[len(lowest) :]))
+    return ReadPrompts(mask, mask.sum(1, keepdim=True) - 1, logits, states, shared, kept[0] if kept else None)
 
 
 @dataclass(frozen=True)
 class ReadResponses:
     """Responses as one model read them: `logs`, log pi(. | prompt, y_<t) in nats, one [length, V] for each response.
 
-    `entering` are the hidden states that enter layer `first`, chunk by chunk.
+    `after_shared` are the hidden states after the lowest `shared` layers, chunk by chunk.
     """
 
     logs: list[torch.Tensor]
-    first: int = 0
-    entering: tuple[torch.Tensor, ...] = ()
+    shared: int = 0
+    after_shared: tuple[torch.Tensor, ...] = ()
 
 
 @torch.no_grad()
 def read_responses(
-    model: Any, read: ReadPrompts, responses: Sequence[tuple[int, Sequence[int]]], keep: int = 0,
-    below: ReadResponses | None = None,
+    model: Any, read: ReadPrompts, responses: Sequence[tuple[int, Sequence[int]]], shared: int = 0,
+    known: ReadResponses | None = None,
 ) -> ReadResponses:  # fmt: skip
-    """Run `model` on `responses`, (row of the prompt in `read`, token ids); `keep` and `below` as in `read_prompts`."""
+    """Run `model` on `responses`, (row of its prompt in `read`, token ids); `shared`, `known` as in `read_prompts`."""
     order = sorted(range(len(responses)), key=lambda i: (len(responses[i][1]), i))
     chunks = [order[i : i + _CHUNK] for i in range(0, len(order), _CHUNK)]
-    given = below.entering if below is not None and below.entering else (None,) * len(chunks)
+    computed = known.after_shared if known is not None and known.shared else (None,) * len(chunks)
+    first = known.shared if known is not None else 0
     logs: dict[int, torch.Tensor] = {}
-    entering = []
-    for chunk, lower in zip(chunks, given, strict=True):
-        first = below.first if below is not None and lower is not None else 0
-        found, kept = _read_chunk(model, read, [responses[i] for i in chunk], keep, first, lower)
+    after_shared = []
+    for chunk, states in zip(chunks, computed, strict=True):
+        found, kept = _read_chunk(model, read, [responses[i] for i in chunk], shared, first, states)
         logs.update(zip(chunk, found, strict=True))
-        entering += kept
-    return ReadResponses([logs[i] for i in range(len(responses))], keep, tuple(entering))
+        after_shared += kept
+    return ReadResponses([logs[i] for i in range(len(responses))], shared, tuple(after_shared))
 
 
 def _read_chunk(
-    model: Any, read: ReadPrompts, responses: Sequence[tuple[int, Sequence[int]]], keep: int, first: int,
-    lower: torch.Tensor | None,
+    model: Any, read: ReadPrompts, responses: Sequence[tuple[int, Sequence[int]]], shared: int, first: int,
+    computed: torch.Tensor | None,
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:  # fmt: skip
-    """Return log-probabilities and, if kept, the hidden states [n, longest response, D] that enter layer `keep`."""
+    """Return log-probabilities and, with `shared` > 0, the hidden states [n, longest response, D] after those layers.
+
+    The layers below `first` are not run: `computed` are their hidden states.
+    """
     rows = torch.tensor([row for row, _ in responses], device=model.device)
     width = max(len(tokens) for _, tokens in responses)
     # Padding is on the right here, where no token of the response sees it.
     ids = torch.tensor([[*tokens, *[0] * (width - len(tokens))] for _, tokens in responses], device=model.device)
     mask = torch.cat([read.mask[rows], read.mask.new_ones(len(rows), width)], 1)
     positions = read.last[rows] + torch.arange(1, width + 1, device=model.device)
-    inputs = {"input_ids": ids} if lower is None else {"inputs_embeds": lower}
-    with _upper_layers(model, first), _entering(model, keep) as kept:
+    inputs = {"input_ids": ids} if computed is None else {"inputs_embeds": computed}
+    with _without_lowest(model, first), _states_after(model, shared) as kept:
         states = model.get_decoder()(attention_mask=mask, position_ids=positions, use_cache=True,
                                      past_key_values=read.cache(rows, first), **inputs).last_hidden_state  # fmt: skip
     # One matrix product for all responses, without the padding.
@@ -119,7 +123,7 @@ def _read_chunk(
     following = model.get_output_embeddings()(wanted).split([len(tokens) - 1 for _, tokens in responses])
     opening = read.logits[rows].float().log_softmax(-1)
     logs = [torch.cat([opening[i : i + 1], rest.float().log_softmax(-1)]) for i, rest in enumerate(following)]
-    return logs, list(kept)
+    return logs, kept
 
 
 @torch.no_grad()
@@ -140,23 +144,15 @@ def _equal(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     return all(p.shape == q.shape and p.dtype == q.dtype and bool((p == q).all()) for p, q in pairs)
 
 
-def _last_logits(model: Any, mask: torch.Tensor, cache: Any, **inputs: torch.Tensor) -> torch.Tensor:
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    out = model(attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1,
-                **inputs)  # fmt: skip
-    return out.logits[:, -1]  # type: ignore[no-any-return]
-
-
-def _states(cache: Any, first: int) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
-    return tuple((layer.keys, layer.values) for layer in cache.layers[first:])
-
-
 @contextmanager
-def _upper_layers(model: Any, first: int) -> Iterator[None]:
-    """Restrict the decoder of `model` to its layers from `first` on."""
+def _without_lowest(model: Any, count: int) -> Iterator[None]:
+    """Take the `count` lowest layers out of the decoder of `model`."""
+    if count == 0:  # which an architecture that names its layers otherwise allows, too
+        yield
+        return
     decoder = model.get_decoder()
     whole = decoder.layers
-    decoder.layers = whole[first:]
+    decoder.layers = whole[count:]
     try:
         yield
     finally:
@@ -164,14 +160,11 @@ def _upper_layers(model: Any, first: int) -> Iterator[None]:
 
 
 @contextmanager
-def _entering(model: Any, layer: int) -> Iterator[list[torch.Tensor]]:
-    """Collect the hidden states that enter `layer`; nothing for layer 0."""
+def _states_after(model: Any, count: int) -> Iterator[list[torch.Tensor]]:
+    """Collect the hidden states after the `count` lowest layers; nothing if `count` is 0."""
     kept: list[torch.Tensor] = []
-    if layer == 0:
+    with ExitStack() as hooks:
+        if count:
+            layer = model.get_decoder().layers[count]
+            hooks.enter_context(layer.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0])))
         yield kept
-        return
-    handle = model.get_decoder().layers[layer].register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
-    try:
-        yield kept
-    finally:
-        handle.remove()

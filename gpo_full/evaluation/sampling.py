@@ -1,7 +1,6 @@
 """Sampling from a causal language model: batched, seeded, with a key-value cache that drops finished rows."""
 
-__all__ = ["Sample", "batches_of", "continue_prompts", "sample", "stop_tokens",
-           "uniform_numbers"]  # fmt: skip
+__all__ = ["Sample", "batches_of", "continue_prompts", "sample", "stop_tokens", "uniform_numbers"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,9 +65,7 @@ def uniform_numbers(prompts: int, per_prompt: int, length: int, seed: int) -> to
 
 
 @torch.no_grad()
-def continue_prompts(
-    model: Any, tokenizer: Any, read: ReadPrompts, uniforms: torch.Tensor
-) -> list[tuple[Sample, ...]]:
+def continue_prompts(model: Any, tokenizer: Any, read: ReadPrompts, uniforms: torch.Tensor) -> list[tuple[Sample, ...]]:
     """Draw n responses to each of B prompts already read; `uniforms` [B, n, longest response] decide the tokens."""
     model.eval()
     per_prompt, longest = uniforms.shape[1], uniforms.shape[2]

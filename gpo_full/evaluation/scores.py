@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpo_full.files import atomic_file
+from gpo_full.files import write_whole
 from gpo_full.strict_json import NotJson, parse_json
 from gpo_theory.errors import InputError
 
@@ -159,9 +159,7 @@ def bootstrap_interval(
 
 def write_scores(path: Path | str, scores: Sequence[PromptScore]) -> None:
     """Write JSONL, one object per prompt, whole or not at all."""
-    with atomic_file(path) as temporary:
-        lines = [json.dumps({"schema": 1, **asdict(row)}, allow_nan=False) + "\n" for row in scores]
-        temporary.write_text("".join(lines), encoding="utf-8")
+    write_whole(path, "".join(json.dumps({"schema": 1, **asdict(row)}, allow_nan=False) + "\n" for row in scores))
 
 
 def read_scores(path: Path | str) -> list[PromptScore]:

@@ -1,6 +1,6 @@
 """The runs of a scale: each loss at its matched beta and around it, with the seeds that each beta gets."""
 
-__all__ = ["Experiment", "base_of", "all_runs"]
+__all__ = ["PlannedRun", "base_of", "all_runs"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from gpo_full.experiment.inputs.scales import Scale
 
 
 @dataclass(frozen=True)
-class Experiment:
+class PlannedRun:
     """One loss at one beta with one seed; `factor` is beta over the matched one, and `matching` how that was chosen."""
 
     loss: str
@@ -32,7 +32,7 @@ class Experiment:
         return f"{self.loss}-{'matched' if self.matched else f'x{self.factor:g}'}{seed}"
 
 
-def all_runs(scale: Scale) -> list[Experiment]:
+def all_runs(scale: Scale) -> list[PlannedRun]:
     """Return every run: each loss at `scale.factors` times the beta matched to the logistic's, that one repeated.
 
     Matched by strength, beta R = beta_logistic R_logistic (proposition P1'); a loss with R = 0 has no such beta and
@@ -48,11 +48,11 @@ def all_runs(scale: Scale) -> list[Experiment]:
         for loss, (beta, r, how) in matched.items():
             for factor in scale.factors if repeat == 0 else (1.0,):
                 matching = how if factor == 1 else f"{factor:g} times the matched beta"
-                found.append(Experiment(loss, beta * factor, factor, r, matching, scale.seed + repeat, repeat == 0))
+                found.append(PlannedRun(loss, beta * factor, factor, r, matching, scale.seed + repeat, repeat == 0))
     return found
 
 
-def base_of(runs: Sequence[Experiment]) -> Experiment:
+def base_of(runs: Sequence[PlannedRun]) -> PlannedRun:
     """Return the run whose loss and beta the pilot tries: the first matched one."""
     return next(one for one in runs if one.matched)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gpo_full.data.pairs import Pair
+from gpo_full.data.tokenization import common_prefix
 from gpo_full.evaluation.sampling import Sample, sample
 from gpo_full.experiment.inputs.scales import Scale
 from gpo_full.experiment.inputs.workload import Workload
@@ -98,6 +99,5 @@ def _sigmoid(z: float) -> float:
 
 def _pair(prompt: tuple[int, ...], chosen: tuple[int, ...], rejected: tuple[int, ...]) -> Pair:
     """Return the pair of the sampled tokens themselves, not of their text tokenised again."""
-    both = zip(chosen, rejected, strict=False)
-    shared = next((i for i, (a, b) in enumerate(both) if a != b), min(len(chosen), len(rejected)))
+    shared = common_prefix(chosen, rejected)
     return Pair(prompt + chosen[:shared], chosen[shared:], rejected[shared:], len(prompt))

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from gpo_full.evaluation.scores import summarize
-from gpo_full.experiment.grid import Experiment
+from gpo_full.experiment.grid import PlannedRun
 from gpo_full.experiment.inputs.scales import Scale
 from gpo_full.experiment.trained_run import Start, answered, scored, tail_mean, train
 
 
-def try_learning_rates(folder: Path, start: Start, base: Experiment) -> dict[str, Any]:
+def try_learning_rates(folder: Path, start: Start, base: PlannedRun) -> dict[str, Any]:
     """Return the first learning rate at which `base` reaches the scale's mean beta rho, or the last, and what each did.
 
     Each is evaluated on prompts of the pilot split.

@@ -3,7 +3,7 @@
 __all__ = ["displacement", "kl_against_regularizer", "kl_against_strength", "sandwich", "training_curves",
            "win_rate_against_kl", "win_rate_against_strength", "write_figures"]  # fmt: skip
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -21,6 +21,9 @@ from gpo_theory.report.plots import colour, draw_line
 
 _Z = 1.96  # standard errors on each side of a 95% interval
 _GROUP = 1.26  # ratio of the places of the last and the first loss that share beta R, so that none hides another
+_DASHED: dict[str, Any] = {"color": "0.6", "linewidth": 1, "linestyle": "--"}
+_ZERO: dict[str, Any] = {"color": "0.7", "linewidth": 0.8, "zorder": 0}
+_BESIDE: dict[str, Any] = {"frameon": False, "fontsize": 9, "loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
 _MORE = ("#661100", "#117733", "#332288")  # for losses beyond gpo_theory's palette
 
 
@@ -51,18 +54,16 @@ def win_rate_against_kl(result: ExperimentResult, axes: Axes | None = None) -> A
     """Draw each run's golden win rate over its KL, both with 95% intervals: the frontier."""
     axes = _scatter(result, axes, _KL, _WIN_RATE)
     _join(axes, result, _KL, _WIN_RATE)
-    _half(axes)
-    return axes
+    axes.axhline(0.5, zorder=0, **_DASHED)
+    return _with_legend(axes, result)
 
 
 def kl_against_regularizer(result: ExperimentResult, axes: Axes | None = None) -> Axes:
     """Draw each run's KL over its offline regulariser, beside KL = regulariser / 2, which holds near the reference."""
     axes = _scatter(result, axes, _REGULARIZER, _KL)
     largest = max(one.regularizer for one in result.runs)
-    half = axes.plot([0, largest], [0, largest / 2], color="0.6", linewidth=1, linestyle="--", zorder=0,
-                     label="half the regulariser")  # fmt: skip
-    _legend(axes, result, half)
-    return axes
+    axes.plot([0, largest], [0, largest / 2], zorder=0, **_DASHED, label="half the regulariser")
+    return _with_legend(axes, result)
 
 
 def sandwich(result: ExperimentResult, axes: Axes | None = None) -> Axes:
@@ -71,16 +72,13 @@ def sandwich(result: ExperimentResult, axes: Axes | None = None) -> Axes:
     P11 takes the width over all responses; w is the largest seen between two samples of the reference.
     """
     axes = _scatter(result, axes, _WIDTH, _RATIO)
-    widest = max(one.width for one in result.runs)
-    at = [(w, *p11_bounds(replace(result.runs[0], width=float(w), regularizer=1.0)))
-          for w in np.linspace(0, 1.05 * widest, 101)]  # fmt: skip
-    bounds = axes.plot([w for w, _, _ in at], [high for _, _, high in at], color="0.4", linewidth=1,
-                       label=r"$\kappa(\pm w)$, proposition P11")  # fmt: skip
-    axes.plot([w for w, _, _ in at], [low for _, low, _ in at], color="0.4", linewidth=1)
-    half = axes.plot([0, 1.05 * widest], [0.5, 0.5], color="0.6", linewidth=1, linestyle="--", label="1/2")
+    widths = np.linspace(0, 1.05 * max(one.width for one in result.runs), 101)
+    bounds = [p11_bounds(replace(result.runs[0], width=float(w), regularizer=1.0)) for w in widths]
+    axes.plot(widths, [high for _, high in bounds], color="0.4", linewidth=1, label=r"$\kappa(\pm w)$, proposition P11")
+    axes.plot(widths, [low for low, _ in bounds], color="0.4", linewidth=1)
+    axes.plot([0, widths[-1]], [0.5, 0.5], **_DASHED, label="1/2")
     axes.set_yscale("log")
-    _legend(axes, result, [*bounds, *half])
-    return axes
+    return _with_legend(axes, result)
 
 
 def displacement(result: ExperimentResult, axes: Axes | None = None) -> Axes:
@@ -90,19 +88,17 @@ def displacement(result: ExperimentResult, axes: Axes | None = None) -> Axes:
     """
     axes = _scatter(result, axes, _REJECTED, _CHOSEN)
     ends = [value for one in result.runs for value in (one.log_ratio_rejected, one.log_ratio_chosen, 0.0)]
-    low, high = min(ends), max(ends)
-    line = axes.plot([low, high], [low, high], color="0.6", linewidth=1, linestyle="--", zorder=0, label="margin 0")
-    axes.axhline(0, color="0.7", linewidth=0.8, zorder=0)
-    axes.axvline(0, color="0.7", linewidth=0.8, zorder=0)
-    _legend(axes, result, line)
-    return axes
+    axes.plot([min(ends), max(ends)], [min(ends), max(ends)], zorder=0, **_DASHED, label="margin 0")
+    axes.axhline(0, **_ZERO)
+    axes.axvline(0, **_ZERO)
+    return _with_legend(axes, result)
 
 
 def win_rate_against_strength(result: ExperimentResult, axes: Axes | None = None) -> Axes:
     """Draw each run's golden win rate over beta R, as `kl_against_strength` does."""
     axes = _over_strength(result, axes, _WIN_RATE)
-    _half(axes)
-    return axes
+    axes.axhline(0.5, zorder=0, **_DASHED)
+    return _with_legend(axes, result)
 
 
 def kl_against_strength(result: ExperimentResult, axes: Axes | None = None) -> Axes:
@@ -112,7 +108,7 @@ def kl_against_strength(result: ExperimentResult, axes: Axes | None = None) -> A
     """
     axes = _over_strength(result, axes, _KL)
     axes.set_ylim(bottom=0)
-    return axes
+    return _with_legend(axes, result)
 
 
 def training_curves(result: ExperimentResult, axes: Axes | None = None) -> Axes:
@@ -125,14 +121,14 @@ def training_curves(result: ExperimentResult, axes: Axes | None = None) -> Axes:
         if one.matched and one.seed == result.seed:
             steps = range(1, len(one.scaled_margin) + 1)
             draw_line(axes, one.loss, steps, one.scaled_margin).set_color(_shade(result, one.loss))
-    axes.axhline(0, color="0.7", linewidth=0.8, zorder=0)
+    axes.axhline(0, **_ZERO)
     first_pass = ceil(result.labels.get("pairs", 0) / result.settings.get("pairs_per_step", 1))
     if 0 < first_pass < max(len(one.scaled_margin) for one in result.runs):
         axes.axvline(first_pass + 0.5, color="0.4", linewidth=1, linestyle=":", zorder=0)
         axes.annotate("every pair seen once", (first_pass + 0.5, 1), xycoords=("data", "axes fraction"), color="0.3",
                       fontsize=9, ha="right", va="top", xytext=(-4, -4), textcoords="offset points")  # fmt: skip
     axes.set(xlabel="optimiser step", ylabel=r"mean $\beta\rho$ of the step's pairs ($\rho$ in nats)")
-    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.legend(**_BESIDE)
     return axes
 
 
@@ -147,7 +143,6 @@ def _scatter(result: ExperimentResult, axes: Axes | None, x: _Quantity, y: _Quan
             markerfacecolor=shade if one.matched else "white", elinewidth=0.8, alpha=0.9 if first else 0.5,
             linestyle="none", ecolor=(shade, faint),
         )  # fmt: skip
-    _legend(axes, result)
     axes.set(xlabel=x.label, ylabel=y.label)
     return axes
 
@@ -190,27 +185,22 @@ def _over_strength(result: ExperimentResult, axes: Axes | None, y: _Quantity) ->
     return axes
 
 
-def _legend(axes: Axes, result: ExperimentResult, lines: Sequence[Line2D] = ()) -> None:
-    def dot(shade: str, filled: bool) -> Line2D:
-        return Line2D([], [], marker="o", linestyle="none", color=shade, markerfacecolor=shade if filled else "white")
+def _with_legend(axes: Axes, result: ExperimentResult) -> Axes:
+    """Return the axes with a legend of the losses, the betas, and the lines that have a label."""
+    def dot(shade: str, fill: str, **style: Any) -> Line2D:
+        return Line2D([], [], marker="o", linestyle="none", color=shade, markerfacecolor=fill, **style)
 
-    losses = dict.fromkeys(one.loss for one in result.runs)
+    losses = {one.loss: _shade(result, one.loss) for one in result.runs}
     others = sorted({one.factor for one in result.runs} - {1.0})
-    handles = [*(dot(_shade(result, loss), True) for loss in losses), dot("0.3", True), dot("0.3", False), *lines]
     other = rf"{' to '.join(f'{factor:g}' for factor in dict.fromkeys((others[0], others[-1])))} times that $\beta$"
-    labels = [*map(_label, losses), r"matched $\beta$", other, *(str(line.get_label()) for line in lines)]
+    lines, names = axes.get_legend_handles_labels()
+    handles = [*(dot(shade, shade) for shade in losses.values()), dot("0.3", "0.3"), dot("0.3", "white"), *lines]
+    labels = [*(loss.replace("_", " ") for loss in losses), r"matched $\beta$", other, *names]
     if any(one.seed != result.seed for one in result.runs):
-        handles.append(Line2D([], [], marker="o", linestyle="none", color="0.3", markersize=3.5, alpha=0.5))
+        handles.append(dot("0.3", "0.3", markersize=3.5, alpha=0.5))
         labels.append(r"other seeds, matched $\beta$")
-    axes.legend(handles, labels, frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
-
-
-def _label(loss: str) -> str:
-    return loss.replace("_", " ")
-
-
-def _half(axes: Axes) -> None:
-    axes.axhline(0.5, color="0.6", linewidth=1, linestyle="--", zorder=0)
+    axes.legend(handles, labels, **_BESIDE)
+    return axes
 
 
 def _new() -> Axes:

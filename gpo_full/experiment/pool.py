@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
-from gpo_full.experiment.grid import Experiment, base_of
+from gpo_full.experiment.grid import PlannedRun, base_of
 from gpo_full.experiment.stages import Stage
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class WorkerDied(RuntimeError):
     """A process was killed during a run; finished runs are kept."""
 
 
-def finished(protocol: "Protocol", runs: Sequence[Experiment], workers: int) -> Iterator[tuple[Experiment, Stage]]:
+def finished(protocol: "Protocol", runs: Sequence[PlannedRun], workers: int) -> Iterator[tuple[PlannedRun, Stage]]:
     """Yield each run with its stage when it ends; the stages before the runs must be finished.
 
     One worker is this process. More are processes with an equal share of the cores, which print nothing and end with
@@ -48,7 +48,7 @@ def finished(protocol: "Protocol", runs: Sequence[Experiment], workers: int) -> 
         pool.shutdown(cancel_futures=True)
 
 
-def _start_worker(arguments: tuple[Any, ...], runs: Sequence[Experiment], threads: int) -> None:
+def _start_worker(arguments: tuple[Any, ...], runs: Sequence[PlannedRun], threads: int) -> None:
     import torch
 
     from gpo_full.experiment.protocol import Protocol
@@ -70,5 +70,5 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _work(one: Experiment) -> Stage:
+def _work(one: PlannedRun) -> Stage:
     return _protocol.train_and_evaluate(one)

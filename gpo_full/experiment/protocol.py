@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gpo_full.evaluation.compare import ReferenceAnswers
-from gpo_full.experiment.grid import Experiment
+from gpo_full.experiment.grid import PlannedRun
 from gpo_full.experiment.inputs.scales import Scale
 from gpo_full.experiment.inputs.workload import Workload, load_workload
 from gpo_full.experiment.labels import read_pairs, sampled_and_labelled
@@ -42,32 +42,35 @@ class Protocol:
 
     def sft(self) -> Stage:
         """Fine-tune the policy on human summaries; its folder holds the model from which everything starts."""
-        inputs = {"workload": self.workload.fingerprint,
-                  "settings": self._settings("seed", "longest", "sft", "pair_prompts")}  # fmt: skip
+        settings = self._settings("seed", "longest_prompt", "longest_response", "pair_prompts", "sft_steps",
+                                  "sft_batch", "sft_layers", "sft_learning_rate")  # fmt: skip
+        inputs = {"workload": self.workload.fingerprint, "settings": settings}
         return self._stage("sft", inputs, fine_tuned, lambda: (self.workload, self.scale))
 
     def pairs(self) -> Stage:
         """Sample two summaries for each of the next prompts from the SFT policy, and label them."""
-        inputs = {"sft": self.sft().key, "settings": self._settings("seed", "pair", "longest", "label")}
+        settings = self._settings("seed", "longest_response", "pair_prompts", "pairs", "label_slope")
+        inputs = {"sft": self.sft().key, "settings": settings}
         return self._stage("pairs", inputs, sampled_and_labelled, lambda: (self.workload, self.scale, self._reference))
 
-    def pilot(self, base: Experiment) -> Stage:
+    def pilot(self, base: PlannedRun) -> Stage:
         """Try the learning rates in turn, on held-out prompts of other packages than the test's."""
-        settings = self._settings("seed", "learning", "reached", "pilot", "steps", "trained", "precision")
+        settings = self._settings("seed", "learning_rates", "reached", "pilot_prompts", "steps", "pairs_per_step",
+                                  "trained_layers", "precision")  # fmt: skip
         inputs = {"pairs": self.pairs().key, "base": asdict(base), "settings": settings}
         return self._stage("pilot", inputs, try_learning_rates, lambda: (self._start, base))
 
     def plan(self, elapsed: float, runs: int) -> Stage:
         """Decide on steps and test prompts: the scale's, or fewer of both if the pilot took too long for that."""
         pilot = self._finished["pilot"]
-        inputs = {"pilot": pilot.key, "settings": self._settings("steps", "test")}
+        inputs = {"pilot": pilot.key, "settings": self._settings("steps", "test_prompts")}
         return self._stage("plan", inputs, decide_plan, lambda: (self.scale, pilot.payload, elapsed, runs))
 
-    def train_and_evaluate(self, one: Experiment) -> Stage:
+    def train_and_evaluate(self, one: PlannedRun) -> Stage:
         """Train one policy from the SFT policy on the pairs, and evaluate it on the test prompts."""
         plan, rate = self._finished["plan"].payload, self._finished["pilot"].payload["learning_rate"]
         inputs = {"pairs": self.pairs().key, "run": asdict(one), "plan": plan, "learning_rate": rate,
-                  "settings": self._settings("seed", "trained", "pairs", "precision")}  # fmt: skip
+                  "settings": self._settings("seed", "pairs_per_step", "trained_layers", "precision")}  # fmt: skip
         return self._stage(one.name, inputs, trained_and_evaluated,
                            lambda: (self._start, self._test_answers, one, rate, plan["steps"]))  # fmt: skip
 
@@ -79,9 +82,9 @@ class Protocol:
             self._finished[name] = stage(self.folder, name, inputs, compute, arguments)
         return self._finished[name]
 
-    def _settings(self, *prefixes: str) -> dict[str, Any]:
-        """Return the scale's settings whose names begin with one of `prefixes`."""
-        return {key: value for key, value in asdict(self.scale).items() if key.startswith(prefixes)}
+    def _settings(self, *names: str) -> dict[str, Any]:
+        """Return those settings of the scale: what a stage depends on and no stage before it has in its key."""
+        return {name: getattr(self.scale, name) for name in names}
 
     @cached_property
     def _reference(self) -> Any:

@@ -1,16 +1,15 @@
 """What the controlled experiment found: the evaluation of the policy trained with each loss, beta and seed."""
 
-__all__ = ["ExperimentResult", "Run", "frozen", "published_result"]
+__all__ = ["ExperimentResult", "Run", "published_result"]
 
 import json
 import lzma
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from gpo_full.evaluation.scores import Evaluation
-from gpo_full.files import atomic_file
+from gpo_full.files import write_whole
 
 # Scale full, hours of work; without the samples.
 FULL = Path(__file__).parent / "results" / "full.json.xz"
@@ -72,16 +71,14 @@ class ExperimentResult:
     def load(cls, path: Path | str) -> Self:
         """Read what `save` wrote, or its compression by `xz`."""
         with lzma.open(path) if str(path).endswith(".xz") else open(path, "rb") as file:
-            saved = json.load(file)
+            saved = json.load(file, object_hook=_with_tuples)
         if saved.pop("schema") != 1:
             raise ValueError(f"{str(path)!r} is not a result of schema 1")
-        runs = tuple(Run(**frozen(one)) for one in saved.pop("runs"))
-        return cls(runs=runs, stages=tuple(saved.pop("stages")), checks=tuple(saved.pop("checks")), **saved)
+        return cls(runs=tuple(Run(**one) for one in saved.pop("runs")), **saved)
 
     def save(self, path: Path) -> None:
         """Write the JSON form, whole or not at all."""
-        with atomic_file(path) as temporary:
-            temporary.write_text(json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_whole(path, json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n")
 
     def values(self, lesson: str = "09_language_model") -> list[dict[str, Any]]:
         """Return the published numbers; `tolerance` is null, because trained networks differ between machines."""
@@ -110,6 +107,6 @@ def published_result() -> ExperimentResult:
     return ExperimentResult.load(FULL)
 
 
-def frozen(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values read from JSON with tuples for its lists, as a frozen dataclass has them."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """Return an object of JSON with tuples for its lists, as a frozen dataclass has them."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

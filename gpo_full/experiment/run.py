@@ -3,24 +3,22 @@
 __all__ = ["default_folder", "run_experiment"]
 
 import hashlib
-import platform
 import shutil
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpo_full.checkpoints.atomic import sole_writer
-from gpo_full.experiment.grid import Experiment, all_runs, base_of
+from gpo_full.experiment.grid import PlannedRun, all_runs, base_of
 from gpo_full.experiment.inputs.scales import Scale, find_scale
 from gpo_full.experiment.pool import finished
 from gpo_full.experiment.predictions import checks
-from gpo_full.experiment.result import ExperimentResult, Run, frozen
+from gpo_full.experiment.result import ExperimentResult, Run
 from gpo_full.experiment.stages import Stage
 from gpo_full.files import cache_root
+from gpo_full.versions import versions_of
 from gpo_theory import LOSSES
 
 if TYPE_CHECKING:
@@ -29,7 +27,8 @@ if TYPE_CHECKING:
 
 def default_folder(scale: str, policy: str | None = None, reward: str | None = None) -> Path:
     """Return where `gpo reproduce` keeps the experiment of `scale`, apart for a policy or reward of the user's own."""
-    own = "" if policy is reward is None else f"-{hashlib.sha256(repr((policy, reward)).encode()).hexdigest()[:12]}"
+    models = policy, reward
+    own = "" if models == (None, None) else f"-{hashlib.sha256(repr(models).encode()).hexdigest()[:12]}"
     return cache_root() / "experiment" / f"{find_scale(scale).name}{own}"
 
 
@@ -47,6 +46,8 @@ def run_experiment(
     FolderInUse while another process works in `folder`.
     """
     # Here, so that who only reads a result loads no transformers.
+    from transformers.utils import logging
+
     from gpo_full.experiment.protocol import Protocol
 
     settings = scale if isinstance(scale, Scale) else find_scale(scale)
@@ -54,7 +55,7 @@ def run_experiment(
         settings = replace(settings, budget_seconds=budget_seconds)
     if reward is not None:
         settings = replace(settings, label_slope=None)
-    _quiet()
+    logging.disable_progress_bar()
     with sole_writer(folder):
         # Left unfinished by a process that was killed.
         for path in folder.glob(".*/"):
@@ -78,8 +79,8 @@ def _run_all(protocol: "Protocol", workers: int) -> ExperimentResult:
     by_name = {one.name: clock.done(stage, number, len(runs)) for number, (one, stage) in ends}
     done = [by_name[one.name] for one in runs]
     return ExperimentResult(
-        scale=settings.name, seed=settings.seed, versions=_versions(), policy=protocol.workload.policy_name,
-        reward=protocol.workload.reward_name, data=protocol.data(),
+        scale=settings.name, seed=settings.seed, versions=versions_of(("gpo-toolkit", "torch", "transformers")),
+        policy=protocol.workload.policy_name, reward=protocol.workload.reward_name, data=protocol.data(),
         settings={k: v for k, v in asdict(settings).items() if k not in ("name", "budget_seconds")},
         sft=sft.payload, labels=labels.payload, pilot=pilot.payload, shortened=plan.payload["shortened"],
         forecast=forecast, runs=tuple(_run(one, stage) for one, stage in zip(runs, done, strict=True)),
@@ -102,21 +103,10 @@ def _forecast(protocol: "Protocol") -> dict[str, Any]:
     return found
 
 
-def _run(one: Experiment, stage: Stage) -> Run:
+def _run(one: PlannedRun, stage: Stage) -> Run:
     return Run(name=one.name, loss=one.loss, formula=LOSSES[one.loss].formula, beta=one.beta, matched=one.matched,
                factor=one.factor, strength=one.strength, beta_R=None if not one.strength else one.beta * one.strength,
-               matching=one.matching, cpu_seconds=stage.cpu_seconds, **frozen(stage.payload))  # fmt: skip
-
-
-def _versions() -> dict[str, str]:
-    names = ("gpo-toolkit", "torch", "transformers")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
-def _quiet() -> None:
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
+               matching=one.matching, cpu_seconds=stage.cpu_seconds, **stage.payload)  # fmt: skip
 
 
 class _Clock:
@@ -137,12 +127,7 @@ class _Clock:
             left = f"; about {seconds / 60:.0f} min left" if seconds >= 60 else f"; about {seconds:.0f} s left"
         place = f" {number}/{total}" if number else ""
         how = "from the cache" if stage.cached else f"{stage.seconds:.0f} s"
-        print(f"experiment{place} {stage.name}: {how}{_outcome(stage.payload)}{left}", file=sys.stderr, flush=True)
+        if "win_rate" in stage.payload:
+            how += "; win rate {win_rate:.3f} [{win_low:.3f}, {win_high:.3f}], KL {kl:.3f}".format_map(stage.payload)
+        print(f"experiment{place} {stage.name}: {how}{left}", file=sys.stderr, flush=True)
         return stage
-
-
-def _outcome(payload: Mapping[str, Any]) -> str:
-    if "win_rate" in payload:
-        interval = f"[{payload['win_low']:.3f}, {payload['win_high']:.3f}]"
-        return f"; win rate {payload['win_rate']:.3f} {interval}, KL {payload['kl']:.3f}"
-    return ""

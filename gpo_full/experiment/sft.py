@@ -47,10 +47,9 @@ def fine_tuned(folder: Path, workload: Workload, scale: Scale) -> dict[str, Any]
 
 def load_policy(folder: Path) -> Any:
     """Return the policy that `fine_tuned` saved in `folder`, in float32."""
-    from transformers import AutoModelForCausalLM
+    from gpo_full.training.model import loaded
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return loaded(str(folder)).to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
 @torch.no_grad()

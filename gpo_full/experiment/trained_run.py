@@ -17,9 +17,10 @@ from gpo_full.data.pairs import Pair
 from gpo_full.evaluation.compare import ReferenceAnswers, reference_answers, score_prompts
 from gpo_full.evaluation.scores import PromptScore, summarize, write_scores
 from gpo_full.experiment.frozen_layers import cached_frozen_layers
-from gpo_full.experiment.grid import Experiment
+from gpo_full.experiment.grid import PlannedRun
 from gpo_full.experiment.inputs.scales import Scale
 from gpo_full.experiment.inputs.workload import Workload
+from gpo_full.run_files import METRICS_FILE
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Start:
 
 
 def trained_and_evaluated(
-    folder: Path, start: Start, against: list[ReferenceAnswers], one: Experiment, rate: float, steps: int
+    folder: Path, start: Start, against: list[ReferenceAnswers], one: PlannedRun, rate: float, steps: int
 ) -> dict[str, Any]:
     """Train and evaluate one policy, write `folder/scores.jsonl`, and return its evaluation, width and curves."""
     policy, curves = train(start, one, rate, steps)
@@ -59,7 +60,7 @@ def answered(start: Start, tasks: Sequence[Mapping[str, str]]) -> list[Reference
     """Return the reference's answers to `tasks`; its reading of them by the frozen layers serves every policy."""
     return list(reference_answers(
         start.reference, start.workload.tokenizer, [task["prompt"] for task in tasks],
-        start.workload.judged_against(tasks), seed=start.scale.seed + 2, keep=start.frozen_layers,
+        start.workload.judged_against(tasks), seed=start.scale.seed + 2, shared=start.frozen_layers,
         max_new_tokens=start.scale.longest_response))  # fmt: skip
 
 
@@ -70,7 +71,7 @@ def scored(start: Start, policy: Any, against: list[ReferenceAnswers], name: str
                          total=len(against))  # fmt: skip
 
 
-def train(start: Start, one: Experiment, rate: float, steps: int) -> tuple[Any, dict[str, Any]]:
+def train(start: Start, one: PlannedRun, rate: float, steps: int) -> tuple[Any, dict[str, Any]]:
     """Return the policy trained from the reference with learning rate `rate`, and its curves."""
     from transformers import PrinterCallback
 
@@ -96,7 +97,7 @@ def train(start: Start, one: Experiment, rate: float, steps: int) -> tuple[Any, 
             start.frozen_outputs.clear()
         with cached_frozen_layers(trainer.model, start.frozen_layers, start.frozen_outputs.setdefault(one.seed, {})):
             trainer.train()
-        lines = [json.loads(line) for line in (Path(output) / "metrics.jsonl").read_text("utf-8").splitlines()]
+        lines = [json.loads(line) for line in (Path(output) / METRICS_FILE).read_text("utf-8").splitlines()]
     means = {key: tail_mean([line[key] for line in lines])
              for key in ("accuracy", "log_ratio_chosen", "log_ratio_rejected")}  # fmt: skip
     return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval(), {

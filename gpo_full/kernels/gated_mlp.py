@@ -3,8 +3,7 @@
 __all__ = ["fused_gates"]
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.distributed.fsdp import FSDPModule
 from torch.utils._python_dispatch import _disable_current_modes
 
-from gpo_full.kernels.layers import checkpointed, forward_replaced
+from gpo_full.kernels.layers import Forward, forwards_replaced
 
 # The names of the three linear layers in models.
 PRODUCTS = ("gate_proj", "up_proj", "down_proj")
@@ -25,18 +24,12 @@ LARGE = 1e4
 _tried: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
-@contextmanager
-def fused_gates(model: nn.Module) -> Iterator[None]:
+def fused_gates(model: nn.Module) -> AbstractContextManager[None]:
     """Let the MLPs of `model` that compute down(silu(gate(x)) up(x)) keep only gate(x) and up(x), bitwise the same.
 
-    Each is tested first, since its names do not say what it computes. Does nothing if activations are checkpointed:
-    backward would recompute the layers after this context is left.
+    Each is tested first, since its names do not say what it computes. Does nothing if activations are checkpointed.
     """
-    with ExitStack() as stack:
-        if not any(map(checkpointed, model.modules())):
-            for module in filter(_is_gated, model.modules()):
-                stack.enter_context(forward_replaced(module, _fused(module)))
-        yield
+    return forwards_replaced(model, filter(_is_gated, model.modules()), _fused)
 
 
 def _is_gated(module: Any) -> bool:
@@ -76,7 +69,7 @@ def _known(into: int, out: int, least: int) -> nn.Linear:
     return layer
 
 
-def _fused(module: Any) -> Callable[[Tensor], Tensor]:
+def _fused(module: Any) -> Forward:
     def mlp(states: Tensor) -> Tensor:
         gate, up = module.gate_proj(states), module.up_proj(states)
         same = gate.dtype == up.dtype

@@ -1,16 +1,31 @@
 """The decoder layers of a model, whether backward recomputes them, and replacing a module's forward."""
 
-__all__ = ["checkpointed", "forward_replaced", "layer_stack"]
+__all__ = ["Forward", "checkpointed", "forward_replaced", "forwards_replaced", "layer_stack"]
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
+Forward = Callable[[Tensor], Tensor]
+
 
 @contextmanager
-def forward_replaced(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def forwards_replaced(model: nn.Module, modules: Iterable[Any], faster: Callable[[Any], Forward]) -> Iterator[None]:
+    """Replace the forward of each of `modules`, all parts of `model`, by `faster(module)` while the context is open.
+
+    Does nothing if activations are checkpointed: backward would recompute the layers after the context is left.
+    """
+    with ExitStack() as stack:
+        if not any(map(checkpointed, model.modules())):
+            for module in modules:
+                stack.enter_context(forward_replaced(module, faster(module)))
+        yield
+
+
+@contextmanager
+def forward_replaced(module: nn.Module, forward: Forward) -> Iterator[None]:
     """Replace the forward of `module` while the context is open."""
     own = module.__dict__.get("forward")
     module.forward = forward

@@ -3,7 +3,7 @@
 __all__ = ["fast_products", "product"]
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
 
@@ -13,29 +13,23 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from gpo_full.kernels.autocast import autocast_dtype
-from gpo_full.kernels.layers import checkpointed, forward_replaced
+from gpo_full.kernels.layers import Forward, forwards_replaced
 
 # The number of multiplications from which it is faster (measured): for less, finding its compiled code takes longer.
 LEAST = 2**25
 # The CPU capability for which it was measured (10 to 40% faster than the BLAS that torch calls; LOG.md).
 CAPABILITY = "AVX512"
+Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 # The largest allowed difference from torch's product, relative to the largest entry: some 80 float32 roundings.
 SAME = 1e-5
 
 
-@contextmanager
-def fast_products(model: nn.Module) -> Iterator[None]:
+def fast_products(model: nn.Module) -> AbstractContextManager[None]:
     """Let the linear layers of `model` that are in float32 on a CPU multiply by `product`, forward and backward.
 
-    Does nothing if activations are checkpointed (backward would recompute the layers after this context is left), and
-    in modules that are compiled.
+    Does nothing in modules that are compiled, or if activations are checkpointed.
     """
-    layers: list[Any] = [module for module in _open_modules(model) if _is_linear(module)]
-    with ExitStack() as stack:
-        if layers and not any(map(checkpointed, model.modules())) and _kernel() is not None:
-            for layer in layers:
-                stack.enter_context(forward_replaced(layer, _fast(layer, layer.forward)))
-        yield
+    return forwards_replaced(model, filter(_is_linear, _open_modules(model)), _fast)
 
 
 def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -56,7 +50,7 @@ def _pays(rows: Tensor, weight: Tensor) -> bool:
 
 
 @cache
-def _kernel() -> Callable[[Tensor, Tensor, Tensor | None], Tensor] | None:
+def _kernel() -> Product | None:
     """Return the operator that torch's compiler calls for a linear layer, None if it is missing or differs."""
     if torch.backends.cpu.get_cpu_capability() != CAPABILITY or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return None
@@ -71,7 +65,7 @@ def _kernel() -> Callable[[Tensor, Tensor, Tensor | None], Tensor] | None:
     return kernel if _agrees(kernel) else None
 
 
-def _agrees(kernel: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> bool:
+def _agrees(kernel: Product) -> bool:
     # The operator is private, and may change. Both memory orders of the weight are tested.
     rows, weight, bias = (torch.linspace(-1, 2, n, device="cpu") for n in (3 * 5, 7 * 5, 7))
     rows, weight = rows.view(3, 5), weight.view(7, 5)
@@ -97,10 +91,13 @@ def _is_linear(module: nn.Module) -> bool:
         return False
     weight = module.weight.data
     # A sharded weight is whole only while the model's own forward runs.
-    return type(weight) is Tensor and weight.dtype == torch.float32 and weight.device.type == "cpu"
+    plain = type(weight) is Tensor and weight.dtype == torch.float32 and weight.device.type == "cpu"
+    return plain and _kernel() is not None
 
 
-def _fast(module: Any, original: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def _fast(module: Any) -> Forward:
+    original: Forward = module.forward
+
     def linear(states: Tensor) -> Tensor:
         if autocast_dtype(states) != torch.float32 or not _pays(states, module.weight):
             return original(states)

@@ -3,8 +3,7 @@
 __all__ = ["fused_norms"]
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.distributed.fsdp import FSDPModule
 
-from gpo_full.kernels.layers import checkpointed, forward_replaced
+from gpo_full.kernels.layers import Forward, forwards_replaced
 
 # The names in models of the number eps under the root.
 EPSILONS = ("variance_epsilon", "eps")
@@ -22,18 +21,13 @@ SAME = 1e-5
 _tried: dict[type, bool] = {}
 
 
-@contextmanager
-def fused_norms(model: nn.Module) -> Iterator[None]:
+def fused_norms(model: nn.Module) -> AbstractContextManager[None]:
     """Let the norms of `model` that compute x / sqrt(mean(x^2) + eps) * weight in full precision do so in few passes.
 
     One norm of each class whose name ends in RMSNorm is tested, since the name alone does not say what it computes.
-    Does nothing if activations are checkpointed: backward would recompute the layers after this context is left.
+    Does nothing if activations are checkpointed.
     """
-    with ExitStack() as stack:
-        if not any(map(checkpointed, model.modules())):
-            for module in filter(_is_root_mean_square, model.modules()):
-                stack.enter_context(forward_replaced(module, _fused(module, module.forward)))
-        yield
+    return forwards_replaced(model, filter(_is_root_mean_square, model.modules()), _fused)
 
 
 def _is_root_mean_square(module: Any) -> bool:
@@ -64,7 +58,9 @@ def _agrees(module: nn.Module) -> bool:
     return bool((expected - found).abs().max() <= SAME * expected.abs().max())
 
 
-def _fused(module: nn.Module, original: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def _fused(module: nn.Module) -> Forward:
+    original: Forward = module.forward
+
     def norm(states: Tensor) -> Tensor:
         weight = module.weight
         if states.dtype != torch.float32 or weight.dtype != torch.float32:

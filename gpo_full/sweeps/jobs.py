@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from gpo_full.files import atomic_file
+from gpo_full.files import write_whole
+from gpo_full.run_files import RUN_FILE
 
 # A run that was told to stop (SIGINT, SIGTERM) is resumed by the next sweep: it has saved, or had not yet started.
 _TOLD_TO_STOP = (130, 143, -signal.SIGINT, -signal.SIGTERM)
@@ -78,7 +79,7 @@ class Job:
         return self._keep(Outcome(code, printed.getvalue(), _last(errors.getvalue()), attempts))
 
     def _arguments(self) -> list[str]:
-        begun = (self.output / "run.json").is_file()
+        begun = (self.output / RUN_FILE).is_file()
         return ["train", *self.words, "--json", *(["--resume"] if begun else [])]
 
     def _count_start(self) -> int:
@@ -90,8 +91,7 @@ class Job:
 
     def _keep(self, outcome: Outcome) -> Outcome:
         if outcome.code >= 0 and outcome.code not in _TOLD_TO_STOP:
-            with atomic_file(self.record) as temporary:
-                temporary.write_text(json.dumps(asdict(outcome)) + "\n", encoding="utf-8")
+            write_whole(self.record, json.dumps(asdict(outcome)) + "\n")
         return outcome
 
 

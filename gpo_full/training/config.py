@@ -1,6 +1,6 @@
 """What a run is: the Trainer's own arguments and the few that GPO adds, each checked."""
 
-__all__ = ["GPOConfig"]
+__all__ = ["GPOConfig", "check_total"]
 
 import logging
 import math
@@ -119,7 +119,7 @@ class GPOConfig(TrainingArguments):  # type: ignore[misc]
         self.automatic_logging = self.logging_steps is None
         if self.automatic_logging:
             self.logging_steps = self.logging_interval(self.max_steps)
-        _check_total(self.optimised_loss())
+        check_total(self.optimised_loss())
         _warn_of(self.loss, self.optimised_loss())
         trackers: Any = checked_trackers(self.report_to)
         if self.bf16 and not torch.accelerator.is_available():
@@ -170,7 +170,8 @@ def _join_on_cpu(config: GPOConfig) -> None:
         distributed.init_process_group("gloo", timeout=timedelta(seconds=config.ddp_timeout))
 
 
-def _check_total(loss: Loss) -> None:
+def check_total(loss: Loss) -> None:
+    """Raise DomainError if `loss` is not defined on all of R."""
     found = total(loss.f.primitive())
     if found.verdict is Verdict.REFUTED:
         raise DomainError(f"{loss.formula!r} is not defined on all of R: {found.because}")

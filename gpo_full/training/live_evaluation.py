@@ -67,7 +67,7 @@ class LiveEvaluation(TrainerCallback):  # type: ignore[misc]
         policy, options = _bare(self._trainer.model), {"seed": args.seed, "max_new_tokens": args.sample_length}
         with _unchanged(self._trainer.model), torch.no_grad(), self._trainer.accelerator.autocast():
             against = reference_answers(self._reference, self._trainer.processing_class, self._prompts, self._judged,
-                                        batch_size=BATCH, keep=shared_layers(policy, self._reference),
+                                        batch_size=BATCH, shared=shared_layers(policy, self._reference),
                                         drawn=self._drawn, **options)  # fmt: skip
             return evaluate(policy, self._reference, self._trainer.processing_class, against, self._reward,
                             label="sampling", total=-(-len(self._prompts) // BATCH), **options)  # fmt: skip

@@ -64,14 +64,14 @@ ARROWS = {
     "gpo_full.bench": "files output data attention training versions",
     "gpo_full.source_hash": "",
     "gpo_full.course": "files versions source_hash",
-    "gpo_full.experiment.inputs": "files output download prepared evaluation reference training source_hash",
-    "gpo_full.experiment": "files output data checkpoints evaluation training source_hash experiment.inputs",
+    "gpo_full.experiment.inputs": "output download prepared evaluation reference training versions source_hash",
+    "gpo_full.experiment": "files output data checkpoints evaluation run_files training versions source_hash experiment.inputs",
     "gpo_full.book": "files output versions course experiment",
     "gpo_full.cli.options": "files training",
-    "gpo_full.sweeps": "files",
+    "gpo_full.sweeps": "files run_files",
     "gpo_full.cli.commands": "files output strict_json data checkpoints distributed evaluation diagnosis training.reporting training course experiment.inputs experiment book cli.options sweeps",
     "gpo_full.cli": "cli.options cli.commands",
-    "gpo_full.trl_adapter": "",
+    "gpo_full.trl_adapter": "training",
 }  # fmt: skip
 
 

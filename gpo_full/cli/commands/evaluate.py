@@ -106,7 +106,7 @@ def _score(args: argparse.Namespace, tasks: list[Task]) -> "list[PromptScore]":
                          f"{policy.config.vocab_size} and {reference.config.vocab_size} tokens")  # fmt: skip
     options = {"seed": args.seed, "max_new_tokens": args.max_new_tokens}
     against = reference_answers(reference, tokenizer, [task.prompt for task in tasks], judged,
-                                batch_size=args.batch_size, keep=shared_layers(policy, reference),
+                                batch_size=args.batch_size, shared=shared_layers(policy, reference),
                                 **options)  # fmt: skip
     return score_prompts(policy, reference, tokenizer, against, reward, total=-(-len(tasks) // args.batch_size),
                          **options)  # fmt: skip

@@ -19,8 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prepare what is missing and print where each part is."""
     parts = args.part or list(PARTS)
-    prepared = prepare(parts)
-    folders = {part: getattr(prepared, part) for part in parts}
+    folders = prepare(parts)
     manifests = {
         part: json.loads((folder / "manifest.json").read_text(encoding="utf-8")) for part, folder in folders.items()
     }

@@ -1,24 +1,21 @@
 """What the experiment needs besides this package, prepared once: the policy, the golden reward, and real text."""
 
-__all__ = ["PARTS", "Prepared", "prepare"]
+__all__ = ["PARTS", "prepare"]
 
 import json
-import platform
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from gpo_full.evaluation.golden_reward import write_reward
 from gpo_full.experiment.inputs.docstrings import Example, harvest
 from gpo_full.experiment.inputs.policy import write_policy
-from gpo_full.files import atomic_file
 from gpo_full.output import progress
 from gpo_full.prepared import ensured, prepared_root
 from gpo_full.source_hash import code_hash
+from gpo_full.versions import versions_of
 
 PARTS = ("policy", "reward", "data")
 
@@ -44,38 +41,22 @@ _HELD_OUT = {"networkx": "test", "scipy": "test", "matplotlib": "test",
 _SPLITS = ("train", "pilot", "test")
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """The folders of the prepared parts: a causal LM, a sentence encoder, and `train|pilot|test.jsonl`."""
+def prepare(parts: Sequence[str] = PARTS, root: Path | None = None) -> dict[str, Path]:
+    """Make each of `parts` in `root` (default: the cache) unless it is there, unchanged; return its folder by its name.
 
-    policy: Path
-    reward: Path
-    data: Path
-
-
-def prepare(parts: Sequence[str] = PARTS, root: Path | None = None) -> Prepared:
-    """Make each of `parts` in `root` (default: the cache) unless it is there, unchanged; return the folders.
-
-    A part is written to a temporary folder and renamed, so it is whole or absent. Raises InputError without a network
-    or disk space.
+    `policy` is a causal LM, `reward` a sentence encoder, `data` has `train|pilot|test.jsonl`. A part is written to a
+    temporary folder and renamed, so it is whole or absent. Raises InputError without a network or disk space.
     """
     root = prepared_root() if root is None else root
     root.mkdir(parents=True, exist_ok=True)
     makers: dict[str, Callable[[Path], Any]] = {"policy": write_policy, "reward": write_reward, "data": _write_data}
-    for part in parts:
-        ensured(root / part, makers[part], _sources() if part == "data" else None)
-    return Prepared(*(root / part for part in PARTS))
+    return {part: ensured(root / part, makers[part], _sources() if part == "data" else None) for part in parts}
 
 
 def _sources() -> dict[str, Any]:
     """Return what the data depend on: each package's version, and the code that selects texts."""
-    versions = {"python": platform.python_version()}
-    for distribution, _, _ in _PACKAGES:
-        try:
-            versions[distribution] = version(distribution)
-        except PackageNotFoundError:
-            continue
-    return {"packages": versions, "rules": code_hash(("gpo_full.experiment.inputs.docstrings",)), "held_out": _HELD_OUT}
+    return {"packages": versions_of(distribution for distribution, _, _ in _PACKAGES),
+            "rules": code_hash(("gpo_full.experiment.inputs.docstrings",)), "held_out": _HELD_OUT}  # fmt: skip
 
 
 def _write_data(folder: Path) -> dict[str, Any]:
@@ -92,8 +73,7 @@ def _write_data(folder: Path) -> dict[str, Any]:
         kept = counts.setdefault(distribution, {"licence": licence, "split": split, "examples": 0})
         kept["examples"] += len(fresh)
     for split in _SPLITS:
-        with atomic_file(folder / f"{split}.jsonl") as temporary:
-            temporary.write_text("".join(line + "\n" for line in lines[split]), encoding="utf-8")
+        (folder / f"{split}.jsonl").write_text("".join(line + "\n" for line in lines[split]), encoding="utf-8")
     return {"packages": counts, "examples": {split: len(lines[split]) for split in _SPLITS}}
 
 

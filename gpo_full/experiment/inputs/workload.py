@@ -5,6 +5,7 @@ __all__ = ["Workload", "load_workload"]
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,12 +72,12 @@ def _prepared(policy: str | None, reward: str | None) -> Workload:
 
     parts = [part for part, own in (("policy", policy), ("reward", reward), ("data", None)) if own is None]
     folders = prepare(parts)
-    made = {part: json.loads((getattr(folders, part) / "manifest.json").read_text(encoding="utf-8"))["files"]
-            for part in parts}  # fmt: skip
+    made = {part: json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
+            for part, folder in folders.items()}  # fmt: skip
     identity = tuple(json.dumps(made.get(part), sort_keys=True) for part in ("policy", "reward", "data"))
-    tasks = {split: _lines(folders.data / f"{split}.jsonl") for split in ("train", "pilot", "test")}
-    model, tokenizer = (None, None) if policy else _load(str(folders.policy))
-    judge: Any = None if reward else GoldenReward(folders.reward)
+    tasks = {split: _lines(folders["data"] / f"{split}.jsonl") for split in ("train", "pilot", "test")}
+    model, tokenizer = (None, None) if policy else _load(str(folders["policy"]))
+    judge: Any = None if reward else GoldenReward(folders["reward"])
     return Workload(model, tokenizer, tasks, judge, POLICY_NAME, REWARD_NAME, identity)  # type: ignore[arg-type]
 
 
@@ -101,8 +102,7 @@ def _with_policy(found: Workload, policy: str) -> Workload:
     words = json.dumps(tokenizer.get_vocab(), sort_keys=True)
     identity = f"{weights_hash(model)} {hashlib.sha256(words.encode()).hexdigest()}"
     name = Path(policy).name if Path(policy).is_dir() else policy
-    return replace(found, model=model, tokenizer=tokenizer, policy_name=name,
-                   identity=(identity, *found.identity[1:]))  # fmt: skip
+    return replace(found, model=model, tokenizer=tokenizer, policy_name=name, identity=(identity, *found.identity[1:]))
 
 
 def _with_reward(found: Workload, reward: str) -> Workload:
@@ -150,7 +150,5 @@ def _toy_task(rng: random.Random) -> dict[str, str]:
 
 def _same_letters(samples: Any, targets: Any) -> list[float]:
     """Return the share of letters in common, so that random texts differ in reward."""
-    def share(a: str, b: str) -> float:
-        return sum(min(a.count(c), b.count(c)) for c in set(a)) / max(len(a), len(b), 1)
-
-    return [share(a, b) for a, b in zip(samples, targets, strict=True)]
+    pairs = zip(samples, targets, strict=True)
+    return [(Counter(a) & Counter(b)).total() / max(len(a), len(b), 1) for a, b in pairs]

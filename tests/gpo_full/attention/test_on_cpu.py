@@ -105,7 +105,7 @@ def test_large_scores_stay_finite() -> None:
 
 def test_what_is_not_read_is_not_computed() -> None:
     """From the last token of the prompt on: 2 + 6, 1 + 15, 4 + 4, 1 + 3, 2 + 1 of 10, 16, 9, 5, 3."""
-    asked = [sum(b.size for part in RowAttention([each], CPU, sources_only=True).parts for b in part.blocks) for each in SOME]
+    asked = [sum(c.size for part in RowAttention([each], CPU, sources_only=True).parts for c in part.chunks) for each in SOME]
     assert asked == [8, 16, 8, 4, 3]
     (query,) = some_tensors(length(SOME), (1, 2))
     values = RowAttention(SOME, CPU, sources_only=True)(query, query, query)[0, 0]
@@ -114,8 +114,8 @@ def test_what_is_not_read_is_not_computed() -> None:
 
 def test_a_block_is_no_larger_than_a_group_and_the_groups_are_even() -> None:
     (part,) = RowAttention([BlockSizes(150, 150, (20,))], CPU, sources_only=False).parts
-    assert [block.size for block in part.blocks] == [56, 57, 57]
-    assert [block.keys for block in part.blocks] == [56, 113, 170]
+    assert [chunk.size for chunk in part.chunks] == [56, 57, 57]
+    assert [chunk.keys for chunk in part.chunks] == [56, 113, 170]
 
 
 @pytest.mark.parametrize(("tails", "spans"), [((35, 35), 1), ((150, 150), 2), ((300, 1, 300, 1), 3)])

@@ -7,7 +7,6 @@ import statistics
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -129,12 +128,7 @@ def test_all_contenders_take_the_same_steps(tmp_path: Path, monkeypatch: pytest.
     ("1.160.0", "trl 1.160.0 is installed, not 1.16"), ("1.16.3", None),
 ])  # fmt: skip
 def test_another_trl_is_no_opponent(found: str | None, why: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    def version(package: str) -> str:
-        if found is None:
-            raise PackageNotFoundError(package)
-        return found
-
-    monkeypatch.setattr(bench_contenders, "version", version)
+    monkeypatch.setattr(bench_contenders, "versions_of", lambda _: {"trl": found} if found else {})
     assert missing("trl live") == missing("trl precomputed") == why
     assert missing("ours") is None
     assert missing("lean") is None
@@ -218,11 +212,6 @@ def test_the_memory_that_turns_need() -> None:
 def test_the_peak_is_what_two_steps_add(monkeypatch: pytest.MonkeyPatch) -> None:
     """A contender that holds 64 MiB more than it returns needs at least these; the measurement is the kernel's."""
     kept: list[Tensor] = []
-    sent: list[Alone] = []
-
-    class Answer:
-        def send(self, value: Alone) -> None:
-            sent.append(value)
 
     def heavy(*_: Any) -> Callable[[], float]:
         def step() -> float:
@@ -236,10 +225,10 @@ def test_the_peak_is_what_two_steps_add(monkeypatch: pytest.MonkeyPatch) -> None
     bench._gemm_rate(TINY, CPU)  # nor what a first product asks for, which is made after the steps
     monkeypatch.setitem(bench.CONTENDERS, "heavy", heavy)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    bench._measure("heavy", "short", "tiny", CPU, Answer())  # type: ignore[arg-type]
+    measured = bench._measure("heavy", "short", "tiny", CPU)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert [each.peak for each in sent] == [pytest.approx((after - before) / 1024, abs=1)]
-    assert sent[0].turns.losses == [0.0, 0.0]
+    assert measured.peak == pytest.approx((after - before) / 1024, abs=1)
+    assert measured.turns.losses == [0.0, 0.0]
     assert len(kept) == 2
     assert held.numel() == 1 << 20
 

@@ -9,7 +9,6 @@ import pytest
 
 from gpo_full.book import book as book_module
 from gpo_full.book.book import BookError, build_book, outside_addresses
-from gpo_full.book.loss_pages import catalogue_page
 from gpo_full.course.lessons import lesson_files, notebooks_folder, page_files
 from gpo_theory import LOSSES
 from gpo_theory.kernel.certificates import verify
@@ -79,10 +78,9 @@ def test_links_between_pages_lead_somewhere(path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_catalogue_page_has_a_row_for_every_loss(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GPO_CACHE", str(published / "cache"))  # where the analyses are
-    lines = [re.sub(r"\[(`\w+`)\]\(losses/\w+\.md\)", r"\1", line) for line in catalogue_page().splitlines()
-             if line.startswith("| [`")]
+def test_the_catalogue_page_has_a_row_for_every_loss(published: Path) -> None:
+    page = (published / "book" / "_sources" / "catalogue.md").read_text(encoding="utf-8")
+    lines = [re.sub(r"\[(`\w+`)\]\(losses/\w+\.md\)", r"\1", line) for line in page.splitlines() if line.startswith("| [`")]
     rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
     size = len(LOSSES)
     facts, verdicts, sources = ({row[0].strip("`"): row[1:] for row in rows[i : i + size]} for i in (0, size, 2 * size))

@@ -55,11 +55,11 @@ def responses(model: Any, given: Any, text: tuple[int, ...] = ()) -> Iterator[tu
             yield whole, p[token] + log_p, q[token] + log_q
 
 
-def run(models: tuple[Any, Any], n: int, seed: int = 0, keep: int | None = None) -> Evaluation:
+def run(models: tuple[Any, Any], n: int, seed: int = 0, shared: int | None = None) -> Evaluation:
     policy, reference = models
-    keep = shared_layers(policy, reference) if keep is None else keep
+    shared = shared_layers(policy, reference) if shared is None else shared
     against = reference_answers(reference, Digits(), [PROMPT] * n, ["0"] * n, seed=seed, max_new_tokens=LONGEST,
-                        batch_size=500, keep=keep)  # fmt: skip
+                        batch_size=500, shared=shared)  # fmt: skip
     return evaluate(policy, reference, Digits(), against, digit_sum, seed=seed, max_new_tokens=LONGEST)
 
 
@@ -109,10 +109,10 @@ def test_the_win_rate_agrees_with_enumeration(models: tuple[Any, Any], measured:
 
 
 def test_sharing_layers_and_batching_change_nothing(models: tuple[Any, Any]) -> None:
-    shared, unshared = run(models, 40), run(models, 40, keep=0)
-    for name, value in vars(shared).items():
-        assert value == pytest.approx(getattr(unshared, name), rel=1e-6) if isinstance(value, float) else True
-    assert shared.examples == unshared.examples
+    sharing, apart = run(models, 40), run(models, 40, shared=0)
+    for name, value in vars(sharing).items():
+        assert value == pytest.approx(getattr(apart, name), rel=1e-6) if isinstance(value, float) else True
+    assert sharing.examples == apart.examples
 
 
 def test_a_policy_equal_to_its_reference_has_no_kl_and_wins_half(models: tuple[Any, Any]) -> None:

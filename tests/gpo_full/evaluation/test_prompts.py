@@ -41,8 +41,8 @@ def test_reading_above_shared_layers_equals_reading_all(family: str) -> None:
     model = tiny_model(family, num_hidden_layers=4, dtype=torch.float64)
     policy = changed_above(model, 3)
     assert shared_layers(policy, model) == 3
-    for keep in (1, 3):
-        spared = read_prompts(policy, PROMPTS, below=read_prompts(model, PROMPTS, keep=keep))
+    for shared in (1, 3):
+        spared = read_prompts(policy, PROMPTS, known=read_prompts(model, PROMPTS, shared))
         whole = read_prompts(policy, PROMPTS)
         torch.testing.assert_close((spared.logits, spared.states), (whole.logits, whole.states), rtol=0, atol=0)
     assert len(policy.get_decoder().layers) == 4

@@ -48,14 +48,14 @@ def plant(monkeypatch: pytest.MonkeyPatch, root: Path, texts: dict[tuple[str, st
 
 def test_a_part_is_made_once_and_then_verified(tmp_path: Path, made: list[str]) -> None:
     prepared = prepare(("policy", "reward"), tmp_path)
-    assert (prepared.policy / "weights").read_text() == "policy"
+    assert (prepared["policy"] / "weights").read_text() == "policy"
     prepare(("policy", "reward"), tmp_path)
     assert made == ["policy", "reward"]
 
 
 @pytest.mark.parametrize("damage", ["change", "delete", "manifest"])
 def test_a_damaged_part_is_named_and_made_again(tmp_path: Path, made: list[str], damage: str, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = prepare(("policy",), tmp_path).policy
+    folder = prepare(("policy",), tmp_path)["policy"]
     if damage == "delete":
         (folder / "weights").unlink()
     else:
@@ -82,7 +82,7 @@ def test_data_are_split_by_package_and_duplicates_leave_training(tmp_path: Path,
                                   ("numpy", "numpy"): ["Add two arrays quickly."],
                                   ("torch", "torch"): ["Solve a small system.", "Train one small network."],
                                   })  # fmt: skip
-    folder = prepare(("data",), tmp_path / "cache").data
+    folder = prepare(("data",), tmp_path / "cache")["data"]
     targets = {split: [json.loads(line)["target"] for line in (folder / f"{split}.jsonl").read_text().splitlines()]
                for split in ("train", "pilot", "test")}  # fmt: skip
     assert targets == {"test": ["Solve a small system.", "Solve it again now."], "pilot": ["Add two arrays quickly."],
@@ -96,7 +96,7 @@ def test_data_are_split_by_package_and_duplicates_leave_training(tmp_path: Path,
 def test_data_are_harvested_again_when_a_version_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     plant(monkeypatch, tmp_path, {("torch", "torch"): ["Train one small network."]})
     prepare(("data",), tmp_path / "cache")
-    monkeypatch.setattr(module, "version", lambda name: "0.0")
+    monkeypatch.setattr(module, "versions_of", lambda packages: dict.fromkeys(packages, "0.0"))
     prepare(("data",), tmp_path / "cache")
     assert "the installed packages changed" in capsys.readouterr().err
 
