@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from gpo_theory.formula.expression import Expr, fold
 from gpo_theory.formula.operations import COMPARISONS, CONSTANTS
@@ -35,7 +34,15 @@ def sample(f: Expr, x: NDArray[np.float64]) -> NDArray[np.float64]:
             return reduce(_REDUCED[part.head], values)
         if part.head in COMPARISONS:
             return COMPARISONS[part.head](*values)
-        return getattr(np if hasattr(np, part.head) else special, part.head)(*values)
+        return _function(part.head)(*values)
 
     with np.errstate(all="ignore"):
         return np.broadcast_to(np.asarray(fold(f, value), dtype=np.float64), x.shape)
+
+
+def _function(name: str) -> Callable[..., Any]:
+    if hasattr(np, name):
+        return getattr(np, name)  # type: ignore[no-any-return]
+    from scipy import special  # takes 0.3 s, and few formulas need it
+
+    return getattr(special, name)  # type: ignore[no-any-return]

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +73,14 @@ def test_with_a_policy_and_a_reward_of_one_s_own_the_experiment_stands_alone(
     (tmp_path / "judges.py").write_text("def longer(samples, targets):\n    return [10.0 + len(text) for text in samples]\n")
     output = tmp_path / "out"
     monkeypatch.setenv("GPO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(SCALES, "smoke", replace(SCALES["smoke"], losses=("logistic", "hinge")))
     monkeypatch.syspath_prepend(tmp_path)
     words = ("--scale", "smoke", "--policy", str(tmp_path / "policy"), "--reward", "judges:longer", "--output", str(output))
     found = json.loads(command("reproduce", *words, "--json").stdout)
-    assert (found["schema"], found["runs"], len(found["checks"])) == (1, 12, 5)
+    assert (found["schema"], found["runs"], len(found["checks"])) == (1, 4, 5)
     assert {value["lesson"] for value in results(output)["values"]} == {"experiment"}
     rewards = [run["reward"] for run in json.loads((output / "experiment" / "result.json").read_text())["runs"]]
-    assert len(rewards) == 12
+    assert len(rewards) == 4
     assert min(rewards) >= 10
     assert not (output / "book").exists()
     assert [path.name for path in (tmp_path / "cache" / "experiment").iterdir()] != ["smoke"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.gpo_full.experiment.test_result import CHILD
+from tests.gpo_full.experiment.test_result import shared_stages, CHILD
 
 CODE = f"""{CHILD}
 from gpo_full.experiment.pool import WorkerDied
@@ -22,7 +22,8 @@ if __name__ == "__main__":
 
 
 @pytest.fixture
-def begun(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+def begun(published: Path, tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    shared_stages(published, tmp_path)
     process = subprocess.Popen([sys.executable, "-c", CODE, str(tmp_path)], stderr=subprocess.PIPE, text=True)
     yield process
     process.kill()
