@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.gpo_full.experiment.test_result import shared_stages, CHILD
+from tests.gpo_full.experiment.test_result import CHILD, shared_stages
 
 CODE = f"""{CHILD}
 from gpo_full.experiment.pool import WorkerDied
