@@ -1,6 +1,6 @@
 """`gpo` in this process, which costs no import, and as the command itself."""
 
-__all__ = ["Outcome", "gpo", "gpo_json", "gpo_process", "refused"]
+__all__ = ["Outcome", "gpo", "gpo_json", "gpo_process", "refused", "results_of", "stand_in"]
 
 import io
 import json
@@ -57,3 +57,18 @@ def refused(*words: object, run: Callable[..., Outcome] = gpo) -> str:
     assert result.stderr.count("\n") == 1, result.stderr
     assert "Traceback" not in result.stderr
     return result.stderr
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, path: Path, text: str) -> None:
+    """Let a shell script take the place of Python in the commands that a command starts."""
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(path))
+
+
+def results_of(module: str, folder: Path) -> Any:
+    """What a module of this folder leaves in `results.json`, run in a process of its own."""
+    done = subprocess.run([sys.executable, "-m", f"tests.support.{module}", str(folder)], cwd=ROOT, capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((folder / "results.json").read_text())

@@ -1,6 +1,6 @@
 """Trainings of a tiny model in this process, and what they leave."""
 
-__all__ = ["PAIRS", "Passes", "apart", "objects", "step0", "trained", "trainer", "untimed", "weights"]
+__all__ = ["PAIRS", "Passes", "apart", "objects", "same", "step0", "trained", "trainer", "untimed", "weights"]
 
 import json
 from pathlib import Path
@@ -43,6 +43,11 @@ def objects(folder: Path, run: str = "run", name: str = "metrics") -> list[dict[
 def untimed(rows: list[dict[str, Any]], *but: str) -> list[dict[str, Any]]:
     """The rows without what no two runs share, and without what else is not to be compared."""
     return [{name: value for name, value in row.items() if name not in ("cpu_seconds", *but)} for row in rows]
+
+
+def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
+    """Whether two runs ended with the same weights, bit by bit."""
+    return found.keys() == expected.keys() and all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 def weights(model: torch.nn.Module) -> torch.Tensor:

@@ -22,7 +22,7 @@ from tests.support import commands
 from tests.support.commands import Outcome
 from tests.support.pairs import ROWS, write_rows
 from tests.support.tiny_models import saved_policy, tiny_model, tiny_tokenizer
-from tests.support.trainings import objects
+from tests.support.trainings import objects, same
 
 SAVE = ("--set", "save_steps=2")
 
@@ -82,10 +82,6 @@ def cut(finished: Path, train: Train) -> Train:
     shutil.copytree(finished, train.output)
     (train.output / "config.json").unlink()
     return train
-
-
-def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
-    return found.keys() == expected.keys() and all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 def test_it_trains_saves_and_reports(train: Train, tmp_path: Path) -> None:

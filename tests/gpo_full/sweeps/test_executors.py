@@ -18,6 +18,7 @@ from gpo_full.cli.entry import main
 from gpo_full.sweeps.executors import on_ray, on_this_machine
 from gpo_full.sweeps.jobs import Job, Outcome
 from gpo_theory import InputError
+from tests.support.commands import stand_in
 from tests.support.places import ROOT
 from tests.support.warm import warm_program
 
@@ -28,10 +29,7 @@ def job(folder: Path, name: str = "run", *words: str) -> Job:
 
 def program(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> None:
     """Let a shell script take the place of Python; $4 is the job's first word."""
-    path = folder / "program"
-    path.write_text(f"#!/bin/sh\ncd {folder}\n{text}\n")
-    path.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(path))
+    stand_in(monkeypatch, folder / "program", f"cd {folder}\n{text}")
 
 
 def ran(jobs: list[Job], workers: int = 1, devices: tuple[str, ...] = ()) -> dict[str, Outcome]:
@@ -179,14 +177,12 @@ def on_a_cluster(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[s
     """The folder of the runs, and what came of them."""
     if find_spec("ray") is None:
         pytest.skip("ray is not installed")
-    from tests.support.tiny_models import tiny_model, tiny_tokenizer
+    from tests.support.pairs import ROWS, write_rows
+    from tests.support.tiny_models import saved_policy
 
     folder = tmp_path_factory.mktemp("cluster")
-    tiny_model().save_pretrained(folder / "policy")
-    tiny_tokenizer().save_pretrained(folder / "policy")
-    rows = [{"prompt": f"the cat {word}", "chosen": " sat on the mat", "rejected": " ran after the dog"}
-            for word in ("and", "in", "on", "the", "list")]  # fmt: skip
-    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    saved_policy(folder / "policy")
+    write_rows(folder / "pairs.jsonl", ROWS[:5])
     # Without its telemetry Ray is the smallest it can be, whatever else is installed, in whole or in part.
     (folder / "hidden").mkdir()
     (folder / "hidden" / "opentelemetry.py").write_text("raise ModuleNotFoundError(name=__name__)\n")
