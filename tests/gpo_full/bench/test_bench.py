@@ -4,12 +4,11 @@ import json
 import math
 import resource
 import statistics
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 import torch
@@ -78,11 +77,13 @@ def test_the_backbone_is_that_of_the_model(size: Size) -> None:
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
 
-def steps(names: list[str], folder: Path, count: int = 3, place: Place = CPU) -> tuple[dict[str, list[float]], dict[str, nn.Module]]:
+def steps(names: Sequence[str], folder: Path, count: int = 3, place: Place = CPU) -> tuple[dict[str, list[float]], dict[str, nn.Module]]:
     pairs = SHORT.pairs(TINY.pairs, TINY.vocabulary)
     models = {name: TINY.model() for name in names}
-    made = {name: CONTENDERS[name](models[name], pairs, folder / name, place) for name in names}
-    return {name: [step() for _ in range(count)] for name, step in made.items()}, models
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench_contenders, "LEARNING_RATE", 1e-3)
+        made = {name: CONTENDERS[name](models[name], pairs, folder / name, place) for name in names}
+        return {name: [step() for _ in range(count)] for name, step in made.items()}, models
 
 
 def distance(one: nn.Module, other: nn.Module) -> float:
@@ -90,7 +91,13 @@ def distance(one: nn.Module, other: nn.Module) -> float:
     return math.sqrt(sum(float((a - b).detach().square().sum()) for a, b in pairs))
 
 
-def check_same_steps(losses: dict[str, list[float]], models: dict[str, nn.Module]) -> None:
+@pytest.mark.parametrize("names", [
+    ("ours", "lean"), pytest.param((*CONTENDERS,), marks=[pytest.mark.slow, pytest.mark.filterwarnings("ignore")]),
+])  # fmt: skip
+def test_contenders_take_the_same_steps(names: tuple[str, ...], tmp_path: Path) -> None:
+    if why := next(filter(None, map(missing, names)), None):
+        pytest.skip(why)
+    losses, models = steps(names, tmp_path)
     for name, found in losses.items():
         assert found[0] == pytest.approx(math.log(2), abs=1e-6), name  # f(0): the reference is the model
         assert found == pytest.approx(losses["ours"], abs=1e-6), name
@@ -98,30 +105,12 @@ def check_same_steps(losses: dict[str, list[float]], models: dict[str, nn.Module
         assert distance(models[name], models["ours"]) < 0.02 * distance(models["ours"], TINY.model()), name
 
 
-def test_ours_and_lean_take_the_same_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_contenders, "LEARNING_RATE", 1e-3)
-    losses, models = steps(["ours", "lean"], tmp_path)
-    check_same_steps(losses, models)
-
-
-def test_bfloat16_is_what_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_contenders, "LEARNING_RATE", 1e-3)
+def test_bfloat16_is_what_was_asked_for(tmp_path: Path) -> None:
     half, _ = steps(["ours", "lean"], tmp_path / "half", place=Place(bf16=True))
     full, _ = steps(["ours", "lean"], tmp_path / "full")
     for name, found in half.items():
         assert found == pytest.approx(full[name], abs=bench.SAME[True])
         assert found[-1] != full[name][-1]
-
-
-@pytest.mark.slow
-def test_all_contenders_take_the_same_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if why := missing("trl live"):
-        pytest.skip(why)
-    monkeypatch.setattr(bench_contenders, "LEARNING_RATE", 1e-3)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what other libraries have to say
-        losses, models = steps([name for name in CONTENDERS if not missing(name)], tmp_path)
-    check_same_steps(losses, models)
 
 
 @pytest.mark.parametrize(("found", "why"), [
@@ -140,10 +129,6 @@ def test_another_trl_is_no_opponent(found: str | None, why: str | None, monkeypa
     assert missing("lean") is None
 
 
-def no_constant(name: str) -> NoReturn:
-    raise AssertionError(f"{name} is not JSON")
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("tiny")
 def test_what_it_writes_and_prints(
@@ -153,7 +138,7 @@ def test_what_it_writes_and_prints(
     words = ["--shape", "short", "--size", "tiny", "--repeats", "3", "--contender", "lean", "ours", "trl live"]
     bench._main([*words, "--output", str(tmp_path / "new")])
     out = capsys.readouterr().out
-    report = json.loads((tmp_path / "new" / "bench.json").read_text(), parse_constant=no_constant)
+    report = json.loads((tmp_path / "new" / "bench.json").read_text(), parse_constant=pytest.fail)
     assert (report["schema"], report["device"], report["bf16"], report["unit"]) == (2, "cpu", False, "CPU-s")
     assert report["missing"] == {"trl live": "trl is away"}
     assert "missing: trl live: trl is away" in out
