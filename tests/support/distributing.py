@@ -7,10 +7,8 @@ A rank writes what it found to RUN-RANK.json, or dies. The tests read results.js
 import gc
 import json
 import os
-import resource
 import shutil
 import signal
-import socket
 import sys
 import time
 import traceback
@@ -27,6 +25,7 @@ from accelerate.utils import DistributedType
 from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import save_file
 from torch import distributed
+from torch.distributed.elastic.utils.distributed import get_free_port
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
@@ -47,7 +46,7 @@ from gpo_full.training import distribution, saving
 from gpo_full.training.callbacks import Interrupted
 from gpo_full.training.model import prepared
 from gpo_theory import InputError
-from tests.support.crashing import Dying, die, disk_full
+from tests.support.crashing import die, disk_full, dying
 from tests.support.pairs import ranked_pairs, write_rows
 from tests.support.places import ROOT
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
@@ -56,13 +55,6 @@ from tests.support.trainings import PAIRS, objects
 CONFIGS = ROOT / "gpo_full" / "configs"
 # What a rank raises -> how it exits.
 CODES = {CheckpointNotSaved: 11, OtherRankFailed: 12, InputError: 13}
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 class Ranks:
@@ -79,7 +71,7 @@ class Ranks:
 
         The rank that `hangs` is killed once all others have ended; the seconds are then those since it hung.
         """
-        port, began = free_port(), time.monotonic()
+        port, began = get_free_port(), time.monotonic()
         children = {self._fork(name, rank, world, port, work, environment): rank for rank in range(world)}
         codes, seconds = [0] * world, [0.0] * world
         while children:
@@ -187,7 +179,7 @@ def at_micro_batch(number: int, rank: int, action: Callable[[], Any]) -> Callabl
 
 def fails_to_save(made: GPOTrainer) -> None:
     if made.args.process_index == 0:
-        checkpoint.FILES = Dying(20, disk_full)
+        checkpoint.FILES = dying(20, disk_full)
 
 
 def hangs_between_steps(ranks: Ranks) -> Callable[[GPOTrainer], None]:
@@ -519,6 +511,4 @@ if __name__ == "__main__":
     gc.freeze()  # a collection in a fork would copy every page it visits
     lab = Ranks(Path(sys.argv[1]))
     everything(lab)
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    lab.results["cpu_seconds"] = time.process_time() + children.ru_utime + children.ru_stime
     (lab.folder / "results.json").write_text(json.dumps(lab.results))

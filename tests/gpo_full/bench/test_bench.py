@@ -129,16 +129,21 @@ def test_another_trl_is_no_opponent(found: str | None, why: str | None, monkeypa
     assert missing("lean") is None
 
 
+def written(folder: Path, *words: str) -> dict[str, Any]:
+    """What a run of the benchmark on a tiny cell leaves."""
+    bench._main(["--shape", "short", "--size", "tiny", *words, "--output", str(folder)])
+    found: dict[str, Any] = json.loads((folder / "bench.json").read_text(), parse_constant=pytest.fail)
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("tiny")
 def test_what_it_writes_and_prints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(bench, "missing", lambda name: "trl is away" if name.startswith("trl") else None)
-    words = ["--shape", "short", "--size", "tiny", "--repeats", "3", "--contender", "lean", "ours", "trl live"]
-    bench._main([*words, "--output", str(tmp_path / "new")])
+    report = written(tmp_path / "new", "--repeats", "3", "--contender", "lean", "ours", "trl live")
     out = capsys.readouterr().out
-    report = json.loads((tmp_path / "new" / "bench.json").read_text(), parse_constant=pytest.fail)
     assert (report["schema"], report["device"], report["bf16"], report["unit"]) == (2, "cpu", False, "CPU-s")
     assert report["missing"] == {"trl live": "trl is away"}
     assert "missing: trl live: trl is away" in out
@@ -178,9 +183,8 @@ def test_what_memory_does_not_hold_together_is_compared_by_two_steps_alone(
 ) -> None:
     """Medians of (1, 3) and (6, 10) CPU-seconds are 2 and 8; the rate is the median of 4 and 2 GFLOP/s."""
     monkeypatch.setattr(Place, "memory", lambda _: 1.0)
-    bench._main(["--shape", "short", "--size", "tiny", "--contender", "lean", "--output", str(tmp_path)])
+    (cell,) = written(tmp_path, "--contender", "lean")["cells"]
     assert "each alone, two steps" in capsys.readouterr().out
-    (cell,) = json.loads((tmp_path / "bench.json").read_text())["cells"]
     assert {name: each["seconds"] for name, each in cell["contenders"].items()} == {"ours": 2.0, "lean": 8.0}
     assert cell["contenders"]["lean"]["runs"] == [6.0, 10.0]
     assert cell["gemm_gflops"] == 3.0
@@ -291,9 +295,7 @@ def test_a_peak_is_measured_on_a_device() -> None:
 @pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize("more", [[], ["--bf16"]])
 def test_it_runs_on_a_device(more: list[str], tmp_path: Path) -> None:
-    words = ["--shape", "short", "--size", "tiny", "--device", "cuda", "--output", str(tmp_path), *more]
-    bench._main(words)
-    report = json.loads((tmp_path / "bench.json").read_text())
+    report = written(tmp_path, "--device", "cuda", *more)
     assert (report["device"], report["unit"], report["bf16"]) == ("cuda", "s", bool(more))
 
 

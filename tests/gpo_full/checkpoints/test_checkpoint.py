@@ -25,7 +25,7 @@ from gpo_full.checkpoints.atomic import CheckpointNotSaved, DamagedCheckpoint, F
 from gpo_full.checkpoints.state import decode, encode, random_state, set_random_state
 from gpo_theory import InputError
 from tests.support.commands import results_of
-from tests.support.crashing import CORRUPTIONS, CRASHED, RANDOM_KILLS, STEPS, Dying, die, disk_full, forked
+from tests.support.crashing import CORRUPTIONS, CRASHED, RANDOM_KILLS, STEPS, die, disk_full, dying, forked
 
 Crashed = tuple[Path, dict[str, Any], dict[str, Any]]
 
@@ -193,7 +193,7 @@ def test_spec_01_a_save_killed_at_every_operation_is_there_or_not(tmp_path: Path
 
     def killed(folder: Path, at: int) -> None:
         with checkpoint.sole_writer(folder):
-            checkpoint.FILES = Dying(at, die)
+            checkpoint.FILES = dying(at, die)
             saved(folder, 3, keep=2)
 
     found = []
@@ -222,7 +222,7 @@ def test_spec_06_a_disk_that_refuses_at_any_operation_leaves_the_one_before(
     saved(tmp_path, 1)
     for at in range(1, 100):
         with monkeypatch.context() as patch:
-            patch.setattr(checkpoint, "FILES", Dying(at, refuse))
+            patch.setattr(checkpoint, "FILES", dying(at, refuse))
             try:
                 checkpoint.save(tmp_path, 2, parts(2), fill=fill)
                 break
@@ -242,9 +242,7 @@ def test_spec_06_a_checkpoint_of_the_same_step_survives_a_save_that_fails(
 ) -> None:
     saved(tmp_path, 1)
     renames = iter([os.rename, lambda *_: disk_full(), os.rename])
-    table = Dying(0, disk_full)
-    table.__dict__["rename"] = lambda *paths: next(renames)(*paths)
-    monkeypatch.setattr(checkpoint, "FILES", table)
+    monkeypatch.setattr(checkpoint, "FILES", checkpoint.Files(rename=lambda *paths: next(renames)(*paths)))
     with pytest.raises(CheckpointNotSaved, match="checkpoint-1 could not be saved"):
         saved(tmp_path, 1)
     check_step(tmp_path, 1)

@@ -236,11 +236,9 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
 
 
 @pytest.mark.parametrize(("words", "reason"), [
-    (("--loss", "logstic", "--beta", "0.1"), "did you mean 'logistic'"),
     (("--loss", "dpo", "--loss", "dpo", "--beta", "0.1"), "--loss dpo is given twice"),
     (("--loss", "dpo", "--beta", "0"), "--beta 0.0 must be a finite number above 0"),
     (("--loss", "dpo", "--beta", "much"), "--beta"),
-    (("--loss", "hinge", "--beta", "0.1", "--betas-of", "dpo"), "no beta of hinge does what"),
     (("--loss", "dpo", "--beta", "0.1", "--workers", "0"), "--workers 0 must be at least 1"),
     (("--loss", "dpo", "--beta", "0.1", "--workers", "2", "--ray", "local"), "a Ray cluster has its own"),
     (("--loss", "dpo", "--beta", "0.1", "--resume"), "holds no sweep to resume"),

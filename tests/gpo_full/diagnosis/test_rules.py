@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import mpmath
@@ -9,7 +10,7 @@ import pytest
 
 from gpo_full.diagnosis.log import RunLog
 from gpo_full.diagnosis.rules import RULES, Diagnosis, Finding, diagnose
-from gpo_theory import LOSSES, InputError, Loss, find_loss, parse
+from gpo_theory import LOSSES, InputError, parse
 
 STEPS = 60
 
@@ -195,16 +196,6 @@ def test_margins_beyond_what_the_labels_support_though_the_loss_ignores_their_no
     assert "x*(0.75) = 0.5," in finding.because
 
 
-def test_label_noise_is_checked_and_not_given_twice() -> None:
-    columns = metrics("logistic", 0.1, 3.0)
-    with pytest.raises(InputError, match=r"label noise 0\.5 must be above 0 and below 1/2"):
-        diagnose(RunLog("run", "gpo", columns), label_noise=0.5)
-    with pytest.raises(InputError, match=r"accounts for label noise of its own, 0\.2: give none"):
-        diagnose(RunLog("run", "gpo", columns, 0, {"label_noise": 0.2}), label_noise=0.1)
-    with pytest.raises(InputError, match="must be above 0"):
-        diagnose(RunLog("run", "gpo", columns), label_noise=math.nan)
-
-
 def test_too_few_logs_to_tell() -> None:
     short = {name: values[:8] for name, values in metrics("logistic", 0.1, 1e-4).items()}
     found = diagnose(RunLog("run", "gpo", short), LOSSES["logistic"], 0.1)
@@ -237,19 +228,20 @@ def test_the_flat_tail_of_trl_is_told_from_the_mean_margin() -> None:
     assert "not known" in unknown.not_looked_at["flat_tail"]
 
 
-@pytest.mark.parametrize(("loss", "beta", "message"), [
-    (LOSSES["hinge"], None, "records its own loss, 'logistic'"),
-    (None, 0.2, "records its own beta, 0.1"),
+RECORDED = RunLog("run", "gpo", metrics("logistic", 0.1, 3.0), 0, {"loss": "logistic", "beta": 0.1})
+
+
+@pytest.mark.parametrize(("log", "options", "message"), [
+    (RECORDED, {"loss": LOSSES["hinge"]}, "records its own loss, 'logistic'"),
+    (RECORDED, {"beta": 0.2}, "records its own beta, 0.1"),
+    (trl("logistic", 0.1, 3.0), {"loss": LOSSES["logistic"], "beta": -1.0}, "must be a finite number above 0"),
+    (RECORDED, {"label_noise": 0.5}, r"label noise 0\.5 must be above 0 and below 1/2"),
+    (RECORDED, {"label_noise": math.nan}, "must be above 0"),
+    (replace(RECORDED, settings={"label_noise": 0.2}), {"label_noise": 0.1}, r"accounts for label noise of its own, 0\.2: give none"),
 ])  # fmt: skip
-def test_what_the_run_records_is_not_given_again(loss: Loss | None, beta: float | None, message: str) -> None:
-    log = RunLog("run", "gpo", metrics("logistic", 0.1, 3.0), 0, {"loss": "logistic", "beta": 0.1})
+def test_what_cannot_be_used_or_is_recorded_already_is_refused(log: RunLog, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        diagnose(log, loss, beta)
-
-
-def test_beta_is_checked() -> None:
-    with pytest.raises(InputError, match="must be a finite number above 0"):
-        diagnose(trl("logistic", 0.1, 3.0), find_loss("dpo"), -1.0)
+        diagnose(log, **options)
 
 
 def test_json_names_loss_and_beta() -> None:

@@ -197,10 +197,10 @@ Cluster = tuple[Path, dict[str, Any]]
 def test_a_run_whose_ray_worker_is_killed_goes_on_in_another_bitwise(
     on_a_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import torch
     from safetensors.torch import load_file
 
     from tests.support.ray_runs import WORDS
+    from tests.support.trainings import same, untimed
 
     folder, results = on_a_cluster
     assert (folder / "killed").exists()
@@ -212,10 +212,9 @@ def test_a_run_whose_ray_worker_is_killed_goes_on_in_another_bitwise(
     straight = Job((*WORDS, "--output", "straight"), Path("straight"), Path("outcomes/straight.json")).run_here(main)
     assert (straight.code, straight.attempts, straight.message) == (0, 1, "")
     once, twice = (load_file(f"{name}/model.safetensors") for name in ("straight", "run"))
-    assert once.keys() == twice.keys()
-    assert all(torch.equal(once[name], twice[name]) for name in once)
-    first, second = (json.loads(text)["last"] for text in (straight.printed, found["printed"]))
-    assert first | {"cpu_seconds": 0} == second | {"cpu_seconds": 0}
+    assert same(once, twice)
+    first, second = untimed([json.loads(text)["last"] for text in (straight.printed, found["printed"])])
+    assert first == second
 
 
 @pytest.mark.slow
@@ -257,6 +256,8 @@ def test_a_cluster_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch)
 def test_a_sweep_on_ray_is_the_sweep_on_this_machine(on_a_cluster: Cluster) -> None:
     from pyarrow import parquet
 
+    from tests.support.trainings import untimed
+
     folder = on_a_cluster[0]
     words = ("sweep", "--loss", "dpo", "--loss", "ipo", "--beta", "0.1", "--model", "policy", "--data", "pairs.jsonl",
              "--steps", "2", "--learning-rate", "1e-3", "--batch-pairs", "3", "--threads", "1", "--json")  # fmt: skip
@@ -268,8 +269,7 @@ def test_a_sweep_on_ray_is_the_sweep_on_this_machine(on_a_cluster: Cluster) -> N
         assert json.loads(done.stdout) == {"schema": 1, "output": output, "runs": 2, "failed": [],
                                            "results": f"{output}/results.parquet"}  # fmt: skip
         assert done.stderr.count("reference pass") == 1
-        rows = parquet.read_table(folder / output / "results.parquet").to_pylist()
-        tables.append([{name: value for name, value in row.items() if name != "cpu_seconds"} for row in rows])
+        tables.append(untimed(parquet.read_table(folder / output / "results.parquet").to_pylist()))
     assert [row["status"] for row in tables[0]] == ["done", "done"]
     assert tables[0] == tables[1]
 

@@ -67,6 +67,7 @@ def test_a_loss_that_rises_at_0_is_said(loss: str, slope: str | None, tmp_path: 
     ({"lora_rank": -1}, "lora_rank=-1"),
     ({"lora_rank": 4, "train_last_layers": 1}, "exclude each other"),
     ({"lr_scheduler_type": "sideways"}, "sideways"),
+    ({"fsdp": True}, "fsdp=True is refused: 1 process(es) on cpu would run unsharded"),
 ])  # fmt: skip
 def test_values_that_cannot_be_used(options: dict[str, Any], reason: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
@@ -90,11 +91,6 @@ def test_bfloat16_needs_no_accelerator(tmp_path: Path) -> None:
     made = GPOConfig(output_dir=str(tmp_path), bf16=True)
     assert made.bf16
     assert made.use_cpu is not torch.accelerator.is_available()
-
-
-def test_sharding_is_refused_where_it_would_silently_not_happen(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"fsdp=.* is refused: 1 process\(es\) on cpu would run unsharded"):
-        config(tmp_path, fsdp=True)
 
 
 def test_every_refusal_is_of_an_option_that_exists_and_is_tested() -> None:

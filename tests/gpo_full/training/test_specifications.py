@@ -117,17 +117,14 @@ def of_json(*rows: Any) -> bytes:
 
 
 def of_csv(*rows: Any) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, GOOD)
-    writer.writeheader()
-    parts = [text.getvalue().encode()]
-    for row in rows:
-        text.seek(0)
-        text.truncate()
-        if isinstance(row, dict):
-            writer.writerow(row)
-        parts.append(text.getvalue().encode() if isinstance(row, dict) else row + b"\n")
-    return b"".join(parts)
+    def line(row: Any) -> bytes:
+        if isinstance(row, bytes):
+            return row + b"\n"
+        text = io.StringIO(newline="")
+        csv.DictWriter(text, GOOD).writerow(row)
+        return text.getvalue().encode()
+
+    return b"".join(map(line, [dict(zip(GOOD, GOOD, strict=True)), *rows]))
 
 
 def of_parquet(*rows: Any) -> bytes:

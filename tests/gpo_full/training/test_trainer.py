@@ -347,17 +347,12 @@ def test_spec_12_a_gradient_that_is_not_finite_is_the_same(value: float, tmp_pat
     assert not torch.equal(watch.weights[4], watch.weights[3])
     assert steps(objects(tmp_path)) == [1, 4]  # nothing is said of steps 2 and 3 but the event
     assert all(math.isfinite(value) for found in objects(tmp_path) for value in found.values())
-    stopped = trainer(tmp_path, tiny_model(), run="stopped", max_steps=4)
-    Spoiled(stopped, (2, 3, 4), value)
-    with pytest.raises(NonFiniteLoss, match="not finite: gradient, the third step in a row"):
-        stopped.train()
-    assert (tmp_path / "stopped" / "non_finite_batch.json").exists()
 
 
 def test_spec_11_after_three_in_a_row_the_device_applies_none_until_the_host_hears_of_it(tmp_path: Path) -> None:
     made = trainer(tmp_path, tiny_model(), max_steps=8, logging_steps=8)
     watch = Spoiled(made, (2, 4, 5, 6))
-    with pytest.raises(NonFiniteLoss, match="gradient, the third step in a row"):
+    with pytest.raises(NonFiniteLoss, match="not finite: gradient, the third step in a row"):
         made.train()
     assert steps(events(tmp_path)) == [2, 4, 5, 6]
     assert not torch.equal(watch.weights[3], watch.weights[1])
