@@ -50,9 +50,8 @@ from tests.support.crashing import die, disk_full, dying
 from tests.support.pairs import ranked_pairs, write_rows
 from tests.support.places import ROOT
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
-from tests.support.trainings import PAIRS, objects
+from tests.support.trainings import PAIRS, at_call, objects
 
-CONFIGS = ROOT / "gpo_full" / "configs"
 # What a rank raises -> how it exits.
 CODES = {CheckpointNotSaved: 11, OtherRankFailed: 12, InputError: 13}
 
@@ -64,15 +63,13 @@ class Ranks:
         self.folder = folder
         self.results: dict[str, Any] = {}
 
-    def run(
-        self, name: str, world: int, work: Callable[[int], Any], *, hangs: int | None = None, **environment: str
-    ) -> None:
+    def run(self, name: str, world: int, work: Callable[[int], Any], hangs: int | None = None, **told: str) -> None:
         """Run `work(rank)` in `world` forks, and keep exit codes, seconds and what it returned by rank.
 
         The rank that `hangs` is killed once all others have ended; the seconds are then those since it hung.
         """
         port, began = get_free_port(), time.monotonic()
-        children = {self._fork(name, rank, world, port, work, environment): rank for rank in range(world)}
+        children = {self._fork(name, rank, world, port, work, told): rank for rank in range(world)}
         codes, seconds = [0] * world, [0.0] * world
         while children:
             child, status = os.waitpid(-1, os.WNOHANG)
@@ -163,16 +160,8 @@ def at_micro_batch(number: int, rank: int, action: Callable[[], Any]) -> Callabl
     """In a rank, call `action` before its micro-batch `number`."""
 
     def spoil(made: GPOTrainer) -> None:
-        compute, count = made.compute_loss, 0
-
-        def counted(*arguments: Any, **named: Any) -> Any:
-            nonlocal count
-            count += 1
-            if count == number and made.args.process_index == rank:
-                action()
-            return compute(*arguments, **named)
-
-        made.compute_loss = counted
+        if made.args.process_index == rank:
+            made.compute_loss = at_call(number, made.compute_loss, action)
 
     return spoil
 
@@ -234,7 +223,7 @@ def forge_sharding() -> None:
 
 def launched(config: str) -> dict[str, str]:
     """What `accelerate launch` with a shipped configuration tells its processes."""
-    words = ["--config_file", str(CONFIGS / config), "--num_processes", "2", "script"]
+    words = ["--config_file", str(ROOT / "gpo_full" / "configs" / config), "--num_processes", "2", "script"]
     told = prepare_multi_gpu_env(_validate_launch_command(launch_command_parser().parse_args(words))[0])
     return {name: value for name, value in told.items() if name.startswith(("ACCELERATE_", "FSDP_"))}
 

@@ -1,8 +1,10 @@
 """Trainings of a tiny model in this process, and what they leave."""
 
-__all__ = ["PAIRS", "Passes", "apart", "objects", "same", "step0", "trained", "trainer", "untimed", "weights"]
+__all__ = ["PAIRS", "Passes", "apart", "at_call", "objects", "same", "step0", "trained", "trainer", "untimed", "weights"]
 
+import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ def trained(folder: Path, model: Any, *pairs: Any, resume: Any = None, allow: An
 
 
 def apart(margin: str = "sum") -> tuple[Any, Any, torch.Tensor]:
-    """A reference and a policy away from it in float64, and the log-ratios of the responses of PAIRS by the definition."""
+    """A reference and a policy away from it in float64, and the log-ratios of PAIRS by the definition."""
     reference, policy = (tiny_model(seed=seed, dtype=torch.float64) for seed in (1, 2))
     return reference, policy, (response_sums(policy, PAIRS, margin) - response_sums(reference, PAIRS, margin)).detach()
 
@@ -59,6 +61,18 @@ def step0(made: GPOTrainer) -> float:
     batch = made.data_collator([made.train_dataset[i] for i in range(len(made.train_dataset))])
     made.model.train()
     return float(made.compute_loss(made.model, batch).detach())
+
+
+def at_call(number: int, function: Callable[..., Any], then: Callable[[], object]) -> Callable[..., Any]:
+    """The function, before whose call of that number `then` is called."""
+    count = itertools.count(1)
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        if next(count) == number:
+            then()
+        return function(*arguments, **named)
+
+    return counted
 
 
 class Passes:

@@ -59,8 +59,7 @@ def test_a_parameter_goes_to_the_losses_that_have_it() -> None:
 def test_latex_and_csv(arguments: tuple[str, ...], names: list[str], tmp_path: Path) -> None:
     latex, table = tmp_path / "new" / "t.tex", tmp_path / "t.csv"
     table.write_text("old", encoding="utf-8")
-    result = gpo(*arguments, "--latex", str(latex), "--csv", str(table), "--json")
-    assert result.returncode == 0, result.stderr
+    result = gpo(*arguments, "--latex", latex, "--csv", table, "--json", code=0)
     assert [row["loss"] for row in rows(table)] == names
     cells = check_latex(latex.read_text(encoding="utf-8"))
     shown = cells[0][1:] if len(names) <= 4 else [row[0] for row in cells[1:]]

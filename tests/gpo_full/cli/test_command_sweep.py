@@ -191,7 +191,8 @@ def test_told_to_stop_it_lets_its_run_save_and_resume_goes_on(workshop: Workshop
 
 
 @pytest.mark.slow
-def test_when_all_is_done_resume_runs_nothing(workshop: Workshop, swept: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("swept")
+def test_when_all_is_done_resume_runs_nothing(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workshop.folder)
     monkeypatch.setattr(sys, "executable", "/bin/false")
     before = files(workshop.folder / "sweep" / "runs")
@@ -220,7 +221,8 @@ class Sweep:
         return refused("sweep", "--loss", "dpo", *ONE, *words, "--output", self.output)
 
     def rows(self, *columns: str) -> list[tuple[Any, ...]]:
-        return [tuple(row[name] for name in columns) for row in parquet.read_table(self.output / "results.parquet").to_pylist()]
+        table = parquet.read_table(self.output / "results.parquet").to_pylist()
+        return [tuple(row[name] for name in columns) for row in table]
 
 
 # A run of `gpo train` that takes no time; with --reference-only it prints something else, and nobody reads it.

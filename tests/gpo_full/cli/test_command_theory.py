@@ -182,7 +182,7 @@ def test_bad_input_is_one_line_and_exit_2(arguments: tuple[str, ...], words: tup
     assert all(word in message for word in words), message
 
 
-@pytest.mark.parametrize("command", ["losses", "analyze", "compare", "beta", "verify", "check"])
+@pytest.mark.parametrize("command", ["losses", "analyze", "compare", "beta", "verify", "check", "design"])
 def test_help_has_an_example_that_runs(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     example = gpo(command, "--help", code=0).stdout.split("example: ")[1].strip()
     words = shlex.split(example)

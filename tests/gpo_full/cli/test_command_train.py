@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from tests.support import commands
 from tests.support.commands import Outcome
 from tests.support.pairs import ROWS, write_rows
 from tests.support.tiny_models import saved_policy, tiny_model, tiny_tokenizer
-from tests.support.trainings import objects, same
+from tests.support.trainings import at_call, objects, same
 
 SAVE = ("--set", "save_steps=2")
 
@@ -106,22 +105,20 @@ def test_it_trains_saves_and_reports(train: Train, tmp_path: Path) -> None:
 def test_under_a_launcher_two_processes_train_as_one(train: Train, tmp_path: Path) -> None:
     """The same command for each: torchrun starts two, of half the pairs each."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "gpo_full.cli"]
-    found = []
+    told, weights = {}, {}
     for name, begin, pairs in (("one", [sys.executable, "-m", "gpo_full.cli"], 4), ("two", launcher, 2)):
         words = map(str, train.words("--json", output=tmp_path / name, batch_pairs=pairs, set="use_cpu=true"))
         done = subprocess.run([*begin, *words], capture_output=True, text=True, timeout=300,
                               env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}, check=False)  # fmt: skip
         assert done.returncode == 0, done.stderr[-2000:]
         (line,) = done.stdout.splitlines()  # the first process alone speaks
-        told = json.loads(line)
-        weights = load_file(tmp_path / name / "model.safetensors")
-        found.append((told["steps"], told["last"], torch.cat([each.flatten() for each in weights.values()])))
-    (steps, last, weights), (other_steps, other_last, other_weights) = found
-    assert steps == other_steps == 4
+        told[name] = json.loads(line)
+        weights[name] = torch.cat([each.flatten() for each in load_file(tmp_path / name / "model.safetensors").values()])
+    assert told["one"]["steps"] == told["two"]["steps"] == 4
     for measure in ("loss", "margin", "grad_norm"):
-        assert other_last[measure] == pytest.approx(last[measure], rel=1e-3)
+        assert told["two"]["last"][measure] == pytest.approx(told["one"]["last"][measure], rel=1e-3)
     # Adam divides by the root of squares, which turns the rounding of a small gradient into a part of a step of 1e-3.
-    assert float((weights - other_weights).norm() / weights.norm()) < 1e-4
+    assert float((weights["one"] - weights["two"]).norm() / weights["one"].norm()) < 1e-4
     event = objects(tmp_path, "two", "events")[0]
     assert (event["event"], event["processes"], event["model"]) == ("distributed", 2, "DistributedDataParallel")
 
@@ -145,9 +142,8 @@ def test_the_folder_of_an_adapter_loads(train: Train, tmp_path: Path, monkeypatc
 def test_resume_ends_where_a_straight_run_ends(train: Train) -> None:
     straight = train.weights(*SAVE, name="straight")
     train(*SAVE)
-    for path in [*train.output.glob("*.json"), *train.output.glob("*.safetensors"), *train.output.glob("checkpoint-4/*")]:
-        if path.name != "run.json":
-            path.unlink()  # as if it had been killed in the save of step 4
+    for path in (train.output / "config.json", train.output / "model.safetensors", *train.output.glob("checkpoint-4/*")):
+        path.unlink()  # as if it had been killed in the save of step 4
     assert "resuming from checkpoint-2" in train(*SAVE, "--resume").stderr
     assert same(load_file(train.output / "model.safetensors"), straight)
     assert "is already complete" in train(*SAVE, "--resume").stderr
@@ -308,20 +304,6 @@ def test_spec_11_a_run_that_diverges_or_applies_no_step_exits_with_5(
         assert (train.output / "metrics.jsonl").read_text() == ""
 
 
-def in_batch(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[], None]) -> None:
-    """Do something within a batch, counted from 1."""
-    compute, count = GPOTrainer.compute_loss, 0
-
-    def acting(self: GPOTrainer, *rest: Any, **named: Any) -> Any:
-        nonlocal count
-        count += 1
-        if count == number:
-            action()
-        return compute(self, *rest, **named)
-
-    monkeypatch.setattr(GPOTrainer, "compute_loss", acting)
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_spec_16_a_signal_exits_with_its_code_and_resume_goes_on(
     number: int, code: int, train: Train, monkeypatch: pytest.MonkeyPatch
@@ -329,7 +311,8 @@ def test_spec_16_a_signal_exits_with_its_code_and_resume_goes_on(
     expected = train.weights(name="straight")
     handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
     with monkeypatch.context() as patch:
-        in_batch(patch, 2, lambda: os.kill(os.getpid(), number))
+        killed = at_call(2, GPOTrainer.compute_loss, lambda: os.kill(os.getpid(), number))
+        patch.setattr(GPOTrainer, "compute_loss", killed)
         err = train(code=code).stderr
     name = signal.Signals(number).name
     assert f"stopped by {name} after step 2, which is saved; --resume continues from there" in err
@@ -353,7 +336,7 @@ def test_spec_04_resume_without_a_whole_checkpoint_exits_with_4(train: Train) ->
     assert (train.output / "metrics.jsonl").read_bytes() == before
 
 
-def test_spec_06_a_full_disk_exits_with_1_and_the_checkpoint_before_is_resumed(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spec_06_a_full_disk_exits_with_1_and_the_one_before_is_resumed(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, *rest: Any) -> int:
         if "checkpoint-4" in str(path):
             raise OSError(28, "No space left on device")

@@ -63,10 +63,7 @@ def check_same_metrics(found: list[dict[str, Any]], expected: list[dict[str, Any
         assert mine == pytest.approx(theirs, rel=1e-6, abs=1e-12)
 
 
-DDP_RUNS = ["uneven", "intervals", "accumulated", "grouped", "few", "adapter", "bad"]
-
-
-@pytest.mark.parametrize("run", DDP_RUNS)
+@pytest.mark.parametrize("run", ["uneven", "intervals", "accumulated", "grouped", "few", "adapter", "bad"])
 def test_two_ranks_under_ddp_are_one_process(run: str, ran: Ran) -> None:
     """Eleven pairs in steps of four; seven in micro-batches of one; fifteen of five prompts, grouped; three, of which the
     second rank gets none."""

@@ -1,8 +1,7 @@
 """Faults of the systems in use today, each by its system's name, and that none of them is ours.
 
-Three are tested where what guards them is: Liger's gradients that were never synchronised under DDP in test_distributed.py;
-TRL's metrics, in which a last batch of fewer pairs weighs as much as the others, and HALOs' resume without Adam's moments in
-test_trainer.py (exact over uneven batches; bit by bit after a resume).
+Three of them are covered elsewhere: Liger under DDP, whose gradients were never synchronised, in test_distributed.py; TRL's
+metrics, in which the last batch weighs too much, and HALOs' resume, which loses Adam's moments, in test_trainer.py.
 """
 
 import math

@@ -167,7 +167,7 @@ def test_a_run_made_in_python_records_its_settings_for_diagnose(tmp_path: Path) 
 @pytest.mark.parametrize(("options", "logged"), [
     ({"max_steps": 5, "logging_steps": 2}, [2, 4, 5]), ({"max_steps": -1, "num_train_epochs": 2}, [1, 2, 3, 4, 5, 6]),
 ])  # fmt: skip
-def test_each_step_of_few_and_the_last_partial_interval_are_logged(options: dict[str, Any], logged: list[int], tmp_path: Path) -> None:
+def test_each_step_of_few_and_the_last_interval_are_logged(options: dict[str, Any], logged: list[int], tmp_path: Path) -> None:
     trained(tmp_path, tiny_model(), **options)
     assert steps(objects(tmp_path)) == logged
 
@@ -304,7 +304,7 @@ def test_spec_11_three_losses_that_are_not_finite_stop_the_run_with_the_batch(tm
 @pytest.mark.slow
 @pytest.mark.parametrize("pieces", [1, 2])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_spec_11_a_loss_that_is_not_finite_is_not_applied_not_averaged_and_said(value: float, pieces: int, tmp_path: Path) -> None:
+def test_spec_11_a_loss_that_is_not_finite_is_neither_applied_nor_averaged(value: float, pieces: int, tmp_path: Path) -> None:
     # Row 10 is in the second of the epoch's three steps, which have 4, 4 and 3 pairs.
     made, watch = spoiled_row(tmp_path, value, pieces, 1)
     output = made.train()
@@ -457,16 +457,13 @@ def done(finished: tuple[Path, torch.Tensor], tmp_path: Path) -> Path:
     ("learning_rate", {"learning_rate": 2e-3}), ("loss", {"loss": "hinge"}), ("beta", {"beta": 0.2}), ("data", {}),
     ("world_size", {}), ("reference_weights", {}),
 ])  # fmt: skip
-def test_spec_08_a_changed_run_is_refused_by_name_unless_allowed(
-    name: str, options: dict[str, Any], done: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_spec_08_a_changed_run_is_refused_by_name_unless_allowed(name: str, options: dict[str, Any], done: Path) -> None:
     pairs = PAIRS[1:] + PAIRS[:1] if name == "data" else PAIRS
     changed = trainer(done, tiny_model(), pairs, **SAVING, **options)
     if name == "reference_weights":
         changed.reference_weights = "another"
     if name == "world_size":
-        record = changed._record
-        monkeypatch.setattr(changed, "_record", lambda: record() | {"world_size": 2})
+        changed._record = lambda record=changed._record: record() | {"world_size": 2}
     before = weights(changed.model)
     where = str(done / "run" / "checkpoint-2")
     with pytest.raises(InputError, match=rf"checkpoint-2 is of another run: {name}: .* -> [^;]*$"):
