@@ -36,7 +36,8 @@ def gpo(*words: object, code: int | None = None) -> Outcome:
 def gpo_process(*words: object, folder: Path = ROOT, program: str = sys.executable, **environment: str) -> Outcome:
     """The command itself, in a folder, by another program than Python where one is given."""
     command, told = [program, "-m", "gpo_full.cli", *map(str, words)], {"PYTHONPATH": str(ROOT), **environment}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=folder, env=os.environ | told, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=folder,
+                          env=os.environ | told, check=False)  # fmt: skip
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
@@ -68,7 +69,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, path: Path, text: str) -> None:
 
 def results_of(module: str, folder: Path) -> Any:
     """What a module of this folder leaves in `results.json`, run in a process of its own."""
-    done = subprocess.run([sys.executable, "-m", f"tests.support.{module}", str(folder)], cwd=ROOT, capture_output=True, text=True,
-                          env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, check=False)  # fmt: skip
+    done = subprocess.run([sys.executable, "-m", f"tests.support.{module}", str(folder)], cwd=ROOT, capture_output=True,
+                          text=True, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((folder / "results.json").read_text())

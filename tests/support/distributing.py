@@ -118,8 +118,8 @@ class Ranks:
             sys.stderr.flush()
             os._exit(code)
 
-    def training(self, name: str, world: int, pairs: list[Any] = PAIRS, *, run: str | None = None, hangs: int | None = None,
-                 told: dict[str, str] | None = None, **options: Any) -> None:  # fmt: skip
+    def training(self, name: str, world: int, pairs: list[Any] = PAIRS, *, run: str | None = None,
+                 hangs: int | None = None, told: dict[str, str] | None = None, **options: Any) -> None:  # fmt: skip
         """A training in `run`, or in the folder of its name, by ranks that are `told` this by their environment."""
         self.run(name, world, lambda rank: self.train(run or name, rank, pairs, **options), hangs=hangs, **(told or {}))
 
@@ -127,10 +127,10 @@ class Ranks:
         self, run: str, rank: int, pairs: list[Any], *, resume: Any = None, allow: tuple[str, ...] = (),
         spoil: Callable[[GPOTrainer], None] = lambda made: None, sharded: bool = False, **options: Any,
     ) -> dict[str, Any]:  # fmt: skip
-        """Train, save the weights of each rank (in pieces, those of the whole), and return the metrics of the run so far."""
+        """Train, save the weights of each rank (of a sharded model, those of the whole), and return the metrics so far."""
         seen = watch_sharding() if sharded else {}
-        settings = {"learning_rate": 1e-2, "num_train_epochs": 2, "save_strategy": "no", "logging_steps": 1,
-                    "lr_scheduler_type": "cosine", "reference_store": str(self.folder / "references"), **options}  # fmt: skip
+        settings = {"learning_rate": 1e-2, "num_train_epochs": 2, "save_strategy": "no", "lr_scheduler_type": "cosine",
+                    "logging_steps": 1, "reference_store": str(self.folder / "references"), **options}  # fmt: skip
         others = {name: settings.pop(name, None) for name in ("eval_dataset", "processing_class")}
         model = settings.pop("model", None) or tiny_model(dtype=torch.float64)
         args = GPOConfig(output_dir=str(self.folder / run), use_cpu=True, disable_tqdm=True, **settings)
@@ -189,7 +189,8 @@ def everything(ranks: Ranks) -> None:
         four: dict[str, Any] = {"per_device_train_batch_size": 4 // world}
         ranks.training(f"uneven-{world}", world, eval_dataset=PAIRS[:5], per_device_eval_batch_size=2, **four)
         ranks.training(f"intervals-{world}", world, logging_steps=3, **four)
-        ranks.training(f"accumulated-{world}", world, PAIRS[:7], per_device_train_batch_size=2 // world, gradient_accumulation_steps=2)
+        ranks.training(f"accumulated-{world}", world, PAIRS[:7], per_device_train_batch_size=2 // world,
+                       gradient_accumulation_steps=2)  # fmt: skip
         # Llama's norms compute in float32, and a prompt that two ranks divide is attended to in another order.
         ranks.training(f"grouped-{world}", world, ranked_pairs(3, 5), model=tiny_model("gpt2", dtype=torch.float64),
                        group_by_prompt=True, **four)  # fmt: skip
@@ -360,9 +361,10 @@ def resumed(ranks: Ranks) -> None:
 
 def sampled(ranks: Ranks) -> None:
     """Samples during training, which every rank draws alike."""
-    prompts = write_rows(ranks.folder / "prompts.jsonl", [{"prompt": text, "target": "the mat"} for text in ("the cat", "a dog on")])
-    options = {"sample_every": 3, "sample_prompts": str(prompts), "sample_length": 4, "processing_class": tiny_tokenizer(),
-               "sample_reward": "tests.gpo_full.training.test_live_evaluation:shorter"}  # fmt: skip
+    rows = [{"prompt": text, "target": "the mat"} for text in ("the cat", "a dog on")]
+    prompts = write_rows(ranks.folder / "prompts.jsonl", rows)
+    options = {"sample_every": 3, "sample_prompts": str(prompts), "sample_length": 4,
+               "processing_class": tiny_tokenizer(), "sample_reward": "tests.gpo_full.training.test_live_evaluation:shorter"}  # fmt: skip
     for world in (1, 2):
         ranks.training(f"sampled-{world}", world, per_device_train_batch_size=4 // world, **options)
 

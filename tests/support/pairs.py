@@ -1,6 +1,7 @@
 """Preference pairs of random tokens for the tiny models, and the gradients by which two routes are compared."""
 
-__all__ = ["PAD", "ROWS", "alike", "distance", "gradients", "ranked_pairs", "some_pairs", "values_and_gradient", "write_rows"]
+__all__ = ["PAD", "ROWS", "alike", "distance", "gradients", "ranked_pairs", "some_pairs", "values_and_gradient",
+           "write_rows"]  # fmt: skip
 
 import itertools
 import json

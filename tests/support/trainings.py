@@ -1,6 +1,7 @@
 """Trainings of a tiny model in this process, and what they leave."""
 
-__all__ = ["PAIRS", "Passes", "apart", "at_call", "objects", "same", "step0", "trained", "trainer", "untimed", "weights"]
+__all__ = ["PAIRS", "Passes", "apart", "at_call", "objects", "same", "step0", "trained", "trainer", "untimed",
+           "weights"]  # fmt: skip
 
 import itertools
 import json

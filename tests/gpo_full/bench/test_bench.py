@@ -77,13 +77,13 @@ def test_the_backbone_is_that_of_the_model(size: Size) -> None:
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
 
-def steps(names: Sequence[str], folder: Path, count: int = 3, place: Place = CPU) -> tuple[dict[str, list[float]], dict[str, nn.Module]]:
+def steps(names: Sequence[str], folder: Path, place: Place = CPU) -> tuple[dict[str, list[float]], dict[str, Any]]:
     pairs = SHORT.pairs(TINY.pairs, TINY.vocabulary)
     models = {name: TINY.model() for name in names}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench_contenders, "LEARNING_RATE", 1e-3)
         made = {name: CONTENDERS[name](models[name], pairs, folder / name, place) for name in names}
-        return {name: [step() for _ in range(count)] for name, step in made.items()}, models
+        return {name: [step() for _ in range(3)] for name, step in made.items()}, models
 
 
 def distance(one: nn.Module, other: nn.Module) -> float:

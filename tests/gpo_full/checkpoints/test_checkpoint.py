@@ -103,11 +103,11 @@ def test_spec_10_killed_mid_epoch_and_mid_accumulation_the_rows_are_the_same(cra
 
 
 @pytest.mark.parametrize(("name", "code", "step"), [
-    ("terminated", 143, 3), ("interrupted", 130, 3), ("last", 143, 4),  # specification 16: the step is finished and saved,
+    ("terminated", 143, 3), ("interrupted", 130, 3), ("last", 143, 4),  # 16: the step is finished and saved,
     ("twice", 130, 2),  # and a second SIGINT ends it while step 3 is being saved
     ("full", 1, 2),  # 6: a limit on a file's size stops safetensors' own writes, as a full disk would
 ])  # fmt: skip
-def test_specs_06_and_16_what_ends_a_run_leaves_a_whole_checkpoint(name: str, code: int, step: int, crashed: Crashed) -> None:
+def test_specs_06_and_16_what_ends_a_run_leaves_it_whole(name: str, code: int, step: int, crashed: Crashed) -> None:
     folder, results, straight = crashed
     found = results[name]
     assert found["died"] == code
@@ -268,12 +268,12 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("change", DAMAGE)
-def test_spec_05_a_missing_cut_or_empty_file_is_named(change: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("how", DAMAGE)
+def test_spec_05_a_lost_cut_or_empty_file_is_named(how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     held = ["model.safetensors", "empty.safetensors", "state.json", "vocabulary/merges.txt", "manifest.json"]
     for step, name in enumerate(held, start=2):
         folder = saved(tmp_path / str(step), 1, step)
-        DAMAGE[change](folder / f"checkpoint-{step}" / name)
+        DAMAGE[how](folder / f"checkpoint-{step}" / name)
         caplog.clear()
         check_step(folder, 1)
         assert name in caplog.text

@@ -96,7 +96,7 @@ def test_the_figure_draws_the_run_and_its_levels(state: Path) -> None:
     (["--beta", "0"], "must be a finite number above 0"),
     (["--plot", "run.xyz"], "--plot 'run.xyz' cannot be written"),
 ])  # fmt: skip
-def test_what_cannot_be_done_is_one_line(words: list[str], message: str, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_input_is_one_line(words: list[str], message: str, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(state.parent)
     err = refused("diagnose", state, *words)
     assert err.startswith("gpo diagnose: error: ")

@@ -36,9 +36,12 @@ def gpo(place: Path, *words: object, program: str | None = None) -> Outcome:
                        GPO_CACHE=str(place / "cache"), HF_HUB_OFFLINE="1")  # fmt: skip
 
 
+USUAL = {"policy": "policy", "reference": "reference", "data": "tasks.jsonl", "reward": "my_reward:shorter"}
+
+
 def evaluate(place: Path, *words: object, program: str | None = None, **changes: object) -> Outcome:
-    options = {"policy": "policy", "reference": "reference", "data": "tasks.jsonl", "reward": "my_reward:shorter", **changes}
-    return gpo(place, "evaluate", *(f"--{name}={value}" for name, value in options.items()), *words, program=program)
+    given = (f"--{name}={value}" for name, value in (USUAL | changes).items())
+    return gpo(place, "evaluate", *given, *words, program=program)
 
 
 def refusal(place: Path, **changes: object) -> str:
@@ -46,7 +49,7 @@ def refusal(place: Path, **changes: object) -> str:
 
 
 def test_json_has_exactly_the_promised_keys(place: Path) -> None:
-    done = evaluate(place, "--json", "--max-new-tokens", "8", "--seed", "3", program=sys.executable)  # a process of its own
+    done = evaluate(place, "--json", "--max-new-tokens", "8", "--seed", "3", program=sys.executable)  # a new process
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert list(found) == ["schema", "kl", "kl_se", "win_rate", "win_low", "win_high", "ties", "length_ratio", "n",

@@ -159,7 +159,7 @@ def test_beta_by_target_and_by_tail() -> None:
         (("analyze", "x", "--param", "a=1"), ("a",)),
         (("analyze", "focal", "--param", "gamma"), ("gamma",)),
         (("analyze", "focal", "--param", "gamma=two"), ("two",)),
-        (("analyze", "focal", "--param", "gamma=1", "--param", "gamma=2"), ("gamma",)),
+        (("analyze", "focal", "--param", "gamma=1", "--param", "gamma = 2"), ("--param gamma is given twice",)),
         (("analyze",), ("LOSS",)),
         (("analyze", "x", "--jsn"), ("--jsn",)),
         (("analyze", "x", "y"), ("y",)),

@@ -155,8 +155,8 @@ def test_plot_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_values_that_begin_with_a_minus_reach_the_command() -> None:
-    words = ("mixture", "--initial-means", "-2,2", "--initial-logits", "-1,.5", "--objective", "gpo", "--loss", "-x*sigmoid(-x)",
-             "--reward", "-x", "--steps", "1")  # fmt: skip
+    words = ("mixture", "--initial-means", "-2,2", "--initial-logits", "-1,.5", "--objective", "gpo", "--loss",
+             "-x*sigmoid(-x)", "--reward", "-x", "--steps", "1")  # fmt: skip
     assert gpo_json("toy", *words, run=gpo_process)["step"] == [0, 1]
 
 

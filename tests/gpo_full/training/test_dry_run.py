@@ -94,12 +94,13 @@ def test_memory_grows_with_the_row_and_not_with_its_square(tmp_path: Path) -> No
     """Twice as many prompts, each of 800 tokens, whose scores no kernel keeps."""
     prompts = [Pair((i, *[5] * 800), (6,), (7,), 801) for i in range(10, 14)]
     policy = tiny_model(max_position_embeddings=4096)
-    kept = [needs(tmp_path, prompts, policy, per_device_train_batch_size=count).memory_mib["activations"] for count in (2, 4)]
+    kept = [needs(tmp_path, prompts, policy, per_device_train_batch_size=n).memory_mib["activations"] for n in (2, 4)]
     assert kept[1] / kept[0] == pytest.approx(2, rel=0.01)
 
 
 def test_checkpointing_and_bfloat16_need_less(tmp_path: Path) -> None:
-    found = [needs(tmp_path, **more).memory_mib["activations"] for more in ({}, {"bf16": True}, {"activation_checkpointing": True})]
+    options = ({}, {"bf16": True}, {"activation_checkpointing": True})
+    found = [needs(tmp_path, **each).memory_mib["activations"] for each in options]
     assert found[0] > found[1] > found[2] > 0
 
 

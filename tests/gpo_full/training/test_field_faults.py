@@ -1,7 +1,8 @@
 """Faults of the systems in use today, each by its system's name, and that none of them is ours.
 
-Three of them are covered elsewhere: Liger under DDP, whose gradients were never synchronised, in test_distributed.py; TRL's
-metrics, in which the last batch weighs too much, and HALOs' resume, which loses Adam's moments, in test_trainer.py.
+Covered elsewhere: Liger under DDP, whose gradients were never synchronised, in test_distributed.py; TRL's metrics, in
+which the last batch weighs too much, and HALOs' resume, which loses Adam's moments, in test_trainer.py; TRL's unknown
+losses, negative betas and label smoothing that is ignored in test_config.py.
 """
 
 import math
@@ -68,18 +69,6 @@ def test_trl_a_model_changed_in_memory_is_its_own_reference_not_the_disk_s(tmp_p
 # TRL 1.16: the loss.
 
 
-@pytest.mark.parametrize(("options", "said"), [
-    ({"loss": "sigmoidal"}, "sigmoidal"), ({"loss": "hinged"}, "did you mean 'hinge'"),
-    ({"beta": -0.1}, "beta=-0.1 must be a finite number above 0"),
-    ({"label_smoothing_factor": 0.1}, "label_noise is the preference's"),
-])  # fmt: skip
-def test_trl_an_unknown_loss_a_negative_beta_and_smoothing_of_another_kind_are_refused(options: dict[str, Any], said: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError) as caught:
-        trainer(tmp_path, tiny_model(), **options)
-    assert said in str(caught.value)
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize("name", ["hinge", "squared", "exponential"])
 def test_trl_label_smoothing_is_ignored_by_no_loss(name: str, tmp_path: Path) -> None:
     """0.8 f(x) + 0.2 f(-x) for losses whose smoothing TRL drops without a word, away from the reference."""
@@ -143,8 +132,9 @@ def test_open_instruct_the_last_token_before_the_padding_counts_and_the_padding_
                for sign, side in ((1, "chosen"), (-1, "rejected"))) for row in ROWS]  # fmt: skip
     expected = sum((0.02 * each - 1) ** 2 for each in rho) / len(rho)
     for layout in ("line", "apart"):
-        models = [tiny_model(seed=seed, attention="sdpa" if layout == "line" else "eager", **F64) for seed in (2, 1)]
-        made = trainer(tmp_path, models[0], ROWS, loss="squared", beta=0.02, processing_class=TOKENIZER, reference=models[1])
+        kind = "sdpa" if layout == "line" else "eager"
+        policy, other = (tiny_model(seed=seed, attention=kind, **F64) for seed in (2, 1))
+        made = trainer(tmp_path, policy, ROWS, loss="squared", beta=0.02, processing_class=TOKENIZER, reference=other)
         assert step0(made) == pytest.approx(expected, rel=1e-6)
 
 

@@ -130,7 +130,7 @@ def test_a_copy_does_not_move_when_the_policy_does(tmp_path: Path, prompts: Path
     before = copy.deepcopy(made.model.state_dict())
     made.train()
     assert all(torch.equal(value, before[name]) for name, value in live_of(made)._reference.state_dict().items())
-    assert not any(torch.equal(value, before[name]) for name, value in made.model.state_dict().items() if "proj" in name)
+    assert not any(torch.equal(value, before[key]) for key, value in made.model.state_dict().items() if "proj" in key)
 
 
 @pytest.mark.parametrize(("changes", "reason"), [

@@ -86,7 +86,8 @@ def test_what_a_step_computes_is_the_same_pair_by_pair(tmp_path: Path) -> None:
 def test_a_resume_draws_the_same_prompts(step: int, tmp_path: Path) -> None:
     """Within the first epoch of five steps, at its end and within the second."""
     pairs = ranked_pairs(prompts=5)
-    settings = {"per_device_train_batch_size": 6, "max_steps": 10, "group_by_prompt": True, "save_strategy": "steps", "save_steps": step}
+    settings = {"per_device_train_batch_size": 6, "max_steps": 10, "group_by_prompt": True, "save_strategy": "steps",
+                "save_steps": step}  # fmt: skip
     straight = trained(tmp_path, tiny_model(), pairs, **settings)
     resumed = trained(tmp_path, tiny_model(), pairs, resume=str(tmp_path / "run" / f"checkpoint-{step}"), **settings)
     assert torch.equal(weights(resumed.model), weights(straight.model))

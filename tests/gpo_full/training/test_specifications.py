@@ -212,8 +212,8 @@ def test_spec_14_a_mark_at_the_head_of_a_csv_is_a_spreadsheet_s_and_no_fault(tmp
 
 def averaged(folder: Path, rows: list[dict[str, str]], **limits: Any) -> tuple[GPOTrainer, PairSummary]:
     """A trainer whose margin divides by the length of each response."""
-    made = trainer(folder, tiny_model(dtype=torch.float64), rows, processing_class=TOKENIZER, bad_rows="skip", margin="mean",
-                   loss="ipo", per_device_train_batch_size=8, **limits)  # fmt: skip
+    made = trainer(folder, tiny_model(dtype=torch.float64), rows, processing_class=TOKENIZER, bad_rows="skip",
+                   margin="mean", loss="ipo", per_device_train_batch_size=8, **limits)  # fmt: skip
     return made, made.summaries["train"]
 
 

@@ -115,9 +115,9 @@ def test_a_formula_with_a_parameter_trains(tmp_path: Path) -> None:
 def test_accumulated_uneven_micro_batches_are_one_batch(tmp_path: Path) -> None:
     # Seven pairs as micro-batches of 3, 3 and 1, against one batch of seven: one epoch, one step, same weights.
     runs = []
-    for size, pieces in ((3, 3), (7, 1)):
-        made = trained(tmp_path, tiny_model(dtype=torch.float64), PAIRS[:7], max_steps=-1, num_train_epochs=1, optim="sgd",
-                       learning_rate=0.1, per_device_train_batch_size=size, gradient_accumulation_steps=pieces)  # fmt: skip
+    for size, n in ((3, 3), (7, 1)):
+        made = trained(tmp_path, tiny_model(dtype=torch.float64), PAIRS[:7], max_steps=-1, optim="sgd",
+                       num_train_epochs=1, learning_rate=0.1, per_device_train_batch_size=size, gradient_accumulation_steps=n)  # fmt: skip
         assert made.state.global_step == 1
         runs.append(weights(made.model))
     assert float((runs[1] - weights(tiny_model(dtype=torch.float64))).norm()) > 1e-3
@@ -127,8 +127,8 @@ def test_accumulated_uneven_micro_batches_are_one_batch(tmp_path: Path) -> None:
 def test_metrics_have_the_stated_keys_and_are_exact_over_uneven_batches(tmp_path: Path) -> None:
     # 11 pairs in batches of 4, 4 and 3 with learning rate 0: the epoch's means are plain means over the 11 pairs.
     reference, policy, ratios = apart()
-    options = {"reference": reference, "loss": "hinge", "beta": 0.02, "learning_rate": 0.0}
-    made = trained(tmp_path, policy, max_steps=3, logging_steps=3, eval_dataset=PAIRS, per_device_eval_batch_size=4, **options)
+    options = {"reference": reference, "loss": "hinge", "beta": 0.02, "learning_rate": 0.0, "max_steps": 3}
+    made = trained(tmp_path, policy, logging_steps=3, eval_dataset=PAIRS, per_device_eval_batch_size=4, **options)
     (found,) = objects(tmp_path)
     assert set(found) >= KEYS
     rho = ratios[:, 0] - ratios[:, 1]
@@ -167,7 +167,7 @@ def test_a_run_made_in_python_records_its_settings_for_diagnose(tmp_path: Path) 
 @pytest.mark.parametrize(("options", "logged"), [
     ({"max_steps": 5, "logging_steps": 2}, [2, 4, 5]), ({"max_steps": -1, "num_train_epochs": 2}, [1, 2, 3, 4, 5, 6]),
 ])  # fmt: skip
-def test_each_step_of_few_and_the_last_interval_are_logged(options: dict[str, Any], logged: list[int], tmp_path: Path) -> None:
+def test_few_steps_and_the_last_interval_are_logged(options: dict[str, Any], logged: list[int], tmp_path: Path) -> None:
     trained(tmp_path, tiny_model(), **options)
     assert steps(objects(tmp_path)) == logged
 
@@ -270,7 +270,7 @@ class Spoiled(TrainerCallback):
             return compute(model, inputs, *rest, **named)
 
         made.compute_loss = watched
-        next(made.model.parameters()).register_hook(lambda gradient: gradient * value if self.step in steps else gradient)
+        next(made.model.parameters()).register_hook(lambda each: each * value if self.step in steps else each)
         made.add_callback(self)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -304,7 +304,7 @@ def test_spec_11_three_losses_that_are_not_finite_stop_the_run_with_the_batch(tm
 @pytest.mark.slow
 @pytest.mark.parametrize("pieces", [1, 2])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_spec_11_a_loss_that_is_not_finite_is_neither_applied_nor_averaged(value: float, pieces: int, tmp_path: Path) -> None:
+def test_spec_11_a_loss_not_finite_is_neither_applied_nor_averaged(value: float, pieces: int, tmp_path: Path) -> None:
     # Row 10 is in the second of the epoch's three steps, which have 4, 4 and 3 pairs.
     made, watch = spoiled_row(tmp_path, value, pieces, 1)
     output = made.train()
@@ -427,7 +427,8 @@ def test_the_host_waits_for_the_device_once_a_logging_interval(optimizer: str, f
 def test_spec_11_a_resume_goes_on_counting(tmp_path: Path) -> None:
     """Two steps that come to nothing, a resume, and the third: the run ends as the straight one does."""
     for run, resume in (("straight", None), ("broken", None), ("broken", True)):
-        made = trainer(tmp_path, tiny_model(), run=run, max_steps=5, save_strategy="steps", save_steps=1, logging_steps=5)
+        made = trainer(tmp_path, tiny_model(), run=run, max_steps=5, logging_steps=5, save_strategy="steps",
+                       save_steps=1)  # fmt: skip
         Spoiled(made, (2, 3, 4), step=4 if resume else 1)
         with pytest.raises(NonFiniteLoss):
             made.train(resume_from_checkpoint=resume)
@@ -453,13 +454,13 @@ def done(finished: tuple[Path, torch.Tensor], tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "options"), [
+@pytest.mark.parametrize(("name", "change"), [
     ("learning_rate", {"learning_rate": 2e-3}), ("loss", {"loss": "hinge"}), ("beta", {"beta": 0.2}), ("data", {}),
     ("world_size", {}), ("reference_weights", {}),
 ])  # fmt: skip
-def test_spec_08_a_changed_run_is_refused_by_name_unless_allowed(name: str, options: dict[str, Any], done: Path) -> None:
+def test_spec_08_a_changed_run_is_refused_by_name_unless_allowed(name: str, change: dict[str, Any], done: Path) -> None:
     pairs = PAIRS[1:] + PAIRS[:1] if name == "data" else PAIRS
-    changed = trainer(done, tiny_model(), pairs, **SAVING, **options)
+    changed = trainer(done, tiny_model(), pairs, **SAVING, **change)
     if name == "reference_weights":
         changed.reference_weights = "another"
     if name == "world_size":
@@ -547,7 +548,8 @@ def test_weights_of_another_model_are_refused(done: Path) -> None:
 
 def test_evaluation_and_workers_that_pack_ahead_change_nothing_of_the_training(tmp_path: Path) -> None:
     options = ({}, {"eval_strategy": "steps", "eval_steps": 1}, {"dataloader_num_workers": 2})
-    plain, evaluated, packed = (trained(tmp_path, tiny_model(), max_steps=3, eval_dataset=PAIRS[:3], **each) for each in options)
+    runs = [trained(tmp_path, tiny_model(), max_steps=3, eval_dataset=PAIRS[:3], **each) for each in options]
+    plain, evaluated, packed = runs
     assert torch.equal(weights(evaluated.model), weights(plain.model))
     assert torch.equal(weights(packed.model), weights(plain.model))
     logged = [entry for entry in evaluated.state.log_history if "eval_loss" in entry]
@@ -602,8 +604,8 @@ def test_samples_of_a_sharded_policy_are_refused() -> None:
 
 
 def test_gradient_checkpointing_trains_the_same(tmp_path: Path) -> None:
-    found = [weights(trained(tmp_path, tiny_model(dtype=torch.float64), max_steps=2, activation_checkpointing=kept).model)
-             for kept in (False, True)]  # fmt: skip
+    found = [weights(trained(tmp_path, tiny_model(dtype=torch.float64), max_steps=2, activation_checkpointing=on).model)
+             for on in (False, True)]  # fmt: skip
     torch.testing.assert_close(*found, rtol=1e-9, atol=1e-12)
 
 

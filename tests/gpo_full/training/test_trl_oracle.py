@@ -56,8 +56,8 @@ def of_ours(folder: Path, constant: float = 1.0, **options: Any) -> tuple[torch.
 
 def trainer_of_ours(folder: Path, dtype: torch.dtype = torch.float32, **options: Any) -> tuple[GPOTrainer, Any]:
     """A trainer, and its batch."""
-    policy, reference = tiny_model(seed=1).to(dtype), tiny_model(seed=2).to(dtype)
-    made = trainer(folder, policy, ROWS, processing_class=tiny_tokenizer(), reference=reference, **{"beta": BETA, **options})
+    policy, base = tiny_model(seed=1).to(dtype), tiny_model(seed=2).to(dtype)
+    made = trainer(folder, policy, ROWS, processing_class=tiny_tokenizer(), reference=base, **{"beta": BETA, **options})
     return made, made.data_collator([made.train_dataset[i] for i in range(len(ROWS))])
 
 
