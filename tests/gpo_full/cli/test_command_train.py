@@ -374,7 +374,7 @@ def test_spec_08_an_allowed_change_is_made_and_recorded(train: Train) -> None:
     ({"loss": "trl-ipo"}, "trl-ipo is (x-1/2)^2, x = beta rho, rho averaged over tokens"),
     ({"loss": "ipo-tau", "margin": "mean"}, "ipo-tau is (x-1/2)^2, x = tau rho, rho averaged over tokens"),
 ])  # fmt: skip
-def test_the_convention_is_that_of_the_margin_the_run_has(options: dict[str, str], said: str, train: Train) -> None:
+def test_the_convention_of_a_name_is_said_and_trl_ipo_is_averaged(options: dict[str, str], said: str, train: Train) -> None:
     assert train(beta=1, **options).stderr == f"gpo train: convention: {said}\n"
     assert json.loads((train.output / "run.json").read_text())["margin"] == "mean"
     card = (train.output / "README.md").read_text()

@@ -304,7 +304,9 @@ def test_spec_11_three_losses_that_are_not_finite_stop_the_run_with_the_batch(tm
 @pytest.mark.slow
 @pytest.mark.parametrize("pieces", [1, 2])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_spec_11_a_loss_not_finite_is_neither_applied_nor_averaged(value: float, pieces: int, tmp_path: Path) -> None:
+def test_spec_11_a_loss_that_is_not_finite_is_not_applied_not_averaged_and_said(
+    value: float, pieces: int, tmp_path: Path
+) -> None:
     # Row 10 is in the second of the epoch's three steps, which have 4, 4 and 3 pairs.
     made, watch = spoiled_row(tmp_path, value, pieces, 1)
     output = made.train()
