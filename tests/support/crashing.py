@@ -6,6 +6,7 @@ every training is a fork of this process. Each writes what it ended with, or die
 
 import gc
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -25,37 +26,34 @@ import torch
 import transformers
 from transformers import set_seed
 
-from gpo_full import GPOConfig, GPOTrainer
 from gpo_full.checkpoints import atomic as checkpoint
 from gpo_full.checkpoints.state import encode, random_state
-from tests.support.pairs import some_pairs
 from tests.support.soak import SOAK, budget
 from tests.support.tiny_models import tiny_model
+from tests.support.trainings import objects, trainer, untimed
 
 STEPS = 4  # two micro-batches each; an epoch has three
 # In short: the first save, and one that removes an older checkpoint.
 CRASHED = range(1, STEPS + 1) if SOAK else (1, 3)
 RANDOM_KILLS = budget(10, 50)
 CORRUPTIONS = budget(20, 200)
+# What a fork raises -> how it exits.
+CODES = {KeyboardInterrupt: 130, checkpoint.CheckpointNotSaved: 1, checkpoint.DamagedCheckpoint: 4}
 
 
-class Dying(checkpoint.Files):
+def dying(at: int, then: Callable[[], None]) -> checkpoint.Files:
     """The table of file operations, in which `then` is called before the operation number `at`."""
+    count = itertools.count(1)
 
-    def __init__(self, at: int, then: Callable[[], None]) -> None:
-        self.__dict__["count"] = 0
+    def counted(operation: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            if next(count) == at:
+                then()
+            return operation(*arguments)
 
-        def counted(operation: Callable[..., Any]) -> Callable[..., Any]:
-            def run(*arguments: Any) -> Any:
-                self.__dict__["count"] += 1
-                if self.__dict__["count"] == at:
-                    then()
-                return operation(*arguments)
+        return run
 
-            return run
-
-        for field in fields(checkpoint.Files):
-            self.__dict__[field.name] = counted(getattr(checkpoint.FILES, field.name))
+    return checkpoint.Files(*(counted(getattr(checkpoint.FILES, field.name)) for field in fields(checkpoint.Files)))
 
 
 def die() -> None:
@@ -75,15 +73,10 @@ def forked(work: Callable[[], Any], kill_after: float | None = None) -> int:
             work()
         except SystemExit as error:
             code = int(error.code or 0)
-        except KeyboardInterrupt:
-            code = 130
-        except checkpoint.CheckpointNotSaved:
-            code = 1
-        except checkpoint.DamagedCheckpoint:
-            code = 4
-        except BaseException:
-            traceback.print_exc()
-            code = 99
+        except BaseException as error:
+            code = next((code for kind, code in CODES.items() if isinstance(error, kind)), 99)
+            if code == 99:
+                traceback.print_exc()
         finally:
             sys.stderr.flush()
             os._exit(code)
@@ -98,13 +91,11 @@ class Lab:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        args = GPOConfig(
-            output_dir=str(folder / "none"), use_cpu=True, disable_tqdm=True, learning_rate=1e-2, max_steps=STEPS,
-            per_device_train_batch_size=2, gradient_accumulation_steps=2, save_strategy="steps", save_steps=1,
-            save_total_limit=1, reference_store=str(folder / "references"), report_to=[], logging_steps=2,
+        self.trainer = trainer(
+            folder, tiny_model(), run="none", learning_rate=1e-2, max_steps=STEPS, per_device_train_batch_size=2,
+            gradient_accumulation_steps=2, save_strategy="steps", save_steps=1, save_total_limit=1, logging_steps=2,
             lr_scheduler_type="cosine", warmup_steps=2,
         )  # fmt: skip
-        self.trainer = GPOTrainer(tiny_model(), args, some_pairs(11))
         self.rows: list[Any] = []
         self.in_micro_batch: Callable[[int], None] = lambda number: None
         self._watch()
@@ -142,10 +133,9 @@ class Lab:
             saved["moments"], saved["random"] = moments, random_state()
         saved["weights"] = dict(trainer.model.state_dict())
         resume = found.json("resume.json")
-        metrics = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
         end = {kind: _sha256(each) for kind, each in saved.items()} | {
             "optimizer": resume["optimizer"], "schedule": resume["scheduler"],
-            "trace": [{k: v for k, v in each.items() if k != "cpu_seconds"} for each in metrics]}  # fmt: skip
+            "trace": untimed(objects(self.folder, name))}  # fmt: skip
         left = sorted(path.name for path in output.iterdir())
         (self.folder / f"{name}.json").write_text(json.dumps({"end": end, "left": left, "rows": self.rows}))
 
@@ -175,7 +165,7 @@ class Lab:
             return save(output, step, *rest, **named)
 
         def doomed(at: int, name: str, step: int, *rest: Any, **named: Any) -> None:
-            checkpoint.FILES = Dying(at, die)
+            checkpoint.FILES = dying(at, die)
             save(self.folder / name, step, *rest, **named)
 
         checkpoint.save = crashing
@@ -242,10 +232,10 @@ class Lab:
 
         def twice() -> None:
             send(signal.SIGINT)()
-            checkpoint.FILES = Dying(12, send(signal.SIGINT))  # in the save that the first one asks for
+            checkpoint.FILES = dying(12, send(signal.SIGINT))  # in the save that the first one asks for
 
         return {
-            "straight": straight, "again": again, "seconds": duration, "crashes": self.crash_points(),
+            "straight": straight, "again": again, "crashes": self.crash_points(),
             "random": self.random_kills(duration), "corruptions": self.corruptions(),
             # Micro-batches 4, 5 and 8: within step 2, at the beginning of step 3, within step 4 (the second epoch).
             "mid_step": [self.in_step(f"mid-{number}", number, die) for number in (4, 5, 8)],
@@ -296,8 +286,4 @@ if __name__ == "__main__":
     lab = Lab(Path(sys.argv[1]))
     lab.trainer.remove_callback(transformers.PrinterCallback)
     gc.freeze()  # a collection in a fork would copy every page it visits
-    used = time.process_time()
-    results = lab.everything()
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    results["cpu_seconds"] = time.process_time() + children.ru_utime + children.ru_stime
-    (lab.folder / "results.json").write_text(json.dumps(results))
+    (lab.folder / "results.json").write_text(json.dumps(lab.everything()))

@@ -7,10 +7,8 @@ A rank writes what it found to RUN-RANK.json, or dies. The tests read results.js
 import gc
 import json
 import os
-import resource
 import shutil
 import signal
-import socket
 import sys
 import time
 import traceback
@@ -27,6 +25,7 @@ from accelerate.utils import DistributedType
 from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import save_file
 from torch import distributed
+from torch.distributed.elastic.utils.distributed import get_free_port
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
@@ -41,27 +40,20 @@ from gpo_full.engine import log_probabilities
 from gpo_full.engine.log_probabilities import response_log_probabilities
 from gpo_full.engine.model_plan import Plan
 from gpo_full.engine.packing import pack
+from gpo_full.reference import compute
 from gpo_full.reference.store import open_store
 from gpo_full.training import launch, saving
 from gpo_full.training.callbacks import Interrupted
 from gpo_full.training.model import prepared
 from gpo_theory import InputError
-from tests.support.crashing import Dying, die, disk_full
-from tests.support.pairs import ranked_pairs, some_pairs
+from tests.support.crashing import die, disk_full, dying
+from tests.support.pairs import ranked_pairs, write_rows
 from tests.support.places import ROOT
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
+from tests.support.trainings import PAIRS, at_call, objects
 
-PAIRS = some_pairs(11)
-CONFIGS = ROOT / "gpo_full" / "configs"
 # What a rank raises -> how it exits.
 CODES = {CheckpointNotSaved: 11, OtherRankFailed: 12, InputError: 13}
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 class Ranks:
@@ -71,15 +63,13 @@ class Ranks:
         self.folder = folder
         self.results: dict[str, Any] = {}
 
-    def run(
-        self, name: str, world: int, work: Callable[[int], Any], *, hangs: int | None = None, **environment: str
-    ) -> None:
+    def run(self, name: str, world: int, work: Callable[[int], Any], hangs: int | None = None, **told: str) -> None:
         """Run `work(rank)` in `world` forks, and keep exit codes, seconds and what it returned by rank.
 
         The rank that `hangs` is killed once all others have ended; the seconds are then those since it hung.
         """
-        port, began = free_port(), time.monotonic()
-        children = {self._fork(name, rank, world, port, work, environment): rank for rank in range(world)}
+        port, began = get_free_port(), time.monotonic()
+        children = {self._fork(name, rank, world, port, work, told): rank for rank in range(world)}
         codes, seconds = [0] * world, [0.0] * world
         while children:
             child, status = os.waitpid(-1, os.WNOHANG)
@@ -97,6 +87,9 @@ class Ranks:
         found = [json.loads(path.read_text()) if path.exists() else None
                  for path in (self.folder / f"{name}-{rank}.json" for rank in range(world))]  # fmt: skip
         self.results[name] = {"codes": codes, "seconds": seconds, "found": found}
+
+    def copy(self, run: str, other: str, *, but: str = "") -> Path:
+        return Path(shutil.copytree(self.folder / run, self.folder / other, ignore=shutil.ignore_patterns(but)))
 
     def hang(self) -> None:
         """Say when, on the clock that all processes share, and do nothing for an hour."""
@@ -125,56 +118,57 @@ class Ranks:
             sys.stderr.flush()
             os._exit(code)
 
-    def trainer(self, run: str, pairs: list[Any] = PAIRS, **options: Any) -> GPOTrainer:
-        settings = {"learning_rate": 1e-2, "num_train_epochs": 2, "save_strategy": "no", "logging_steps": 1,
-                    "report_to": [], "lr_scheduler_type": "cosine", **options}  # fmt: skip
-        held_out, tokenizer = settings.pop("held_out", None), settings.pop("tokenizer", None)
+    def training(self, name: str, world: int, pairs: list[Any] = PAIRS, *, run: str | None = None,
+                 hangs: int | None = None, told: dict[str, str] | None = None, **options: Any) -> None:  # fmt: skip
+        """A training in `run`, or in the folder of its name, by ranks that are `told` this by their environment."""
+        self.run(name, world, lambda rank: self.train(run or name, rank, pairs, **options), hangs=hangs, **(told or {}))
+
+    def train(
+        self, run: str, rank: int, pairs: list[Any], *, resume: Any = None, allow: tuple[str, ...] = (),
+        spoil: Callable[[GPOTrainer], None] = lambda made: None, sharded: bool = False, **options: Any,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Train, save the weights of each rank (of a sharded model, those of the whole), and return the metrics so far."""
+        seen = watch_sharding() if sharded else {}
+        settings = {"learning_rate": 1e-2, "num_train_epochs": 2, "save_strategy": "no", "lr_scheduler_type": "cosine",
+                    "logging_steps": 1, "reference_store": str(self.folder / "references"), **options}  # fmt: skip
+        others = {name: settings.pop(name, None) for name in ("eval_dataset", "processing_class")}
         model = settings.pop("model", None) or tiny_model(dtype=torch.float64)
-        args = GPOConfig(output_dir=str(self.folder / run), use_cpu=True, disable_tqdm=True,
-                         reference_store=str(self.folder / "references"), **settings)  # fmt: skip
-        made = GPOTrainer(model, args, pairs, held_out, tokenizer)
+        args = GPOConfig(output_dir=str(self.folder / run), use_cpu=True, disable_tqdm=True, **settings)
+        made = GPOTrainer(model, args, pairs, **others)
         made.remove_callback(transformers.PrinterCallback)
-        return made
-
-    def train(self, run: str, rank: int, pairs: list[Any] = PAIRS, *, resume: Any = None, **options: Any) -> dict[str, Any]:
-        """Train, save the weights of each rank, and return the metrics of the run so far."""
-        spoil = options.pop("spoil", lambda made: None)
-        changes = options.pop("allow_changes", ())
-        made = self.trainer(run, pairs, **options)
+        made.add_callback(rounded := Rounded(sharded))
         spoil(made)
-        made.train(resume_from_checkpoint=resume, allow_changes=changes)
-        save_file({name: value.detach().clone() for name, value in made.model.state_dict().items()},
-                  self.folder / f"{run}-{rank}.safetensors")  # fmt: skip
+        there = sorted(path.name for path in (self.folder / run).glob("checkpoint-*"))
+        made.train(resume_from_checkpoint=resume, allow_changes=allow)
+        parameters = {type(each).__name__ for each in made.model_wrapped.parameters()}
+        if sharded:
+            made.save_model(str(self.folder / f"{run}-model"))
+        else:
+            save_file({name: value.detach().clone() for name, value in made.model.state_dict().items()},
+                      self.folder / f"{run}-{rank}.safetensors")  # fmt: skip
         held_out = made.evaluate() if made.eval_dataset is not None else {}
-        return {"kind": type(made.model_wrapped).__name__, "held_out": held_out, "steps": made.state.global_step,
-                "metrics": self.lines(run, "metrics"), "events": self.lines(run, "events")}  # fmt: skip
+        moments = next(iter(made.optimizer.state.values()))["exp_avg"].dtype
+        return {"kind": [each.__name__ for each in type(made.model_wrapped).__mro__], "parameters": sorted(parameters),
+                "held_out": held_out, "there": there, "rounded": rounded.found, "moments": str(moments), **seen,
+                **{name: self._lines(run, name) for name in ("metrics", "events", "samples")}}  # fmt: skip
 
-    def lines(self, run: str, name: str) -> list[dict[str, Any]]:
-        path = self.folder / run / f"{name}.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    def _lines(self, run: str, name: str) -> list[dict[str, Any]]:
+        return objects(self.folder, run, name) if (self.folder / run / f"{name}.jsonl").exists() else []
 
 
 def at_micro_batch(number: int, rank: int, action: Callable[[], Any]) -> Callable[[GPOTrainer], None]:
     """In a rank, call `action` before its micro-batch `number`."""
 
     def spoil(made: GPOTrainer) -> None:
-        compute, count = made.compute_loss, 0
-
-        def counted(*arguments: Any, **named: Any) -> Any:
-            nonlocal count
-            count += 1
-            if count == number and made.args.process_index == rank:
-                action()
-            return compute(*arguments, **named)
-
-        made.compute_loss = counted
+        if made.args.process_index == rank:
+            made.compute_loss = at_call(number, made.compute_loss, action)
 
     return spoil
 
 
 def fails_to_save(made: GPOTrainer) -> None:
     if made.args.process_index == 0:
-        checkpoint.FILES = Dying(20, disk_full)
+        checkpoint.FILES = dying(20, disk_full)
 
 
 def hangs_between_steps(ranks: Ranks) -> Callable[[GPOTrainer], None]:
@@ -191,20 +185,18 @@ def bad_row(made: GPOTrainer) -> None:
 
 
 def everything(ranks: Ranks) -> None:
-    same = {"held_out": PAIRS[:5], "per_device_eval_batch_size": 2}
     for world in (1, 2):
-        def run(name: str, pairs: list[Any] = PAIRS, world: int = world, **options: Any) -> None:
-            ranks.run(f"{name}-{world}", world, lambda rank: ranks.train(f"{name}-{world}", rank, pairs, **options))
-
-        run("uneven", per_device_train_batch_size=4 // world, **same)
-        run("intervals", per_device_train_batch_size=4 // world, logging_steps=3)
-        run("accumulated", PAIRS[:7], per_device_train_batch_size=2 // world, gradient_accumulation_steps=2)
+        four: dict[str, Any] = {"per_device_train_batch_size": 4 // world}
+        ranks.training(f"uneven-{world}", world, eval_dataset=PAIRS[:5], per_device_eval_batch_size=2, **four)
+        ranks.training(f"intervals-{world}", world, logging_steps=3, **four)
+        ranks.training(f"accumulated-{world}", world, PAIRS[:7], per_device_train_batch_size=2 // world,
+                       gradient_accumulation_steps=2)  # fmt: skip
         # Llama's norms compute in float32, and a prompt that two ranks divide is attended to in another order.
-        run("grouped", ranked_pairs(3, 5), per_device_train_batch_size=4 // world, group_by_prompt=True,
-            model=tiny_model("gpt2", dtype=torch.float64))  # fmt: skip
-        run("few", PAIRS[:3], per_device_train_batch_size=8 // world)
-        run("adapter", lora_rank=2, per_device_train_batch_size=4 // world)
-        run("bad", spoil=bad_row, per_device_train_batch_size=4 // world)
+        ranks.training(f"grouped-{world}", world, ranked_pairs(3, 5), model=tiny_model("gpt2", dtype=torch.float64),
+                       group_by_prompt=True, **four)  # fmt: skip
+        ranks.training(f"few-{world}", world, PAIRS[:3], per_device_train_batch_size=8 // world)
+        ranks.training(f"adapter-{world}", world, lora_rank=2, **four)
+        ranks.training(f"bad-{world}", world, spoil=bad_row, **four)
     sizes(ranks)
     failures(ranks)
     resumed(ranks)
@@ -232,7 +224,7 @@ def forge_sharding() -> None:
 
 def launched(config: str) -> dict[str, str]:
     """What `accelerate launch` with a shipped configuration tells its processes."""
-    words = ["--config_file", str(CONFIGS / config), "--num_processes", "2", "script"]
+    words = ["--config_file", str(ROOT / "gpo_full" / "configs" / config), "--num_processes", "2", "script"]
     told = prepare_multi_gpu_env(_validate_launch_command(launch_command_parser().parse_args(words))[0])
     return {name: value for name, value in told.items() if name.startswith(("ACCELERATE_", "FSDP_"))}
 
@@ -266,81 +258,70 @@ def dies_before_the_rename(made: GPOTrainer) -> None:
 
 
 class Rounded(transformers.TrainerCallback):  # type: ignore[misc]
-    """Whether every gradient, before each step, is a bfloat16 number."""
+    """Whether every gradient of a model in pieces, before each step, is a bfloat16 number."""
 
-    def __init__(self) -> None:
+    def __init__(self, sharded: bool) -> None:
         self.found: list[bool] = []
+        self.sharded = sharded
 
     def on_pre_optimizer_step(self, *_: Any, model: Any, **named: Any) -> None:
-        local = [each.grad.to_local() for each in model.parameters() if each.grad is not None]
+        local = [each.grad.to_local() for each in model.parameters() if each.grad is not None] if self.sharded else []
         self.found.append(all(torch.equal(each, each.bfloat16().to(each.dtype)) for each in local))
+
+
+def watch_sharding() -> dict[str, Any]:
+    """Shard, and note of which models log-probabilities of a reference are computed, and their types."""
+    forge_sharding()
+    seen: dict[str, Any] = {"referred": [], "types": []}
+    log_ratios = compute.token_log_probabilities
+
+    def noted(model: Any, *arguments: Any, **named: Any) -> Any:
+        found = log_ratios(model, *arguments, **named)
+        seen["referred"].append(sharded_model.is_sharded(model))
+        seen["types"].append(str(found.dtype))
+        return found
+
+    compute.token_log_probabilities = noted
+    return seen
 
 
 def sharded(ranks: Ranks) -> None:
     """The Trainer under FSDP2: a run, two killed in a save and resumed, and one that goes on unsharded."""
     fsdp = launched("fsdp2.yaml")
-    saving = {"save_strategy": "steps", "save_steps": 2, "logging_steps": 1}
+    saving = {"save_strategy": "steps", "save_steps": 2}
 
-    def train(rank: int, run: str, **options: Any) -> dict[str, Any]:
-        forge_sharding()
-        referred: list[bool] = []
-        types: set[str] = set()
-        log_ratios = sys.modules["gpo_full.reference.compute"].token_log_probabilities
+    def train(name: str, world: int = 2, size: int = 2, **options: Any) -> None:
+        ranks.training(name, world, sharded=True, told=fsdp, per_device_train_batch_size=size, **saving, **options)
 
-        def noted(model: Any, *arguments: Any, **named: Any) -> Any:
-            referred.append(sharded_model.is_sharded(model))
-            found = log_ratios(model, *arguments, **named)
-            types.add(str(found.dtype))
-            return found
-
-        sys.modules["gpo_full.reference.compute"].token_log_probabilities = noted  # type: ignore[attr-defined]
-        settings = {name: value for name, value in options.items() if name not in ("spoil", "resume")}
-        made = ranks.trainer(run, **{"per_device_train_batch_size": 2, **saving, **settings})
-        made.add_callback(rounded := Rounded())
-        options.get("spoil", lambda _: None)(made)
-        there = sorted(path.name for path in (ranks.folder / run).glob("checkpoint-*"))
-        made.train(resume_from_checkpoint=options.get("resume"))
-        parameters = {type(each).__name__ for each in made.model_wrapped.parameters()}
-        made.save_model(str(ranks.folder / f"{run}-model"))
-        held_out = made.evaluate() if made.eval_dataset is not None else {}
-        moments = next(iter(made.optimizer.state.values()))["exp_avg"].dtype
-        return {"kind": [each.__name__ for each in type(made.model_wrapped).__mro__], "parameters": sorted(parameters),
-                "there": there, "held_out": held_out, "referred": referred, "types": [*types],
-                "rounded": rounded.found, "moments": str(moments),
-                "metrics": ranks.lines(run, "metrics"), "events": ranks.lines(run, "events")}  # fmt: skip
-
-    for name, pairs, adapter in (("whole", PAIRS, False), ("few", PAIRS[:1], False), ("again", PAIRS, False), ("adapter", PAIRS, True),
-                                 ("left", PAIRS, False)):  # fmt: skip
-        folder = ranks.folder / f"sharded-pass-{name.replace('again', 'whole')}"
+    for name, pairs in (("whole", PAIRS), ("few", PAIRS[:1]), ("again", PAIRS), ("adapter", PAIRS), ("left", PAIRS)):
+        folder, adapter = ranks.folder / f"sharded-pass-{name.replace('again', 'whole')}", name == "adapter"
         ranks.run(f"sharded-pass-{name}", 2, lambda rank: sharded_pass(folder, pairs, adapter=adapter), **fsdp)  # noqa: B023
-    ranks.run("sharded", 2, lambda rank: train(rank, "sharded", held_out=PAIRS[:5], per_device_eval_batch_size=1), **fsdp)
+    train("sharded", eval_dataset=PAIRS[:5], per_device_eval_batch_size=1)
     # Adapters of rank 2 on four processes, of which two hold nothing of some matrices.
-    adapter = {"lora_rank": 2, "per_device_train_batch_size": 1}
-    ranks.run("sharded-adapter", 4, lambda rank: train(rank, "sharded-adapter", **adapter), **fsdp)
-    shutil.copytree(ranks.folder / "sharded-adapter", ranks.folder / "sharded-adapter-resumed",
-                    ignore=shutil.ignore_patterns("checkpoint-[46]"))  # fmt: skip
-    ranks.run("sharded-adapter-resumed", 4, lambda rank: train(rank, "sharded-adapter-resumed", resume=True, **adapter), **fsdp)
+    train("sharded-adapter", 4, 1, lora_rank=2)
+    ranks.copy("sharded-adapter", "sharded-adapter-resumed", but="checkpoint-[46]")
+    train("sharded-adapter-resumed", 4, 1, lora_rank=2, resume=True)
     # Without clipping, which would scale gradients after they are added up.
     half = {"bf16": True, "max_grad_norm": 0.0, "model": tiny_model()}
-    ranks.run("sharded-half", 2, lambda rank: train(rank, "sharded-half", **half), **fsdp)
-    ranks.run("replicated-half", 2, lambda rank: ranks.train("replicated-half", rank, per_device_train_batch_size=2, **half))
+    train("sharded-half", **half)
+    ranks.training("replicated-half", 2, per_device_train_batch_size=2, **half)
     for which, spoil in (("second", dies_writing_its_pieces), ("first", dies_before_the_rename)):
-        ranks.run(f"sharded-{which}-killed", 2, lambda rank: train(rank, f"sharded-{which}", spoil=spoil), **fsdp)  # noqa: B023
-        ranks.run(f"sharded-{which}-resumed", 2, lambda rank: train(rank, f"sharded-{which}", resume=True), **fsdp)  # noqa: B023
-    ranks.run("sharded-full", 2, lambda rank: train(rank, "sharded-full", spoil=fails_to_save), **fsdp)
-    ranks.run("sharded-bad", 2, lambda rank: train(rank, "sharded-bad", spoil=bad_row), **fsdp)
-    shutil.copytree(ranks.folder / "sharded", ranks.folder / "gathered", ignore=shutil.ignore_patterns("checkpoint-[46]"))
-    ranks.run("gathered", 1, lambda rank: ranks.train("gathered", rank, per_device_train_batch_size=4, per_device_eval_batch_size=1, **saving, resume=True,
-              allow_changes=["world_size", "per_device_train_batch_size"]))  # fmt: skip
+        train(f"sharded-{which}-killed", run=f"sharded-{which}", spoil=spoil)
+        train(f"sharded-{which}-resumed", run=f"sharded-{which}", resume=True)
+    train("sharded-full", spoil=fails_to_save)
+    train("sharded-bad", spoil=bad_row)
+    ranks.copy("sharded", "gathered", but="checkpoint-[46]")
+    ranks.training("gathered", 1, per_device_train_batch_size=4, per_device_eval_batch_size=1, **saving, resume=True,
+                   allow=("world_size", "per_device_train_batch_size"))  # fmt: skip
     # What was asked for is FSDP2, and what runs is DDP; and what the launcher says is not what the run says.
-    ranks.run("precision", 1, lambda rank: ranks.train("precision", rank), ACCELERATE_MIXED_PRECISION="bf16")
-    ranks.run("empty", 2, lambda rank: ranks.train("empty", rank), **{**fsdp, "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"})
+    ranks.training("precision", 1, told={"ACCELERATE_MIXED_PRECISION": "bf16"})
+    ranks.training("empty", 2, told={**fsdp, "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"})
     ranks.run("forged", 2, lambda rank: forged(ranks, rank), **fsdp)
 
 
 def forged(ranks: Ranks, rank: int) -> Any:
     launch.check_asked.__code__ = (lambda accelerator, args: None).__code__
-    return ranks.train("forged", rank, per_device_train_batch_size=2)
+    return ranks.train("forged", rank, PAIRS, per_device_train_batch_size=2)
 
 
 def core(folder: Path, rank: int) -> dict[str, Any]:
@@ -372,23 +353,20 @@ def core(folder: Path, rank: int) -> dict[str, Any]:
 def resumed(ranks: Ranks) -> None:
     """Two ranks under DDP, saving every second step: to the end, and killed before the last micro-batch and gone on."""
     saving = {"save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 2}
-    ranks.run("saved", 2, lambda rank: ranks.train("saved", rank, **saving))
+    ranks.training("saved", 2, **saving)
     for which in (0, 1):
-        name = f"saved-{which}"
-        ranks.run(f"{name}-killed", 2, lambda rank: ranks.train(name, rank, spoil=at_micro_batch(6, which, die), **saving))  # noqa: B023
-        ranks.run(name, 2, lambda rank: ranks.train(name, rank, resume=True, **saving))  # noqa: B023
+        ranks.training(f"saved-{which}-killed", 2, run=f"saved-{which}", spoil=at_micro_batch(6, which, die), **saving)
+        ranks.training(f"saved-{which}", 2, resume=True, **saving)
 
 
 def sampled(ranks: Ranks) -> None:
     """Samples during training, which every rank draws alike."""
-    prompts = ranks.folder / "prompts.jsonl"
-    prompts.write_text("".join(json.dumps({"prompt": text, "target": "the mat"}) + "\n" for text in ("the cat", "a dog on")))
-    options = {"sample_every": 3, "sample_prompts": str(prompts), "sample_length": 4, "tokenizer": tiny_tokenizer(),
-               "sample_reward": "tests.gpo_full.training.test_live_evaluation:shorter"}  # fmt: skip
+    rows = [{"prompt": text, "target": "the mat"} for text in ("the cat", "a dog on")]
+    prompts = write_rows(ranks.folder / "prompts.jsonl", rows)
+    options = {"sample_every": 3, "sample_prompts": str(prompts), "sample_length": 4,
+               "processing_class": tiny_tokenizer(), "sample_reward": "tests.gpo_full.training.test_live_evaluation:shorter"}  # fmt: skip
     for world in (1, 2):
-        ranks.run(f"sampled-{world}", world, lambda rank: {
-            **ranks.train(f"sampled-{world}", rank, per_device_train_batch_size=4 // world, **options),  # noqa: B023
-            "samples": ranks.lines(f"sampled-{world}", "samples")})  # noqa: B023  # fmt: skip
+        ranks.training(f"sampled-{world}", world, per_device_train_batch_size=4 // world, **options)
 
 
 def passes(ranks: Ranks) -> None:
@@ -401,8 +379,8 @@ def passes(ranks: Ranks) -> None:
     ranks.run("pass-apart", 2, lambda rank: reference_pass(ranks.folder / f"pass-apart-{rank}", PAIRS))
     full = ranks.folder / "pass-full"
     ranks.run("pass-full", 2, lambda rank: reference_pass(full, PAIRS, fails=rank == 1))
-    shutil.copytree(full, ranks.folder / "sharded-pass-left")
-    damaged = shutil.copytree(full, ranks.folder / "pass-damaged")
+    ranks.copy("pass-full", "sharded-pass-left")
+    damaged = ranks.copy("pass-full", "pass-damaged")
     (part,) = damaged.glob("*-of-*")
     part.write_bytes(part.read_bytes()[:-1] + b"?")
     ranks.run("pass-damaged", 2, lambda rank: reference_pass(damaged, PAIRS))
@@ -432,8 +410,7 @@ def reference_pass(folder: Path, pairs: list[Any], *, fails: bool = False, model
         tokens.append(int((batch.block > 0).sum()))
         return log_probabilities.token_log_probabilities(model, batch, **options)
 
-    module = sys.modules["gpo_full.reference.compute"]
-    module.token_log_probabilities, module.BATCH_TOKENS = counted, 30  # type: ignore[attr-defined]
+    compute.token_log_probabilities, compute.BATCH_TOKENS = counted, 30
     accelerator = accelerate.Accelerator(cpu=True)
     reference = tiny_model(dtype=torch.float64) if model is None else model(accelerator)
     # Before the pass: what it needs last, it leaves whole.
@@ -496,32 +473,28 @@ def pieces(folder: Path, model: Any, optimizer: Any, rank: int) -> dict[str, Any
 
 def sizes(ranks: Ranks) -> None:
     """Specification 9: begun with one number of processes, gone on with another; saved within a logging interval."""
-    allowed = ["world_size", "per_device_train_batch_size"]
     for before, after in ((2, 1), (1, 2)):
-        name = f"size-{before}-{after}"
-        options = {"save_strategy": "steps", "save_steps": 2, "logging_steps": 3}
-        ranks.run(f"{name}-begun", before, lambda rank: ranks.train(
-            name, rank, per_device_train_batch_size=4 // before, **options))  # noqa: B023  # fmt: skip
-        ranks.run(f"{name}-refused", after, lambda rank: ranks.train(
-            name, rank, per_device_train_batch_size=4 // after, resume=str(ranks.folder / name / "checkpoint-2"), **options))  # noqa: B023  # fmt: skip
-        ranks.run(name, after, lambda rank: ranks.train(
-            name, rank, per_device_train_batch_size=4 // after, resume=str(ranks.folder / name / "checkpoint-2"), allow_changes=allowed, **options))  # noqa: B023  # fmt: skip
+        run = f"size-{before}-{after}"
+        options: dict[str, Any] = {"run": run, "save_strategy": "steps", "save_steps": 2, "logging_steps": 3}
+        ranks.training(f"{run}-begun", before, per_device_train_batch_size=4 // before, **options)
+        options |= {"per_device_train_batch_size": 4 // after, "resume": str(ranks.folder / run / "checkpoint-2")}
+        ranks.training(f"{run}-refused", after, **options)
+        ranks.training(run, after, allow=("world_size", "per_device_train_batch_size"), **options)
 
 
 def failures(ranks: Ranks) -> None:
-    common = {"per_device_train_batch_size": 2}
-    ranks.run("killed", 2, lambda rank: ranks.train("killed", rank, spoil=at_micro_batch(3, 1, die), **common))
-    ranks.run("hung", 2, lambda rank: ranks.train("hung", rank, spoil=at_micro_batch(3, 1, ranks.hang), ddp_timeout=3, **common),
-              hangs=1)  # fmt: skip
-    ranks.run("hung-between", 2, lambda rank: ranks.train("hung-between", rank, spoil=hangs_between_steps(ranks), ddp_timeout=3, **common),
-              hangs=1)  # fmt: skip
-    ranks.run("full", 2, lambda rank: ranks.train("full", rank, spoil=fails_to_save, save_strategy="steps", save_steps=2,
-                                                  **common))  # fmt: skip
-    ranks.run("terminated", 2, lambda rank: ranks.train("terminated", rank, save_strategy="steps", save_steps=100,
-        spoil=at_micro_batch(2, 1, lambda: os.kill(os.getpid(), signal.SIGTERM)), **common))  # fmt: skip
-    ranks.run("asked-2", 2, lambda rank: ranks.train("asked", rank, fsdp=True, **common))
-    ranks.run("asked-1", 1, lambda rank: ranks.train("asked", rank, fsdp=True, **common))
-    ranks.run("launched", 2, lambda rank: ranks.train("asked", rank, **common), ACCELERATE_USE_FSDP="true")
+    def terminate() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    two = {"world": 2, "per_device_train_batch_size": 2}
+    ranks.training("killed", spoil=at_micro_batch(3, 1, die), **two)
+    ranks.training("hung", spoil=at_micro_batch(3, 1, ranks.hang), ddp_timeout=3, hangs=1, **two)
+    ranks.training("hung-between", spoil=hangs_between_steps(ranks), ddp_timeout=3, hangs=1, **two)
+    ranks.training("full", spoil=fails_to_save, save_strategy="steps", save_steps=2, **two)
+    ranks.training("terminated", spoil=at_micro_batch(2, 1, terminate), save_strategy="steps", save_steps=100, **two)
+    ranks.training("asked-2", run="asked", fsdp=True, **two)
+    ranks.training("asked-1", run="asked", fsdp=True, **two | {"world": 1})
+    ranks.training("launched", run="asked", told={"ACCELERATE_USE_FSDP": "true"}, **two)
 
 
 if __name__ == "__main__":
@@ -529,6 +502,4 @@ if __name__ == "__main__":
     gc.freeze()  # a collection in a fork would copy every page it visits
     lab = Ranks(Path(sys.argv[1]))
     everything(lab)
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    lab.results["cpu_seconds"] = time.process_time() + children.ru_utime + children.ru_stime
     (lab.folder / "results.json").write_text(json.dumps(lab.results))

@@ -1,5 +1,6 @@
 """Random tiny models of several families and a tiny tokenizer, all built offline."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -52,3 +53,10 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
         tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>",
         chat_template="{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}</s>{% endfor %}"
                       "{% if add_generation_prompt %}<s>assistant\n{% endif %}")  # fmt: skip
+
+
+def saved_policy(folder: Path, **options: Any) -> Path:
+    """The folder of a tiny model and its tokenizer."""
+    tiny_model(**options).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder

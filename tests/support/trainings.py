@@ -1,30 +1,56 @@
 """Trainings of a tiny model in this process, and what they leave."""
 
-__all__ = ["PAIRS", "Passes", "objects", "step0", "trainer", "weights"]
+__all__ = ["PAIRS", "Passes", "apart", "at_call", "objects", "same", "step0", "trained", "trainer", "untimed",
+           "weights"]  # fmt: skip
 
+import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gpo_full import GPOConfig, GPOTrainer
-from gpo_full.data.pairs import Pair
 from tests.support.pairs import some_pairs
+from tests.support.tiny_models import tiny_model
+from tests.support.two_sequences import response_sums
 
 PAIRS = some_pairs(11)
 
 
-def trainer(folder: Path, model: Any, pairs: list[Pair] = PAIRS, *, run: str = "run", **options: Any) -> GPOTrainer:
-    others = {name: options.pop(name) for name in ("reference", "eval_dataset") if name in options}
+def trainer(folder: Path, model: Any, pairs: Any = PAIRS, *, run: str = "run", **options: Any) -> GPOTrainer:
+    others = {name: options.pop(name, None) for name in ("reference", "eval_dataset", "processing_class")}
     settings = {"learning_rate": 1e-3, "max_steps": 1, "per_device_train_batch_size": 4, "save_strategy": "no",
                 "reference_store": str(folder / "references"), **options}  # fmt: skip
     args = GPOConfig(output_dir=str(folder / run), use_cpu=True, disable_tqdm=True, **settings)
     return GPOTrainer(model, args, pairs, **others)
 
 
-def objects(folder: Path, run: str = "run") -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / run / "metrics.jsonl").read_text().splitlines()]
+def trained(folder: Path, model: Any, *pairs: Any, resume: Any = None, allow: Any = (), **options: Any) -> GPOTrainer:
+    made = trainer(folder, model, *pairs, **options)
+    made.train(resume_from_checkpoint=resume, allow_changes=allow)
+    return made
+
+
+def apart(margin: str = "sum") -> tuple[Any, Any, torch.Tensor]:
+    """A reference and a policy away from it in float64, and the log-ratios of PAIRS by the definition."""
+    reference, policy = (tiny_model(seed=seed, dtype=torch.float64) for seed in (1, 2))
+    return reference, policy, (response_sums(policy, PAIRS, margin) - response_sums(reference, PAIRS, margin)).detach()
+
+
+def objects(folder: Path, run: str = "run", name: str = "metrics") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / run / f"{name}.jsonl").read_text().splitlines()]
+
+
+def untimed(rows: list[dict[str, Any]], *but: str) -> list[dict[str, Any]]:
+    """The rows without what no two runs share, and without what else is not to be compared."""
+    return [{name: value for name, value in row.items() if name not in ("cpu_seconds", *but)} for row in rows]
+
+
+def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
+    """Whether two runs ended with the same weights, bit by bit."""
+    return found.keys() == expected.keys() and all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 def weights(model: torch.nn.Module) -> torch.Tensor:
@@ -36,6 +62,18 @@ def step0(made: GPOTrainer) -> float:
     batch = made.data_collator([made.train_dataset[i] for i in range(len(made.train_dataset))])
     made.model.train()
     return float(made.compute_loss(made.model, batch).detach())
+
+
+def at_call(number: int, function: Callable[..., Any], then: Callable[[], object]) -> Callable[..., Any]:
+    """The function, before whose call of that number `then` is called."""
+    count = itertools.count(1)
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        if next(count) == number:
+            then()
+        return function(*arguments, **named)
+
+    return counted
 
 
 class Passes:

@@ -4,11 +4,10 @@ import json
 import math
 import resource
 import statistics
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 import torch
@@ -77,11 +76,13 @@ def test_the_backbone_is_that_of_the_model(size: Size) -> None:
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
 
-def steps(names: list[str], folder: Path, count: int = 3, place: Place = CPU) -> tuple[dict[str, list[float]], dict[str, nn.Module]]:
+def steps(names: Sequence[str], folder: Path, place: Place = CPU) -> tuple[dict[str, list[float]], dict[str, Any]]:
     pairs = SHORT.pairs(TINY.pairs, TINY.vocabulary)
     models = {name: TINY.model() for name in names}
-    made = {name: CONTENDERS[name](models[name], pairs, folder / name, place) for name in names}
-    return {name: [step() for _ in range(count)] for name, step in made.items()}, models
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench_contenders, "LEARNING_RATE", 1e-3)
+        made = {name: CONTENDERS[name](models[name], pairs, folder / name, place) for name in names}
+        return {name: [step() for _ in range(3)] for name, step in made.items()}, models
 
 
 def distance(one: nn.Module, other: nn.Module) -> float:
@@ -89,7 +90,13 @@ def distance(one: nn.Module, other: nn.Module) -> float:
     return math.sqrt(sum(float((a - b).detach().square().sum()) for a, b in pairs))
 
 
-def check_same_steps(losses: dict[str, list[float]], models: dict[str, nn.Module]) -> None:
+@pytest.mark.parametrize("names", [
+    ("ours", "lean"), pytest.param((*CONTENDERS,), marks=[pytest.mark.slow, pytest.mark.filterwarnings("ignore")]),
+])  # fmt: skip
+def test_contenders_take_the_same_steps(names: tuple[str, ...], tmp_path: Path) -> None:
+    if why := next(filter(None, map(missing, names)), None):
+        pytest.skip(why)
+    losses, models = steps(names, tmp_path)
     for name, found in losses.items():
         assert found[0] == pytest.approx(math.log(2), abs=1e-6), name  # f(0): the reference is the model
         assert found == pytest.approx(losses["ours"], abs=1e-6), name
@@ -97,30 +104,12 @@ def check_same_steps(losses: dict[str, list[float]], models: dict[str, nn.Module
         assert distance(models[name], models["ours"]) < 0.02 * distance(models["ours"], TINY.model()), name
 
 
-def test_ours_and_lean_take_the_same_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_contenders, "LEARNING_RATE", 1e-3)
-    losses, models = steps(["ours", "lean"], tmp_path)
-    check_same_steps(losses, models)
-
-
-def test_bfloat16_is_what_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_contenders, "LEARNING_RATE", 1e-3)
+def test_bfloat16_is_what_was_asked_for(tmp_path: Path) -> None:
     half, _ = steps(["ours", "lean"], tmp_path / "half", place=Place(bf16=True))
     full, _ = steps(["ours", "lean"], tmp_path / "full")
     for name, found in half.items():
         assert found == pytest.approx(full[name], abs=bench.SAME[True])
         assert found[-1] != full[name][-1]
-
-
-@pytest.mark.slow
-def test_all_contenders_take_the_same_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if why := missing("trl live"):
-        pytest.skip(why)
-    monkeypatch.setattr(bench_contenders, "LEARNING_RATE", 1e-3)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what other libraries have to say
-        losses, models = steps([name for name in CONTENDERS if not missing(name)], tmp_path)
-    check_same_steps(losses, models)
 
 
 @pytest.mark.parametrize(("found", "why"), [
@@ -134,8 +123,11 @@ def test_another_trl_is_no_opponent(found: str | None, why: str | None, monkeypa
     assert missing("lean") is None
 
 
-def no_constant(name: str) -> NoReturn:
-    raise AssertionError(f"{name} is not JSON")
+def written(folder: Path, *words: str) -> dict[str, Any]:
+    """What a run of the benchmark on a tiny cell leaves."""
+    bench._main(["--shape", "short", "--size", "tiny", *words, "--output", str(folder)])
+    found: dict[str, Any] = json.loads((folder / "bench.json").read_text(), parse_constant=pytest.fail)
+    return found
 
 
 @pytest.mark.slow
@@ -144,10 +136,8 @@ def test_what_it_writes_and_prints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(bench, "missing", lambda name: "trl is away" if name.startswith("trl") else None)
-    words = ["--shape", "short", "--size", "tiny", "--repeats", "3", "--contender", "lean", "ours", "trl live"]
-    bench._main([*words, "--output", str(tmp_path / "new")])
+    report = written(tmp_path / "new", "--repeats", "3", "--contender", "lean", "ours", "trl live")
     out = capsys.readouterr().out
-    report = json.loads((tmp_path / "new" / "bench.json").read_text(), parse_constant=no_constant)
     assert (report["schema"], report["device"], report["bf16"], report["unit"]) == (2, "cpu", False, "CPU-s")
     assert report["missing"] == {"trl live": "trl is away"}
     assert "missing: trl live: trl is away" in out
@@ -187,9 +177,8 @@ def test_what_memory_does_not_hold_together_is_compared_by_two_steps_alone(
 ) -> None:
     """Medians of (1, 3) and (6, 10) CPU-seconds are 2 and 8; the rate is the median of 4 and 2 GFLOP/s."""
     monkeypatch.setattr(Place, "memory", lambda _: 1.0)
-    bench._main(["--shape", "short", "--size", "tiny", "--contender", "lean", "--output", str(tmp_path)])
+    (cell,) = written(tmp_path, "--contender", "lean")["cells"]
     assert "each alone, two steps" in capsys.readouterr().out
-    (cell,) = json.loads((tmp_path / "bench.json").read_text())["cells"]
     assert {name: each["seconds"] for name, each in cell["contenders"].items()} == {"ours": 2.0, "lean": 8.0}
     assert cell["contenders"]["lean"]["runs"] == [6.0, 10.0]
     assert cell["gemm_gflops"] == 3.0
@@ -295,9 +284,7 @@ def test_a_peak_is_measured_on_a_device() -> None:
 @pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize("more", [[], ["--bf16"]])
 def test_it_runs_on_a_device(more: list[str], tmp_path: Path) -> None:
-    words = ["--shape", "short", "--size", "tiny", "--device", "cuda", "--output", str(tmp_path), *more]
-    bench._main(words)
-    report = json.loads((tmp_path / "bench.json").read_text())
+    report = written(tmp_path, "--device", "cuda", *more)
     assert (report["device"], report["unit"], report["bf16"]) == ("cuda", "s", bool(more))
 
 

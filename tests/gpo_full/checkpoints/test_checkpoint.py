@@ -6,16 +6,17 @@ Trainings that die run in `crashing.py`, whose results the tests read; the rest 
 import json
 import os
 import pickle
+import random
 import re
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,23 +24,17 @@ from gpo_full.checkpoints import atomic as checkpoint
 from gpo_full.checkpoints.atomic import CheckpointNotSaved, DamagedCheckpoint, FolderInUse, NoGoodCheckpoint
 from gpo_full.checkpoints.state import decode, encode, random_state, set_random_state
 from gpo_theory import InputError
-from tests.support.crashing import CORRUPTIONS, CRASHED, RANDOM_KILLS, STEPS, Dying, die, disk_full, forked
-from tests.support.places import ROOT
+from tests.support.commands import results_of
+from tests.support.crashing import CORRUPTIONS, CRASHED, RANDOM_KILLS, STEPS, die, disk_full, dying, forked
+
+Crashed = tuple[Path, dict[str, Any], dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def crashed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """The folder in which trainings were run and killed, and what came of them."""
+def crashed(tmp_path_factory: pytest.TempPathFactory) -> Crashed:
+    """The folder in which trainings were run and killed, what came of them, and what one ended with that was not."""
     folder = tmp_path_factory.mktemp("crashed")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-m", "tests.support.crashing", str(folder)], check=True, env=environment,
-                   cwd=ROOT, capture_output=True)  # fmt: skip
-    return folder, json.loads((folder / "results.json").read_text())
-
-
-def straight(folder: Path, run: str = "straight") -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / f"{run}.json").read_text())
-    return found
+    return folder, results_of("crashing", folder), json.loads((folder / "straight.json").read_text())
 
 
 def check_resumed(found: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -52,32 +47,32 @@ def check_resumed(found: dict[str, Any], expected: dict[str, Any]) -> None:
 # Of trainings.
 
 
-def test_spec_01_killed_at_every_operation_it_resumes_bitwise(crashed: tuple[Path, dict[str, Any]]) -> None:
-    folder, results = crashed
-    names = [found["name"] for found in results["crashes"]]
+def test_spec_01_killed_at_every_operation_it_resumes_bitwise(crashed: Crashed) -> None:
+    _, results, straight = crashed
+    made = [found["name"] for found in results["crashes"]]
     for step in CRASHED:  # without a gap, from the first operation to the last
-        points = [name for name in names if name.startswith(f"crash-{step}-")]
+        points = [name for name in made if name.startswith(f"crash-{step}-")]
         assert points == [f"crash-{step}-{at}" for at in range(1, len(points) + 1)]
         assert len(points) >= 25
     for found in results["crashes"]:
         assert found["died"] == -signal.SIGKILL
-        check_resumed(found, straight(folder))
+        check_resumed(found, straight)
         # A kill costs the step that was being saved, and no more.
         step = int(found["name"].split("-")[1])
         assert len(found["rows"]) in (2 * (STEPS - step), 2 * (STEPS - step + 1))
 
 
-def test_spec_02_random_kills_resume_bitwise(crashed: tuple[Path, dict[str, Any]]) -> None:
-    folder, results = crashed
+def test_spec_02_random_kills_resume_bitwise(crashed: Crashed) -> None:
+    _, results, straight = crashed
     assert len(results["random"]) == RANDOM_KILLS
     for found in results["random"]:
         assert found["died"] == -signal.SIGKILL
-        check_resumed(found, straight(folder))
+        check_resumed(found, straight)
 
 
-def test_spec_04_a_damaged_run_resumes_bitwise_or_is_refused(crashed: tuple[Path, dict[str, Any]]) -> None:
+def test_spec_04_a_damaged_run_resumes_bitwise_or_is_refused(crashed: Crashed) -> None:
     """Both checkpoints damaged: refused, and nothing is lost; one: the other is used, to the same end bit by bit."""
-    folder, results = crashed
+    folder, results, straight = crashed
     assert len(results["corruptions"]) == CORRUPTIONS
     for found in results["corruptions"]:
         if len(found["damage"]) == 2:
@@ -85,22 +80,19 @@ def test_spec_04_a_damaged_run_resumes_bitwise_or_is_refused(crashed: tuple[Path
             assert len(list((folder / found["name"]).glob("checkpoint-*"))) == 2
         else:
             assert found["code"] == 0, found
-            assert found["end"] == straight(folder)["end"], found["damage"]
+            assert found["end"] == straight["end"], found["damage"]
 
 
-def test_spec_03_killed_before_the_first_save_it_starts_over(crashed: tuple[Path, dict[str, Any]]) -> None:
-    folder, results = crashed
+def test_spec_03_killed_before_the_first_save_it_starts_over(crashed: Crashed) -> None:
+    _, results, straight = crashed
     first = [found for found in results["crashes"] if found["name"].startswith("crash-1-")]
     over = [found for found in first if len(found["rows"]) == 2 * STEPS]
     assert len(over) >= 20  # all before the rename
-    assert all(found["rows"] == straight(folder)["rows"] for found in over)
+    assert all(found["rows"] == straight["rows"] for found in over)
 
 
-def test_spec_10_killed_mid_epoch_and_mid_accumulation_the_rows_are_the_same(
-    crashed: tuple[Path, dict[str, Any]],
-) -> None:
-    folder, results = crashed
-    expected = straight(folder)
+def test_spec_10_killed_mid_epoch_and_mid_accumulation_the_rows_are_the_same(crashed: Crashed) -> None:
+    _, results, expected = crashed
     epoch = [rows for rows in expected["rows"] if rows[0] <= 3]
     assert sorted(row for rows in epoch for row in rows[1:]) == list(range(11))  # an epoch sees every row once
     for found, step in zip(results["mid_step"], (2, 3, 4), strict=True):
@@ -110,46 +102,31 @@ def test_spec_10_killed_mid_epoch_and_mid_accumulation_the_rows_are_the_same(
         check_resumed(found, expected)
 
 
-@pytest.mark.parametrize(("name", "code", "step"), [("terminated", 143, 3), ("interrupted", 130, 3), ("last", 143, 4)])
-def test_spec_16_a_signal_finishes_the_step_and_saves(
-    name: str, code: int, step: int, crashed: tuple[Path, dict[str, Any]]
-) -> None:
-    folder, results = crashed
+@pytest.mark.parametrize(("name", "code", "step"), [
+    ("terminated", 143, 3), ("interrupted", 130, 3), ("last", 143, 4),  # 16: the step is finished and saved,
+    ("twice", 130, 2),  # and a second SIGINT ends it while step 3 is being saved
+    ("full", 1, 2),  # 6: a limit on a file's size stops safetensors' own writes, as a full disk would
+])  # fmt: skip
+def test_specs_06_and_16_what_ends_a_run_leaves_it_whole(name: str, code: int, step: int, crashed: Crashed) -> None:
+    folder, results, straight = crashed
     found = results[name]
     assert found["died"] == code
     assert found["before"] == [f"checkpoint-{step}", "metrics.jsonl", "run.json"]
     assert checkpoint.verify(folder / f"{name}-before" / f"checkpoint-{step}").step == step
-    assert found["rows"] == [rows for rows in straight(folder)["rows"] if rows[0] > step]
-    check_resumed(found, straight(folder))
+    assert found["rows"] == [rows for rows in straight["rows"] if rows[0] > step]
+    check_resumed(found, straight)
 
 
-def test_spec_16_a_second_sigint_aborts_without_damage(crashed: tuple[Path, dict[str, Any]]) -> None:
-    folder, results = crashed
-    assert results["twice"]["died"] == 130
-    assert results["twice"]["before"] == ["checkpoint-2", "metrics.jsonl", "run.json"]  # step 3 was being saved
-    assert checkpoint.verify(folder / "twice-before" / "checkpoint-2").step == 2
-    check_resumed(results["twice"], straight(folder))
-
-
-def test_spec_06_a_save_that_the_disk_cuts_short_leaves_the_one_before(crashed: tuple[Path, dict[str, Any]]) -> None:
-    # The limit on a file's size stops safetensors' own writes, as a full disk would.
-    folder, results = crashed
-    assert results["full"]["died"] == 1
-    assert results["full"]["before"] == ["checkpoint-2", "metrics.jsonl", "run.json"]
-    assert checkpoint.verify(folder / "full-before" / "checkpoint-2").step == 2
-    check_resumed(results["full"], straight(folder))
-
-
-def test_spec_20_the_same_seed_twice_is_bitwise_the_same(crashed: tuple[Path, dict[str, Any]]) -> None:
-    folder, results = crashed
+def test_spec_20_the_same_seed_twice_is_bitwise_the_same(crashed: Crashed) -> None:
+    folder, results, straight = crashed
     assert (results["straight"], results["again"]) == (0, 0)
-    assert straight(folder) == straight(folder, "again")
+    assert straight == json.loads((folder / "again.json").read_text())
     once, twice = (folder / name / f"checkpoint-{STEPS}" for name in ("straight", "again"))
     for path in (*once.glob("*.safetensors"), once / "resume.json", once / "config.json"):
         assert path.read_bytes() == (twice / path.name).read_bytes()
 
 
-def test_a_checkpoint_is_an_ordinary_folder(crashed: tuple[Path, dict[str, Any]]) -> None:
+def test_a_checkpoint_is_an_ordinary_folder(crashed: Crashed) -> None:
     from transformers import AutoModelForCausalLM
 
     folder = crashed[0] / "straight" / f"checkpoint-{STEPS}"
@@ -180,6 +157,10 @@ def saved(folder: Path, *steps: int, keep: int | None = None) -> Path:
     return folder
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def check_step(folder: Path, *steps: int) -> int:
     """The newest whole checkpoint is of one of `steps`, and holds what was saved."""
     found = checkpoint.load(folder)
@@ -199,7 +180,7 @@ def test_spec_01_a_save_killed_at_every_operation_is_there_or_not(tmp_path: Path
 
     def killed(folder: Path, at: int) -> None:
         with checkpoint.sole_writer(folder):
-            checkpoint.FILES = Dying(at, die)
+            checkpoint.FILES = dying(at, die)
             saved(folder, 3, keep=2)
 
     found = []
@@ -210,21 +191,12 @@ def test_spec_01_a_save_killed_at_every_operation_is_there_or_not(tmp_path: Path
             break
         found.append(check_step(folder, 2, 3))
         with checkpoint.sole_writer(folder):
-            assert {path.name for path in folder.iterdir()} <= {".writer.lock", "checkpoint-1", "checkpoint-2",
-                                                                 "checkpoint-3"}  # fmt: skip
+            assert {*names(folder)} <= {".writer.lock", "checkpoint-1", "checkpoint-2", "checkpoint-3"}
         check_step(saved(folder, 3, keep=2), 3)
-        assert sorted(path.name for path in folder.iterdir()) == ["checkpoint-2", "checkpoint-3"]
+        assert names(folder) == ["checkpoint-2", "checkpoint-3"]
     assert len(found) >= 35
     assert found == sorted(found)  # once it is there it stays
     assert {*found} == {2, 3}
-
-
-def outcome_of(save: Callable[[], Any]) -> str | None:
-    try:
-        save()
-    except CheckpointNotSaved as error:
-        return str(error)
-    return None
 
 
 @pytest.mark.parametrize("reason", ["No space left on device", "Read-only file system"])
@@ -237,11 +209,13 @@ def test_spec_06_a_disk_that_refuses_at_any_operation_leaves_the_one_before(
     saved(tmp_path, 1)
     for at in range(1, 100):
         with monkeypatch.context() as patch:
-            patch.setattr(checkpoint, "FILES", Dying(at, refuse))
-            outcome = outcome_of(lambda: checkpoint.save(tmp_path, 2, parts(2), fill=fill))
-        if outcome is None:
-            break
-        assert reason in outcome
+            patch.setattr(checkpoint, "FILES", dying(at, refuse))
+            try:
+                checkpoint.save(tmp_path, 2, parts(2), fill=fill)
+                break
+            except CheckpointNotSaved as error:
+                said = str(error)
+        assert reason in said
         check_step(tmp_path, 1, 2)
         assert not list(tmp_path.glob(".*"))
         assert checkpoint.verify(tmp_path / "checkpoint-1").step == 1
@@ -255,9 +229,7 @@ def test_spec_06_a_checkpoint_of_the_same_step_survives_a_save_that_fails(
 ) -> None:
     saved(tmp_path, 1)
     renames = iter([os.rename, lambda *_: disk_full(), os.rename])
-    table = Dying(0, disk_full)
-    table.__dict__["rename"] = lambda *paths: next(renames)(*paths)
-    monkeypatch.setattr(checkpoint, "FILES", table)
+    monkeypatch.setattr(checkpoint, "FILES", checkpoint.Files(rename=lambda *paths: next(renames)(*paths)))
     with pytest.raises(CheckpointNotSaved, match="checkpoint-1 could not be saved"):
         saved(tmp_path, 1)
     check_step(tmp_path, 1)
@@ -290,26 +262,18 @@ def test_spec_04_none_good_is_an_error_and_none_at_all_is_not(tmp_path: Path) ->
         checkpoint.load(tmp_path)
 
 
-def drop(path: Path) -> None:
-    path.unlink()
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "gone": Path.unlink, "empty": lambda path: path.write_bytes(b""),
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[:-3]),
+}  # fmt: skip
 
 
-def shorten(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-3])
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-@pytest.mark.parametrize("change", [drop, shorten, empty])
-def test_spec_05_a_missing_truncated_or_empty_file_is_named(
-    change: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    names = ["model.safetensors", "empty.safetensors", "state.json", "vocabulary/merges.txt", "manifest.json"]
-    for step, name in enumerate(names, start=2):
+@pytest.mark.parametrize("how", DAMAGE)
+def test_spec_05_a_lost_cut_or_empty_file_is_named(how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    held = ["model.safetensors", "empty.safetensors", "state.json", "vocabulary/merges.txt", "manifest.json"]
+    for step, name in enumerate(held, start=2):
         folder = saved(tmp_path / str(step), 1, step)
-        change(folder / f"checkpoint-{step}" / name)
+        DAMAGE[how](folder / f"checkpoint-{step}" / name)
         caplog.clear()
         check_step(folder, 1)
         assert name in caplog.text
@@ -348,9 +312,9 @@ def test_spec_07_the_second_writer_is_refused_and_a_dead_one_s_lock_taken_over(t
         assert (tmp_path / ".writer.lock").exists()  # the refused ones have not taken it away
     assert forked(second) == 0
     assert forked(dies_writing) == -signal.SIGKILL
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".checkpoint-9-half", ".writer.lock"]
+    assert names(tmp_path) == [".checkpoint-9-half", ".writer.lock"]
     with checkpoint.sole_writer(tmp_path):
-        assert [path.name for path in tmp_path.iterdir()] == [".writer.lock"]
+        assert names(tmp_path) == [".writer.lock"]
     assert not list(tmp_path.iterdir())
 
 
@@ -408,8 +372,8 @@ def test_spec_19_a_hostile_file_is_refused(name: str, data: bytes, reason: str, 
     folder = sealed(tmp_path / "inside" / "checkpoint-1", {name: data})
     with pytest.raises(DamagedCheckpoint, match=re.escape(reason)):
         checkpoint.verify(folder)
-    assert [path.name for path in tmp_path.iterdir()] == ["inside"]
-    assert [path.name for path in (tmp_path / "inside").iterdir()] == ["checkpoint-1"]
+    assert names(tmp_path) == ["inside"]
+    assert names(tmp_path / "inside") == ["checkpoint-1"]
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "training_args.bin", "rng_state.pth", "x.pkl", "model.safetensors",
@@ -465,8 +429,7 @@ def test_spec_19_what_would_be_refused_is_not_saved(tmp_path: Path) -> None:
 def test_rotation_keeps_the_newest_the_protected_and_those_ahead(tmp_path: Path) -> None:
     saved(tmp_path, 1, 2, 3, 4, 10)
     checkpoint.save(tmp_path, 5, parts(5), keep=2, protected=["checkpoint-1"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "checkpoint-1", "checkpoint-10", "checkpoint-4", "checkpoint-5"]  # fmt: skip
+    assert names(tmp_path) == ["checkpoint-1", "checkpoint-10", "checkpoint-4", "checkpoint-5"]
 
 
 def test_what_a_checkpoint_was_saved_without_is_said(tmp_path: Path) -> None:
@@ -489,10 +452,6 @@ def test_training_state_comes_back_as_it_was() -> None:
 
 
 def test_every_generator_comes_back_with_its_spare_normal() -> None:
-    import random
-
-    import numpy as np
-
     def draws() -> list[float]:
         return [random.gauss(0, 1), float(np.random.standard_normal()), float(torch.rand(())), random.random(),
                 float(np.random.standard_normal())]  # fmt: skip

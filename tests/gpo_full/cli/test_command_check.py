@@ -1,15 +1,12 @@
 """`gpo check module:function`: exit 0 where nothing is found, 1 with the findings, 2 for what cannot be tested."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.commands import Outcome, gpo, refused
-from tests.support.places import ROOT
+from tests.support.commands import gpo, gpo_json, gpo_process, refused
 
 SOURCE = """
 import torch
@@ -56,23 +53,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def gpo_there(folder: Path, *arguments: str) -> Outcome:
-    """The command itself, run in the user's folder."""
-    root = str(ROOT)
-    done = subprocess.run([sys.executable, "-m", "gpo_full.cli", *arguments], capture_output=True, text=True, timeout=120,
-                          cwd=folder, env=os.environ | {"PYTHONPATH": root}, check=False)  # fmt: skip
-    return Outcome(done.returncode, done.stdout, done.stderr)
-
-
 def test_a_stable_function_passes(here: Path) -> None:
-    result = gpo_there(here, "check", "my_losses:stable", "--loss", "dpo")
+    result = gpo_process("check", "my_losses:stable", "--loss", "dpo", folder=here)
     assert result.returncode == 0, result.stderr
     assert "not proof" in result.stdout
     assert "\x1b" not in result.stdout
     assert result.stdout.count("nothing found") == 7
-    result = gpo("check", "my_losses:stable", "--json")
-    assert result.returncode == 0
-    found = json.loads(result.stdout)
+    found = gpo_json("check", "my_losses:stable")
     assert set(found) == {"schema", "function", "loss", "passed", "evidence", "tests", "findings", "unfinished"}
     assert found["passed"] is True
     assert found["loss"] is None
@@ -81,25 +68,21 @@ def test_a_stable_function_passes(here: Path) -> None:
 
 
 def test_a_finding_is_exit_1(here: Path) -> None:
-    result = gpo_there(here, "check", "my_losses:naive")
+    result = gpo_process("check", "my_losses:naive", folder=here)
     assert result.returncode == 1
     assert result.stderr == ""
     assert "float32 at x = -89: the value is inf" in " ".join(result.stdout.split())
-    result = gpo("check", "my_losses:naive", "--loss", "dpo", "--json")
-    assert result.returncode == 1
-    found = json.loads(result.stdout)
+    found = json.loads(gpo("check", "my_losses:naive", "--loss", "dpo", "--json", code=1).stdout)
     assert found["passed"] is False
     assert found["loss"] == "logistic"
     assert {(f["test"], f["dtype"], f["x"]) for f in found["findings"]} == {("finite", "float32", -89.0), ("finite", "float64", -711.0)}
 
 
 def test_against_a_formula_and_another_loss(here: Path) -> None:
-    assert gpo("check", "my_losses:Losses.ipo", "--loss", "ipo").returncode == 0
-    assert gpo("check", "my_losses:savage", "--loss", "sigmoid(-x)**2").returncode == 0
-    assert gpo("check", "my_losses:stable", "--loss", "log(1+exp(-a*x))", "--param", "a=1").returncode == 0
-    result = gpo("check", "my_losses:stable", "--loss", "log(1+exp(-a*x))", "--param", "a=1.01")
-    assert result.returncode == 1
-    assert "value" in result.stdout
+    gpo("check", "my_losses:Losses.ipo", "--loss", "ipo", code=0)
+    gpo("check", "my_losses:savage", "--loss", "sigmoid(-x)**2", code=0)
+    gpo("check", "my_losses:stable", "--loss", "log(1+exp(-a*x))", "--param", "a=1", code=0)
+    assert "value" in gpo("check", "my_losses:stable", "--loss", "log(1+exp(-a*x))", "--param", "a=1.01", code=1).stdout
 
 
 def test_a_test_can_be_left_out(here: Path) -> None:
@@ -107,10 +90,13 @@ def test_a_test_can_be_left_out(here: Path) -> None:
     assert gpo("check", "my_losses:savage", "--skip", "convexity").returncode == 0
 
 
-def test_a_mean_is_told_apart(here: Path) -> None:
-    result = gpo("check", "my_losses:mean")
-    assert result.returncode == 1
-    assert "not yet averaged" in " ".join(result.stdout.split())
+def test_a_mean_is_told_apart_and_a_test_that_did_not_run_is_not_said_to_have_found_nothing(here: Path) -> None:
+    shown = gpo("check", "my_losses:mean", code=1).stdout
+    assert "not yet averaged" in " ".join(shown.split())
+    assert "nothing found" not in shown
+    (line,) = [line for line in shown.splitlines() if line.startswith("not finished")]
+    assert "elementwise" in line
+    assert "consistency" in line
 
 
 @pytest.mark.parametrize(
@@ -134,12 +120,3 @@ def test_the_help_says_that_code_is_run() -> None:
     shown = " ".join(gpo("check", "--help").stdout.split())
     assert "your own code" in shown
     assert "AND RUN" in shown
-
-
-def test_a_test_that_did_not_run_is_not_said_to_have_found_nothing(here: Path) -> None:
-    result = gpo("check", "my_losses:mean")
-    assert result.returncode == 1
-    assert "nothing found" not in result.stdout
-    (line,) = [line for line in result.stdout.splitlines() if line.startswith("not finished")]
-    assert "elementwise" in line
-    assert "consistency" in line

@@ -35,23 +35,18 @@ def test_a_wish_that_excludes_itself_is_answered_by_the_proposition() -> None:
     assert set(found) == KEYS
     assert found["loss"] is found["analysis"] is None
     assert [reason["proposition"] for reason in found["excluded_by"]] == ["P6"]
-    shown = gpo("design", "--bt-exact", "1", "--target", "2")
-    assert shown.returncode == 0
-    assert "P6" in shown.stdout
+    assert "P6" in gpo("design", "--bt-exact", "1", "--target", "2", code=0).stdout
 
 
 def test_what_is_not_found_exits_2_and_still_prints_its_json() -> None:
     wish = ("design", "--right-tail", "super_exponential")
     assert "none of the families" in refused(*wish)
-    result = gpo(*wish, "--json")
-    assert result.returncode == 2
-    found = json.loads(result.stdout)
+    found = json.loads(gpo(*wish, "--json", code=2).stdout)
     assert found["loss"] is found["analysis"] is found["excluded_by"] is None
 
 
 def test_a_strength_that_is_none_is_refused_as_gpo_beta_refuses_it() -> None:
-    result = gpo("design", "--strength", "1/2", "--target", "2", "--left-tail", "zero", "--json")
-    assert result.returncode == 2
+    result = gpo("design", "--strength", "1/2", "--target", "2", "--left-tail", "zero", "--json", code=2)
     found = json.loads(result.stdout)
     assert set(found) == KEYS
     assert found["loss"] is found["analysis"] is found["excluded_by"] is None
@@ -84,8 +79,3 @@ def test_the_table_shows_the_loss() -> None:
 )
 def test_bad_input_is_one_line_and_exit_2(arguments: tuple[str, ...], word: str) -> None:
     assert word in refused("design", *arguments)
-
-
-def test_the_example_of_the_help_runs() -> None:
-    example = gpo("design", "--help").stdout.split("example: gpo ")[1].split()
-    assert gpo(*example).returncode == 0

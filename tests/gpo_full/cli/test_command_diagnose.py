@@ -1,30 +1,23 @@
 """`gpo diagnose`: from the files of a run to findings for people, for machines, and as a figure."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gpo_full.cli.entry import main
-from tests.support.tiny_models import tiny_model, tiny_tokenizer
-
-ROWS = [{"prompt": f"the cat {word}", "chosen": " sat on the mat", "rejected": " ran after the dog"}
-        for word in ("and", "in", "on", "the", "list", "of", "values")]  # fmt: skip
-
-
-def gpo(*words: object) -> int:
-    with pytest.raises(SystemExit) as caught:
-        main([str(word) for word in words])
-    return int(caught.value.code or 0)
+from gpo_full.diagnosis.log import read_run
+from gpo_full.diagnosis.plots import run_curves
+from gpo_full.diagnosis.rules import diagnose
+from gpo_theory import find_loss
+from tests.support.commands import gpo, gpo_json, refused
+from tests.support.pairs import write_rows
+from tests.support.tiny_models import saved_policy
 
 
-def diagnosed(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, Any]:
-    assert gpo("diagnose", *words, "--json") == 0
-    out, err = capsys.readouterr()
-    assert err == ""
-    payload: dict[str, Any] = json.loads(out)
-    return payload
+def diagnosed(*words: object) -> dict[str, Any]:
+    return gpo_json("diagnose", *words)
 
 
 @pytest.fixture
@@ -40,47 +33,39 @@ def state(tmp_path: Path) -> Path:
 def run_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *words: object) -> Path:
     monkeypatch.setenv("GPO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    tiny_model().save_pretrained(tmp_path / "model")
-    tiny_tokenizer().save_pretrained(tmp_path / "model")
-    lines = [",".join(keys) for keys in (ROWS[0].keys(), *(row.values() for row in ROWS))]
-    (tmp_path / "pairs.csv").write_text("\n".join(lines))
-    output = tmp_path / "run"
-    assert gpo("train", "--model", tmp_path / "model", "--data", tmp_path / "pairs.csv", "--output", output,
-               "--threads", 1, "--batch-pairs", 7, "--steps", 12, *words) == 0  # fmt: skip
-    return output
+    model, data = saved_policy(tmp_path / "model"), write_rows(tmp_path / "pairs.jsonl")
+    gpo("train", "--model", model, "--data", data, "--output", tmp_path / "run", "--threads", 1, "--batch-pairs", 7,
+        "--steps", 12, *words, code=0)  # fmt: skip
+    return tmp_path / "run"
 
 
-def test_a_real_run_that_does_not_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_real_run_that_does_not_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = run_of_ours(tmp_path, monkeypatch, "--loss", "ipo", "--beta", 0.1, "--learning-rate", 1e-9)
-    capsys.readouterr()
-    payload = diagnosed(capsys, run)
+    payload = diagnosed(run)
     assert {key: payload[key] for key in ("schema", "run", "source", "loss", "beta")} == {
         "schema": 1, "run": str(run), "source": "gpo", "loss": "squared", "beta": 0.1}  # fmt: skip
     assert [finding["id"] for finding in payload["findings"]] == ["stuck_at_start"]
     assert payload["findings"][0]["number"] == pytest.approx(1.0, abs=1e-3)  # f(0) = (0 - 1)^2
-    assert gpo("diagnose", run) == 0
-    text = capsys.readouterr().out
+    text = gpo("diagnose", run, code=0).stdout
     assert "(gpo): loss squared, beta 0.1, 12 logs" in text
     assert "convention: " in text
     assert "stuck_at_start (1): " in text
 
 
-def test_a_real_run_that_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_real_run_that_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = run_of_ours(tmp_path, monkeypatch, "--loss", "dpo", "--beta", 0.1, "--learning-rate", 1e-3)
-    capsys.readouterr()
-    assert gpo("diagnose", run) == 0
-    text = capsys.readouterr().out
+    text = gpo("diagnose", run, code=0).stdout
     assert "nothing found\nrules applied: too_few_logs, not_finite, no_gradient, starts_backwards, wrong_start, stuck_at_start," in text
     (line,) = [line for line in text.splitlines() if "at_target" in line]
     assert line.startswith("not applied, because ")
 
 
-def test_a_run_of_trl_with_what_it_does_not_record(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    payload = diagnosed(capsys, state, "--loss", "max(a-x, x-a)**2", "--param", "a=1", "--beta", 0.5)
+def test_a_run_of_trl_with_what_it_does_not_record(state: Path) -> None:
+    payload = diagnosed(state, "--loss", "max(a-x, x-a)**2", "--param", "a=1", "--beta", 0.5)
     assert payload["source"] == "trl"
     (finding,) = payload["findings"]
     assert (finding["id"], finding["number"]) == ("at_target", 2.0)
-    bare = diagnosed(capsys, state.parent)
+    bare = diagnosed(state.parent)
     assert (bare["loss"], bare["beta"], bare["findings"]) == (None, None, [])
     assert bare["not_looked_at"]["stuck_at_start"] == "the loss is not known (--loss)"
 
@@ -88,17 +73,12 @@ def test_a_run_of_trl_with_what_it_does_not_record(state: Path, capsys: pytest.C
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_the_figure(suffix: str, state: Path, tmp_path: Path) -> None:
     path = tmp_path / "new" / f"run.{suffix}"
-    assert gpo("diagnose", state, "--loss", "ipo", "--beta", 0.5, "--plot", path) == 0
+    gpo("diagnose", state, "--loss", "ipo", "--beta", 0.5, "--plot", path, code=0)
     assert path.read_bytes().startswith(b"\x89PNG" if suffix == "png" else b"<?xml")
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
 def test_the_figure_draws_the_run_and_its_levels(state: Path) -> None:
-    from gpo_full.diagnosis.log import read_run
-    from gpo_full.diagnosis.plots import run_curves
-    from gpo_full.diagnosis.rules import diagnose
-    from gpo_theory import find_loss
-
     found = diagnose(read_run(state), find_loss("ipo"), 0.5)
     loss, margin, ratios = run_curves(found).axes
     steps = [10.0 * step for step in range(1, 21)]
@@ -116,32 +96,21 @@ def test_the_figure_draws_the_run_and_its_levels(state: Path) -> None:
     (["--beta", "0"], "must be a finite number above 0"),
     (["--plot", "run.xyz"], "--plot 'run.xyz' cannot be written"),
 ])  # fmt: skip
-def test_what_cannot_be_done_is_one_line(
-    words: list[str], message: str, state: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bad_input_is_one_line(words: list[str], message: str, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(state.parent)
-    assert gpo("diagnose", state, *words) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
+    err = refused("diagnose", state, *words)
     assert err.startswith("gpo diagnose: error: ")
     assert message in err
-    assert err.count("\n") == 1
     assert [path.name for path in state.parent.iterdir()] == [state.name]
 
 
-def test_a_rate_of_flipped_labels_is_asked_about(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    payload = diagnosed(capsys, state, "--loss", "ipo", "--beta", 0.5, "--label-noise", 0.2)
+def test_a_rate_of_flipped_labels_is_asked_about(state: Path) -> None:
+    payload = diagnosed(state, "--loss", "ipo", "--beta", 0.5, "--label-noise", 0.2)
     assert payload["label_noise"] == 0.2
     assert [finding["id"] for finding in payload["findings"]] == ["at_target", "past_label_noise"]  # 1 against 1 - 2e
 
 
 def test_the_figure_of_a_sampled_run_has_its_frontier(state: Path) -> None:
-    from dataclasses import replace
-
-    from gpo_full.diagnosis.log import read_run
-    from gpo_full.diagnosis.plots import run_curves
-    from gpo_full.diagnosis.rules import diagnose
-
     samples = tuple({"step": step, "kl": step / 10, "kl_se": 0.1, "win_rate": 0.5 + step / 100, "win_low": 0.4,
                      "win_high": 0.9, "n": 8} for step in (10, 20))  # fmt: skip
     *_, frontier = run_curves(diagnose(replace(read_run(state), samples=samples))).axes
@@ -152,6 +121,5 @@ def test_the_figure_of_a_sampled_run_has_its_frontier(state: Path) -> None:
     assert [segment[:, 1].tolist() for segment in bars.get_segments()] == [[0.4, 0.9], [0.4, 0.9]]
 
 
-def test_a_folder_without_a_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert gpo("diagnose", tmp_path) == 2
-    assert f"run {str(tmp_path)!r} holds neither metrics.jsonl nor trainer_state.json" in capsys.readouterr().err
+def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
+    assert f"run {str(tmp_path)!r} holds neither metrics.jsonl nor trainer_state.json" in refused("diagnose", tmp_path)

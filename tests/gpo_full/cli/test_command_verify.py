@@ -19,7 +19,7 @@ Document = dict[str, Any]
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("certificates")
     for name in ("logistic", "hinge", "savage", "perceptron"):
-        assert gpo("analyze", name, "--certificate", str(folder / f"{name}.json")).returncode == 0
+        gpo("analyze", name, "--certificate", folder / f"{name}.json", code=0)
     return folder
 
 
@@ -59,9 +59,7 @@ def rejected(path: Path) -> str:
     """Exit 2 and one line that names the file; with --json the same fault on stdout."""
     message = refused("verify", str(path))
     assert str(path) in message
-    result = gpo("verify", str(path), "--json")
-    assert result.returncode == 2
-    found = json.loads(result.stdout)
+    found = json.loads(gpo("verify", path, "--json", code=2).stdout)
     assert found["accepted"] is False
     assert found["claims"] == {}
     assert found["fault"] in message

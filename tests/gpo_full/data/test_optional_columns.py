@@ -15,7 +15,7 @@ from gpo_full.data.pairs import Pair, read_pairs
 from gpo_full.data.pairs_on_disk import optional_columns_of, pair_table, response_lengths_of
 from gpo_full.training.resumption import data_hash
 from gpo_theory import InputError
-from tests.gpo_full.cli.test_command_train import arguments, data, gpo, model  # noqa: F401
+from tests.gpo_full.cli.test_command_train import Train, model, train  # noqa: F401
 from tests.support.pairs import distance, ranked_pairs
 from tests.support.pairs import gradients as gradients_of_sums
 from tests.support.tables import write_rows
@@ -193,13 +193,10 @@ def test_references_are_given_for_all_pairs_or_none_and_not_twice(tmp_path: Path
         trainer(tmp_path, tiny_model(), given, reference=tiny_model(seed=2))
 
 
-def test_the_command_makes_no_pass_for_what_the_data_brings(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]  # noqa: F811
-) -> None:
+def test_the_command_makes_no_pass_for_what_the_data_brings(train: Train) -> None:  # noqa: F811
     rows = [{**GOOD, "chosen": f" on mat {i}", "ref_chosen_logps": -20 - i, "ref_rejected_logps": -20} for i in range(8)]
-    path = write_rows(tmp_path / "pairs.jsonl", rows)
-    assert gpo(*arguments(model, path, tmp_path / "run"), "--reference-only") == 0
-    out, err = capsys.readouterr()
+    write_rows(train.data, rows)
+    _, out, err = train("--reference-only")
     assert out == "the reference's log-probabilities of 8 pairs are in the data\n"
     assert "8 of 8 pairs, 8 with the reference's log-probabilities" in err
     assert "are not this model's: up to" in err
@@ -223,14 +220,10 @@ def test_a_response_of_two_pairs_may_count_differently_in_each(tmp_path: Path) -
     assert step0(made) == pytest.approx(float(expected), rel=1e-10)
 
 
-def test_the_command_says_what_the_data_tells_and_keeps_it_when_it_splits(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]  # noqa: F811
-) -> None:
+def test_the_command_says_what_the_data_tells_and_keeps_it_when_it_splits(train: Train, tmp_path: Path) -> None:  # noqa: F811
     rows = [{**GOOD, "topic": f"t{i % 4}", "chosen": f" on mat {i}", "rejected": f" on dog {i}", "p": 0.8} for i in range(8)]
     path = write_rows(tmp_path / "pairs.csv", rows, ["topic", *COLUMNS])
-    assert gpo(*arguments(model, path, tmp_path / "run"), "--test-by", "topic") == 0
-    said = capsys.readouterr().err
-    assert "6 of 6 pairs, 6 with a probability p" in said
+    assert "6 of 6 pairs, 6 with a probability p" in train("--test-by", "topic", data=path).stderr
     first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     # 0.8 f(0) + 0.2 f(0)
     assert first["loss"] == pytest.approx(math.log(2), rel=1e-4)

@@ -26,18 +26,17 @@ from tests.support.two_sequences import response_sums, response_tokens
 PAIRS = some_pairs(7)
 
 
-def files(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir())
+def check(store: Any, model: Any, pairs: list[Pair], margin: str = "sum") -> None:
+    """What is stored of the pairs is what a pass over each response alone computes."""
+    expected = response_sums(model, pairs, margin).detach()
+    torch.testing.assert_close(store.response_log_probabilities(pairs, margin), expected, rtol=1e-10, atol=0)
 
 
 @pytest.mark.parametrize("margin", ["sum", "mean"])
 @pytest.mark.parametrize("layout", ["line", "rows", "apart"])
 def test_values_are_those_of_separate_sequences_in_any_order(margin: str, layout: str, tmp_path: Path) -> None:
     model = tiny_model(dtype=torch.float64)
-    store = open_store(model, PAIRS, tmp_path, plan=Plan(layout))
-    wanted = [PAIRS[3], PAIRS[0], PAIRS[3]]
-    found = store.response_log_probabilities(wanted, margin)
-    torch.testing.assert_close(found, response_sums(model, wanted, margin).detach(), rtol=1e-10, atol=0)
+    check(open_store(model, PAIRS, tmp_path, plan=Plan(layout)), model, [PAIRS[3], PAIRS[0], PAIRS[3]], margin)
 
 
 def test_tokens_are_kept_in_the_order_of_the_response(tmp_path: Path) -> None:
@@ -59,7 +58,7 @@ def test_a_second_run_reads_and_recomputes_a_few_rows(tmp_path: Path, monkeypatc
     assert 1 <= passes.count <= 3
     for name in ("keys", "starts", "lengths", "per_token"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
-    assert len(files(tmp_path)) == 1
+    assert len([*tmp_path.iterdir()]) == 1
 
 
 @pytest.mark.parametrize("layout", ["line", "rows", "apart"])
@@ -81,23 +80,19 @@ def test_a_prompt_and_a_response_of_many_pairs_are_read_once(
     model.register_forward_pre_hook(count, with_kwargs=True)
     store = open_store(model, pairs, tmp_path, plan=Plan(layout))
     laid, batches = sum(read), len(read)
-    torch.testing.assert_close(store.response_log_probabilities(pairs), response_sums(model, pairs).detach(),
-                               rtol=1e-10, atol=0)  # fmt: skip
+    check(store, model, pairs)
     assert batches >= 2
     if layout == "line":
         assert max(read[:batches]) <= whole // 3
         # 10 prompts instead of 100, and 50 responses instead of 200, but for those of prompts that a batch's end divides.
         assert laid < 1.2 * whole
-    one = open_store(model, pairs[:1], tmp_path, plan=Plan(layout)).response_log_probabilities(pairs[:1])
-    torch.testing.assert_close(one, response_sums(model, pairs[:1]).detach(), rtol=1e-10, atol=0)
+    check(open_store(model, pairs[:1], tmp_path, plan=Plan(layout)), model, pairs[:1])
 
 
 def test_a_pair_larger_than_a_batch_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpo_full.reference.compute.BATCH_TOKENS", 3)
     model = tiny_model(dtype=torch.float64)
-    store = open_store(model, PAIRS, tmp_path)
-    torch.testing.assert_close(store.response_log_probabilities(PAIRS), response_sums(model, PAIRS).detach(),
-                               rtol=1e-10, atol=0)  # fmt: skip
+    check(open_store(model, PAIRS, tmp_path), model, PAIRS)
 
 
 def test_what_changes_the_values_changes_the_file(tmp_path: Path) -> None:
@@ -111,9 +106,9 @@ def test_what_changes_the_values_changes_the_file(tmp_path: Path) -> None:
     open_store(tiny_model(attention="eager"), PAIRS, tmp_path)
     open_store(tiny_model(), PAIRS, tmp_path, plan=Plan("apart"))
     open_store(tiny_model(), PAIRS, tmp_path, autocast=lambda: torch.autocast("cpu", torch.bfloat16))
-    assert len(files(tmp_path)) == 7
+    assert len([*tmp_path.iterdir()]) == 7
     open_store(tiny_model(), PAIRS, tmp_path)
-    assert len(files(tmp_path)) == 7
+    assert len([*tmp_path.iterdir()]) == 7
 
 
 def test_the_hash_sees_weights_and_configuration_not_where_they_came_from(tmp_path: Path) -> None:
@@ -136,13 +131,13 @@ def test_a_pair_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 def test_a_damaged_file_is_named_and_never_used(damage: str, tmp_path: Path) -> None:
     model = tiny_model()
     open_store(model, PAIRS, tmp_path)
-    (path,) = files(tmp_path)
+    (path,) = tmp_path.iterdir()
     content = bytearray(path.read_bytes())
     if damage == "bit":
         content[-7] ^= 1
     elif damage == "other":  # a valid store of other pairs under this name
         open_store(model, PAIRS[:2], tmp_path / "other")
-        content = bytearray(files(tmp_path / "other")[0].read_bytes())
+        content = bytearray(next((tmp_path / "other").iterdir()).read_bytes())
     path.write_bytes(content[:-9] if damage == "cut" else b"" if damage == "empty" else content)
     with pytest.raises(InputError, match=f"{path.name}.* is damaged; delete it"):
         open_store(model, PAIRS, tmp_path)
@@ -162,12 +157,12 @@ def test_a_pass_that_fails_leaves_nothing(tmp_path: Path) -> None:
     model.register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match="power cut"):
         open_store(model, PAIRS, tmp_path)
-    assert files(tmp_path) == []
+    assert not [*tmp_path.iterdir()]
 
 
 def test_the_file_holds_tensors_only(tmp_path: Path) -> None:
     open_store(tiny_model(), PAIRS, tmp_path)
-    tensors = load_file(files(tmp_path)[0])
+    tensors = load_file(next(tmp_path.iterdir()))
     assert {name: tensor.dtype for name, tensor in tensors.items()} == {
         "keys": torch.uint8, "starts": torch.int64, "lengths": torch.int64, "per_token": torch.float32}  # fmt: skip
     assert int(tensors["lengths"].sum()) == len(tensors["per_token"])

@@ -18,6 +18,7 @@ from gpo_full.cli.entry import main
 from gpo_full.sweeps.executors import on_ray, on_this_machine
 from gpo_full.sweeps.jobs import Job, Outcome
 from gpo_theory import InputError
+from tests.support.commands import stand_in
 from tests.support.places import ROOT
 from tests.support.warm import warm_program
 
@@ -28,10 +29,7 @@ def job(folder: Path, name: str = "run", *words: str) -> Job:
 
 def program(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> None:
     """Let a shell script take the place of Python; $4 is the job's first word."""
-    path = folder / "program"
-    path.write_text(f"#!/bin/sh\ncd {folder}\n{text}\n")
-    path.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(path))
+    stand_in(monkeypatch, folder / "program", f"cd {folder}\n{text}")
 
 
 def ran(jobs: list[Job], workers: int = 1, devices: tuple[str, ...] = ()) -> dict[str, Outcome]:
@@ -179,14 +177,12 @@ def on_a_cluster(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[s
     """The folder of the runs, and what came of them."""
     if find_spec("ray") is None:
         pytest.skip("ray is not installed")
-    from tests.support.tiny_models import tiny_model, tiny_tokenizer
+    from tests.support.pairs import ROWS, write_rows
+    from tests.support.tiny_models import saved_policy
 
     folder = tmp_path_factory.mktemp("cluster")
-    tiny_model().save_pretrained(folder / "policy")
-    tiny_tokenizer().save_pretrained(folder / "policy")
-    rows = [{"prompt": f"the cat {word}", "chosen": " sat on the mat", "rejected": " ran after the dog"}
-            for word in ("and", "in", "on", "the", "list")]  # fmt: skip
-    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    saved_policy(folder / "policy")
+    write_rows(folder / "pairs.jsonl", ROWS[:5])
     # Without its telemetry Ray is the smallest it can be, whatever else is installed, in whole or in part.
     (folder / "hidden").mkdir()
     (folder / "hidden" / "opentelemetry.py").write_text("raise ModuleNotFoundError(name=__name__)\n")
@@ -201,10 +197,10 @@ Cluster = tuple[Path, dict[str, Any]]
 def test_a_run_whose_ray_worker_is_killed_goes_on_in_another_bitwise(
     on_a_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import torch
     from safetensors.torch import load_file
 
     from tests.support.ray_runs import WORDS
+    from tests.support.trainings import same, untimed
 
     folder, results = on_a_cluster
     assert (folder / "killed").exists()
@@ -216,10 +212,9 @@ def test_a_run_whose_ray_worker_is_killed_goes_on_in_another_bitwise(
     straight = Job((*WORDS, "--output", "straight"), Path("straight"), Path("outcomes/straight.json")).run_here(main)
     assert (straight.code, straight.attempts, straight.message) == (0, 1, "")
     once, twice = (load_file(f"{name}/model.safetensors") for name in ("straight", "run"))
-    assert once.keys() == twice.keys()
-    assert all(torch.equal(once[name], twice[name]) for name in once)
-    first, second = (json.loads(text)["last"] for text in (straight.printed, found["printed"]))
-    assert first | {"cpu_seconds": 0} == second | {"cpu_seconds": 0}
+    assert same(once, twice)
+    first, second = untimed([json.loads(text)["last"] for text in (straight.printed, found["printed"])])
+    assert first == second
 
 
 @pytest.mark.slow
@@ -261,6 +256,8 @@ def test_a_cluster_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch)
 def test_a_sweep_on_ray_is_the_sweep_on_this_machine(on_a_cluster: Cluster) -> None:
     from pyarrow import parquet
 
+    from tests.support.trainings import untimed
+
     folder = on_a_cluster[0]
     words = ("sweep", "--loss", "dpo", "--loss", "ipo", "--beta", "0.1", "--model", "policy", "--data", "pairs.jsonl",
              "--steps", "2", "--learning-rate", "1e-3", "--batch-pairs", "3", "--threads", "1", "--json")  # fmt: skip
@@ -272,8 +269,7 @@ def test_a_sweep_on_ray_is_the_sweep_on_this_machine(on_a_cluster: Cluster) -> N
         assert json.loads(done.stdout) == {"schema": 1, "output": output, "runs": 2, "failed": [],
                                            "results": f"{output}/results.parquet"}  # fmt: skip
         assert done.stderr.count("reference pass") == 1
-        rows = parquet.read_table(folder / output / "results.parquet").to_pylist()
-        tables.append([{name: value for name, value in row.items() if name != "cpu_seconds"} for row in rows])
+        tables.append(untimed(parquet.read_table(folder / output / "results.parquet").to_pylist()))
     assert [row["status"] for row in tables[0]] == ["done", "done"]
     assert tables[0] == tables[1]
 

@@ -4,9 +4,7 @@ The runs are made once, in `distributing.py`, whose results the tests read. Ever
 """
 
 import json
-import os
-import subprocess
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +15,46 @@ from safetensors.torch import load_file
 from gpo_full.checkpoints import atomic as checkpoint
 from gpo_full.checkpoints.atomic import DamagedCheckpoint
 from gpo_full.checkpoints.sharded import SavedShards, write_shards
+from tests.support.commands import results_of
 from tests.support.pairs import some_pairs
-from tests.support.places import ROOT
 from tests.support.tiny_models import tiny_model
+from tests.support.trainings import same, untimed
 from tests.support.two_sequences import response_sums
 
 PAIRS = some_pairs(11)
 
 
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+@dataclass(frozen=True)
+class Ran:
     """The folder in which the runs were made, and what came of them."""
+
+    folder: Path
+    results: dict[str, Any]
+
+    def of(self, run: str) -> list[dict[str, Any]]:
+        """What each rank found, all having ended well."""
+        assert not any(self.results[run]["codes"]), run
+        found: list[dict[str, Any]] = self.results[run]["found"]
+        return found
+
+    def error(self, run: str, rank: int = 0) -> str:
+        return (self.folder / f"{run}-{rank}.error").read_text()
+
+    def weights(self, name: str) -> dict[str, torch.Tensor]:
+        found: dict[str, torch.Tensor] = load_file(self.folder / f"{name}.safetensors")
+        return found
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     folder = tmp_path_factory.mktemp("distributed")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-m", "tests.support.distributing", str(folder)], env=environment, cwd=ROOT,
-                          capture_output=True, text=True, check=False)  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder, json.loads((folder / "results.json").read_text())
+    return Ran(folder, results_of("distributing", folder))
 
 
 def compared(lines: list[dict[str, Any]], *but: str) -> list[dict[str, float]]:
     """Without what is another matter, and without the sign of rho where every rho is 0 up to the order of a sum."""
-    return [{name: value for name, value in line.items()
-             if name not in ("cpu_seconds", *but) and not (name == "accuracy" and line["margin_std"] < 1e-12)}
-            for line in lines]  # fmt: skip
+    return [{name: value for name, value in line.items() if name != "accuracy" or line["margin_std"] >= 1e-12}
+            for line in untimed(lines, *but)]  # fmt: skip
 
 
 def check_same_metrics(found: list[dict[str, Any]], expected: list[dict[str, Any]], *but: str) -> None:
@@ -49,27 +63,16 @@ def check_same_metrics(found: list[dict[str, Any]], expected: list[dict[str, Any
         assert mine == pytest.approx(theirs, rel=1e-6, abs=1e-12)
 
 
-def of(results: dict[str, Any], run: str) -> list[dict[str, Any]]:
-    """What each rank found, all having ended well."""
-    assert results[run]["codes"] == [0] * len(results[run]["codes"]), run
-    found: list[dict[str, Any]] = results[run]["found"]
-    return found
-
-
-DDP_RUNS = ["uneven", "intervals", "accumulated", "grouped", "few", "adapter", "bad"]
-
-
-@pytest.mark.parametrize("run", DDP_RUNS)
-def test_two_ranks_under_ddp_are_one_process(run: str, ran: tuple[Path, dict[str, Any]]) -> None:
+@pytest.mark.parametrize("run", ["uneven", "intervals", "accumulated", "grouped", "few", "adapter", "bad"])
+def test_two_ranks_under_ddp_are_one_process(run: str, ran: Ran) -> None:
     """Eleven pairs in steps of four; seven in micro-batches of one; fifteen of five prompts, grouped; three, of which the
     second rank gets none."""
-    folder, results = ran
-    (one,), two = of(results, f"{run}-1"), of(results, f"{run}-2")
-    assert [each["kind"] for each in two] == ["DistributedDataParallel"] * 2
-    assert "Distributed" not in one["kind"]
+    (one,), two = ran.of(f"{run}-1"), ran.of(f"{run}-2")
+    assert [each["kind"][0] for each in two] == ["DistributedDataParallel"] * 2
+    assert "Distributed" not in one["kind"][0]
     # Two ranks lay a prompt down twice whose pairs they divide.
     check_same_metrics(two[0]["metrics"], one["metrics"], *(["tokens"] if run == "grouped" else []))
-    weights = [load_file(folder / f"{run}-{which}.safetensors") for which in ("1-0", "2-0", "2-1")]
+    weights = [ran.weights(f"{run}-{which}") for which in ("1-0", "2-0", "2-1")]
     for name, value in weights[0].items():
         assert torch.equal(weights[1][name], weights[2][name]), name
         torch.testing.assert_close(weights[1][name], value, rtol=1e-6, atol=1e-9)
@@ -77,53 +80,52 @@ def test_two_ranks_under_ddp_are_one_process(run: str, ran: tuple[Path, dict[str
         assert mine == theirs
 
 
-def test_liger_under_ddp_the_gradients_of_the_head_are_synced(ran: tuple[Path, dict[str, Any]]) -> None:
+def test_liger_under_ddp_the_gradients_of_the_head_are_synced(ran: Ran) -> None:
     """A fused head that reads its weight behind DDP's back trains each rank's own: ours meets it inside the forward pass."""
     before = tiny_model(dtype=torch.float64).lm_head.weight.detach()
-    one, mine, theirs = (load_file(ran[0] / f"uneven-{which}.safetensors")["lm_head.weight"] for which in ("1-0", "2-0", "2-1"))
+    one, mine, theirs = (ran.weights(f"uneven-{which}")["lm_head.weight"] for which in ("1-0", "2-0", "2-1"))
     assert float((mine - before).abs().max()) > 1e-3
     assert torch.equal(mine, theirs)
     torch.testing.assert_close(mine, one, rtol=1e-6, atol=1e-9)
 
 
-def test_what_runs_is_recorded(ran: tuple[Path, dict[str, Any]]) -> None:
+def test_what_runs_is_recorded(ran: Ran) -> None:
     for run, model, parameters in (("uneven-2", "DistributedDataParallel", "replicated"), ("sharded", "FSDP2", "sharded")):
         expected = {"step": 0, "event": "distributed", "processes": 2, "model": model, "parameters": parameters}
-        assert of(ran[1], run)[0]["events"][0] == expected
-    assert of(ran[1], "uneven-1")[0]["events"] == []
+        assert ran.of(run)[0]["events"][0] == expected
+    assert ran.of("uneven-1")[0]["events"] == []
 
 
-def test_the_uneven_run_s_first_epoch_is_every_pair_once(ran: tuple[Path, dict[str, Any]]) -> None:
-    (one,) = of(ran[1], "uneven-1")
+def test_the_uneven_run_s_first_epoch_is_every_pair_once(ran: Ran) -> None:
+    (one,) = ran.of("uneven-1")
     tokens = sum(pair.size for pair in PAIRS)
     assert [line["tokens"] for line in one["metrics"]][2::3] == [tokens, 2 * tokens]
-    assert of(ran[1], "uneven-2")[0]["metrics"][-1]["tokens"] == 2 * tokens
+    assert ran.of("uneven-2")[0]["metrics"][-1]["tokens"] == 2 * tokens
 
 
-def test_held_out_metrics_of_uneven_ranks_are_exact(ran: tuple[Path, dict[str, Any]]) -> None:
+def test_held_out_metrics_of_uneven_ranks_are_exact(ran: Ran) -> None:
     """Five pairs, two a batch, on two ranks: one rank's last pairs are there for the second time, and do not count."""
-    folder, results = ran
     policy, reference = (tiny_model(dtype=torch.float64) for _ in range(2))
-    policy.load_state_dict(load_file(folder / "uneven-2-0.safetensors"))
+    policy.load_state_dict(ran.weights("uneven-2-0"))
     with torch.no_grad():
         ratios = response_sums(policy, PAIRS[:5]) - response_sums(reference, PAIRS[:5])
     rho = ratios[:, 0] - ratios[:, 1]
-    for found in of(results, "uneven-2"):
+    for found in ran.of("uneven-2"):
         assert found["held_out"]["eval_margin"] == pytest.approx(float(rho.mean()), rel=1e-6)
         assert found["held_out"]["eval_loss"] == pytest.approx(float(torch.log1p(torch.exp(-0.1 * rho)).mean()), rel=1e-6)
 
 
-def test_spec_11_a_row_of_one_rank_that_is_not_finite_stops_the_step_on_both(ran: tuple[Path, dict[str, Any]]) -> None:
+def test_spec_11_a_row_of_one_rank_that_is_not_finite_stops_the_step_on_both(ran: Ran) -> None:
     for run in ("bad-2", "sharded-bad"):
-        events = of(ran[1], run)[0]["events"][1:]
+        events = ran.of(run)[0]["events"][1:]
         assert [event["step"] for event in events] == [2, 5]
         assert all(event["rows_with_loss_not_finite"] == [10] and len(event["rows"]) == 4 for event in events)
-        assert [line["step"] for line in of(ran[1], run)[0]["metrics"]] == [1, 3, 4, 6]
+        assert [line["step"] for line in ran.of(run)[0]["metrics"]] == [1, 3, 4, 6]
 
 
-def test_ranks_share_the_reference_pass(ran: tuple[Path, dict[str, Any]]) -> None:
+def test_ranks_share_the_reference_pass(ran: Ran) -> None:
     """Eleven pairs by two ranks, three pairs by four, of which one has nothing to do."""
-    (one,), two, few = (of(ran[1], f"pass-{name}") for name in ("one", "two", "few"))
+    (one,), two, few = (ran.of(f"pass-{name}") for name in ("one", "two", "few"))
     with torch.no_grad():
         expected = response_sums(tiny_model(dtype=torch.float64), PAIRS).tolist()
     for found in (one, *two):
@@ -136,18 +138,16 @@ def test_ranks_share_the_reference_pass(ran: tuple[Path, dict[str, Any]]) -> Non
         assert found["values"] == [pytest.approx(row, rel=1e-9) for row in expected[:3]]
     assert sorted(found["tokens"] for found in few) == sorted([0, *(pair.size for pair in PAIRS[:3])])
     for run in ("pass-again", "pass-alone"):
-        for found in of(ran[1], run):
+        for found in ran.of(run):
             assert found["values"] == two[0]["values"]
             assert found["tokens"] < one["tokens"] / 2  # the few rows that are computed again
 
 
 @pytest.mark.parametrize(("run", "count"), [("whole", 11), ("few", 1), ("again", 11), ("adapter", 11), ("left", 11)])
-def test_the_reference_pass_of_a_sharded_model_is_that_of_the_whole_one(
-    run: str, count: int, ran: tuple[Path, dict[str, Any]]
-) -> None:
+def test_the_reference_pass_of_a_sharded_model_is_that_of_the_whole_one(run: str, count: int, ran: Ran) -> None:
     """Of one pair, one rank has nothing to do; the second time, only three pairs are computed; an adapter is off; of a
     pass that was cut, one rank's part is there."""
-    found = of(ran[1], f"sharded-pass-{run}")
+    found = ran.of(f"sharded-pass-{run}")
     with torch.no_grad():
         expected = response_sums(tiny_model(dtype=torch.float64), PAIRS[:count]).tolist()
     for each in found:
@@ -155,73 +155,65 @@ def test_the_reference_pass_of_a_sharded_model_is_that_of_the_whole_one(
         assert each["values"] == [pytest.approx(row, rel=1e-9) for row in expected]
     assert found[0]["calls"] == found[1]["calls"] > 0  # else one would wait for the other for ever
     if run == "whole":
-        assert found[0]["calls"] < of(ran[1], "pass-one")[0]["calls"]
+        assert found[0]["calls"] < ran.of("pass-one")[0]["calls"]
 
 
-def test_folders_that_ranks_do_not_share_are_refused_before_the_pass(ran: tuple[Path, dict[str, Any]]) -> None:
-    folder, results = ran
-    assert results["pass-apart"]["codes"] == [12, 13]
-    assert "all processes must see one folder" in (folder / "pass-apart-1.error").read_text()
+def test_folders_that_ranks_do_not_share_are_refused_before_the_pass(ran: Ran) -> None:
+    assert ran.results["pass-apart"]["codes"] == [12, 13]
+    assert "all processes must see one folder" in ran.error("pass-apart", 1)
 
 
-def test_a_pass_that_fails_on_one_rank_raises_on_every_rank_at_once(ran: tuple[Path, dict[str, Any]]) -> None:
-    folder, results = ran
-    assert results["pass-full"]["codes"] == [12, 99]
-    assert max(results["pass-full"]["seconds"]) < 10
-    assert "No space left" in (folder / "pass-full-1.error").read_text()
-    mine, other = of(results, "pass-resumed")
+def test_a_pass_that_fails_on_one_rank_raises_on_every_rank_at_once(ran: Ran) -> None:
+    assert ran.results["pass-full"]["codes"] == [12, 99]
+    assert max(ran.results["pass-full"]["seconds"]) < 10
+    assert "No space left" in ran.error("pass-full", 1)
+    mine, other = ran.of("pass-resumed")
     assert mine["tokens"] == 0 < other["tokens"]  # what the first rank had done is there
-    assert mine["values"] == other["values"] == of(results, "pass-two")[0]["values"]
-    assert mine["files"] == other["files"] == of(results, "pass-two")[0]["files"]
-    assert results["pass-damaged"]["codes"] == [13, 12]
-    assert "1-of-2.safetensors' is damaged; delete it" in (folder / "pass-damaged-0.error").read_text()
+    assert mine["values"] == other["values"] == ran.of("pass-two")[0]["values"]
+    assert mine["files"] == other["files"] == ran.of("pass-two")[0]["files"]
+    assert ran.results["pass-damaged"]["codes"] == [13, 12]
+    assert "1-of-2.safetensors' is damaged; delete it" in ran.error("pass-damaged")
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
-def test_spec_09_another_number_of_processes_goes_on_if_allowed(
-    before: int, after: int, ran: tuple[Path, dict[str, Any]]
-) -> None:
+def test_spec_09_another_number_of_processes_goes_on_if_allowed(before: int, after: int, ran: Ran) -> None:
     """Saved at step 2 of 6, in the middle of an epoch and of a logging interval, both of three steps."""
-    folder, results = ran
     name = f"size-{before}-{after}"
-    refused = results[f"{name}-refused"]
+    refused = ran.results[f"{name}-refused"]
     assert refused["codes"] == [13] * after
-    error = (folder / f"{name}-refused-0.error").read_text()
+    error = ran.error(f"{name}-refused")
     assert f"world_size: {before} -> {after}" in error
     assert f"per_device_train_batch_size: {4 // before} -> {4 // after}" in error
-    found = of(results, name)[0]
-    check_same_metrics(found["metrics"], of(results, "intervals-1")[0]["metrics"])
+    found = ran.of(name)[0]
+    check_same_metrics(found["metrics"], ran.of("intervals-1")[0]["metrics"])
     (event,) = [event for event in found["events"] if event["event"] == "resumed with changes"]
     assert event["changes"]["world_size"] == [before, after]
 
 
 @pytest.mark.parametrize("killed", [0, 1])
-def test_spec_01_a_killed_rank_under_ddp_resumes_bitwise(killed: int, ran: tuple[Path, dict[str, Any]]) -> None:
-    folder, results = ran
-    assert results[f"saved-{killed}-killed"]["codes"][killed] == -9
-    straight, found = of(results, "saved"), of(results, f"saved-{killed}")
+def test_spec_01_a_killed_rank_under_ddp_resumes_bitwise(killed: int, ran: Ran) -> None:
+    assert ran.results[f"saved-{killed}-killed"]["codes"][killed] == -9
+    straight, found = ran.of("saved"), ran.of(f"saved-{killed}")
     assert [event["event"] for event in found[0]["events"]].count("distributed") == 2  # it was begun twice
     assert compared(found[0]["metrics"]) == compared(straight[0]["metrics"])
     for rank in (0, 1):
-        mine, theirs = (load_file(folder / f"{run}-{rank}.safetensors") for run in (f"saved-{killed}", "saved"))
-        assert mine.keys() == theirs.keys()
-        assert all(torch.equal(value, theirs[name]) for name, value in mine.items())
+        mine, theirs = (ran.weights(f"{run}-{rank}") for run in (f"saved-{killed}", "saved"))
+        assert same(mine, theirs)
 
 
-def test_ranks_sample_the_same_and_training_stays_as_it_is(ran: tuple[Path, dict[str, Any]]) -> None:
-    folder, results = ran
-    (one,), two = of(results, "sampled-1"), of(results, "sampled-2")
+def test_ranks_sample_the_same_and_training_stays_as_it_is(ran: Ran) -> None:
+    (one,), two = ran.of("sampled-1"), ran.of("sampled-2")
     assert [row["step"] for row in two[0]["samples"]] == [3, 6]  # written once, by the first rank
     for mine, theirs in zip(two[0]["samples"], one["samples"], strict=True):
         assert mine == pytest.approx(theirs, rel=1e-6, abs=1e-9)
     assert one["samples"][-1]["kl"] > 0
-    plain, sampling = (load_file(folder / f"{run}-0.safetensors") for run in ("uneven-2", "sampled-2"))
-    assert all(torch.equal(value, sampling[name]) for name, value in plain.items())
+    plain, sampling = (ran.weights(f"{run}-0") for run in ("uneven-2", "sampled-2"))
+    assert same(plain, sampling)
 
 
-def test_spec_17_a_killed_rank_ends_the_others_within_ten_seconds(ran: tuple[Path, dict[str, Any]]) -> None:
+def test_spec_17_a_killed_rank_ends_the_others_within_ten_seconds(ran: Ran) -> None:
     for run, killed in (("killed", 1), ("sharded-second-killed", 1), ("sharded-first-killed", 0)):
-        found, other = ran[1][run], 1 - killed
+        found, other = ran.results[run], 1 - killed
         assert found["codes"][killed] == -9
         assert found["codes"][other] not in (0, -9)
         assert found["seconds"][other] - found["seconds"][killed] < 10
@@ -230,32 +222,25 @@ def test_spec_17_a_killed_rank_ends_the_others_within_ten_seconds(ran: tuple[Pat
 @pytest.mark.parametrize(("run", "said"), [
     ("hung", "Timed out waiting 3000ms"), ("hung-between", "Operation timed out!"),
 ])  # fmt: skip
-def test_spec_17_a_rank_that_hangs_ends_the_others_within_the_timeout(
-    run: str, said: str, ran: tuple[Path, dict[str, Any]]
-) -> None:
-    found = ran[1][run]  # a timeout of three seconds; the launcher ends the one that hangs
+def test_spec_17_a_rank_that_hangs_ends_the_others_within_the_timeout(run: str, said: str, ran: Ran) -> None:
+    found = ran.results[run]  # a timeout of three seconds; the launcher ends the one that hangs
     assert found["codes"] == [99, -9]
     assert 2 <= found["seconds"][0] < 13  # the wait may have begun a little before the other rank hangs; ten seconds to end
-    assert said in (ran[0] / f"{run}-0.error").read_text()
+    assert said in ran.error(run)
 
 
 @pytest.mark.parametrize("run", ["full", "sharded-full"])
-def test_spec_18_a_save_that_fails_on_the_first_rank_raises_on_every_rank_at_once(
-    run: str, ran: tuple[Path, dict[str, Any]]
-) -> None:
-    folder, results = ran
-    assert results[run]["codes"] == [11, 12]
-    assert max(results[run]["seconds"]) < 10  # of a timeout of 120
-    assert "No space left on device" in (folder / f"{run}-0.error").read_text()
-    assert (folder / f"{run}-1.error").read_text() == ("OtherRankFailed: checkpoint-2 could not be saved on "
-                                                        "another rank, which says why")  # fmt: skip
-    assert not list((folder / run).glob("checkpoint-*"))
+def test_spec_18_a_save_that_fails_on_the_first_rank_raises_on_every_rank_at_once(run: str, ran: Ran) -> None:
+    assert ran.results[run]["codes"] == [11, 12]
+    assert max(ran.results[run]["seconds"]) < 10  # of a timeout of 120
+    assert "No space left on device" in ran.error(run)
+    assert ran.error(run, 1) == ("OtherRankFailed: checkpoint-2 could not be saved on " "another rank, which says why")
+    assert not list((ran.folder / run).glob("checkpoint-*"))
 
 
-def test_spec_16_a_signal_to_one_rank_finishes_the_step_on_both(ran: tuple[Path, dict[str, Any]]) -> None:
-    folder, results = ran
-    assert results["terminated"]["codes"] == [143, 143]
-    assert checkpoint.verify(folder / "terminated" / "checkpoint-2").step == 2
+def test_spec_16_a_signal_to_one_rank_finishes_the_step_on_both(ran: Ran) -> None:
+    assert ran.results["terminated"]["codes"] == [143, 143]
+    assert checkpoint.verify(ran.folder / "terminated" / "checkpoint-2").step == 2
 
 
 @pytest.mark.parametrize(("run", "reason"), [
@@ -266,18 +251,15 @@ def test_spec_16_a_signal_to_one_rank_finishes_the_step_on_both(ran: tuple[Path,
     ("empty", "fsdp_cpu_ram_efficient_loading is refused"),
     ("forged", "asked for was FSDP2 with sharded parameters, but what would run is DistributedDataParallel with replicated"),
 ])  # fmt: skip
-def test_a_run_that_asked_for_sharding_and_is_not_sharded_is_refused(
-    run: str, reason: str, ran: tuple[Path, dict[str, Any]]
-) -> None:
-    folder, results = ran
-    for rank, code in enumerate(results[run]["codes"]):
+def test_a_run_that_asked_for_sharding_and_is_not_sharded_is_refused(run: str, reason: str, ran: Ran) -> None:
+    for rank, code in enumerate(ran.results[run]["codes"]):
         assert code == 13
-        assert reason in (folder / f"{run}-{rank}.error").read_text()
+        assert reason in ran.error(run, rank)
 
 
 @pytest.mark.parametrize("model", ["plain", "tied"])
-def test_the_core_under_fully_shard_is_one_process(model: str, ran: tuple[Path, dict[str, Any]]) -> None:
-    halves = [each[model] for each in of(ran[1], "core")]
+def test_the_core_under_fully_shard_is_one_process(model: str, ran: Ran) -> None:
+    halves = [each[model] for each in ran.of("core")]
     for found in halves:
         assert "FSDPModule" in found["kind"]
         assert found["parameters"] == ["DTensor"]
@@ -290,37 +272,34 @@ def test_the_core_under_fully_shard_is_one_process(model: str, ran: tuple[Path, 
     assert sum(found["local"] for found in halves) == halves[0]["all"]
 
 
-def test_the_trainer_under_fsdp2_is_one_process(ran: tuple[Path, dict[str, Any]]) -> None:
+def test_the_trainer_under_fsdp2_is_one_process(ran: Ran) -> None:
     """accelerate is made to shard on the CPU; what runs then is FSDP2, as its classes and parameters say."""
-    folder, results = ran
-    for found in of(results, "sharded"):
+    for found in ran.of("sharded"):
         assert "FSDPModule" in found["kind"]
         assert found["parameters"] == ["DTensor"]
         assert found["referred"] == [True, True]  # rows of the stores of both sets of pairs, computed again in pieces
-        assert found["held_out"]["eval_loss"] == pytest.approx(of(results, "uneven-1")[0]["held_out"]["eval_loss"], rel=1e-6)
-    check_same_metrics(of(results, "sharded")[0]["metrics"], of(results, "uneven-1")[0]["metrics"])
-    one, two = load_file(folder / "uneven-1-0.safetensors"), load_file(folder / "sharded-model" / "model.safetensors")
+        assert found["held_out"]["eval_loss"] == pytest.approx(ran.of("uneven-1")[0]["held_out"]["eval_loss"], rel=1e-6)
+    check_same_metrics(ran.of("sharded")[0]["metrics"], ran.of("uneven-1")[0]["metrics"])
+    one, two = ran.weights("uneven-1-0"), ran.weights("sharded-model/model")
     for name, value in two.items():
         torch.testing.assert_close(value, one[name], rtol=1e-6, atol=1e-9)
 
 
-def test_a_sharded_adapter_is_that_of_ddp_and_resumes_bitwise(ran: tuple[Path, dict[str, Any]]) -> None:
-    folder, results = ran
-    found, resumed = (of(results, f"sharded-adapter{more}") for more in ("", "-resumed"))
-    check_same_metrics(found[0]["metrics"], of(results, "adapter-2")[0]["metrics"])
+def test_a_sharded_adapter_is_that_of_ddp_and_resumes_bitwise(ran: Ran) -> None:
+    found, resumed = (ran.of(f"sharded-adapter{more}") for more in ("", "-resumed"))
+    check_same_metrics(found[0]["metrics"], ran.of("adapter-2")[0]["metrics"])
     assert [event["event"] for event in resumed[0]["events"]].count("distributed") == 2
     assert compared(resumed[0]["metrics"]) == compared(found[0]["metrics"])
-    once, twice = (load_file(folder / f"sharded-adapter{more}-model" / "adapter_model.safetensors") for more in ("", "-resumed"))
-    assert once.keys() == twice.keys()
-    assert all(torch.equal(value, twice[name]) for name, value in once.items())
+    once, twice = (ran.weights(f"sharded-adapter{more}-model/adapter_model") for more in ("", "-resumed"))
+    assert same(once, twice)
     assert any("lora_B" in name and float(value.abs().max()) > 0 for name, value in once.items())
 
 
-def test_under_fsdp2_half_precision_ends_within_the_layers(ran: tuple[Path, dict[str, Any]]) -> None:
+def test_under_fsdp2_half_precision_ends_within_the_layers(ran: Ran) -> None:
     """Log-probabilities leave the model in float32, which accelerate would round; the run is as far from DDP's as rounding."""
-    found, other = of(ran[1], "sharded-half"), of(ran[1], "replicated-half")
+    found, other = ran.of("sharded-half"), ran.of("replicated-half")
     for each in found:
-        assert each["types"] == ["torch.float32"]
+        assert {*each["types"]} == {"torch.float32"}
         assert each["moments"] == "torch.float32"
         assert len(each["rounded"]) == 6
         assert not any(each["rounded"])  # gradients are added up in float32
@@ -330,15 +309,12 @@ def test_under_fsdp2_half_precision_ends_within_the_layers(ran: tuple[Path, dict
 
 
 @pytest.mark.parametrize("killed", ["first", "second"])
-def test_spec_01_a_rank_killed_in_a_sharded_save_resumes_bitwise(
-    killed: str, ran: tuple[Path, dict[str, Any]]
-) -> None:
+def test_spec_01_a_rank_killed_in_a_sharded_save_resumes_bitwise(killed: str, ran: Ran) -> None:
     """The second rank dies between the two files of its pieces, the first when all is written but not in place."""
-    folder, results = ran
-    resumed = of(results, f"sharded-{killed}-resumed")[0]
+    resumed = ran.of(f"sharded-{killed}-resumed")[0]
     assert resumed["there"] == ["checkpoint-2"]
-    assert compared(resumed["metrics"]) == compared(of(results, "sharded")[0]["metrics"])
-    once, twice = (checkpoint.verify(folder / run / "checkpoint-6") for run in ("sharded", f"sharded-{killed}"))
+    assert compared(resumed["metrics"]) == compared(ran.of("sharded")[0]["metrics"])
+    once, twice = (checkpoint.verify(ran.folder / run / "checkpoint-6") for run in ("sharded", f"sharded-{killed}"))
     assert once.names == twice.names
     shards = [name for name in once.names if name.startswith("resume-") and name.endswith(".safetensors")]
     assert len(shards) == 2
@@ -347,23 +323,18 @@ def test_spec_01_a_rank_killed_in_a_sharded_save_resumes_bitwise(
         assert mine.keys() == theirs.keys()
         for key, value in mine.items():
             torch.testing.assert_close(value, theirs[key], rtol=0, atol=0, equal_nan=True)
-    assert not [path for path in (folder / f"sharded-{killed}").iterdir() if path.name.startswith(".")]
+    assert not [path for path in (ran.folder / f"sharded-{killed}").iterdir() if path.name.startswith(".")]
 
 
-def test_a_sharded_checkpoint_goes_on_in_one_process(ran: tuple[Path, dict[str, Any]]) -> None:
-    results = ran[1]
-    gathered = of(results, "gathered")[0]
+def test_a_sharded_checkpoint_goes_on_in_one_process(ran: Ran) -> None:
+    gathered = ran.of("gathered")[0]
     assert [event["step"] for event in gathered["events"] if event["event"] == "resumed with changes"] == [2]
-    check_same_metrics(gathered["metrics"], of(results, "uneven-1")[0]["metrics"])
-
-
-def saved_pieces(folder: Path, **tensors: torch.Tensor) -> checkpoint.Checkpoint:
-    write_shards(folder, "part", tensors, 0, 1)
-    return checkpoint.Checkpoint(folder, 1, frozenset(path.name for path in folder.iterdir()))
+    check_same_metrics(gathered["metrics"], ran.of("uneven-1")[0]["metrics"])
 
 
 def test_a_part_that_is_in_no_file_is_an_error_and_so_is_another_shape(tmp_path: Path) -> None:
-    found = saved_pieces(tmp_path, w=torch.arange(6.0).view(3, 2), scalar=torch.tensor(2.0))
+    write_shards(tmp_path, "part", {"w": torch.arange(6.0).view(3, 2), "scalar": torch.tensor(2.0)}, 0, 1)
+    found = checkpoint.Checkpoint(tmp_path, 1, frozenset(path.name for path in tmp_path.iterdir()))
     pieces = SavedShards(found, "part")
     assert torch.equal(pieces.read("w"), torch.arange(6.0).view(3, 2))
     assert float(pieces.read("scalar")) == 2.0

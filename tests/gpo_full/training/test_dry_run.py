@@ -1,6 +1,7 @@
 """The forecast of a training's memory: counts against the model itself, the sum against a measured peak."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,22 +13,26 @@ import pytest
 from gpo_full import GPOConfig
 from gpo_full.bench.run import SHAPES, SIZES
 from gpo_full.data.pairs import Pair
-from gpo_full.training.dry_run import forecast_needs
+from gpo_full.training.dry_run import DryRun, forecast_needs
 from gpo_full.training.model import prepared
 from gpo_theory import InputError
-from tests.gpo_full.cli.test_command_train import arguments, data, gpo, model  # noqa: F401
+from tests.gpo_full.cli.test_command_train import Train, model, train  # noqa: F401
 from tests.support.tiny_models import tiny_model
 
 PAIRS = [Pair((1, 2, 3), (4, 5), (6,), 3), Pair((1, 2), (7, 8, 9), (4, 4), 2), Pair((3,), (5,), (6,), 1)]
 
 
+def needs(folder: Path, pairs: list[Pair] = PAIRS, policy: Any = None, **options: Any) -> DryRun:
+    """The forecast for a model of which there is the configuration alone."""
+    (tiny_model() if policy is None else policy).config.save_pretrained(folder)
+    return forecast_needs(str(folder), GPOConfig(output_dir=str(folder), use_cpu=True, **options), pairs)
+
+
 @pytest.mark.parametrize("options", [{}, {"train_last_layers": 1}, {"lora_rank": 2}])
 def test_it_counts_what_the_model_has(options: dict[str, Any], tmp_path: Path) -> None:
-    real = tiny_model()
-    real.config.save_pretrained(tmp_path)
-    args = GPOConfig(output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=2, num_train_epochs=3, **options)
-    found = forecast_needs(str(tmp_path), args, PAIRS)
-    sizes = [(each.numel(), each.requires_grad) for each in prepared(real, args).parameters()]
+    found = needs(tmp_path, per_device_train_batch_size=2, num_train_epochs=3, **options)
+    real = prepared(tiny_model(), GPOConfig(output_dir=str(tmp_path), use_cpu=True, **options))
+    sizes = [(each.numel(), each.requires_grad) for each in real.parameters()]
     assert found.parameters == sum(size for size, _ in sizes)
     assert found.trained == sum(size for size, trained in sizes if trained)
     assert found.memory_mib["weights"] == 4 * found.parameters / 2**20
@@ -37,16 +42,11 @@ def test_it_counts_what_the_model_has(options: dict[str, Any], tmp_path: Path) -
 
 def test_the_largest_batch_is_of_different_prompts(tmp_path: Path) -> None:
     """Pairs of one prompt share it, so that smaller ones of other prompts need more."""
-    tiny_model().config.save_pretrained(tmp_path)
     prompt = tuple(range(1, 21))
     long = [Pair(prompt, (30, 1), (31,), 20), Pair(prompt, (30, 2), (31,), 20), Pair((*prompt, 40), (1,), (2,), 20)]
-    pairs = [*PAIRS, *long]
-    found = {}
-    for count in (1, 2, 4, 6):
-        args = GPOConfig(output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=count)
-        found[count] = forecast_needs(str(tmp_path), args, pairs).tokens
+    found = [needs(tmp_path, [*PAIRS, *long], per_device_train_batch_size=count).tokens for count in (1, 2, 4, 6)]
     # 23 tokens of a long pair, 7, 6 and 3 of the others; two more long ones add one and two responses of 2 tokens.
-    assert found == {1: 23, 2: 30, 4: 39, 6: 45}
+    assert found == [23, 30, 39, 45]
 
 
 def test_sharding_divides_what_lies_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,58 +67,40 @@ def test_sharding_divides_what_lies_in_pieces(tmp_path: Path, monkeypatch: pytes
 
 
 def test_what_another_optimizer_keeps_is_not_guessed(tmp_path: Path) -> None:
-    tiny_model().config.save_pretrained(tmp_path)
-    for optimizer, known in (("adamw_torch", True), ("adamw_torch_fused", True), ("adamw_torch_4bit", False), ("sgd", False)):
-        args = GPOConfig(output_dir=str(tmp_path), use_cpu=True, optim=optimizer)
-        if known:
-            assert forecast_needs(str(tmp_path), args, PAIRS).memory_mib["moments"] > 0
-        else:
-            with pytest.raises(InputError, match=f"the memory of optim='{optimizer}' is not known"):
-                forecast_needs(str(tmp_path), args, PAIRS)
+    for known in ("adamw_torch", "adamw_torch_fused"):
+        assert needs(tmp_path, optim=known).memory_mib["moments"] > 0
+    for unknown in ("adamw_torch_4bit", "sgd"):
+        with pytest.raises(InputError, match=f"the memory of optim='{unknown}' is not known"):
+            needs(tmp_path, optim=unknown)
 
 
-def test_it_is_told_without_weights_and_nothing_is_written(
-    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]  # noqa: F811
-) -> None:
-    (weights,) = model.glob("*.safetensors")
-    kept = weights.rename(tmp_path / "elsewhere")
-    try:
-        assert gpo(*arguments(model, data, tmp_path / "run"), "--dry-run", "--json") == 0
-        told = json.loads(capsys.readouterr().out)
-        assert gpo(*arguments(model, data, tmp_path / "run"), "--dry-run") == 0
-    finally:
-        kept.rename(weights)
-    assert not (tmp_path / "run").exists()
+def test_it_is_told_without_weights_and_nothing_is_written(train: Train, tmp_path: Path) -> None:  # noqa: F811
+    policy = shutil.copytree(train.model, tmp_path / "policy", ignore=shutil.ignore_patterns("*.safetensors"))
+    told = json.loads(train("--dry-run", "--json", model=policy).stdout)
+    shown = train("--dry-run", model=policy).stdout
+    assert not train.output.exists()
     assert told["schema"] == 1
     assert told["total_mib"] == pytest.approx(sum(told["memory_mib"].values()))
-    shown = capsys.readouterr().out
     assert "4 steps on 7 pairs" in shown
     assert f"in all      {told['total_mib']:14,.1f}" in shown
 
 
-def test_a_dry_run_is_not_a_reference_pass(
-    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]  # noqa: F811
-) -> None:
-    assert gpo(*arguments(model, data, tmp_path / "run"), "--dry-run", "--reference-only") == 2
-    assert "choose one" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
+def test_a_dry_run_is_not_a_reference_pass(train: Train) -> None:  # noqa: F811
+    assert "choose one" in train.refused("--dry-run", "--reference-only")
+    assert not train.output.exists()
 
 
 def test_memory_grows_with_the_row_and_not_with_its_square(tmp_path: Path) -> None:
     """Twice as many prompts, each of 800 tokens, whose scores no kernel keeps."""
-    tiny_model(max_position_embeddings=4096).config.save_pretrained(tmp_path)
     prompts = [Pair((i, *[5] * 800), (6,), (7,), 801) for i in range(10, 14)]
-    kept = [forecast_needs(str(tmp_path), GPOConfig(output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=count),
-                    prompts).memory_mib["activations"] for count in (2, 4)]  # fmt: skip
+    policy = tiny_model(max_position_embeddings=4096)
+    kept = [needs(tmp_path, prompts, policy, per_device_train_batch_size=n).memory_mib["activations"] for n in (2, 4)]
     assert kept[1] / kept[0] == pytest.approx(2, rel=0.01)
 
 
 def test_checkpointing_and_bfloat16_need_less(tmp_path: Path) -> None:
-    tiny_model().config.save_pretrained(tmp_path)
-    found = [
-        forecast_needs(str(tmp_path), GPOConfig(output_dir=str(tmp_path), use_cpu=True, **more), PAIRS).memory_mib["activations"]
-        for more in ({}, {"bf16": True}, {"activation_checkpointing": True})
-    ]
+    options = ({}, {"bf16": True}, {"activation_checkpointing": True})
+    found = [needs(tmp_path, **each).memory_mib["activations"] for each in options]
     assert found[0] > found[1] > found[2] > 0
 
 
@@ -130,7 +112,6 @@ def test_the_sum_is_the_measured_peak(shape: str, tmp_path: Path) -> None:
     measure = (f"from gpo_full.bench import run; from gpo_full.bench.device import Place; run._warm('ours'); run.SIZES['10m'] = run.{size}; "
                f"print(run._alone('ours', '{shape}', '10m', Place()).peak)")  # fmt: skip
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", measure], capture_output=True, text=True, check=True)
-    size.model().config.save_pretrained(tmp_path)  # type: ignore[operator, union-attr]
-    args = GPOConfig(output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=size.pairs)
-    found = forecast_needs(str(tmp_path), args, SHAPES[shape].pairs(size.pairs, size.vocabulary))
+    pairs = SHAPES[shape].pairs(size.pairs, size.vocabulary)
+    found = needs(tmp_path, pairs, size.model(), per_device_train_batch_size=size.pairs)
     assert found.total_mib == pytest.approx(float(done.stdout.split()[-1]), rel=0.2)

@@ -1,7 +1,6 @@
 """Samples during training: the training is bitwise the same, the numbers are those of an evaluation made by hand."""
 
 import copy
-import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +13,11 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from gpo_full.evaluation.compare import evaluate, reference_answers
+from gpo_full.training.live_evaluation import LiveEvaluation
 from gpo_theory import InputError
+from tests.support.pairs import write_rows
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
-from tests.support.trainings import objects, trainer, weights
+from tests.support.trainings import objects, same, trained, trainer, untimed, weights
 
 ROWS = [{"prompt": "the cat sat on", "target": "the mat"}, {"prompt": "return the sum", "target": "of the values"},
         {"prompt": "the dog", "target": "ran"}]  # fmt: skip
@@ -29,51 +30,36 @@ def shorter(samples: Sequence[str], targets: Sequence[str]) -> list[float]:
 
 @pytest.fixture
 def prompts(tmp_path: Path) -> Path:
-    path = tmp_path / "prompts.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    return path
+    return write_rows(tmp_path / "prompts.jsonl", ROWS)
 
 
-def sampling(folder: Path, prompts: Path, model: Any = None, **options: Any) -> Any:
+def sampling(folder: Path, prompts: Path, **options: Any) -> Any:
     """A run of four steps that samples at every other one."""
     settings = {"sample_every": 2, "sample_prompts": str(prompts), "sample_reward": f"{__name__}:shorter",
                 "sample_length": 5, "max_steps": 4, "processing_class": tiny_tokenizer(), **options}  # fmt: skip
-    made = tiny_model() if model is None else model
-    tokenizer = settings.pop("processing_class")
-    return with_tokenizer(folder, made, tokenizer, **settings)
+    return trainer(folder, tiny_model(), **settings)
 
 
-def with_tokenizer(folder: Path, model: Any, tokenizer: Any, *, run: str = "run", **settings: Any) -> Any:
-    from gpo_full import GPOConfig, GPOTrainer
-    from tests.support.trainings import PAIRS
-
-    reference = settings.pop("reference", None)
-    defaults = {"learning_rate": 1e-3, "per_device_train_batch_size": 4, "save_strategy": "no", "use_cpu": True,
-                "reference_store": str(folder / "references"), "disable_tqdm": True}  # fmt: skip
-    args = GPOConfig(output_dir=str(folder / run), **defaults | settings)
-    return GPOTrainer(model, args, PAIRS, processing_class=tokenizer, reference=reference)
+def live_of(made: Any) -> LiveEvaluation:
+    (live,) = (each for each in made.callback_handler.callbacks if isinstance(each, LiveEvaluation))
+    return live
 
 
 def records(folder: Path, run: str = "run") -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / run / "samples.jsonl").read_text().splitlines()]
-
-
-def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in row.items() if name != "cpu_seconds"} for row in rows]
+    return objects(folder, run, "samples")
 
 
 @pytest.mark.slow
 def test_the_training_is_bitwise_the_same(tmp_path: Path, prompts: Path) -> None:
     torch.manual_seed(0)
-    plain = trainer(tmp_path, tiny_model(), run="plain", max_steps=4)
-    plain.train()
+    plain = trained(tmp_path, tiny_model(), run="plain", max_steps=4)
     state = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
     made = sampling(tmp_path, prompts)
     made.train()
     assert torch.equal(weights(made.model), weights(plain.model))
     assert torch.equal(torch.get_rng_state(), state[0])
     assert (random.getstate(), np.random.get_state()[1].tolist()) == state[1:]
-    assert without_times(objects(tmp_path)) == without_times(objects(tmp_path, "plain"))
+    assert untimed(objects(tmp_path)) == untimed(objects(tmp_path, "plain"))
     assert [row["step"] for row in objects(tmp_path)] == [1, 2, 3, 4]
     assert made.model.training
 
@@ -105,8 +91,7 @@ def test_the_reference_is_the_one_of_the_training(kind: str, tmp_path: Path, pro
     if kind == "adapter":
         assert found["kl"] == pytest.approx(0, abs=1e-6)
         frozen = {id(p) for p in made.model.parameters() if not p.requires_grad}
-        live = next(each for each in made.callback_handler.callbacks if type(each).__name__ == "LiveEvaluation")
-        copied = [p.numel() for p in live._reference.parameters() if id(p) not in frozen]
+        copied = [p.numel() for p in live_of(made)._reference.parameters() if id(p) not in frozen]
         assert sum(copied) == sum(p.numel() for p in made.model.parameters() if p.requires_grad)
 
 
@@ -134,21 +119,18 @@ def test_a_resumed_run_writes_each_record_once(tmp_path: Path, prompts: Path) ->
     again.train(resume_from_checkpoint=True)
     assert records(tmp_path) == records(tmp_path, "straight")
     assert [row["step"] for row in records(tmp_path)] == [2, 4, 6]
-    kept = [load_file(tmp_path / run / "checkpoint-6" / "model.safetensors") for run in ("run", "straight")]
-    assert all(torch.equal(kept[0][name], kept[1][name]) for name in kept[1])
+    assert same(*(load_file(tmp_path / run / "checkpoint-6" / "model.safetensors") for run in ("run", "straight")))
     logged = [[(log["step"], log["sample_kl"]) for log in made.state.log_history if "sample_kl" in log]
               for made in (again, straight)]  # fmt: skip
     assert logged[0] == logged[1]
 
 
 def test_a_copy_does_not_move_when_the_policy_does(tmp_path: Path, prompts: Path) -> None:
-    model = tiny_model()
-    before = copy.deepcopy(model.state_dict())
-    made = sampling(tmp_path, prompts, model)
-    live = next(each for each in made.callback_handler.callbacks if type(each).__name__ == "LiveEvaluation")
+    made = sampling(tmp_path, prompts)
+    before = copy.deepcopy(made.model.state_dict())
     made.train()
-    assert all(torch.equal(value, before[name]) for name, value in live._reference.state_dict().items())
-    assert not any(torch.equal(value, before[name]) for name, value in model.state_dict().items() if "proj" in name)
+    assert all(torch.equal(value, before[name]) for name, value in live_of(made)._reference.state_dict().items())
+    assert not any(torch.equal(value, before[key]) for key, value in made.model.state_dict().items() if "proj" in key)
 
 
 @pytest.mark.parametrize(("changes", "reason"), [

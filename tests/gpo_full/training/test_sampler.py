@@ -14,7 +14,7 @@ from gpo_full.engine.packing import pack
 from gpo_full.training.rows import PromptSampler
 from tests.support.pairs import ranked_pairs
 from tests.support.tiny_models import tiny_model
-from tests.support.trainings import objects, trainer, weights
+from tests.support.trainings import objects, trained, trainer, weights
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(0, 3), min_size=1, max_size=20), st.integers(0, 5))
@@ -75,9 +75,8 @@ def test_what_a_step_computes_is_the_same_pair_by_pair(tmp_path: Path) -> None:
     pairs = ranked_pairs(prompts=3)
     found = {}
     for grouped in (True, False):
-        made = trainer(tmp_path, tiny_model(dtype=torch.float64), pairs, run=str(grouped), loss="hinge", max_steps=2,
+        made = trained(tmp_path, tiny_model(dtype=torch.float64), pairs, run=str(grouped), loss="hinge", max_steps=2,
                        per_device_train_batch_size=18, group_by_prompt=grouped)  # fmt: skip
-        made.train()
         found[grouped] = weights(made.model)
     torch.testing.assert_close(found[True], found[False], rtol=1e-9, atol=1e-12)
 
@@ -87,11 +86,8 @@ def test_what_a_step_computes_is_the_same_pair_by_pair(tmp_path: Path) -> None:
 def test_a_resume_draws_the_same_prompts(step: int, tmp_path: Path) -> None:
     """Within the first epoch of five steps, at its end and within the second."""
     pairs = ranked_pairs(prompts=5)
-    settings = {"per_device_train_batch_size": 6, "max_steps": 10, "group_by_prompt": True, "logging_steps": 1}
-    straight = trainer(tmp_path, tiny_model(), pairs, run="straight", **settings)
-    straight.train()
-    saving = {"save_strategy": "steps", "save_steps": 1, **settings}
-    trainer(tmp_path, tiny_model(), pairs, run="broken", **saving).train()
-    resumed = trainer(tmp_path, tiny_model(), pairs, run="broken", **saving)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "broken" / f"checkpoint-{step}"))
+    settings = {"per_device_train_batch_size": 6, "max_steps": 10, "group_by_prompt": True, "save_strategy": "steps",
+                "save_steps": step}  # fmt: skip
+    straight = trained(tmp_path, tiny_model(), pairs, **settings)
+    resumed = trained(tmp_path, tiny_model(), pairs, resume=str(tmp_path / "run" / f"checkpoint-{step}"), **settings)
     assert torch.equal(weights(resumed.model), weights(straight.model))

@@ -17,7 +17,7 @@ import torch
 from pyarrow import parquet
 from tokenizers import normalizers
 
-from gpo_full import GPOConfig, GPOTrainer
+from gpo_full import GPOTrainer
 from gpo_full.data.file_formats import MAX_CHARACTERS
 from gpo_full.data.pairs import Pair, PairSummary, read_pairs
 from gpo_full.training.reporting.metrics import pair_metrics
@@ -98,7 +98,7 @@ def test_spec_13_a_flat_loss_trains_on_nothing_that_is_not_finite(value: float, 
     made.train_dataset.reference[3, 0] = value
     before = weights(made.model)
     made.train()
-    (event,) = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    (event,) = objects(tmp_path, name="events")
     assert (event["step"], event["event"]) == (1, "not finite, not applied")
     assert "margin" in event["quantities"]
     assert torch.equal(weights(made.model), before)
@@ -117,17 +117,14 @@ def of_json(*rows: Any) -> bytes:
 
 
 def of_csv(*rows: Any) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, GOOD)
-    writer.writeheader()
-    parts = [text.getvalue().encode()]
-    for row in rows:
-        text.seek(0)
-        text.truncate()
-        if isinstance(row, dict):
-            writer.writerow(row)
-        parts.append(text.getvalue().encode() if isinstance(row, dict) else row + b"\n")
-    return b"".join(parts)
+    def line(row: Any) -> bytes:
+        if isinstance(row, bytes):
+            return row + b"\n"
+        text = io.StringIO(newline="")
+        csv.DictWriter(text, GOOD).writerow(row)
+        return text.getvalue().encode()
+
+    return b"".join(map(line, [dict(zip(GOOD, GOOD, strict=True)), *rows]))
 
 
 def of_parquet(*rows: Any) -> bytes:
@@ -215,10 +212,8 @@ def test_spec_14_a_mark_at_the_head_of_a_csv_is_a_spreadsheet_s_and_no_fault(tmp
 
 def averaged(folder: Path, rows: list[dict[str, str]], **limits: Any) -> tuple[GPOTrainer, PairSummary]:
     """A trainer whose margin divides by the length of each response."""
-    args = GPOConfig(output_dir=str(folder / "run"), use_cpu=True, reference_store=str(folder), bad_rows="skip",
-                     max_steps=1, learning_rate=1e-3, per_device_train_batch_size=8, margin="mean", loss="ipo",
-                     save_strategy="no", report_to=[], disable_tqdm=True, **limits)  # fmt: skip
-    made = GPOTrainer(tiny_model(dtype=torch.float64), args, rows, processing_class=TOKENIZER)
+    made = trainer(folder, tiny_model(dtype=torch.float64), rows, processing_class=TOKENIZER, bad_rows="skip",
+                   margin="mean", loss="ipo", per_device_train_batch_size=8, **limits)  # fmt: skip
     return made, made.summaries["train"]
 
 

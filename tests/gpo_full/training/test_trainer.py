@@ -5,6 +5,7 @@ import json
 import math
 import random
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,7 +30,7 @@ from gpo_full.training.rows import Collator
 from gpo_theory import LOSSES, InputError
 from tests.support.oracle import TRUTHS, evaluate
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
-from tests.support.trainings import PAIRS, Passes, objects, step0, trainer, weights
+from tests.support.trainings import PAIRS, Passes, apart, objects, step0, trained, trainer, untimed, weights
 from tests.support.two_sequences import response_sums
 
 KEYS = {"step", "epoch", "loss", "margin", "margin_std", "log_ratio_chosen", "log_ratio_rejected", "accuracy",
@@ -70,17 +71,12 @@ def test_dropout_is_switched_off(tmp_path: Path) -> None:
     assert step0(trainer(tmp_path, model)) == pytest.approx(math.log(2), abs=1e-9)
 
 
-def test_the_gradient_is_that_of_the_definition(tmp_path: Path) -> None:
+def test_the_gradient_is_that_of_the_definition_and_a_dropped_beta_is_caught(tmp_path: Path) -> None:
     # rho from separate sequences and f(x) = (x-1)^2 written out; the policy is away from its reference.
-    reference, policy = tiny_model(seed=1, dtype=torch.float64), tiny_model(seed=2, dtype=torch.float64)
-    check_definition(trainer(tmp_path, policy, loss="squared", beta=0.3, reference=reference), policy, reference)
-
-
-def test_a_dropped_beta_is_caught(tmp_path: Path) -> None:
-    """The check above, with the fault planted: f(rho) in place of f(beta rho)."""
-    reference, policy = tiny_model(seed=1, dtype=torch.float64), tiny_model(seed=2, dtype=torch.float64)
+    reference, policy, _ = apart()
     made = trainer(tmp_path, policy, loss="squared", beta=0.3, reference=reference)
-    made.objective = replace(made.objective, beta=1.0)
+    check_definition(made, policy, reference)
+    made.objective = replace(made.objective, beta=1.0)  # the planted fault: f(rho) in place of f(beta rho)
     with pytest.raises(AssertionError):
         check_definition(made, policy, reference)
 
@@ -100,57 +96,41 @@ def check_definition(made: GPOTrainer, policy: Any, reference: Any) -> None:
 
 
 def test_length_averaged_margin_uses_averages_of_the_same_store(tmp_path: Path) -> None:
-    reference, policy = tiny_model(seed=1, dtype=torch.float64), tiny_model(seed=2, dtype=torch.float64)
+    reference, policy, ratios = apart("mean")
     trainer(tmp_path, policy, run="sum", reference=reference)
     passes = Passes(reference)
     made = trainer(tmp_path, policy, loss="logistic", beta=2.0, margin="mean", reference=reference)
-    probes = passes.count
-    ratios = (response_sums(policy, PAIRS, "mean") - response_sums(reference, PAIRS, "mean")).detach()
+    assert passes.count < 20  # the probe and the rows that are checked, not a pass
     expected = torch.log1p(torch.exp(-2.0 * (ratios[:, 0] - ratios[:, 1]))).mean()
     assert step0(made) == pytest.approx(float(expected), rel=1e-9)
     assert len(list((tmp_path / "references").iterdir())) == 1
-    assert probes < 20  # the probe and the rows that are checked, not a pass
-
-
-def test_label_noise_is_a_soft_label(tmp_path: Path) -> None:
-    reference, policy = tiny_model(seed=1, dtype=torch.float64), tiny_model(seed=2, dtype=torch.float64)
-    made = trainer(tmp_path, policy, loss="exponential", beta=0.05, label_noise=0.2, reference=reference)
-    ratios = (response_sums(policy, PAIRS) - response_sums(reference, PAIRS)).detach()
-    x = 0.05 * (ratios[:, 0] - ratios[:, 1])
-    expected = (0.8 * torch.exp(-x) + 0.2 * torch.exp(x)).mean()
-    assert step0(made) == pytest.approx(float(expected), rel=1e-9)
 
 
 def test_a_formula_with_a_parameter_trains(tmp_path: Path) -> None:
-    made = trainer(tmp_path, tiny_model(), loss="max(0, m-x)**2", parameters={"m": 2}, max_steps=3)
-    made.train()
+    trained(tmp_path, tiny_model(), loss="max(0, m-x)**2", parameters={"m": 2}, max_steps=3)
     assert objects(tmp_path)[0]["loss"] == pytest.approx(4.0, abs=1e-3)
     assert objects(tmp_path)[-1]["loss"] < 4.0
 
 
 def test_accumulated_uneven_micro_batches_are_one_batch(tmp_path: Path) -> None:
     # Seven pairs as micro-batches of 3, 3 and 1, against one batch of seven: one epoch, one step, same weights.
-    runs = {}
-    for run, size, pieces in (("pieces", 3, 3), ("whole", 7, 1)):
-        model = tiny_model(dtype=torch.float64)
-        made = trainer(tmp_path, model, PAIRS[:7], run=run, max_steps=-1, num_train_epochs=1, learning_rate=0.1,
-                       optim="sgd", per_device_train_batch_size=size, gradient_accumulation_steps=pieces)  # fmt: skip
-        made.train()
+    runs = []
+    for size, n in ((3, 3), (7, 1)):
+        made = trained(tmp_path, tiny_model(dtype=torch.float64), PAIRS[:7], max_steps=-1, optim="sgd",
+                       num_train_epochs=1, learning_rate=0.1, per_device_train_batch_size=size, gradient_accumulation_steps=n)  # fmt: skip
         assert made.state.global_step == 1
-        runs[run] = weights(model)
-    assert float((runs["whole"] - weights(tiny_model(dtype=torch.float64))).norm()) > 1e-3
-    torch.testing.assert_close(runs["pieces"], runs["whole"], rtol=1e-9, atol=1e-12)
+        runs.append(weights(made.model))
+    assert float((runs[1] - weights(tiny_model(dtype=torch.float64))).norm()) > 1e-3
+    torch.testing.assert_close(*runs, rtol=1e-9, atol=1e-12)
 
 
 def test_metrics_have_the_stated_keys_and_are_exact_over_uneven_batches(tmp_path: Path) -> None:
     # 11 pairs in batches of 4, 4 and 3 with learning rate 0: the epoch's means are plain means over the 11 pairs.
-    reference, policy = tiny_model(seed=1, dtype=torch.float64), tiny_model(seed=2, dtype=torch.float64)
-    made = trainer(tmp_path, policy, reference=reference, loss="hinge", beta=0.02, max_steps=3, learning_rate=0.0,
-                   logging_steps=3)  # fmt: skip
-    made.train()
+    reference, policy, ratios = apart()
+    options = {"reference": reference, "loss": "hinge", "beta": 0.02, "learning_rate": 0.0, "max_steps": 3}
+    made = trained(tmp_path, policy, logging_steps=3, eval_dataset=PAIRS, per_device_eval_batch_size=4, **options)
     (found,) = objects(tmp_path)
     assert set(found) >= KEYS
-    ratios = (response_sums(policy, PAIRS) - response_sums(reference, PAIRS)).detach()
     rho = ratios[:, 0] - ratios[:, 1]
     x = 0.02 * rho
     expected = {
@@ -160,14 +140,12 @@ def test_metrics_have_the_stated_keys_and_are_exact_over_uneven_batches(tmp_path
         "flat_right": (x > 1).double().mean(),
     }  # fmt: skip
     assert found["regularizer_share"] == 0  # the hinge has no curvature at 0
+    held_out = made.evaluate()
     for name, value in expected.items():
         assert found[name] == pytest.approx(float(value), rel=1e-7), name
+        assert held_out[f"eval_{name}"] == pytest.approx(float(value), rel=1e-7), name
     assert found["tokens"] == sum(pair.size for pair in PAIRS)
     assert (found["step"], found["epoch"]) == (3, 1.0)
-    held_out = trainer(tmp_path, policy, reference=reference, loss="hinge", beta=0.02, eval_dataset=PAIRS,
-                       per_device_eval_batch_size=4, run="eval").evaluate()  # fmt: skip
-    for name, value in expected.items():
-        assert held_out[f"eval_{name}"] == pytest.approx(float(value), rel=1e-7), name
 
 
 def test_the_gradient_norm_is_that_before_clipping(tmp_path: Path) -> None:
@@ -180,35 +158,29 @@ def test_the_gradient_norm_is_that_before_clipping(tmp_path: Path) -> None:
 
 
 def test_a_run_made_in_python_records_its_settings_for_diagnose(tmp_path: Path) -> None:
-    made = trainer(tmp_path, tiny_model(), loss="ipo", beta=0.5, max_steps=2)
-    made.train()
+    made = trained(tmp_path, tiny_model(), loss="ipo", beta=0.5)
     log = read_run(made.args.output_dir)
     assert (log.source, log.settings["loss"], log.settings["beta"], log.settings["schema"]) == ("gpo", "ipo", 0.5, 1)
     assert log.settings["reference_weights"] == made.reference_weights
 
 
-def test_the_last_partial_interval_is_logged(tmp_path: Path) -> None:
-    trainer(tmp_path, tiny_model(), max_steps=5, logging_steps=2).train()
-    assert [found["step"] for found in objects(tmp_path)] == [2, 4, 5]
-
-
-def test_an_epoch_run_of_few_steps_logs_each(tmp_path: Path) -> None:
-    trainer(tmp_path, tiny_model(), max_steps=-1, num_train_epochs=2).train()
-    assert [found["step"] for found in objects(tmp_path)] == [1, 2, 3, 4, 5, 6]
+@pytest.mark.parametrize(("options", "logged"), [
+    ({"max_steps": 5, "logging_steps": 2}, [2, 4, 5]), ({"max_steps": -1, "num_train_epochs": 2}, [1, 2, 3, 4, 5, 6]),
+])  # fmt: skip
+def test_few_steps_and_the_last_interval_are_logged(options: dict[str, Any], logged: list[int], tmp_path: Path) -> None:
+    trained(tmp_path, tiny_model(), **options)
+    assert steps(objects(tmp_path)) == logged
 
 
 def test_scale_gradient_divides_by_beta_and_the_slope_at_0(tmp_path: Path) -> None:
     # At step 0 the scaled gradient of every loss is that of -rho: d/d rho [f(beta rho) / (beta |f'(0)|)] = -1.
-    norms = []
+    found = []
     for run, (loss, beta) in enumerate([("logistic", 0.1), ("squared", 2.0), ("1-x", 1.0)]):
-        trainer(tmp_path, tiny_model(dtype=torch.float64), run=str(run), loss=loss, beta=beta, scale_gradient=True,
-                per_device_train_batch_size=11).train()  # fmt: skip
-        norms.append(objects(tmp_path, str(run))[0]["grad_norm"])
-        shown = objects(tmp_path, str(run))[0]["loss"]  # of f itself
-        assert shown == pytest.approx(math.log(2) if loss == "logistic" else 1.0)
-    assert norms == pytest.approx([norms[0]] * 3, rel=1e-6)
-    with pytest.raises(InputError, match="has no slope at 0"):
-        trainer(tmp_path, tiny_model(), loss="perceptron", scale_gradient=True)
+        trained(tmp_path, tiny_model(dtype=torch.float64), run=str(run), loss=loss, beta=beta, scale_gradient=True,
+                per_device_train_batch_size=11)  # fmt: skip
+        found += objects(tmp_path, str(run))
+    assert [each["loss"] for each in found] == pytest.approx([math.log(2), 1.0, 1.0])  # of f itself
+    assert [each["grad_norm"] for each in found] == pytest.approx([found[0]["grad_norm"]] * 3, rel=1e-6)
 
 
 def test_only_the_last_layers_move_and_nothing_below_takes_part_in_backward(tmp_path: Path) -> None:
@@ -229,22 +201,19 @@ def test_only_the_last_layers_move_and_nothing_below_takes_part_in_backward(tmp_
 
 @pytest.mark.parametrize("family", ["gpt2", "opt", "qwen3"])
 def test_last_layers_of_other_families(family: str, tmp_path: Path) -> None:
-    model = tiny_model(family)
-    trainer(tmp_path, model, train_last_layers=1)
-    trained = {name for name, value in model.named_parameters() if value.requires_grad}
-    assert trained
-    assert all(".1." in name or "norm" in name or "ln_f" in name for name in trained)
-    assert any("final" in name or "ln_f" in name or name == "model.norm.weight" for name in trained)
+    made = trainer(tmp_path, tiny_model(family), train_last_layers=1)
+    moved = {name for name, value in made.model.named_parameters() if value.requires_grad}
+    assert all(".1." in name or "norm" in name or "ln_f" in name for name in moved)
+    assert any("final" in name or "ln_f" in name or name == "model.norm.weight" for name in moved)
 
 
 def test_an_adapter_trains_alone_and_its_base_is_the_reference(tmp_path: Path) -> None:
     base = tiny_model()
     before = copy.deepcopy(base.state_dict())
-    made = trainer(tmp_path, base, lora_rank=2, max_steps=4)
-    made.train()
-    trained = {name for name, value in made.model.named_parameters() if value.requires_grad}
-    assert trained
-    assert all("lora_" in name for name in trained)
+    made = trained(tmp_path, base, lora_rank=2, max_steps=4)
+    moved = {name for name, value in made.model.named_parameters() if value.requires_grad}
+    assert moved
+    assert all("lora_" in name for name in moved)
     plain = made.model.unload()
     assert all(torch.equal(value, before[name]) for name, value in plain.state_dict().items())
     assert objects(tmp_path)[-1]["margin"] > 0.01
@@ -257,36 +226,32 @@ def test_an_adapter_trains_alone_and_its_base_is_the_reference(tmp_path: Path) -
 @pytest.mark.parametrize("options", [{}, {"gradient_accumulation_steps": 2}, {"lora_rank": 2}])
 def test_a_clean_resume_is_bitwise_equal(options: dict[str, Any], tmp_path: Path) -> None:
     settings = {"max_steps": 6, "per_device_train_batch_size": 2, "logging_steps": 2, **options}
-    straight = trainer(tmp_path, tiny_model(), run="straight", **settings)
-    straight.train()
-    saving = {"save_strategy": "steps", "save_steps": 3, **settings}
-    trainer(tmp_path, tiny_model(), run="broken", **saving).train()
+    straight = trained(tmp_path, tiny_model(), run="straight", **settings)
+    saving = {"run": "broken", "save_strategy": "steps", "save_steps": 3, **settings}
+    trained(tmp_path, tiny_model(), **saving)
     with (tmp_path / "broken" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 7, "half')  # what a crash may leave
-    resumed = trainer(tmp_path, tiny_model(), run="broken", **saving)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "broken" / "checkpoint-3"))
+    resumed = trained(tmp_path, tiny_model(), resume=str(tmp_path / "broken" / "checkpoint-3"), **saving)
     assert torch.equal(weights(resumed.model), weights(straight.model))
     once, twice = objects(tmp_path, "straight"), objects(tmp_path, "broken")
-    assert [found["step"] for found in twice] == [2, 4, 6]
-    for mine, expected in zip(twice, once, strict=True):  # step 4's interval was cut by the checkpoint at 3
-        assert {k: v for k, v in mine.items() if k != "cpu_seconds"} == {
-            k: v for k, v in expected.items() if k != "cpu_seconds"}  # fmt: skip
+    assert steps(twice) == [2, 4, 6]
+    assert untimed(twice) == untimed(once)  # step 4's interval was cut by the checkpoint at 3
     times = [found["cpu_seconds"] for found in twice]
     assert times == sorted(times)
 
 
 def test_the_same_seed_twice_is_bitwise_equal_and_another_is_not(tmp_path: Path) -> None:
-    found = []
-    for run, seed in enumerate((1, 1, 2)):
-        made = trainer(tmp_path, tiny_model(), run=str(run), max_steps=4, seed=seed)
-        made.train()
-        found.append(weights(made.model))
+    found = [weights(trained(tmp_path, tiny_model(), max_steps=2, seed=seed).model) for seed in (1, 1, 2)]
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
 
 
 def events(folder: Path, run: str = "run") -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / run / "events.jsonl").read_text().splitlines()]
+    return objects(folder, run, "events")
+
+
+def steps(rows: list[dict[str, Any]]) -> list[int]:
+    return [row["step"] for row in rows]
 
 
 def moments(made: GPOTrainer) -> list[torch.Tensor]:
@@ -296,19 +261,16 @@ def moments(made: GPOTrainer) -> list[torch.Tensor]:
 class Spoiled(TrainerCallback):
     """Weights, moments and rows around each step, of which some get a gradient that is not finite."""
 
-    def __init__(self, made: GPOTrainer, steps: tuple[int, ...] = (), value: float = math.inf) -> None:
+    def __init__(self, made: GPOTrainer, steps: tuple[int, ...] = (), value: float = math.inf, step: int = 1) -> None:
         self.weights, self.moments, self.rows = [weights(made.model)], [], {}
-        self.made, self.step, compute = made, 1, made.compute_loss
+        self.made, self.step, compute = made, step, made.compute_loss
 
         def watched(model: Any, inputs: dict[str, torch.Tensor], *rest: Any, **named: Any) -> torch.Tensor:
             self.rows[self.step] = self.rows.get(self.step, []) + inputs["row"].tolist()
             return compute(model, inputs, *rest, **named)
 
-        def spoil(gradient: torch.Tensor) -> torch.Tensor:
-            return gradient * value if self.step in steps else gradient
-
         made.compute_loss = watched
-        next(made.model.parameters()).register_hook(spoil)
+        next(made.model.parameters()).register_hook(lambda each: each * value if self.step in steps else each)
         made.add_callback(self)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -330,7 +292,7 @@ def test_spec_11_three_losses_that_are_not_finite_stop_the_run_with_the_batch(tm
     for step in (1, 2):
         saved = load_file(tmp_path / "run" / f"checkpoint-{step}" / "model.safetensors")
         assert all(torch.equal(value, made.model.state_dict()[name]) for name, value in saved.items())
-    assert [found["step"] for found in events(tmp_path)] == [1, 2, 3]
+    assert steps(events(tmp_path)) == [1, 2, 3]
     batch = json.loads((tmp_path / "run" / "non_finite_batch.json").read_text())
     assert batch["step"] == 3
     assert [pair["row"] for pair in batch["pairs"]] == watch.rows[3]
@@ -385,21 +347,16 @@ def test_spec_12_a_gradient_that_is_not_finite_is_the_same(value: float, tmp_pat
     assert torch.equal(watch.weights[1], watch.weights[3])
     assert all(map(torch.equal, watch.moments[0], watch.moments[2]))
     assert not torch.equal(watch.weights[4], watch.weights[3])
-    assert [found["step"] for found in objects(tmp_path)] == [1, 4]  # nothing is said of steps 2 and 3 but the event
+    assert steps(objects(tmp_path)) == [1, 4]  # nothing is said of steps 2 and 3 but the event
     assert all(math.isfinite(value) for found in objects(tmp_path) for value in found.values())
-    stopped = trainer(tmp_path, tiny_model(), run="stopped", max_steps=4)
-    Spoiled(stopped, (2, 3, 4), value)
-    with pytest.raises(NonFiniteLoss, match="not finite: gradient, the third step in a row"):
-        stopped.train()
-    assert (tmp_path / "stopped" / "non_finite_batch.json").exists()
 
 
 def test_spec_11_after_three_in_a_row_the_device_applies_none_until_the_host_hears_of_it(tmp_path: Path) -> None:
     made = trainer(tmp_path, tiny_model(), max_steps=8, logging_steps=8)
     watch = Spoiled(made, (2, 4, 5, 6))
-    with pytest.raises(NonFiniteLoss, match="gradient, the third step in a row"):
+    with pytest.raises(NonFiniteLoss, match="not finite: gradient, the third step in a row"):
         made.train()
-    assert [found["step"] for found in events(tmp_path)] == [2, 4, 5, 6]
+    assert steps(events(tmp_path)) == [2, 4, 5, 6]
     assert not torch.equal(watch.weights[3], watch.weights[1])
     assert torch.equal(watch.weights[8], watch.weights[3])
     assert json.loads((tmp_path / "run" / "non_finite_batch.json").read_text())["step"] == 6
@@ -413,7 +370,10 @@ def test_spec_11_an_optimizer_that_is_not_fused_applies_it_neither(optimizer: st
     assert torch.equal(watch.weights[2], watch.weights[1])
     assert not torch.equal(watch.weights[1], watch.weights[0])
     assert not torch.equal(watch.weights[3], watch.weights[2])
-    assert [found["step"] for found in events(tmp_path)] == [2]
+    assert steps(events(tmp_path)) == [2]
+
+
+WAITED_FOR = ("_local_scalar_dense", "nonzero", "masked_select", "equal")
 
 
 class Waits(TorchDispatchMode):
@@ -437,12 +397,8 @@ class Waits(TorchDispatchMode):
 
         made.get_batch_samples, made._finalize_training = drawn, finished
 
-    def add(self) -> None:
-        self.count[-1] += self.on
-
     def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
-        if function.overloadpacket.__name__ in ("_local_scalar_dense", "nonzero", "masked_select", "equal"):
-            self.add()
+        self.count[-1] += self.on and function.overloadpacket.__name__ in WAITED_FOR
         return function(*arguments, **(named or {}))
 
 
@@ -454,120 +410,114 @@ class _Values(TorchFunctionMode):
         self.waits = waits
 
     def __torch_function__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
-        if getattr(function, "__name__", "") in ("tolist", "cpu", "numpy"):
-            self.waits.add()
+        self.waits.count[-1] += self.waits.on and getattr(function, "__name__", "") in ("tolist", "cpu", "numpy")
         return function(*arguments, **(named or {}))
 
 
-@pytest.mark.parametrize(("optimizer", "each"), [("adamw_torch_fused", 0), ("adamw_torch", 1)])
-def test_the_host_waits_for_the_device_once_a_logging_interval(optimizer: str, each: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("optimizer", "fused"), [("adamw_torch_fused", True), ("adamw_torch", False)])
+def test_the_host_waits_for_the_device_once_a_logging_interval(optimizer: str, fused: bool, tmp_path: Path) -> None:
     """With an optimizer that is not fused, it waits at each step: which shows that the count sees it."""
     made = trainer(tmp_path, tiny_model(), max_steps=6, logging_steps=3, optim=optimizer, gradient_accumulation_steps=2)
     made.plan, made.data_collator = Plan("rows"), Collator("rows")  # as on a device; "line" is for the CPU
     waits = Waits(made)
     with waits, waits.values:
         made.train()
-    of_step = waits.count[1:]
     assert len(objects(tmp_path)) == 2
-    if each:
-        assert min(of_step) >= each
-    else:
-        assert of_step == [0, 0, 1, 0, 0, 1]
+    assert waits.count[1:] == [0, 0, 1, 0, 0, 1] if fused else min(waits.count[1:]) >= 1
 
 
 def test_spec_11_a_resume_goes_on_counting(tmp_path: Path) -> None:
     """Two steps that come to nothing, a resume, and the third: the run ends as the straight one does."""
-    saving = {"max_steps": 5, "save_strategy": "steps", "save_steps": 1, "logging_steps": 5}
-    for run in ("straight", "broken"):
-        made = trainer(tmp_path, tiny_model(), run=run, **saving)
-        Spoiled(made, (2, 3, 4))
+    for run, resume in (("straight", None), ("broken", None), ("broken", True)):
+        made = trainer(tmp_path, tiny_model(), run=run, max_steps=5, logging_steps=5, save_strategy="steps",
+                       save_steps=1)  # fmt: skip
+        Spoiled(made, (2, 3, 4), step=4 if resume else 1)
         with pytest.raises(NonFiniteLoss):
-            made.train()
-    again = trainer(tmp_path, tiny_model(), run="broken", **saving)
-    spoiled = Spoiled(again, (2, 3, 4))
-    spoiled.step = 4
-    with pytest.raises(NonFiniteLoss):
-        again.train(resume_from_checkpoint=True)
-    assert again.state.global_step == 4  # the save heard of it
+            made.train(resume_from_checkpoint=resume)
+    assert made.state.global_step == 4  # the save heard of it
     assert events(tmp_path, "straight") == events(tmp_path, "broken")
 
 
 SAVING = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4}
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.Tensor]:
+    """The folder of a run of four steps with checkpoints at 2 and 4, and its last weights."""
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, weights(trained(folder, tiny_model(), **SAVING).model)
+
+
+@pytest.fixture
+def done(finished: tuple[Path, torch.Tensor], tmp_path: Path) -> Path:
+    """A copy of that run."""
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "options"), [
+@pytest.mark.parametrize(("name", "change"), [
     ("learning_rate", {"learning_rate": 2e-3}), ("loss", {"loss": "hinge"}), ("beta", {"beta": 0.2}), ("data", {}),
     ("world_size", {}), ("reference_weights", {}),
 ])  # fmt: skip
-def test_spec_08_a_changed_run_is_refused_by_name_unless_allowed(
-    name: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainer(tmp_path, tiny_model(), **SAVING).train()
+def test_spec_08_a_changed_run_is_refused_by_name_unless_allowed(name: str, change: dict[str, Any], done: Path) -> None:
     pairs = PAIRS[1:] + PAIRS[:1] if name == "data" else PAIRS
-    changed = trainer(tmp_path, tiny_model(), pairs, **SAVING, **options)
+    changed = trainer(done, tiny_model(), pairs, **SAVING, **change)
     if name == "reference_weights":
         changed.reference_weights = "another"
     if name == "world_size":
-        record = changed._record
-        monkeypatch.setattr(changed, "_record", lambda: record() | {"world_size": 2})
+        changed._record = lambda record=changed._record: record() | {"world_size": 2}
     before = weights(changed.model)
-    where = str(tmp_path / "run" / "checkpoint-2")
+    where = str(done / "run" / "checkpoint-2")
     with pytest.raises(InputError, match=rf"checkpoint-2 is of another run: {name}: .* -> [^;]*$"):
         changed.train(resume_from_checkpoint=where)
     assert torch.equal(weights(changed.model), before)
     changed.train(resume_from_checkpoint=where, allow_changes=[name])
-    (found,) = events(tmp_path)
+    (found,) = events(done)
     assert (found["step"], list(found["changes"])) == (2, [name])
-    assert [entry["step"] for entry in objects(tmp_path)] == [1, 2, 3, 4]
+    assert steps(objects(done)) == [1, 2, 3, 4]
     if name == "learning_rate":  # linear to zero over four steps, at the new height: it is really used
-        assert [entry["learning_rate"] for entry in objects(tmp_path)] == pytest.approx([1e-3, 0.75e-3, 1e-3, 0.5e-3])
+        assert [entry["learning_rate"] for entry in objects(done)] == pytest.approx([1e-3, 0.75e-3, 1e-3, 0.5e-3])
     with pytest.raises(InputError, match="'learning_rat' may change, but is no setting of a run; did you mean"):
         changed.train(resume_from_checkpoint=where, allow_changes=["learning_rat"])
 
 
-@pytest.mark.parametrize("was_on", [False, True])
-def test_spec_08_a_setting_that_is_gone_counts_if_it_had_an_effect(
-    was_on: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_spec_08_a_setting_that_is_gone_counts_if_it_had_an_effect(tmp_path: Path) -> None:
     """A checkpoint of a version that had compile_mlp: off, it resumes; on, it is refused unless that is allowed."""
-    old = trainer(tmp_path, tiny_model(), **SAVING)
-    record = old._record
-    monkeypatch.setattr(old, "_record", lambda: record() | {"compile_mlp": was_on})
-    old.train()
-    again, where = trainer(tmp_path, tiny_model(), **SAVING), str(tmp_path / "run" / "checkpoint-2")
-    if was_on:
-        with pytest.raises(InputError, match=r"checkpoint-2 is of another run: compile_mlp: True -> None$"):
-            again.train(resume_from_checkpoint=where)
-        again.train(resume_from_checkpoint=where, allow_changes=["compile_mlp"])
-        assert [found["changes"] for found in events(tmp_path)] == [{"compile_mlp": [True, None]}]
-    else:
-        again.train(resume_from_checkpoint=where)
-        assert not (tmp_path / "run" / "events.jsonl").exists()
-    assert [found["step"] for found in objects(tmp_path)] == [1, 2, 3, 4]
-    assert torch.equal(weights(again.model), weights(old.model))
+    where = str(tmp_path / "run" / "checkpoint-2")
+    for was_on in (False, True):
+        old = trainer(tmp_path, tiny_model(), **SAVING)
+        old._record = lambda record=old._record, was_on=was_on: record() | {"compile_mlp": was_on}
+        old.train()
+        again = trainer(tmp_path, tiny_model(), **SAVING)
+        if was_on:
+            with pytest.raises(InputError, match=r"checkpoint-2 is of another run: compile_mlp: True -> None$"):
+                again.train(resume_from_checkpoint=where)
+        again.train(resume_from_checkpoint=where, allow_changes=["compile_mlp"] if was_on else [])
+        assert (tmp_path / "run" / "events.jsonl").exists() == was_on
+        assert steps(objects(tmp_path)) == [1, 2, 3, 4]
+        assert torch.equal(weights(again.model), weights(old.model))
+    assert [found["changes"] for found in events(tmp_path)] == [{"compile_mlp": [True, None]}]
 
 
-def test_spec_08_every_changed_key_is_named(tmp_path: Path) -> None:
-    trainer(tmp_path, tiny_model(), **SAVING).train()
-    changed = trainer(tmp_path, tiny_model(), PAIRS[1:], loss="hinge", learning_rate=1.0, **SAVING)
+def test_spec_08_every_changed_key_is_named(done: Path) -> None:
+    changed = trainer(done, tiny_model(), PAIRS[1:], loss="hinge", learning_rate=1.0, **SAVING)
     with pytest.raises(InputError, match=r"data: .*; learning_rate: 0.001 -> 1.0; loss: 'logistic' -> 'hinge'$"):
         changed.train(resume_from_checkpoint=True)
     with pytest.raises(InputError, match=r"another run: data: .*; loss: "):
         changed.train(resume_from_checkpoint=True, allow_changes=["learning_rate"])
 
 
-def test_spec_04_no_whole_checkpoint_is_an_error_and_nothing_is_loaded(tmp_path: Path) -> None:
-    trainer(tmp_path, tiny_model(), **SAVING).train()
+def test_spec_04_no_whole_checkpoint_is_an_error_and_nothing_is_loaded(done: Path) -> None:
     for step in (2, 4):
-        path = tmp_path / "run" / f"checkpoint-{step}" / "resume.safetensors"
+        path = done / "run" / f"checkpoint-{step}" / "resume.safetensors"
         path.write_bytes(path.read_bytes()[:-1])
-    made = trainer(tmp_path, tiny_model(seed=3), **SAVING)
+    made = trainer(done, tiny_model(seed=3), **SAVING)
     before = weights(made.model)
     with pytest.raises(NoGoodCheckpoint, match="none of the 2 checkpoints"):
         made.train(resume_from_checkpoint=True)
     with pytest.raises(DamagedCheckpoint, match=r"checkpoint-2 is damaged: 'resume.safetensors' is not what was saved"):
-        made.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+        made.train(resume_from_checkpoint=str(done / "run" / "checkpoint-2"))
     assert torch.equal(weights(made.model), before)
 
 
@@ -582,44 +532,37 @@ def test_spec_07_two_trainers_on_one_folder(tmp_path: Path) -> None:
 
 
 def test_a_model_saved_alone_cannot_be_resumed(tmp_path: Path) -> None:
-    trainer(tmp_path, tiny_model(), save_only_model=True, **SAVING).train()
-    made = trainer(tmp_path, tiny_model(), save_only_model=True, **SAVING)
+    made = trained(tmp_path, tiny_model(), save_only_model=True, **SAVING)
     with pytest.raises(InputError, match=r"checkpoint-4 was saved without resume.json"):
         made.train(resume_from_checkpoint=True)
 
 
-def test_a_resume_behind_the_last_step_takes_no_step_more(tmp_path: Path) -> None:
-    done = trainer(tmp_path, tiny_model(), **SAVING)
-    done.train()
-    again = trainer(tmp_path, tiny_model(), **SAVING)
+def test_a_resume_behind_the_last_step_takes_no_step_more(done: Path, finished: tuple[Path, torch.Tensor]) -> None:
+    again = trainer(done, tiny_model(), **SAVING)
     assert again.train(resume_from_checkpoint=True).global_step == 4
-    assert torch.equal(weights(again.model), weights(done.model))
+    assert torch.equal(weights(again.model), finished[1])
 
 
-def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
-    trainer(tmp_path, tiny_model(), **SAVING).train()
-    other = trainer(tmp_path, tiny_model(num_hidden_layers=3), **SAVING)
+def test_weights_of_another_model_are_refused(done: Path) -> None:
     with pytest.raises(DamagedCheckpoint, match=r"weights are not this model's: model\.layers\.2"):
-        other.train(resume_from_checkpoint=True, allow_changes=["reference_weights"])
+        trained(done, tiny_model(num_hidden_layers=3), resume=True, allow=["reference_weights"], **SAVING)
 
 
-def test_evaluation_during_training_changes_nothing_of_it(tmp_path: Path) -> None:
-    found = []
-    for run, options in (("plain", {}), ("evaluated", {"eval_strategy": "steps", "eval_steps": 1})):
-        made = trainer(tmp_path, tiny_model(), run=run, max_steps=3, eval_dataset=PAIRS[:3], **options)
-        made.train()
-        found.append(weights(made.model))
-    assert torch.equal(*found)
-    logged = [entry for entry in made.state.log_history if "eval_loss" in entry]
+def test_evaluation_and_workers_that_pack_ahead_change_nothing_of_the_training(tmp_path: Path) -> None:
+    options = ({}, {"eval_strategy": "steps", "eval_steps": 1}, {"dataloader_num_workers": 2})
+    runs = [trained(tmp_path, tiny_model(), max_steps=3, eval_dataset=PAIRS[:3], **each) for each in options]
+    plain, evaluated, packed = runs
+    assert torch.equal(weights(evaluated.model), weights(plain.model))
+    assert torch.equal(weights(packed.model), weights(plain.model))
+    logged = [entry for entry in evaluated.state.log_history if "eval_loss" in entry]
     assert len(logged) == 3
     assert logged[-1]["eval_margin"] > 0
 
 
 def test_bfloat16_training_keeps_float32_weights(tmp_path: Path) -> None:
-    made = trainer(tmp_path, tiny_model(spread=0.05), bf16=True, max_steps=3)
-    made.train()
+    made = trained(tmp_path, tiny_model(spread=0.05), bf16=True, max_steps=3)
     assert {parameter.dtype for parameter in made.model.parameters()} == {torch.float32}
-    first, last = objects(tmp_path)[0], objects(tmp_path)[-1]
+    first, *_, last = objects(tmp_path)
     assert first["loss"] == pytest.approx(math.log(2), abs=0.02)  # policy and reference may lie in other rows
     assert last["loss"] < first["loss"]
 
@@ -647,18 +590,8 @@ def test_weights_in_which_small_steps_are_lost_are_refused(dtype: torch.dtype, t
 
 
 def test_a_frozen_base_may_be_of_half_precision(tmp_path: Path) -> None:
-    made = trainer(tmp_path, tiny_model().to(torch.bfloat16), lora_rank=2)
-    made.train()
+    made = trained(tmp_path, tiny_model().to(torch.bfloat16), lora_rank=2)
     assert {each.dtype for each in made.model.parameters() if each.requires_grad} == {torch.float32}
-
-
-def test_workers_that_pack_ahead_change_nothing(tmp_path: Path) -> None:
-    found = []
-    for workers in (0, 2):
-        made = trainer(tmp_path, tiny_model(), run=str(workers), max_steps=4, dataloader_num_workers=workers)
-        made.train()
-        found.append(weights(made.model))
-    assert torch.equal(found[0], found[1])
 
 
 def test_several_devices_without_a_launcher_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -673,18 +606,15 @@ def test_samples_of_a_sharded_policy_are_refused() -> None:
 
 
 def test_gradient_checkpointing_trains_the_same(tmp_path: Path) -> None:
-    found = []
-    for run, options in (("plain", {}), ("kept", {"activation_checkpointing": True})):
-        made = trainer(tmp_path, tiny_model(dtype=torch.float64), run=run, max_steps=2, **options)
-        made.train()
-        found.append(weights(made.model))
+    found = [weights(trained(tmp_path, tiny_model(dtype=torch.float64), max_steps=2, activation_checkpointing=on).model)
+             for on in (False, True)]  # fmt: skip
     torch.testing.assert_close(*found, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["gpt2", "opt", "mistral"])
 def test_other_families_train(family: str, tmp_path: Path) -> None:
-    trainer(tmp_path, tiny_model(family), max_steps=8, beta=0.5).train()
+    trained(tmp_path, tiny_model(family), max_steps=8, beta=0.5)
     assert objects(tmp_path)[-1]["margin"] > 0
 
 
@@ -697,10 +627,9 @@ def test_a_windowed_model_falls_back_aloud(tmp_path: Path, caplog: pytest.LogCap
 
 def test_text_rows_need_a_tokenizer_and_skipped_rows_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = [{"prompt": "the", "chosen": " cat", "rejected": " dog"}, {"prompt": "the", "chosen": " cat"}]
-    args = GPOConfig(output_dir=str(tmp_path / "run"), use_cpu=True, reference_store=str(tmp_path), bad_rows="skip")
     with pytest.raises(InputError, match="processing_class must be its tokenizer"):
-        GPOTrainer(tiny_model(), args, rows)
-    made = GPOTrainer(tiny_model(), args, rows, processing_class=tiny_tokenizer())
+        trainer(tmp_path, tiny_model(), rows, bad_rows="skip")
+    made = trainer(tmp_path, tiny_model(), rows, bad_rows="skip", processing_class=tiny_tokenizer())
     assert made.summaries["train"].kept == 1
     assert "1 of 2 pairs, 1 skipped (key 'rejected' is missing" in caplog.text
 
@@ -720,10 +649,7 @@ def test_arguments_must_be_gpo_s() -> None:
 
 
 def test_the_order_of_pairs_does_not_depend_on_what_was_computed_before(tmp_path: Path) -> None:
-    found = []
     for run in ("first", "second"):  # the second run reads its reference from the store
         random.seed(run)
-        made = trainer(tmp_path, tiny_model(), run=run, max_steps=3)
-        made.train()
-        found.append([entry["margin"] for entry in objects(tmp_path, run)])
-    assert found[0] == found[1]
+        trained(tmp_path, tiny_model(), run=run, max_steps=3)
+    assert untimed(objects(tmp_path, "first")) == untimed(objects(tmp_path, "second"))

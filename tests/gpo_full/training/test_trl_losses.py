@@ -3,6 +3,7 @@
 A stand-in for the model returns the log-probability of a one-token response, so that x = beta (rho_w - rho_l) is exact.
 """
 
+from collections import defaultdict
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,7 +32,7 @@ def trl_loss(name: str, chosen: torch.Tensor, rejected: torch.Tensor, reference:
     outputs = SimpleNamespace(log_probs=logps, entropy=torch.zeros_like(logps), mean_logits=torch.zeros_like(logps),
                               is_top1=torch.ones_like(logps, dtype=torch.bool))  # fmt: skip
     same = SimpleNamespace(device=chosen.device, gather=lambda t: t, gather_for_metrics=lambda t: t)
-    metrics: dict[str, dict[str, list[float]]] = {"train": Metrics(), "eval": Metrics()}
+    metrics: dict[str, dict[str, list[float]]] = {"train": defaultdict(list), "eval": defaultdict(list)}
     trainer = SimpleNamespace(
         model=SimpleNamespace(training=False), accelerator=same, aux_loss_enabled=False, ld_alpha=None, beta=1.0,
         precompute_ref_logps=True, f_divergence_type="reverse_kl", loss_types=[name], loss_weights=[1.0],
@@ -41,11 +42,6 @@ def trl_loss(name: str, chosen: torch.Tensor, rejected: torch.Tensor, reference:
               "completion_mask": torch.tensor([[0, 1]] * (2 * n)), "ref_chosen_logps": torch.zeros_like(chosen) if reference is None else reference,
               "ref_rejected_logps": torch.zeros_like(rejected)}  # fmt: skip
     return trl.DPOTrainer._compute_loss(trainer, lambda **_: outputs, inputs, return_outputs=False)
-
-
-class Metrics(dict[str, list[float]]):
-    def __missing__(self, name: str) -> list[float]:
-        return self.setdefault(name, [])
 
 
 def margin_loss(name: str, **options: float) -> Any:

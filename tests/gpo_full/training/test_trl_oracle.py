@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import torch
 
-from gpo_full import GPOConfig, GPOTrainer
+from gpo_full import GPOTrainer
 from gpo_full.engine.log_probabilities import response_log_probabilities
 from gpo_full.training.rows import batch_of
 from tests.gpo_full.test_trl_adapter import BETA, QUIET, ROWS
+from tests.support.pairs import distance
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
+from tests.support.trainings import trainer
 
 trl = pytest.importorskip("trl", minversion="1.16", reason="trl 1.16 is a test oracle, not a dependency")
 pytestmark = [pytest.mark.slow, *QUIET]
@@ -28,12 +30,12 @@ SAME: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
 }
 
 
-def measured(trainer: Any, batch: Any, constant: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+def measured(made: Any, batch: Any, constant: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
     """The loss, and its gradient in every weight of the model."""
-    trainer.model.zero_grad()
-    loss = trainer.compute_loss(trainer.model, batch) * constant
+    made.model.zero_grad()
+    loss = made.compute_loss(made.model, batch) * constant
     loss.backward()
-    gradients = [parameter.grad.flatten() for parameter in trainer.model.parameters() if parameter.grad is not None]
+    gradients = [parameter.grad.flatten() for parameter in made.model.parameters() if parameter.grad is not None]
     return loss.detach(), torch.cat(gradients)
 
 
@@ -48,17 +50,14 @@ def of_trl(folder: Path, name: str, beta: float = BETA, **options: Any) -> tuple
     return measured(made, next(iter(made.get_train_dataloader())))
 
 
-def of_ours(
-    folder: Path, beta: float = BETA, constant: float = 1.0, dtype: torch.dtype = torch.float32, **options: Any
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return measured(*trainer_of_ours(folder, beta, dtype, **options), constant)
+def of_ours(folder: Path, constant: float = 1.0, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    return measured(*trainer_of_ours(folder, **options), constant)
 
 
-def trainer_of_ours(folder: Path, beta: float, dtype: torch.dtype, **options: Any) -> tuple[GPOTrainer, Any]:
+def trainer_of_ours(folder: Path, dtype: torch.dtype = torch.float32, **options: Any) -> tuple[GPOTrainer, Any]:
     """A trainer, and its batch."""
-    args = GPOConfig(output_dir=str(folder / "gpo"), use_cpu=True, beta=beta, reference_store=str(folder), **options)
-    policy, reference = tiny_model(seed=1).to(dtype), tiny_model(seed=2).to(dtype)
-    made = GPOTrainer(policy, args, ROWS, processing_class=tiny_tokenizer(), reference=reference)
+    policy, base = tiny_model(seed=1).to(dtype), tiny_model(seed=2).to(dtype)
+    made = trainer(folder, policy, ROWS, processing_class=tiny_tokenizer(), reference=base, **{"beta": BETA, **options})
     return made, made.data_collator([made.train_dataset[i] for i in range(len(ROWS))])
 
 
@@ -68,7 +67,7 @@ def of_one_rounding(folder: Path, **options: Any) -> float:
     A slope changes by f''(x) beta (sum of the four |log p|) 2^-24: much for discopop, which has a pair near the zero
     of f'.
     """
-    made, batch = trainer_of_ours(folder, BETA, torch.float64, **options)
+    made, batch = trainer_of_ours(folder, torch.float64, **options)
     packed, reference = batch_of(batch, made.plan.layout), batch["reference"]
     ratios = response_log_probabilities(made.model, packed, made.objective.margin).detach() - reference
     x = (BETA * (ratios[:, 0] - ratios[:, 1])).requires_grad_()
@@ -76,10 +75,6 @@ def of_one_rounding(folder: Path, **options: Any) -> float:
     (curvature,) = torch.autograd.grad(slope.sum(), x)
     change = curvature * BETA * ((ratios + reference).abs() + reference.abs()).sum(1) * 2**-24
     return float(change.norm() / slope.norm())
-
-
-def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found - expected).norm() / expected.norm())
 
 
 @pytest.mark.parametrize("name", SAME)

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from gpo_full.data.pairs import read_pairs
-from gpo_full.training.config import GPOConfig
 from gpo_full.training.reporting.length_bias import against_length, length_metrics, length_sums, wilson_interval
-from gpo_full.training.trainer import GPOTrainer
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
+from tests.support.trainings import trained
+from tests.support.two_sequences import response_sums
 
 ROWS = [{"prompt": "the cat", "chosen": f" {'sat ' * a}on", "rejected": f" {'ran ' * b}off"}
         for a, b in ((1, 4), (4, 1), (2, 2), (3, 5), (5, 3), (1, 2), (6, 1))]  # fmt: skip
@@ -45,14 +45,13 @@ def test_the_interval_is_scipy_s(right: int, n: int) -> None:
 def test_the_trainer_s_evaluation_agrees_with_each_pair_apart(tmp_path: Path) -> None:
     """Log-ratios of each response alone, from a plain forward pass of the trained model and of its reference."""
     tokenizer = tiny_tokenizer()
-    args = GPOConfig(output_dir=str(tmp_path), loss="dpo", beta=1.0, max_steps=3, learning_rate=1e-2, report_to=[],
-                     per_device_train_batch_size=4, per_device_eval_batch_size=3, save_strategy="no", disable_tqdm=True,
-                     reference_store=str(tmp_path / "store"), use_cpu=True)  # fmt: skip
-    trainer = GPOTrainer(tiny_model(seed=1), args, ROWS, HELD_OUT, tokenizer)
-    trainer.train()
-    found = trainer.evaluate()
+    made = trained(tmp_path, tiny_model(seed=1), ROWS, beta=1.0, max_steps=3, learning_rate=1e-2, eval_dataset=HELD_OUT,
+                   per_device_eval_batch_size=3, processing_class=tokenizer)  # fmt: skip
+    found = made.evaluate()
     start, pairs = tiny_model(seed=1), read_pairs(HELD_OUT, tokenizer)[0]
-    margins = [_margin(trainer.model, start, pair) for pair in pairs]
+    with torch.no_grad():
+        ratios = response_sums(made.model.eval(), pairs) - response_sums(start, pairs)
+    margins = (ratios[:, 0] - ratios[:, 1]).tolist()
     longer = [len(pair.chosen) - len(pair.rejected) for pair in pairs]
     short = [m > 0 for m, more in zip(margins, longer, strict=True) if more <= 0]
     assert found["eval_pairs"] == len(ROWS)
@@ -62,16 +61,3 @@ def test_the_trainer_s_evaluation_agrees_with_each_pair_apart(tmp_path: Path) ->
     assert found["eval_accuracy_not_longer"] == pytest.approx(sum(short) / len(short))
     assert found["eval_longer_wins"] == pytest.approx(sum((more > 0) + (more == 0) / 2 for more in longer) / len(ROWS))
     assert 0 < sum(m > 0 for m in margins) < len(ROWS)  # neither all right nor all wrong, or the test would say little
-
-
-@torch.no_grad()
-def _margin(policy: torch.nn.Module, reference: torch.nn.Module, pair: object) -> float:
-    def log_probability(model: torch.nn.Module, tail: tuple[int, ...]) -> float:
-        ids = torch.tensor([[*pair.prefix, *tail]])  # type: ignore[attr-defined]
-        logs = model(input_ids=ids).logits[0].log_softmax(-1)
-        n = len(tail)
-        return float(logs[-n - 1 : -1].gather(1, ids[0, -n:, None]).sum())
-
-    chosen, rejected = pair.chosen, pair.rejected  # type: ignore[attr-defined]
-    return (log_probability(policy, chosen) - log_probability(reference, chosen)) - (
-        log_probability(policy, rejected) - log_probability(reference, rejected))  # fmt: skip

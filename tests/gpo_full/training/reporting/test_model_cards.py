@@ -1,6 +1,5 @@
 """The card of a trained model: what it says is what was run, proved and measured, and nothing of whose machine it was."""
 
-import json
 import math
 from dataclasses import replace
 from functools import cache
@@ -11,12 +10,14 @@ import pytest
 import yaml
 
 from gpo_full.cli.commands.train import SECONDS
-from gpo_full.cli.entry import main
 from gpo_full.data.pairs import PairSummary
 from gpo_full.training.reporting.model_cards import METRICS, CardFacts, model_card
 from gpo_theory import analyze, find_loss
 from gpo_theory.report.result import Analysis
-from tests.support.tiny_models import tiny_model, tiny_tokenizer
+from tests.support.commands import gpo
+from tests.support.pairs import ROWS, write_rows
+from tests.support.tiny_models import saved_policy
+from tests.support.trainings import objects
 
 FIRST = dict.fromkeys(METRICS, 0.25)
 LAST = {name: 0.125 + place for place, name in enumerate(METRICS)}
@@ -147,37 +148,23 @@ def test_what_the_data_says_of_its_pairs() -> None:
     assert "cd34" not in brought
 
 
-def gpo(*words: object) -> int:
-    with pytest.raises(SystemExit) as caught:
-        main([*map(str, words)])
-    return int(caught.value.code or 0)
-
-
-def test_a_run_s_card_its_certificate_and_its_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_s_card_its_certificate_and_its_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPO_CACHE", str(tmp_path / "cache"))
-    model, output = tmp_path / "secret" / "policy", tmp_path / "secret" / "run"
-    tiny_model().save_pretrained(model)
-    tiny_tokenizer().save_pretrained(model)
+    (tmp_path / "secret").mkdir()
+    model, output = saved_policy(tmp_path / "secret" / "policy"), tmp_path / "secret" / "run"
     (model / "README.md").write_text("---\nlicense: mit\n---\n")
-    rows = [{"prompt": f"the cat {word}", "chosen": " sat", "rejected": " ran"} for word in ("and", "in", "on")]
-    data = tmp_path / "secret" / "pairs.jsonl"
-    data.write_text("\n".join(map(json.dumps, rows)))
+    data = write_rows(tmp_path / "secret" / "pairs.jsonl", ROWS[:3])
     command = ["train", "--loss", "ipo", "--beta", "0.05", "--model", model, "--data", data, "--eval-data", data,
                "--output", output, "--steps", "2", "--threads", "1", "--json"]  # fmt: skip
-    assert gpo(*command) == 0
-    printed = capsys.readouterr().out
+    printed = gpo(*command, code=0).stdout
     text = (output / "README.md").read_text()
     assert front(text)["license"] == "mit"
     assert "\ngpo train --loss ipo --beta 0.05 --output run --model policy --data pairs.jsonl --eval-data pairs.jsonl " in text
     assert str(tmp_path) not in text
     assert "secret" not in text
-    metrics = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    metrics = objects(output.parent)
     assert f"| margin | {metrics[0]['margin']:.4f} | {metrics[-1]['margin']:.4f} |" in text
     assert math.isclose(metrics[0]["loss"], 1.0, abs_tol=1e-4)  # f(0) of (1-x)^2
-    assert gpo("verify", output / "certificate.json") == 0
-    capsys.readouterr()
+    gpo("verify", output / "certificate.json", code=0)
     # Asked again for what is done, it says the same.
-    assert gpo(*command, "--resume") == 0
-    assert capsys.readouterr().out == printed
+    assert gpo(*command, "--resume", code=0).stdout == printed
