@@ -37,7 +37,9 @@ MOST_BOXES, SMALLEST, BITS = 6000, Fraction(1, 2**40), 160
 
 @dataclass(frozen=True)
 class Infimum:
-    """The infimum of a formula: exact text where known, a float, where it is attained, and a point that comes near it.
+    """A proposed infimum of a formula: exact text where known, a float, where it is attained, and a point near it.
+
+    Only the verifier proves it (`gpo_theory.claims.lower_bounds`), or `infimum_of` encloses it.
 
     `at` is the least x that attains it, "inf" or "-inf" where it is only approached, None where only samples were
     taken; `near` is None where no rational point is found at which the formula comes near.

@@ -1,4 +1,4 @@
-"""The tails of f and of its push -f' as x goes to plus or minus infinity: class, rate, order and limit."""
+"""The tails of f and of -f' (the key "slope") as x goes to plus or minus infinity: class, rate, order and limit."""
 
 __all__ = ["HalfLine", "Tail", "half_line", "shifts_of", "slope_tail", "tail", "tails_of"]
 

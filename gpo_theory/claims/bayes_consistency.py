@@ -32,9 +32,9 @@ def bayes_consistent(f: Expr, known: Mapping[str, Certificate]) -> Iterator[Cert
     Convex f: iff f'(0) exists and is negative (Bartlett, Jordan, McAuliffe 2006). Other f: exactness; falling; the
     flip and the gap theorem; refuted where both tails reach the infimum, or by a direct comparison.
     """
-    falls = falls_at_zero(known)
+    negative_slope = falls_at_zero(known)
     if known["convex"].verdict is Verdict.PROVED:
-        yield _convex_case(f, known, falls)
+        yield _convex_case(f, known, negative_slope)
         return
     exact = known["bradley_terry_exact"]
     if exact.verdict is Verdict.PROVED and exact.value is not None:
@@ -46,11 +46,11 @@ def bayes_consistent(f: Expr, known: Mapping[str, Certificate]) -> Iterator[Cert
         if all(limit == floor for limit in limits):
             yield refuted(CLAIM, "f tends to its infimum at both ends, so C_p does on either side", {"theorem": "ends",
                           "floor": floor}, kind="theta", theta="1/2")  # fmt: skip
-        if falls and known["monotone_decreasing"].verdict is Verdict.PROVED:
+        if negative_slope and known["monotone_decreasing"].verdict is Verdict.PROVED:
             yield proved(CLAIM, "flip theorem: f is continuous, bounded below and never rises, and f'(0) < 0, so "
                                 "f(-a) - f(a) is positive and never falls for a > 0", theorem="falling", floor=floor,
                          **known["monotone_decreasing"].choices)  # fmt: skip
-        if falls:
+        if negative_slope:
             yield proved(CLAIM, "flip theorem: f is continuous and bounded below, f'(0) < 0, f(-a) > f(a) for a > 0, "
                                 "and in the limit this difference or f itself stays above its value at 0",
                          theorem="flip", floor=floor)  # fmt: skip
@@ -74,7 +74,7 @@ def _floor(bounded: Certificate) -> str | None:
     return str((number - Fraction(1, 10**6) * (1 + abs(number))).limit_denominator(10**9))
 
 
-def _convex_case(f: Expr, known: Mapping[str, Certificate], falls: bool) -> Certificate:
+def _convex_case(f: Expr, known: Mapping[str, Certificate], negative_slope: bool) -> Certificate:
     slope = known["differentiable_at_zero"]
     if slope.verdict is Verdict.UNKNOWN:
         return unknown(CLAIM, "f is convex, but f'(0) is not known exactly")
@@ -85,7 +85,7 @@ def _convex_case(f: Expr, known: Mapping[str, Certificate], falls: bool) -> Cert
         return refuted(CLAIM, "f is convex with a kink at 0, so x = 0 minimises C_p near p = 1/2",
                        {"theorem": "convex"}, kind="theta", theta=str(theta))  # fmt: skip
     assert slope.value is not None
-    if falls:
+    if negative_slope:
         bounded = known["bounded_below"].verdict
         caveat = "" if bounded is Verdict.PROVED else (
             "; f is unbounded below: the pointwise criterion holds, but psi may be infinite and no excess-risk bound "

@@ -20,7 +20,7 @@ CLAIM = "bradley_terry_exact"
 X = Expr.x()
 
 
-def bradley_terry_exact(f: Expr, is_convex: Certificate, falls: Certificate) -> Certificate:
+def bradley_terry_exact(f: Expr, is_convex: Certificate, is_decreasing: Certificate) -> Certificate:
     """Decide proposition P3; the value is c. Refuted by a kink, a point with f' >= 0, or one that breaks the identity.
 
     >>> from gpo_theory.certificate import unknown
@@ -29,8 +29,8 @@ def bradley_terry_exact(f: Expr, is_convex: Certificate, falls: Certificate) -> 
     >>> bradley_terry_exact(parse_formula("exp(-x)").primitive(), none, none).value
     {'exact': '1/2', 'float': 0.5}
     """
-    if falls.verdict is Verdict.REFUTED:
-        return Certificate(CLAIM, Verdict.REFUTED, f"f' < 0 fails: {falls.because}", falls.witness)
+    if is_decreasing.verdict is Verdict.REFUTED:
+        return Certificate(CLAIM, Verdict.REFUTED, f"f' < 0 fails: {is_decreasing.because}", is_decreasing.witness)
     try:
         pieces = split(f)
     except UnsplitError as error:

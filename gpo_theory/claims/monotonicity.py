@@ -76,8 +76,8 @@ def falls_strictly(f: Expr, is_convex: Certificate) -> bool:
         return True
     # A convex f whose slope reached 0 would be constant from there on.
     tail = slope_tail(f, 1)
-    falls = tail.verdict == "proved" and tail.kind != "zero" and not (tail.limit or "-").startswith("-")
-    return is_convex.verdict is Verdict.PROVED and falls
+    negative_far_out = tail.verdict == "proved" and tail.kind != "zero" and not (tail.limit or "-").startswith("-")
+    return is_convex.verdict is Verdict.PROVED and negative_far_out
 
 
 def falls_at_zero(known: Mapping[str, Certificate]) -> bool:
