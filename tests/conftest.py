@@ -115,21 +115,33 @@ _DESELECTED = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture(scope="session")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of `gpo reproduce --scale smoke`, made once a session, with its cache beside: cache/."""
-    from gpo_full.book.reproduce import run
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The program `gpo-python` of the warm process, with `gpo` beside it (`tests/support/warm.py`)."""
+    from tests.support.warm import warm_program
 
-    output = tmp_path_factory.mktemp("build")
-    kept = os.environ.get("GPO_CACHE")
-    os.environ["GPO_CACHE"] = str(output / "cache")
-    try:
+    with warm_program(tmp_path_factory.mktemp("warm")) as program:
+        yield program
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory, warm: str) -> Path:
+    """The output of `gpo reproduce --scale smoke`, made once a session, with its cache beside: cache/.
+
+    The lessons' `gpo` commands are forks of the warm process.
+    """
+    from gpo_full.book.reproduce import run
+    from gpo_full.course import execution
+
+    output, settings = tmp_path_factory.mktemp("build"), execution.kernel_environment
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPO_CACHE", str(output / "cache"))
+        patch.setattr(execution, "kernel_environment", lambda: prepend_path(settings(), Path(warm).parent))
         run("smoke", output)
-    finally:
-        if kept is None:
-            del os.environ["GPO_CACHE"]
-        else:
-            os.environ["GPO_CACHE"] = kept
     return output
+
+
+def prepend_path(environment: dict[str, str], folder: Path) -> dict[str, str]:
+    return {**environment, "PATH": os.pathsep.join((str(folder), environment["PATH"]))}
 
 
 @pytest.fixture(scope="module")

@@ -84,7 +84,7 @@ async def _execute(lesson: Path, target: Path, environment: Mapping[str, str]) -
     client = NotebookClient(notebook, timeout=_TIMEOUT, kernel_name="python3", resources=place, config=encrypted,
                             shutdown_kernel="immediate")  # fmt: skip
     try:
-        await client.async_execute(env={**_settings(), **environment})
+        await client.async_execute(env={**kernel_environment(), **environment})
     except CellExecutionError as error:
         text = re.sub(r"\x1b\[[0-9;]*m", "", error.traceback)  # IPython colours its tracebacks
         raise LessonError(f"{lesson.name}: {error.ename}: {error.evalue}\n{text}") from None
@@ -96,7 +96,7 @@ async def _execute(lesson: Path, target: Path, environment: Mapping[str, str]) -
     write_whole(target, nbformat.writes(notebook))
 
 
-def _settings() -> dict[str, str]:
-    """The kernel's environment: one thread, so that sums have one order, and this installation's `gpo` on the path."""
+def kernel_environment() -> dict[str, str]:
+    """Return the environment of every kernel: one thread, so that sums have one order; this installation's `gpo`."""
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "COLUMNS": "105"}

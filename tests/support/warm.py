@@ -1,7 +1,7 @@
 """A warm process whose forks are `gpo` as a program, without the seconds that importing torch and the Trainer costs each time.
 
-`python warm.py FOLDER` writes the program `FOLDER/gpo-python`, which takes the place of Python in `python -m gpo_full.cli
-...`, and serves it on `FOLDER/socket`. A fork that dies of a signal makes its program die of the same one, and SIGTERM
+`python warm.py FOLDER` writes the programs `FOLDER/gpo` and `FOLDER/gpo-python`, which takes the place of Python in
+`python -m gpo_full.cli ...`, and serves them on `FOLDER/socket`. A fork that dies of a signal makes its program die of the same one, and SIGTERM
 goes on to it. In the environment of the program, `AFTER_STEP_2` holds "kill RUN FILE" or "wait RUN FILE": once, when the
 run in the folder RUN has saved step 2, it makes FILE, and dies by SIGKILL or waits to be told to stop.
 """
@@ -25,7 +25,7 @@ import json, os, signal, socket, sys
 
 server = socket.socket(socket.AF_UNIX)
 server.connect({path!r})
-text = json.dumps({{"argv": sys.argv[3:], "cwd": os.getcwd(), "env": dict(os.environ)}}).encode()
+text = json.dumps({{"argv": sys.argv[{first}:], "cwd": os.getcwd(), "env": dict(os.environ)}}).encode()
 socket.send_fds(server, [len(text).to_bytes(4, "big") + text], [1, 2])
 answers = server.makefile()
 pid = int(answers.readline())
@@ -40,7 +40,7 @@ sys.exit(code)
 
 @contextmanager
 def warm_program(folder: Path) -> Iterator[str]:
-    """Yield the path of the program while the warm process lives."""
+    """Yield the path of `gpo-python` while the warm process lives."""
     server = subprocess.Popen([sys.executable, __file__, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                               env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"})  # fmt: skip
     assert server.stdin
@@ -81,13 +81,14 @@ def _serve(folder: Path) -> None:
 
     import gpo_full.evaluation.compare
     import gpo_full.training.trainer  # noqa: F401
-    import gpo_theory.claims.proving  # noqa: F401
+    import toy_models  # noqa: F401
 
     torch.set_num_threads(1)
     gc.freeze()  # a collection in a fork would copy every page it visits
     program = folder / "gpo-python"
-    program.write_text(_PROGRAM.format(python=sys.executable, path=str(folder / "socket")))
-    program.chmod(0o755)
+    for path, first in ((program, 3), (folder / "gpo", 1)):
+        path.write_text(_PROGRAM.format(python=sys.executable, path=str(folder / "socket"), first=first))
+        path.chmod(0o755)
     # Nobody waits for the forks that hold a connection each.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as server:

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,22 +12,21 @@ from transformers import AutoModelForCausalLM
 from tests.support.commands import Outcome, gpo_process, refused
 from tests.support.pairs import write_rows
 from tests.support.tiny_models import saved_policy
-from tests.support.warm import warm_program
 
 pytestmark = pytest.mark.slow
 REWARD = "def shorter(samples, targets):\n    return [-float(len(s)) for s in samples]\n"
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def place(tmp_path_factory: pytest.TempPathFactory, warm: str) -> Path:
     """A folder with two models, tasks, a reward of the user's and `gpo-python`, the program of the warm process."""
     folder = tmp_path_factory.mktemp("evaluate")
     for name, seed in (("policy", 1), ("reference", 0)):
         saved_policy(folder / name, seed=seed)
     write_rows(folder / "tasks.jsonl", [{"prompt": f"return the sum of {i}:", "target": "the sum"} for i in range(6)])
     (folder / "my_reward.py").write_text(REWARD)
-    with warm_program(folder):
-        yield folder
+    (folder / "gpo-python").symlink_to(warm)
+    return folder
 
 
 def gpo(place: Path, *words: object, program: str | None = None) -> Outcome:

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from tests.support.pairs import write_rows
 from tests.support.places import ROOT
 from tests.support.tiny_models import saved_policy
 from tests.support.trainings import same, untimed
-from tests.support.warm import warm_program
 
 GRID = ("--loss", "dpo", "--loss", "ipo", "--beta", "0.1", "--beta", "0.4", "--betas-of", "dpo")
 KILLED = "ipo-beta0.4-seed42"
@@ -69,12 +67,11 @@ SHARED = ("--model", "policy", "--data", "pairs.jsonl", "--eval-data", "pairs.js
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+def workshop(tmp_path_factory: pytest.TempPathFactory, warm: str) -> Workshop:
     folder = tmp_path_factory.mktemp("sweeps")
     saved_policy(folder / "policy")
     write_rows(folder / "pairs.jsonl")
-    with warm_program(folder) as program:
-        yield Workshop(folder, program)
+    return Workshop(folder, warm)
 
 
 @pytest.fixture(scope="module")

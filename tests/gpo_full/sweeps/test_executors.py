@@ -20,7 +20,6 @@ from gpo_full.sweeps.jobs import Job, Outcome
 from gpo_theory import InputError
 from tests.support.commands import stand_in
 from tests.support.places import ROOT
-from tests.support.warm import warm_program
 
 
 def job(folder: Path, name: str = "run", *words: str) -> Job:
@@ -253,7 +252,7 @@ def test_a_cluster_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.slow
-def test_a_sweep_on_ray_is_the_sweep_on_this_machine(on_a_cluster: Cluster) -> None:
+def test_a_sweep_on_ray_is_the_sweep_on_this_machine(on_a_cluster: Cluster, warm: str) -> None:
     from pyarrow import parquet
 
     from tests.support.trainings import untimed
@@ -262,9 +261,8 @@ def test_a_sweep_on_ray_is_the_sweep_on_this_machine(on_a_cluster: Cluster) -> N
     words = ("sweep", "--loss", "dpo", "--loss", "ipo", "--beta", "0.1", "--model", "policy", "--data", "pairs.jsonl",
              "--steps", "2", "--learning-rate", "1e-3", "--batch-pairs", "3", "--threads", "1", "--json")  # fmt: skip
     tables = []
-    with warm_program(folder) as program:
-        ran = {"on ray": ray_runs(folder, *words, "--ray", "local", "--output", "on ray"),
-               "here": ray_runs(folder, *words, "--workers", "1", "--output", "here", begin=(program, "-m", "gpo_full.cli"))}  # fmt: skip
+    ran = {"on ray": ray_runs(folder, *words, "--ray", "local", "--output", "on ray"),
+           "here": ray_runs(folder, *words, "--workers", "1", "--output", "here", begin=(warm, "-m", "gpo_full.cli"))}  # fmt: skip
     for output, done in ran.items():
         assert json.loads(done.stdout) == {"schema": 1, "output": output, "runs": 2, "failed": [],
                                            "results": f"{output}/results.parquet"}  # fmt: skip
