@@ -135,16 +135,18 @@ def _objective(loss: Losses, preferences: Preferences | None, size: int) -> _Obj
         raise InputError("a loss needs preferences")
     preferences.require_size(size)
     matrix = preferences.matrix
-    functions = [to_torch(loss)] if isinstance(loss, Loss) else [to_torch(one) for one in loss]
+    functions = [] if isinstance(loss, Loss) else [to_torch(one) for one in loss]
+
+    def each(x: Tensor) -> Tensor:
+        """Return every loss at its own scaled margins, (2, F, ..., M): x and -x."""
+        return torch.stack([f(own) for f, own in zip(functions, x.unbind(1), strict=True)], 1)
+
+    values = to_torch(loss) if isinstance(loss, Loss) else each
 
     def gpo(model: Bandit | GaussianMixture, log_ratio: Tensor, mu: Tensor | None, beta: Tensor) -> Tensor:
         first, second, weight = model.draws(mu)
         margin = log_ratio[..., first] - log_ratio[..., second]
-        p, weight = matrix[first, second], weight.expand_as(margin)
-        if isinstance(loss, Loss):
-            return objectives.gpo(functions[0], margin, p, weight, beta)
-        beta = beta.expand(margin.shape[:-1])
-        return torch.stack([objectives.gpo(f, margin[i], p, weight[i], beta[i]) for i, f in enumerate(functions)])
+        return objectives.gpo(values, margin, matrix[first, second], weight, beta)
 
     return gpo
 
