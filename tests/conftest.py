@@ -127,7 +127,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def published(tmp_path_factory: pytest.TempPathFactory, warm: str) -> Path:
     """The output of `gpo reproduce --scale smoke`, made once a session, with its cache beside: cache/.
 
-    The lessons' `gpo` commands are forks of the warm process.
+    The lessons' kernels and their `gpo` commands are forks of the warm process.
     """
     from gpo_full.book.reproduce import run
     from gpo_full.course import execution
@@ -135,6 +135,7 @@ def published(tmp_path_factory: pytest.TempPathFactory, warm: str) -> Path:
     output, settings = tmp_path_factory.mktemp("build"), execution.kernel_environment
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GPO_CACHE", str(output / "cache"))
+        patch.setenv("JUPYTER_PATH", str(Path(warm).parent))
         patch.setattr(execution, "kernel_environment", lambda: prepend_path(settings(), Path(warm).parent))
         run("smoke", output)
     return output

@@ -1,9 +1,11 @@
-"""A warm process whose forks are `gpo` as a program, without the seconds that importing torch and the Trainer costs each time.
+"""A warm process whose forks are programs, without the seconds that importing torch and the Trainer costs each time.
 
 `python warm.py FOLDER` writes the programs `FOLDER/gpo` and `FOLDER/gpo-python`, which takes the place of Python in
-`python -m gpo_full.cli ...`, and serves them on `FOLDER/socket`. A fork that dies of a signal makes its program die of the same one, and SIGTERM
-goes on to it. In the environment of the program, `AFTER_STEP_2` holds "kill RUN FILE" or "wait RUN FILE": once, when the
-run in the folder RUN has saved step 2, it makes FILE, and dies by SIGKILL or waits to be told to stop.
+`python -m gpo_full.cli ...` and `python -m ipykernel_launcher ...`, the specification of the kernel "python3" as such a
+program, in `FOLDER/kernels`, and serves them on `FOLDER/socket`. A fork that dies of a signal makes its program die of the
+same one, SIGTERM goes on to it, and it dies with its program. In the environment of the program, `AFTER_STEP_2` holds
+"kill RUN FILE" or "wait RUN FILE": once, when the run in the folder RUN has saved step 2, it makes FILE, and dies by SIGKILL
+or waits to be told to stop.
 """
 
 import gc
@@ -16,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,12 @@ import json, os, signal, socket, sys
 
 server = socket.socket(socket.AF_UNIX)
 server.connect({path!r})
-text = json.dumps({{"argv": sys.argv[{first}:], "cwd": os.getcwd(), "env": dict(os.environ)}}).encode()
+text = json.dumps({{"words": {words}, "cwd": os.getcwd(), "env": dict(os.environ)}}).encode()
 socket.send_fds(server, [len(text).to_bytes(4, "big") + text], [1, 2])
 answers = server.makefile()
 pid = int(answers.readline())
-signal.signal(signal.SIGTERM, lambda number, frame: os.kill(pid, number))
+for number in signal.SIGTERM, signal.SIGINT:
+    signal.signal(number, lambda number, frame: os.kill(pid, number))
 code = int(answers.readline())
 if code < 0:
     signal.signal(-code, signal.SIG_DFL) if code != -signal.SIGKILL else None
@@ -42,7 +45,7 @@ sys.exit(code)
 def warm_program(folder: Path) -> Iterator[str]:
     """Yield the path of `gpo-python` while the warm process lives."""
     server = subprocess.Popen([sys.executable, __file__, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                              env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"})  # fmt: skip
+                              env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"})  # fmt: skip
     assert server.stdin
     assert server.stdout
     try:
@@ -84,11 +87,8 @@ def _serve(folder: Path) -> None:
     import toy_models  # noqa: F401
 
     torch.set_num_threads(1)
+    program = _write_programs(folder)
     gc.freeze()  # a collection in a fork would copy every page it visits
-    program = folder / "gpo-python"
-    for path, first in ((program, 3), (folder / "gpo", 1)):
-        path.write_text(_PROGRAM.format(python=sys.executable, path=str(folder / "socket"), first=first))
-        path.chmod(0o755)
     # Nobody waits for the forks that hold a connection each.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as server:
@@ -103,8 +103,24 @@ def _serve(folder: Path) -> None:
             if os.fork() == 0:
                 server.close()
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                _hold(connection, str(program))
+                _hold(connection, program)
             connection.close()
+
+
+def _write_programs(folder: Path) -> str:
+    """Write the programs and the kernel's specification; import what a kernel needs, after tqdm, which asks for it."""
+    import ipykernel.kernelapp  # noqa: F401
+    from ipykernel.kernelspec import get_kernel_dict
+
+    program = folder / "gpo-python"
+    for path, words in ((program, "sys.argv[2:]"), (folder / "gpo", '["gpo_full.cli", *sys.argv[1:]]')):
+        path.write_text(_PROGRAM.format(python=sys.executable, path=str(folder / "socket"), words=words))
+        path.chmod(0o755)
+    kernel = get_kernel_dict()
+    kernel["argv"] = [str(program), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    (folder / "kernels" / "python3").mkdir(parents=True)
+    (folder / "kernels" / "python3" / "kernel.json").write_text(json.dumps(kernel))
+    return str(program)
 
 
 def _hold(connection: socket.socket, program: str) -> None:
@@ -119,15 +135,17 @@ def _hold(connection: socket.socket, program: str) -> None:
     for file in files:
         os.close(file)
     connection.sendall(f"{pid}\n".encode())
+    ended = os.pidfd_open(pid)
+    if ended not in select.select([connection, ended], [], [])[0]:  # the program was killed
+        os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
-    connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    with suppress(BrokenPipeError):
+        connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
     os._exit(0)
 
 
 def _run(call: dict[str, Any], files: list[int], program: str) -> None:
-    from gpo_full.cli.entry import main
-
-    code = 1
+    code, (module, *words) = 1, call["words"]
     try:
         for file, place in zip(files, (1, 2), strict=True):
             os.dup2(file, place)
@@ -138,7 +156,16 @@ def _run(call: dict[str, Any], files: list[int], program: str) -> None:
         if "AFTER_STEP_2" in os.environ:
             what, run, file = os.environ["AFTER_STEP_2"].split()
             at_step_2(what, Path(run), Path(file))
-        main(call["argv"])
+        if module == "ipykernel_launcher":
+            from ipykernel.kernelapp import launch_new_instance
+
+            # Its default is read when ipykernel is imported.
+            launch_new_instance([*words, f"--IPKernelApp.parent_handle={os.environ['JPY_PARENT_PID']}"])
+        else:
+            from gpo_full.cli.entry import main
+
+            main(words)
+        code = 0
     except SystemExit as error:
         code = int(error.code or 0)
     except BaseException:
