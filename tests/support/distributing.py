@@ -47,8 +47,9 @@ from gpo_full.training.callbacks import Interrupted
 from gpo_full.training.model import prepared
 from gpo_theory import InputError
 from tests.support.crashing import die, disk_full, dying
-from tests.support.pairs import ranked_pairs, write_rows
+from tests.support.pairs import ranked_pairs
 from tests.support.places import ROOT
+from tests.support.tables import write_rows
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 from tests.support.trainings import PAIRS, at_call, objects
 

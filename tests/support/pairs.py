@@ -1,14 +1,10 @@
 """Preference pairs of random tokens for the tiny models, and the gradients by which two routes are compared."""
 
-__all__ = ["PAD", "ROWS", "alike", "distance", "gradients", "ranked_pairs", "some_pairs", "values_and_gradient",
-           "write_rows"]  # fmt: skip
+__all__ = ["PAD", "ROWS", "alike", "distance", "gradients", "ranked_pairs", "some_pairs", "values_and_gradient"]
 
 import itertools
-import json
 import random
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -22,11 +18,6 @@ PAD = 2  # also the end of every response below
 # Pairs as texts, which a tiny model learns by heart.
 ROWS = [{"prompt": f"the cat {word}", "chosen": " sat on the mat", "rejected": " ran after the dog"}
         for word in ("and", "in", "on", "the", "list", "of", "values")]  # fmt: skip
-
-
-def write_rows(path: Path, rows: Iterable[dict[str, Any]] = ROWS) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 def alike(*several: Sequence[int]) -> int:

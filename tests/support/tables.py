@@ -12,8 +12,10 @@ from typing import Any
 import pyarrow
 from pyarrow import parquet
 
+from tests.support.pairs import ROWS
 
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = ()) -> Path:
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]] = ROWS, columns: Sequence[str] = ()) -> Path:
     """Write rows as CSV, Parquet or JSON lines, compressed or not, as the name ends; a table has `columns` or those of the first row."""
     rows = list(rows)
     columns = columns or list(rows[0])

@@ -85,7 +85,7 @@ class Reader {
     let left = this.signed(depth + 1);
     for (let sign; (sign = this.take("*", "/")); ) {
       const right = this.signed(depth + 1);
-      if (sign === "/" && right.op === "number" && right.args[0] === 0) throw new FormulaError("division by zero");
+      if (sign === "/" && vanishes(right)) throw new FormulaError("division by zero");
       left = node(sign, left, right);
     }
     return left;
@@ -109,7 +109,7 @@ class Reader {
     if (rational && Math.abs(value) > LIMITS.exponent) {
       throw new FormulaError(`the exponent ${value} is above ${LIMITS.exponent}`);
     }
-    if (base.op === "number" && base.args[0] === 0 && value <= 0) {
+    if (value <= 0 && vanishes(base)) {
       throw new FormulaError("zero to a power that is not positive");
     }
     return node("**", base, exponent);
@@ -192,10 +192,11 @@ const isRational = (tree) =>
   tree.op === "number" ||
   (["+", "-", "*", "/", "negative"].includes(tree.op) && tree.args.every(isRational));
 
-// Return the numeric value of a tree in which x does not occur.
-export function constant(tree, parameters) {
-  const [a, b] = tree.args.map((each) => (typeof each === "object" ? constant(each, parameters) : each));
+// Return the numeric value at x of a tree without functions; NaN where there is one.
+export function constant(tree, parameters, x = Number.NaN) {
+  const [a, b] = tree.args.map((each) => (typeof each === "object" ? constant(each, parameters, x) : each));
   switch (tree.op) {
+    case "x": return x;
     case "number": return a;
     case "parameter": return parameters[a];
     case "constant": return CONSTANTS[a];
@@ -208,6 +209,9 @@ export function constant(tree, parameters) {
     default: return Number.NaN;
   }
 }
+
+// Whether a tree without functions and parameters is 0 for every x, as x - x is.
+const vanishes = (tree) => !hasParameter(tree) && [-1.25, 0.375, 2.5].every((x) => constant(tree, {}, x) === 0);
 
 function checkPowers(tree, outer, parameters) {
   if (tree.op === "**" && isRational(tree.args[1])) {

@@ -12,7 +12,7 @@ from gpo_full.diagnosis.plots import run_curves
 from gpo_full.diagnosis.rules import diagnose
 from gpo_theory import find_loss
 from tests.support.commands import gpo, gpo_json, refused
-from tests.support.pairs import write_rows
+from tests.support.tables import write_rows
 from tests.support.tiny_models import saved_policy
 
 

@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from tests.support.commands import Outcome, gpo_process, refused
-from tests.support.pairs import write_rows
+from tests.support.tables import write_rows
 from tests.support.tiny_models import saved_policy
 
 pytestmark = pytest.mark.slow

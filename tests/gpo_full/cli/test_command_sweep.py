@@ -20,8 +20,8 @@ from pyarrow import parquet
 from safetensors.torch import load_file
 
 from tests.support.commands import Outcome, gpo, refused, stand_in
-from tests.support.pairs import write_rows
 from tests.support.places import ROOT
+from tests.support.tables import write_rows
 from tests.support.tiny_models import saved_policy
 from tests.support.trainings import same, untimed
 

@@ -19,7 +19,8 @@ from gpo_full.checkpoints import atomic as checkpoint
 from gpo_full.training.trainer import GPOTrainer
 from tests.support import commands
 from tests.support.commands import Outcome
-from tests.support.pairs import ROWS, write_rows
+from tests.support.pairs import ROWS
+from tests.support.tables import write_rows
 from tests.support.tiny_models import saved_policy, tiny_model, tiny_tokenizer
 from tests.support.trainings import at_call, objects, same
 

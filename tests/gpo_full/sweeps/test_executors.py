@@ -176,7 +176,8 @@ def on_a_cluster(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[s
     """The folder of the runs, and what came of them."""
     if find_spec("ray") is None:
         pytest.skip("ray is not installed")
-    from tests.support.pairs import ROWS, write_rows
+    from tests.support.pairs import ROWS
+    from tests.support.tables import write_rows
     from tests.support.tiny_models import saved_policy
 
     folder = tmp_path_factory.mktemp("cluster")

@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 from gpo_full.evaluation.compare import evaluate, reference_answers
 from gpo_full.training.live_evaluation import LiveEvaluation
 from gpo_theory import InputError
-from tests.support.pairs import write_rows
+from tests.support.tables import write_rows
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 from tests.support.trainings import objects, same, trained, trainer, untimed, weights
 

@@ -15,7 +15,8 @@ from gpo_full.training.reporting.model_cards import METRICS, CardFacts, model_ca
 from gpo_theory import analyze, find_loss
 from gpo_theory.report.result import Analysis
 from tests.support.commands import gpo
-from tests.support.pairs import ROWS, write_rows
+from tests.support.pairs import ROWS
+from tests.support.tables import write_rows
 from tests.support.tiny_models import saved_policy
 from tests.support.trainings import objects
 
