@@ -11,6 +11,8 @@ SCALE ?= cpu
 PARALLEL := -n auto --dist loadgroup --no-loadscope-reorder
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM := false
+# Compiled modules and tests are kept, whatever the shell asks for: every process would compile them again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup reproduce test check soak bench book lab clean
 

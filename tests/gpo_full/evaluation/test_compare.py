@@ -68,6 +68,7 @@ def measured(models: tuple[Any, Any]) -> Evaluation:
     return run(models, 3000)
 
 
+@pytest.mark.slow
 def test_both_kl_estimates_agree_with_enumeration(models: tuple[Any, Any], measured: Evaluation) -> None:
     truth = math.fsum(math.exp(p) * (p - q) for _, p, q in responses(*models))
     assert truth > 0.05
@@ -76,6 +77,7 @@ def test_both_kl_estimates_agree_with_enumeration(models: tuple[Any, Any], measu
     assert measured.kl_se < measured.kl_sequence_se < truth
 
 
+@pytest.mark.slow
 def test_the_kl_errors_are_the_ones_seen_over_repetitions(models: tuple[Any, Any]) -> None:
     found = [run(models, 60, seed=seed) for seed in range(30)]
     for name in ("kl", "kl_sequence"):
@@ -84,6 +86,7 @@ def test_the_kl_errors_are_the_ones_seen_over_repetitions(models: tuple[Any, Any
         assert 0.6 < spread / claimed < 1.6  # the spread of 30 numbers has a relative error of 13%
 
 
+@pytest.mark.slow
 def test_the_regularizer_agrees_with_enumeration(models: tuple[Any, Any], measured: Evaluation) -> None:
     """E_mu[rho^2 / 2] over two independent draws of the reference is the variance of s = log pi/pi_ref under it."""
     rows = [(math.exp(q), p - q) for _, p, q in responses(*models)]
@@ -92,6 +95,7 @@ def test_the_regularizer_agrees_with_enumeration(models: tuple[Any, Any], measur
     assert abs(measured.regularizer - truth) < 4 * measured.regularizer_se
 
 
+@pytest.mark.slow
 def test_the_win_rate_agrees_with_enumeration(models: tuple[Any, Any], measured: Evaluation) -> None:
     def distribution(which: int) -> dict[int, float]:
         found: dict[int, float] = {}

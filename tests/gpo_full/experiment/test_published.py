@@ -10,6 +10,7 @@ from gpo_full.experiment.predictions import checks
 from gpo_full.experiment.result import FULL, published_result
 
 
+@pytest.mark.slow
 def test_it_holds_every_run_of_the_grid() -> None:
     result, expected = published_result(), all_runs(SCALES["full"])
     assert (result.scale, result.shortened) == ("full", None)

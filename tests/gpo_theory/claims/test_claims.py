@@ -56,6 +56,7 @@ def test_a_certificate_is_of_the_claim_that_it_stands_under() -> None:
 # Convexity.
 
 
+@pytest.mark.slow
 @SEARCH
 @given(convex_formulas())
 def test_convex_formulas_are_never_refuted(text: str) -> None:

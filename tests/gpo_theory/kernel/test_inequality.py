@@ -186,6 +186,7 @@ def test_multiplying_out_keeps_the_sign(text: str) -> None:
         _same_sign(str(g), found)
 
 
+@pytest.mark.slow
 @settings(SEARCH, max_examples=budget(12, 25))
 @given(rooted_formulas())
 def test_multiplying_out_roots_and_denominators_keeps_the_sign(text: str) -> None:
