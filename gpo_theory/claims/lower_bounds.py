@@ -34,9 +34,10 @@ def bounded_below(f: Expr) -> Certificate:
     if value is not None:
         number = _settled(value, f).number
         return proved(claim, "f stays above its infimum on every piece", number, near=str(value.near))
-    floor = interval(f, None, None).a
-    if floor > -mp.inf:
-        return proved(claim, "the range of f, composed from its parts", None, floor=str(Fraction(float(floor)) - 1))
+    floor = float(interval(f, None, None).a)
+    if floor > -mp.inf:  # beyond the floats, as exp(2401) is, any of them is a floor
+        below = Fraction(min(floor, 1e300)) - 1
+        return proved(claim, "the range of f, composed from its parts", None, floor=str(below))
     for side in (-1, 1):
         end = tail(f, side)
         x = _deep_point(f, side) if end.verdict == "proved" and end.limit == "-inf" else None

@@ -113,6 +113,8 @@ MUTANTS = {
     "rounding inwards": (
         "return iv.mpf([left.a, right.b])", "return iv.mpf([min(left.b, right.a), max(left.b, right.a)])",
         ("less than a unit in the last place",)),
+    "a rational is rounded up at both ends": (
+        'libmp.from_rational(n, d, iv.prec, "f")', 'libmp.from_rational(n, d, iv.prec, "c")', ("less than a unit in the last place",)),
     "zero counts as positive where a box begins": (
         "if start.a > 0 or (start.a >= 0 and (may_be_zero or not strict)):", "if start.a >= 0:",
         ("a zero at an inner cut",)),
