@@ -239,8 +239,8 @@ def test_killed_between_two_runs_it_goes_on_and_finds_the_same(many: ExperimentR
 
 
 def finished(folder: Path) -> dict[Path, int]:
-    """The results of the runs that are whole, and when they were written."""
-    return {path: path.stat().st_mtime_ns for path in folder.glob("*-*-*/stage.json")}
+    """The results of the runs that are whole, and when they were written; a folder with a dot is being written."""
+    return {path: path.stat().st_mtime_ns for path in folder.glob("[!.]*-*-*/stage.json")}
 
 
 def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
