@@ -3,7 +3,7 @@
 __all__ = ["Computed", "ReferencePass", "computed_parts", "discard_parts", "write_part"]
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,7 +38,7 @@ class Computed(NamedTuple):
 
 @dataclass(frozen=True)
 class ReferencePass:
-    """A forward pass of `model`, its adapter off, in the layout of `plan` and under `autocast`.
+    """A forward pass of `model` as it is, its adapter included, in the layout of `plan` and under `autocast`.
 
     With a sharded model every process must make the same number of forward calls: `largest` is the maximum over
     processes.
@@ -73,8 +73,7 @@ class ReferencePass:
         order = _part(_by_prompt(prompt_keys_of(pairs)[rows], sizes), sizes, part, parts).tolist()
         idle_calls = self._idle_calls(pairs, rows, order)
         shown = order if part else progress(order, "reference pass", len(order))
-        adapter_off = self.model.disable_adapter if hasattr(self.model, "disable_adapter") else nullcontext
-        with evaluating(self.model), adapter_off(), self.autocast():  # type: ignore[operator]
+        with evaluating(self.model), self.autocast():
             for which, together in _batches((which, pairs[rows[which]]) for which in shown):
                 yield Computed(np.array(which), *self._of_batch(together))
             for _ in range(idle_calls):

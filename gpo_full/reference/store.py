@@ -1,6 +1,6 @@
 """The reference policy's log-probabilities on disk: computed in one pass, shared by all losses, betas and runs."""
 
-__all__ = ["ReferenceStore", "open_store", "weights_hash"]
+__all__ = ["ReferenceStore", "open_store"]
 
 import hashlib
 import json
@@ -22,6 +22,7 @@ from gpo_full.distributed import ALONE, first, largest, together
 from gpo_full.engine.model_plan import Plan
 from gpo_full.margin import margin_of_tokens
 from gpo_full.reference.compute import Computed, ReferencePass, computed_parts, discard_parts, write_part
+from gpo_full.reference.weights import weights_hash
 from gpo_theory.errors import InputError
 
 # Part of every key: raise it when the meaning of what is stored changes.
@@ -31,8 +32,6 @@ ROWS = 4096
 # Allowed difference between recomputed and stored rows, in nats per token: above what another composition of the batch
 # changes (rho by 3e-5 measured in float32, by 0.16 in bfloat16), below what other weights do.
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.1}
-# Fields of a model's configuration that do not change what it computes.
-_PROVENANCE = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def open_store(
     weights: str | None = None,
     accelerator: Any = ALONE,
 ) -> ReferenceStore:
-    """Return the store of `pairs` under `model` with its adapter, if any, off: read from `folder`, else computed.
+    """Return the store of `pairs` under `model` as it is, its adapter included: read from `folder`, else computed.
 
     The file's name is a hash of the weights and configuration, the token ids of the pairs after truncation, the
     precision, the attention kernel and the layout of rows, and of nothing else: a sweep over losses and betas pays for
@@ -135,22 +134,6 @@ def _make(
             _write(path, key, keys, computed_parts(path, parts))
             discard_parts(path)
             marker.unlink()
-
-
-def weights_hash(model: nn.Module) -> str:
-    """Return a sha256 of the model's weights and its configuration, without those of an adapter."""
-    adapted: Any = getattr(model, "get_base_model", None)
-    inner: Any = model if adapted is None else adapted()
-    digest = hashlib.sha256()
-    config = {name: value for name, value in inner.config.to_dict().items() if name not in _PROVENANCE}
-    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(inner.state_dict().items()):
-        if "lora_" in name:
-            continue
-        values = tensor.detach().cpu().contiguous()
-        digest.update(f"{name.replace('.base_layer', '')} {values.dtype} {tuple(values.shape)}".encode())
-        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _verify(

@@ -21,6 +21,7 @@ from gpo_full.engine.lm_head import CHUNK
 from gpo_full.engine.log_probabilities import response_log_probabilities
 from gpo_full.engine.model_plan import sharing_obstacle
 from gpo_full.engine.packing import Batch, pack
+from gpo_full.training.adapters import adapter_config, with_adapter
 from gpo_full.training.config import GPOConfig
 from gpo_full.training.model import check_sizes, prepared
 from gpo_theory.errors import InputError
@@ -171,11 +172,13 @@ class _Saved:
 def _without_weights(model: str) -> nn.Module:
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    adapter = adapter_config(model)
+    base = model if adapter is None else adapter.base_model_name_or_path
     try:
-        found: nn.Module = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model), dtype=torch.float32)
+        found: nn.Module = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base), dtype=torch.float32)
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"model {model!r} cannot be loaded: {str(error).splitlines()[0]}") from None
-    return found
+        raise InputError(f"model {base!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+    return found if adapter is None else with_adapter(found, adapter)
 
 
 def _steps(args: GPOConfig, pairs: int) -> int:

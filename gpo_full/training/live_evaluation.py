@@ -48,7 +48,7 @@ class LiveEvaluation(TrainerCallback):  # type: ignore[misc]
         self._prompts = [task.prompt for task in tasks]
         self._judged = [task.judged_against(self._reward) for task in tasks]
         self._trainer = trainer
-        self._reference = _bare(_twin(trainer.model) if reference is None else reference)
+        self._reference = _bare(_twin(trainer.model if reference is None else reference, trainer.model))
         self._drawn: dict[int, tuple[Sample, ...]] = {}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -73,10 +73,13 @@ class LiveEvaluation(TrainerCallback):  # type: ignore[misc]
                             label="sampling", total=-(-len(self._prompts) // BATCH), **options)  # fmt: skip
 
 
-def _twin(model: Any) -> Any:
-    """Return a copy of `model` that shares its frozen parameters, and does not change when it is trained."""
-    frozen = {id(parameter): parameter for parameter in model.parameters() if not parameter.requires_grad}
-    return copy.deepcopy(model, frozen).requires_grad_(False)
+def _twin(model: Any, policy: Any) -> Any:
+    """Return `model` if it shares no parameter that is trained with `policy`, else a copy that does not change."""
+    trained = {id(parameter) for parameter in policy.parameters() if parameter.requires_grad}
+    kept = {id(parameter): parameter for parameter in model.parameters() if id(parameter) not in trained}
+    if len(kept) == sum(1 for _ in model.parameters()):
+        return model
+    return copy.deepcopy(model, kept).requires_grad_(False)
 
 
 def _bare(model: Any) -> Any:

@@ -1,10 +1,8 @@
 """A model made ready for training: loaded in float32, without dropout, trainable where the configuration says."""
 
-__all__ = ["check_sizes", "loaded", "prepared", "without_peft_warning"]
+__all__ = ["check_sizes", "loaded", "loaded_tokenizer", "prepared"]
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,23 +11,54 @@ from torch import nn
 
 from gpo_full.data.pairs import Pair
 from gpo_full.data.pairs_on_disk import largest_length_and_id
+from gpo_full.training.adapters import (
+    adapter_config,
+    check_no_adapter,
+    train_on,
+    with_new_adapter,
+    without_peft_warning,
+)
 from gpo_full.training.config import GPOConfig
 from gpo_theory.errors import InputError
 
 
 def loaded(name: str) -> nn.Module:
-    """Return the causal language model in a folder, or of a name, in float32; InputError if there is none."""
+    """Return the causal language model in a folder, or of a name, in float32; InputError if there is none.
+
+    Of an adapter that is its base model with the adapter, which is trainable.
+    """
     from transformers import AutoModelForCausalLM
 
     try:
-        model: nn.Module = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+        if adapter_config(name) is None:
+            model: nn.Module = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+        else:
+            from peft import AutoPeftModelForCausalLM
+
+            with without_peft_warning():
+                model = AutoPeftModelForCausalLM.from_pretrained(name, is_trainable=True, dtype=torch.float32)
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"model {name!r} cannot be loaded: {str(error).splitlines()[0]}") from None
     return model
 
 
+def loaded_tokenizer(name: str) -> Any:
+    """Return the tokenizer in the folder of a model, or of its name; of an adapter without one, its base model's."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if (adapter := adapter_config(name)) is not None:
+            return loaded_tokenizer(adapter.base_model_name_or_path)
+        raise InputError(f"no tokenizer in model {name!r}: {str(error).splitlines()[0]}") from None
+
+
 def prepared(model: nn.Module, args: GPOConfig) -> nn.Module:
-    """Switch dropout off, and leave trainable only what the configuration says; InputError for weights too coarse."""
+    """Switch dropout off, and leave trainable only what the configuration says, or the adapter that `model` brings.
+
+    Raises InputError if nothing could be trained, or in weights too coarse.
+    """
     for module in model.modules():
         for name, value in vars(module).items():
             if "dropout" in name and isinstance(value, float):
@@ -37,19 +66,16 @@ def prepared(model: nn.Module, args: GPOConfig) -> nn.Module:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     if args.lora_rank is not None:
-        model = _with_adapter(model, args.lora_rank, args.seed)
+        model = with_new_adapter(model, args.lora_rank, args.seed)
     elif args.train_last_layers is not None:
+        check_no_adapter(model, f"train_last_layers={args.train_last_layers}")
         _freeze_lower(model, args.train_last_layers)
+    elif hasattr(model, "peft_config"):
+        train_on(model)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError("no parameter of the model is trainable: requires_grad is False for all of them")
     _check_precision(model)
     return model
-
-
-@contextmanager
-def without_peft_warning() -> Iterator[None]:
-    """Ignore a warning about code of peft 0.21, which asks a model for its gradient checkpointing by an old name."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        yield
 
 
 def check_sizes(model: Any, sets: Sequence[Sequence[Pair]]) -> int:
@@ -72,19 +98,6 @@ def _check_precision(model: nn.Module) -> None:
     if coarse:
         raise InputError(f"the weights to be trained are {' and '.join(sorted(coarse))}, in which small steps are "
                          "lost: load the model with dtype=torch.float32 (bf16=True then computes in bfloat16)")
-
-
-def _with_adapter(model: nn.Module, rank: int, seed: int) -> nn.Module:
-    from peft import LoraConfig, PeftModel, get_peft_model
-
-    if isinstance(model, PeftModel):
-        raise InputError("lora_rank is for a model without an adapter; this one has its own")
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    # The Trainer seeds later, and an adapter's first weights are random.
-    with torch.random.fork_rng(), without_peft_warning():
-        torch.manual_seed(seed)
-        adapted: nn.Module = get_peft_model(model, config)
-    return adapted
 
 
 def _freeze_lower(model: Any, count: int) -> None:

@@ -16,7 +16,8 @@ from gpo_full.engine.log_probabilities import response_log_probabilities
 from gpo_full.engine.model_plan import evaluating, plan
 from gpo_full.kernels.autocast import autocast_dtype
 from gpo_full.reference.from_data import largest_difference, reference_from_data
-from gpo_full.reference.store import ReferenceStore, open_store, weights_hash
+from gpo_full.reference.store import ReferenceStore, open_store
+from gpo_full.reference.weights import weights_hash
 from gpo_full.training.rows import Collator, Rows, batch_of
 from gpo_theory import InputError
 

@@ -1,6 +1,6 @@
 """The optimizer steps of a run: which are applied, exact means over their pairs, and a record of the skipped ones."""
 
-__all__ = ["OpenStep", "Steps", "held_out_metrics"]
+__all__ = ["NoGradient", "OpenStep", "Steps", "held_out_metrics"]
 
 import logging
 import math
@@ -21,7 +21,13 @@ from gpo_full.training.rows import Rows
 
 # Skipped steps in a row after which the run is given up. A choice: one or two may be bad rows.
 TOO_MANY = 3
+# A mean |f'(x)| that is too large for the gradient to underflow: the square of 2^-40 is far above float32's 2^-149.
+NOT_ROUNDED_AWAY = 2.0**-40
 _log = logging.getLogger(__name__)
+
+
+class NoGradient(ArithmeticError):
+    """The gradient was exactly 0 although the loss asked for a change of the policy."""
 
 
 @dataclass
@@ -31,7 +37,8 @@ class OpenStep:
     transformers' loop makes a step out of separate calls: it draws the micro-batches, asks for the loss of each, adds
     each to a running loss, and has the gradient norm at last. Whether the step is applied depends on all of them, so
     they are kept here in between: the running loss before the step, and the evaluated micro-batches. `flags`,
-    [len(COLUMNS) + 1], are above 0 where a quantity is not finite on some rank.
+    [len(COLUMNS) + 2], are above 0 where a quantity is not finite on some rank; the last, where the gradient is 0
+    although the mean of f'(x) is not.
     """
 
     number: int
@@ -74,7 +81,8 @@ class Steps:
     def interval(self) -> tuple[dict[str, float], int, int]:
         """Return means over pairs since the last call, and how many steps were applied and skipped; start the next.
 
-        Raises NonFiniteLoss if the third step in a row was skipped, having saved its batch.
+        Raises NonFiniteLoss if the third step in a row was skipped, having saved its batch; NoGradient if the gradient
+        of a step was 0 although f'(x) was not, on average over its pairs.
         """
         means = self._meter.drain(lambda sums: _over_ranks(self._accelerator, sums))
         skipped = self._read()
@@ -84,7 +92,7 @@ class Steps:
     def state(self) -> tuple[dict[str, Any], int]:
         """Return what `restore` needs, as JSON, and how many steps since the last call were skipped.
 
-        Raises NonFiniteLoss as `interval` does.
+        Raises NonFiniteLoss and NoGradient as `interval` does.
         """
         sums = self._meter.state(lambda sums: _over_ranks(self._accelerator, sums))
         skipped = self._read()
@@ -104,7 +112,9 @@ class Steps:
         """
         sums = torch.stack([each.sums for each in step.micro_batches]).sum(0)
         broken = ~torch.cat([sums, norm.detach().double()[None]]).isfinite()
-        step.flags = summed(self._accelerator, broken.float())
+        slope = sums[COLUMNS.index("weight")].abs() / sums[COLUMNS.index("pairs")]
+        nothing = (norm == 0) & (slope > NOT_ROUNDED_AWAY)
+        step.flags = summed(self._accelerator, torch.cat([broken, nothing[None]]).float())
         skipped = step.flags.any() | (self._in_a_row >= TOO_MANY)
         self._in_a_row = torch.where(skipped, self._in_a_row + 1, 0)
         self._unread.append(step)
@@ -119,7 +129,11 @@ class Steps:
         before = self.applied
         flags = torch.stack([step.flags for step in steps if step.flags is not None]).tolist()
         for step, each in zip(steps, flags, strict=True):
-            broken = [name for name, flag in zip((*COLUMNS, "gradient"), each, strict=True) if flag]
+            broken = [name for name, flag in zip((*COLUMNS, "gradient"), each, strict=False) if flag]
+            if each[-1]:
+                raise NoGradient(f"step {step.number}: the gradient is exactly 0, and the loss is not flat at its "
+                                 "pairs: what is trained takes no part in what the model computes, or the pairs "
+                                 "contradict each other exactly")  # fmt: skip
             if broken:
                 self._record_skipped(step, broken)
             else:

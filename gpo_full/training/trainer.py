@@ -54,10 +54,10 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
     The latter for pairs whose `numbers` have a weight w or a probability p of their label that is not 1.
     `train_dataset` and `eval_dataset` are what `read_pairs` takes, or sequences of `Pair`; a file is
     read through `pair_table`, and its pairs stay on disk. `model` is a causal language
-    model or the name of one, loaded in float32. The reference is `reference`, or else the model as it is handed in,
-    before anything is trained; with LoRA, the model with its adapter off. Its log-probabilities are computed, or read
-    from `args.reference_store`, when the trainer is made, unless the pairs bring them; no second model is kept
-    (with `args.sample_every`, a copy of the parameters that are trained).
+    model or the name of one, loaded in float32; of one with an adapter (peft), the adapter is trained. The reference is
+    `reference`, or else the model as it is handed in, its adapter included, before anything is trained. Its
+    log-probabilities are computed, or read from `args.reference_store`, when the trainer is made, unless the pairs
+    bring them; no second model is kept (with `args.sample_every`, a copy of the parameters that are trained).
 
     Each forward pass goes through the wrapped model, so that autocast, DDP and gradient checkpointing act as in any
     Trainer. `output_dir/metrics.jsonl` gets one object per logging interval, and `run.json` the settings.

@@ -44,13 +44,12 @@ from gpo_full.reference import compute
 from gpo_full.reference.store import open_store
 from gpo_full.training import launch, saving
 from gpo_full.training.callbacks import Interrupted
-from gpo_full.training.model import prepared
 from gpo_theory import InputError
 from tests.support.crashing import die, disk_full, dying
 from tests.support.pairs import ranked_pairs
 from tests.support.places import ROOT
 from tests.support.tables import write_rows
-from tests.support.tiny_models import tiny_model, tiny_tokenizer
+from tests.support.tiny_models import adapted, tiny_model, tiny_tokenizer
 from tests.support.trainings import PAIRS, at_call, objects
 
 # What a rank raises -> how it exits.
@@ -391,13 +390,7 @@ def passes(ranks: Ranks) -> None:
 def sharded_pass(folder: Path, pairs: list[Any], *, adapter: bool = False) -> dict[str, Any]:
     """A pass of a model in pieces, or of one with an adapter that is not 0; of two ranks one has more batches than the other."""
     forge_sharding()
-    model = tiny_model(dtype=torch.float64)
-    if adapter:
-        model = prepared(model, GPOConfig(output_dir=str(folder), use_cpu=True, lora_rank=2))
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if "lora_B" in name:
-                    parameter.add_(1)
+    model = adapted() if adapter else tiny_model(dtype=torch.float64)
     return reference_pass(folder, pairs, model=lambda accelerator: sharded_copy(model, accelerator))
 
 

@@ -60,3 +60,25 @@ def saved_policy(folder: Path, **options: Any) -> Path:
     tiny_model(**options).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
+
+
+def adapted(base: Any = None, **options: Any) -> Any:
+    """A model, if none is given the tiny one in float64, with a LoRA adapter as after supervised training."""
+    from peft import LoraConfig, get_peft_model
+
+    from gpo_full.training.adapters import without_peft_warning
+
+    settings = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM", **options}
+    with torch.random.fork_rng(), without_peft_warning():
+        torch.manual_seed(0)
+        return moved(get_peft_model(tiny_model(dtype=torch.float64) if base is None else base, LoraConfig(**settings)))
+
+
+def moved(model: Any, seed: int = 3) -> Any:
+    """The model, whose adapter is no longer 0."""
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, each in model.named_parameters():
+            if "lora_B" in name:
+                each.copy_(torch.randn(each.shape, generator=draw, dtype=each.dtype) * 0.3)
+    return model

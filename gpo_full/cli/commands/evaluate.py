@@ -3,6 +3,7 @@
 __all__ = ["EXAMPLE", "add_arguments", "run"]
 
 import argparse
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,20 +88,23 @@ def _print(payload: dict[str, Any], against: str | None) -> None:
 
 def _score(args: argparse.Namespace, tasks: list[Task]) -> "list[PromptScore]":
     import torch
-    from transformers import AutoTokenizer
     from transformers.utils import logging
 
     from gpo_full.evaluation.compare import reference_answers, score_prompts
     from gpo_full.evaluation.golden_reward import load_reward
     from gpo_full.evaluation.prompts import shared_layers
+    from gpo_full.reference.weights import weights_hash
+    from gpo_full.training.model import loaded, loaded_tokenizer
 
     logging.disable_progress_bar()
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     reward = load_reward(args.reward)
     judged = [task.judged_against(reward) for task in tasks]
-    tokenizer = _load(AutoTokenizer, args.reference)
-    policy, reference = (_model(folder) for folder in (args.policy, args.reference))
+    tokenizer = loaded_tokenizer(args.reference)
+    policy, reference = _merged(loaded(args.policy)), loaded(args.reference)
+    _note_another_start(args, weights_hash(reference))
+    reference = _merged(reference)
     if policy.config.vocab_size != reference.config.vocab_size:
         raise InputError(f"{args.policy!r} and {args.reference!r} have different vocabularies: "
                          f"{policy.config.vocab_size} and {reference.config.vocab_size} tokens")  # fmt: skip
@@ -112,25 +116,20 @@ def _score(args: argparse.Namespace, tasks: list[Task]) -> "list[PromptScore]":
                          **options)  # fmt: skip
 
 
-def _model(folder: str) -> Any:
-    """Return the causal language model in `folder`, an adapter merged into its base, in float32."""
+def _note_another_start(args: argparse.Namespace, weights: str) -> None:
+    """Say so if the policy's run recorded that its reference had other weights than those of --reference."""
+    from gpo_full.run_files import RUN_FILE
+    from gpo_full.training.reporting.run_folder import RunFolder
+
+    recorded = RunFolder(Path(args.policy)).settings() if (Path(args.policy) / RUN_FILE).is_file() else {}
+    if recorded.get("reference_weights", weights) != weights:
+        print(f"gpo evaluate: --reference {args.reference!r} is not the model that the training of {args.policy!r} "
+              "started from; KL and win rate are against it all the same", file=sys.stderr)  # fmt: skip
+
+
+def _merged(model: Any) -> Any:
+    """Return the model for sampling, an adapter merged into its base."""
     import torch
-    from transformers import AutoModelForCausalLM
 
-    if (Path(folder) / ADAPTER).is_file():
-        from peft import AutoPeftModelForCausalLM
-
-        from gpo_full.training.model import without_peft_warning
-
-        with without_peft_warning():
-            model = _load(AutoPeftModelForCausalLM, folder, dtype=torch.float32).merge_and_unload()
-    else:
-        model = _load(AutoModelForCausalLM, folder, dtype=torch.float32)
+    model = model.merge_and_unload() if hasattr(model, "peft_config") else model
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-
-
-def _load(kind: Any, folder: str, **options: Any) -> Any:
-    try:
-        return kind.from_pretrained(folder, **options)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder!r} cannot be loaded: {str(error).splitlines()[0]}") from None

@@ -131,6 +131,10 @@ def _check_model(model: str) -> None:
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
 
     if Path(model).is_dir():
+        from gpo_full.training.adapters import adapter_config
+
+        if (adapter := adapter_config(model)) is not None:
+            _check_model(str(adapter.base_model_name_or_path))
         return
     # Anything but owner/name can only be a folder.
     if model.count("/") > 1 or model.startswith((".", "/", "~")):
@@ -174,9 +178,10 @@ def _dry_run(args: argparse.Namespace, config: "GPOConfig", data: Mapping[str, A
     from dataclasses import asdict
 
     from gpo_full.training.dry_run import forecast_needs
+    from gpo_full.training.model import loaded_tokenizer
     from gpo_full.training.rows import pairs_of
 
-    pairs, _ = pairs_of("train", data["data"], _tokenizer(args.model), config)
+    pairs, _ = pairs_of("train", data["data"], loaded_tokenizer(args.model), config)
     found = forecast_needs(args.model, config, pairs)
     if args.json:
         print_json({**asdict(found), "total_mib": found.total_mib})
@@ -228,23 +233,15 @@ def _trainer(args: argparse.Namespace, config: "GPOConfig", data: Mapping[str, A
     from transformers import PrinterCallback
 
     from gpo_full.training.callbacks import ProgressLines
+    from gpo_full.training.model import loaded_tokenizer
     from gpo_full.training.trainer import GPOTrainer
 
     # An adapter's folder names its base model by this path, wherever it is loaded from.
     model = str(Path(args.model).resolve()) if Path(args.model).is_dir() else args.model
-    trainer = GPOTrainer(model, config, data["data"], data["eval_data"], _tokenizer(model))
+    trainer = GPOTrainer(model, config, data["data"], data["eval_data"], loaded_tokenizer(model))
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ProgressLines())
     return trainer
-
-
-def _tokenizer(model: str) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(model)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"no tokenizer in model {model!r}: {str(error).splitlines()[0]}") from None
 
 
 def _train(trainer: "GPOTrainer", args: argparse.Namespace) -> int:
@@ -253,6 +250,7 @@ def _train(trainer: "GPOTrainer", args: argparse.Namespace) -> int:
     from gpo_full.training.callbacks import Interrupted
     from gpo_full.training.finished import finish
     from gpo_full.training.reporting.metrics import NonFiniteLoss
+    from gpo_full.training.steps import NoGradient
     from gpo_theory import analyze
     from gpo_theory.choosing.matching import convention
 
@@ -265,7 +263,7 @@ def _train(trainer: "GPOTrainer", args: argparse.Namespace) -> int:
             trainer.train(resume_from_checkpoint=args.resume or None,
                           allow_changes={*args.allow_change} - OF_THE_COMMAND)  # fmt: skip
             result = finish(trainer, analysis, ["gpo", "train", *words_of(args)])
-    except NonFiniteLoss as error:
+    except (NonFiniteLoss, NoGradient) as error:
         return _stopped(f"stopped after step {trainer.state.global_step}: {error}", NON_FINITE)
     except CheckpointNotSaved as error:
         return _stopped(f"{error}; the checkpoints before it are intact", CANNOT_SAVE)

@@ -94,7 +94,7 @@ def _load(policy: str) -> tuple[Any, Any]:
 
 
 def _with_policy(found: Workload, policy: str) -> Workload:
-    from gpo_full.reference.store import weights_hash
+    from gpo_full.reference.weights import weights_hash
 
     model, tokenizer = _load(policy)
     if tokenizer.pad_token_id is None:

@@ -71,7 +71,7 @@ def card_files(
     facts = CardFacts(
         model if on_hub else Path(model).resolve().name, on_hub, _licence(model), record, shlex.join(named),
         named[named.index("--data") + 1], str(record["data"]), trainer.summaries.get("train"),
-        trainer.reference_weights, _versions(record), metrics[0], metrics[-1], held_out, _held_out(named, record),
+        trainer.reference_weights, _versions(hasattr(trainer.model, "peft_config")), metrics[0], metrics[-1], held_out, _held_out(named, record),
         samples[-1] if samples else None, changes_of(trainer.folder.path),
     )  # fmt: skip
     certificate = json.dumps(certificate_document(analysis), indent=1, allow_nan=False) + "\n"
@@ -90,9 +90,9 @@ def _last_name(text: str) -> str:
     return Path(text).name if Path(text).is_absolute() else text
 
 
-def _versions(record: Mapping[str, Any]) -> dict[str, str]:
-    names = ["gpo-toolkit", "torch", "transformers", "accelerate"]
-    return {name: version(name) for name in [*names, *(["peft"] if record.get("lora_rank") is not None else [])]}
+def _versions(adapted: bool) -> dict[str, str]:
+    names = ["gpo-toolkit", "torch", "transformers", "accelerate", *(["peft"] if adapted else [])]
+    return {name: version(name) for name in names}
 
 
 def _licence(model: str) -> str | None:
@@ -118,9 +118,8 @@ def _front(facts: CardFacts, analysis: Analysis) -> str:
     results = [EvalResult(**of_data, metric_type="accuracy", metric_name="accuracy on held-out pairs",
                           metric_value=facts.held_out["eval_accuracy"])] if facts.held_out else None  # fmt: skip
     named = analysis.loss.name if analysis.loss.name in LOSSES else "formula"
-    adapter = facts.settings.get("lora_rank") is not None
     found = ModelCardData(
-        base_model=facts.base if facts.on_hub else None, library_name="peft" if adapter else "transformers",
+        base_model=facts.base if facts.on_hub else None, library_name="peft" if "peft" in facts.versions else "transformers",
         license=facts.licence, pipeline_tag="text-generation", model_name=_title(facts), eval_results=results,
         tags=["preference-optimization", "gpo", f"loss:{named}"],
     )  # fmt: skip

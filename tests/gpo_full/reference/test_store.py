@@ -16,7 +16,8 @@ from gpo_full.data.pairs import Pair
 from gpo_full.data.pairs_on_disk import digests_of
 from gpo_full.engine.model_plan import Plan
 from gpo_full.reference.compute import Computed
-from gpo_full.reference.store import _write, open_store, weights_hash
+from gpo_full.reference.store import _write, open_store
+from gpo_full.reference.weights import weights_hash
 from gpo_theory import InputError
 from tests.support.pairs import ranked_pairs, some_pairs
 from tests.support.tiny_models import tiny_model

@@ -17,7 +17,7 @@ from gpo_full.checkpoints.atomic import DamagedCheckpoint
 from gpo_full.checkpoints.sharded import SavedShards, write_shards
 from tests.support.commands import results_of
 from tests.support.pairs import some_pairs
-from tests.support.tiny_models import tiny_model
+from tests.support.tiny_models import adapted, tiny_model
 from tests.support.trainings import same, untimed
 from tests.support.two_sequences import response_sums
 
@@ -145,11 +145,12 @@ def test_ranks_share_the_reference_pass(ran: Ran) -> None:
 
 @pytest.mark.parametrize(("run", "count"), [("whole", 11), ("few", 1), ("again", 11), ("adapter", 11), ("left", 11)])
 def test_the_reference_pass_of_a_sharded_model_is_that_of_the_whole_one(run: str, count: int, ran: Ran) -> None:
-    """Of one pair, one rank has nothing to do; the second time, only three pairs are computed; an adapter is off; of a
+    """Of one pair, one rank has nothing to do; the second time, only three pairs are computed; an adapter is on; of a
     pass that was cut, one rank's part is there."""
     found = ran.of(f"sharded-pass-{run}")
+    model = adapted() if run == "adapter" else tiny_model(dtype=torch.float64)
     with torch.no_grad():
-        expected = response_sums(tiny_model(dtype=torch.float64), PAIRS[:count]).tolist()
+        expected = response_sums(model, PAIRS[:count]).tolist()
     for each in found:
         assert each["parameters"] == ["DTensor"]
         assert each["values"] == [pytest.approx(row, rel=1e-9) for row in expected]

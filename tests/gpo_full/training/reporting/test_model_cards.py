@@ -99,7 +99,7 @@ def test_the_front_matter_names_base_licence_and_loss() -> None:
     assert "model-index" not in found
     assert "[maker/base-135M](https://huggingface.co/maker/base-135M)" in card()
     assert front(card("exp(-2*x)"))["tags"][-1] == "loss:formula"
-    assert front(card(settings={"lora_rank": 4}))["library_name"] == "peft"
+    assert front(card(versions={"peft": "0.21"}))["library_name"] == "peft"
     local = card(base="policy", on_hub=False, licence=None)
     assert not {"base_model", "license"} & front(local).keys()
     assert "`policy`, fine-tuned" in local

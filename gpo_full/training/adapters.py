@@ -1,0 +1,100 @@
+"""Adapters of a policy (peft): a new one of a given rank, or the one that the model brings, which is trained on."""
+
+__all__ = ["adapter_config", "check_no_adapter", "train_on", "with_adapter", "with_new_adapter", "without_peft_warning"]
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from gpo_theory.errors import InputError
+
+# What to do instead of a second adapter on top of one.
+_RECIPE = ("to train the adapter that is there, leave {name} out; to merge it first: "
+           "peft.AutoPeftModelForCausalLM.from_pretrained(ADAPTER).merge_and_unload().save_pretrained(MERGED), "
+           "and copy the tokenizer's files")  # fmt: skip
+
+
+def adapter_config(name: str) -> Any:
+    """Return the peft configuration in a folder, or of a name on the hub; None if that is no adapter."""
+    from transformers.utils import find_adapter_config_file
+
+    try:
+        if find_adapter_config_file(name) is None:
+            return None
+        from peft import PeftConfig
+
+        return PeftConfig.from_pretrained(name)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"adapter {name!r} cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def with_new_adapter(model: nn.Module, rank: int, seed: int) -> nn.Module:
+    """Return `model` with a new LoRA adapter on all linear layers, which alone is trainable."""
+    from peft import LoraConfig
+
+    check_no_adapter(model, f"lora_rank={rank}")
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    # The Trainer seeds later, and an adapter's first weights are random.
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return with_adapter(model, config)
+
+
+def with_adapter(model: nn.Module, config: Any) -> nn.Module:
+    """Return `model` with a new adapter of a peft configuration, which alone is trainable."""
+    from peft import get_peft_model
+
+    config.inference_mode = False
+    with without_peft_warning():
+        adapted: nn.Module = get_peft_model(model, config)
+    return adapted
+
+
+def check_no_adapter(model: nn.Module, option: str) -> None:
+    """Raise InputError if `model` has an adapter, on which `option` has no meaning."""
+    if hasattr(model, "peft_config"):
+        name = option.partition("=")[0]
+        raise InputError(f"{option} is for a model without an adapter, and this one has its own: "
+                         f"{_RECIPE.format(name=name)}")  # fmt: skip
+
+
+def train_on(model: Any) -> None:
+    """Make the adapter that `model` brings trainable, unless some of its weights are already.
+
+    Raises InputError if it cannot be trained, or if weights were trained that are not saved with an adapter.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if not isinstance(model, PeftModel):
+        raise InputError("the model has an adapter that transformers loaded, which a training cannot resume: load it "
+                         "by peft.AutoPeftModelForCausalLM.from_pretrained(ADAPTER, is_trainable=True), or give the "
+                         "adapter's folder")  # fmt: skip
+    if model.active_peft_config.is_prompt_learning:
+        raise InputError(f"a {model.active_peft_config.peft_type.value} adapter puts tokens before the prompt, which "
+                         "packed pairs have no place for; adapters of the layers (LoRA and its like) are trained")
+    if len(model.active_adapters) > 1:
+        raise InputError(f"adapters {', '.join(model.active_adapters)} are active: set one by model.set_adapter(NAME)")
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    if any(layer.disable_adapters or layer.merged for layer in layers):
+        raise InputError("the model's adapter is disabled or merged, so that training would not change what the model "
+                         "computes: enable_adapter_layers() and unmerge_adapter() put it back")  # fmt: skip
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        model.set_adapter(model.active_adapter)
+    kept = {value.data_ptr() for value in get_peft_model_state_dict(model, save_embedding_layers=False).values()}
+    lost = [name for name, each in model.named_parameters() if each.requires_grad and each.data_ptr() not in kept]
+    if lost:
+        raise InputError(f"{lost[0]} would be trained, but is not saved with the adapter: freeze it, or name its "
+                         "module in the adapter's modules_to_save")  # fmt: skip
+
+
+@contextmanager
+def without_peft_warning() -> Iterator[None]:
+    """Ignore a warning about code of peft 0.21, which asks a model for its gradient checkpointing by an old name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
