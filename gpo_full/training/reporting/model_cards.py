@@ -71,8 +71,8 @@ def card_files(
     facts = CardFacts(
         model if on_hub else Path(model).resolve().name, on_hub, _licence(model), record, shlex.join(named),
         named[named.index("--data") + 1], str(record["data"]), trainer.summaries.get("train"),
-        trainer.reference_weights, _versions(hasattr(trainer.model, "peft_config")), metrics[0], metrics[-1], held_out, _held_out(named, record),
-        samples[-1] if samples else None, changes_of(trainer.folder.path),
+        trainer.reference_weights, _versions(hasattr(trainer.model, "peft_config")), metrics[0], metrics[-1], held_out,
+        _held_out(named, record), samples[-1] if samples else None, changes_of(trainer.folder.path),
     )  # fmt: skip
     certificate = json.dumps(certificate_document(analysis), indent=1, allow_nan=False) + "\n"
     return {"README.md": model_card(facts, analysis), "certificate.json": certificate}
@@ -119,7 +119,8 @@ def _front(facts: CardFacts, analysis: Analysis) -> str:
                           metric_value=facts.held_out["eval_accuracy"])] if facts.held_out else None  # fmt: skip
     named = analysis.loss.name if analysis.loss.name in LOSSES else "formula"
     found = ModelCardData(
-        base_model=facts.base if facts.on_hub else None, library_name="peft" if "peft" in facts.versions else "transformers",
+        base_model=facts.base if facts.on_hub else None,
+        library_name="peft" if "peft" in facts.versions else "transformers",
         license=facts.licence, pipeline_tag="text-generation", model_name=_title(facts), eval_results=results,
         tags=["preference-optimization", "gpo", f"loss:{named}"],
     )  # fmt: skip
