@@ -154,10 +154,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     except InputError as error:
         message = with_options(" ".join(str(error).split()))
     except ModuleNotFoundError as error:
-        extra = EXTRAS.get((error.name or "").split(".")[0])
-        if extra is None:
+        package = (error.name or "").split(".")[0]
+        if package in ("", "gpo_theory", "toy_models", "gpo_full"):
             raise
-        message = f"{error.name} is not installed; install the extra: pip install 'gpo-toolkit[{extra}]'"
+        wanted = f"install the extra: pip install 'gpo-toolkit[{EXTRAS[package]}]'" if package in EXTRAS else str(error)
+        message = f"{package} is not installed; {wanted}"
     except MemoryError:
         message = "this needs more memory than is allowed"
     except KeyboardInterrupt:

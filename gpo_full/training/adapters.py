@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gpo_full.other_libraries import in_one_line
 from gpo_theory.errors import InputError
 
 # What to do instead of a second adapter on top of one.
@@ -22,14 +23,12 @@ def adapter_config(name: str) -> Any:
     """Return the peft configuration in a folder, or of a name on the hub; None if that is no adapter."""
     from transformers.utils import find_adapter_config_file
 
-    try:
+    with in_one_line(f"adapter {name!r} cannot be read"):
         if find_adapter_config_file(name) is None:
             return None
         from peft import PeftConfig
 
         return PeftConfig.from_pretrained(name)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"adapter {name!r} cannot be read: {str(error).splitlines()[0]}") from None
 
 
 def with_new_adapter(model: nn.Module, rank: int, seed: int) -> nn.Module:

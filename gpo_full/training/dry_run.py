@@ -5,7 +5,7 @@ __all__ = ["DryRun", "forecast_needs", "attention_flops"]
 import math
 import os
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,9 +21,11 @@ from gpo_full.engine.lm_head import CHUNK
 from gpo_full.engine.log_probabilities import response_log_probabilities
 from gpo_full.engine.model_plan import sharing_obstacle
 from gpo_full.engine.packing import Batch, pack
+from gpo_full.other_libraries import in_one_line
 from gpo_full.training.adapters import adapter_config, with_adapter
 from gpo_full.training.config import GPOConfig
 from gpo_full.training.model import check_sizes, prepared
+from gpo_full.training.trial import try_start
 from gpo_theory.errors import InputError
 
 MIB = 2**20
@@ -53,9 +55,10 @@ class DryRun:
         return sum(self.memory_mib.values())
 
 
-def forecast_needs(model: str, args: GPOConfig, pairs: Sequence[Pair]) -> DryRun:
+def forecast_needs(model: str, args: GPOConfig, pairs: Sequence[Pair], tokenizer: Any = None) -> DryRun:
     """Return what training `model` (a folder or hub name) with `args` on `pairs` needs; no weight is loaded.
 
+    What the training needs later is tried as it does itself (`try_start`), which saves the `tokenizer`.
     The model of the configuration takes one forward and backward pass over the largest pairs on tensors that have
     shapes and no data; what autograd saves is counted (with activation checkpointing, without the one layer at a time
     that is computed once more). The moments are AdamW's two; another optimizer is an InputError. Under FSDP2 what lies
@@ -70,6 +73,7 @@ def forecast_needs(model: str, args: GPOConfig, pairs: Sequence[Pair]) -> DryRun
                          f"{' and '.join(ADAMW)}")  # fmt: skip
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     policy = _without_data(model, args, mode)
+    try_start(policy, tokenizer, args)
     longest = check_sizes(policy, [pairs])
     largest = _largest(pairs, args.per_device_train_batch_size)
     apart = sharing_obstacle(policy.config.get_text_config(), longest) is not None
@@ -170,14 +174,15 @@ class _Saved:
 
 
 def _without_weights(model: str) -> nn.Module:
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     adapter = adapter_config(model)
     base = model if adapter is None else adapter.base_model_name_or_path
-    try:
-        found: nn.Module = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base), dtype=torch.float32)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"model {base!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+    with in_one_line(f"model {base!r} cannot be loaded"):
+        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+        found: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        with suppress(OSError):  # it has none
+            found.generation_config = GenerationConfig.from_pretrained(base)
     return found if adapter is None else with_adapter(found, adapter)
 
 

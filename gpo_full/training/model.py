@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from gpo_full.data.pairs import Pair
 from gpo_full.data.pairs_on_disk import largest_length_and_id
+from gpo_full.other_libraries import in_one_line
 from gpo_full.training.adapters import (
     adapter_config,
     check_no_adapter,
@@ -29,16 +29,16 @@ def loaded(name: str) -> nn.Module:
     """
     from transformers import AutoModelForCausalLM
 
-    try:
-        if adapter_config(name) is None:
-            model: nn.Module = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+    options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False}
+    adapter = adapter_config(name)
+    with in_one_line(f"model {name!r} cannot be loaded"):
+        if adapter is None:
+            model: nn.Module = AutoModelForCausalLM.from_pretrained(name, **options)
         else:
             from peft import AutoPeftModelForCausalLM
 
             with without_peft_warning():
-                model = AutoPeftModelForCausalLM.from_pretrained(name, is_trainable=True, dtype=torch.float32)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(f"model {name!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+                model = AutoPeftModelForCausalLM.from_pretrained(name, is_trainable=True, **options)
     return model
 
 
@@ -47,11 +47,12 @@ def loaded_tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        with in_one_line(f"no tokenizer in model {name!r}"):
+            return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except InputError:
         if (adapter := adapter_config(name)) is not None:
             return loaded_tokenizer(adapter.base_model_name_or_path)
-        raise InputError(f"no tokenizer in model {name!r}: {str(error).splitlines()[0]}") from None
+        raise
 
 
 def prepared(model: nn.Module, args: GPOConfig) -> nn.Module:

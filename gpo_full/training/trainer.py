@@ -27,6 +27,7 @@ from gpo_full.data.pairs import PairSummary
 from gpo_full.data.pairs_on_disk import prompt_keys_of
 from gpo_full.distributed import largest, summed
 from gpo_full.engine.model_plan import plan
+from gpo_full.other_libraries import in_one_line
 from gpo_full.run_files import EVENTS_FILE, METER, METRICS_FILE, RESUMED, STATE_FILE
 from gpo_full.training import resumption
 from gpo_full.training.callbacks import Interrupted, Interruption, Logging
@@ -43,6 +44,7 @@ from gpo_full.training.resumption import Resumed
 from gpo_full.training.rows import Collator, PromptSampler, Rows, pairs_of, real_rows
 from gpo_full.training.saving import FolderLock, model_writer, save_together
 from gpo_full.training.steps import OpenStep, Steps, held_out_metrics
+from gpo_full.training.trial import try_start
 from gpo_theory import InputError
 
 _log = logging.getLogger(__name__)
@@ -96,8 +98,12 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         self.summaries: dict[str, PairSummary] = {name: summary for name, (_, summary) in sets.items() if summary}
         rows = {name: Rows(pairs) for name, (pairs, _) in sets.items()}
         model = prepared(loaded(model) if isinstance(model, str) else model, args)
-        super().__init__(model=model, args=args, data_collator=Collator("rows"), train_dataset=rows["train"],
-                         eval_dataset=rows.get("eval"), processing_class=processing_class, **others)  # fmt: skip
+        use_cache = model.config.use_cache
+        with in_one_line("the training cannot start"):
+            super().__init__(model=model, args=args, data_collator=Collator("rows"), train_dataset=rows["train"],
+                             eval_dataset=rows.get("eval"), processing_class=processing_class, **others)  # fmt: skip
+        model.config.use_cache = use_cache  # it is saved with the model, and no step asks for it
+        try_start(model, processing_class, args, optimizers=others.get("optimizers", (None, None)))
         check_asked(self.accelerator, args)
         half_precision_in_layers_alone(self.accelerator)
         longest = check_sizes(self.model, [each.pairs for each in rows.values()])
@@ -250,8 +256,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
             self.state: Any
             found = resumption.chosen_checkpoint(resume_from_checkpoint, self.folder.path, self.accelerator)
             self._resumed = None if found is None else resumption.resumed(found, self._record(), allow_changes)
-            self.folder.run({"schema": 1, **resumption.settings(self.args),
-                             "reference_weights": self.reference_weights, **self.facts})  # fmt: skip
+            self.folder.run(self.run_record())
             output = self._finished() or super().train(found and str(found.path), *others, **keywords)
             self._stop_if_interrupted()
         return output
@@ -267,6 +272,11 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
             if not largest(self.accelerator, int(saved)):
                 self._save_checkpoint(self.model, None)
             raise Interrupted(number, step)
+
+    def run_record(self) -> dict[str, Any]:
+        """Return what run.json records: the settings, the reference's weights, and `facts`."""
+        return {"schema": 1, **resumption.settings(self.args), "reference_weights": self.reference_weights,
+                **self.facts}  # fmt: skip
 
     def _record(self) -> dict[str, Any]:
         return resumption.record(self.args, data=self._data_hash, reference_weights=self.reference_weights)

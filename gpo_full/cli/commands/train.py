@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from gpo_full.training.finished import is_complete
-    from gpo_full.training.reporting.run_folder import check_output
+    from gpo_full.training.reporting.run_folder import check_output, leaving_nothing
 
     output = Path(args.output)
     # A setting may be named as its option is.
@@ -82,24 +82,17 @@ def _run(args: argparse.Namespace) -> int:
             return _already_complete(output, changed, args.json)
     if args.dry_run:
         return _dry_run(args, config, _sides(args, config, data))
-    created = not output.exists()
-    try:
+    with leaving_nothing(output) if _is_first_rank() and not args.resume else nullcontext():
         trainer = _trainer(args, config, _sides(args, config, data))
-    except BaseException:
-        if created and output.exists() and not any(output.iterdir()):
-            output.rmdir()
-        raise
-    if args.reference_only:
-        pairs, summary = len(trainer.train_dataset), trainer.summaries.get("train")
-        where = "the data" if summary and summary.referred else config.store_folder()
-        print(f"the reference's log-probabilities of {pairs} pairs are in {where}")
-        if created:
-            output.rmdir()
-        return 0
-    trainer.facts = {**record, "reference_weights": trainer.reference_weights}
-    if args.resume:
-        _changes(output, trainer.facts, args.allow_change)
-    return _train(trainer, args)
+        if args.reference_only:
+            pairs, summary = len(trainer.train_dataset), trainer.summaries.get("train")
+            where = "the data" if summary and summary.referred else config.store_folder()
+            print(f"the reference's log-probabilities of {pairs} pairs are in {where}")
+            return 0
+        trainer.facts = {**record, "reference_weights": trainer.reference_weights}
+        if args.resume:
+            _changes(output, trainer.facts, args.allow_change)
+        return _train(trainer, args)
 
 
 # --- checks ---
@@ -181,8 +174,9 @@ def _dry_run(args: argparse.Namespace, config: "GPOConfig", data: Mapping[str, A
     from gpo_full.training.model import loaded_tokenizer
     from gpo_full.training.rows import pairs_of
 
-    pairs, _ = pairs_of("train", data["data"], loaded_tokenizer(args.model), config)
-    found = forecast_needs(args.model, config, pairs)
+    tokenizer = loaded_tokenizer(args.model)
+    pairs, _ = pairs_of("train", data["data"], tokenizer, config)
+    found = forecast_needs(args.model, config, pairs, tokenizer)
     if args.json:
         print_json({**asdict(found), "total_mib": found.total_mib})
         return 0
@@ -250,11 +244,14 @@ def _train(trainer: "GPOTrainer", args: argparse.Namespace) -> int:
     from gpo_full.training.callbacks import Interrupted
     from gpo_full.training.finished import finish
     from gpo_full.training.reporting.metrics import NonFiniteLoss
+    from gpo_full.training.reporting.model_cards import card_files
     from gpo_full.training.steps import NoGradient
     from gpo_theory import analyze
     from gpo_theory.choosing.matching import convention
 
     analysis = analyze(trainer.objective.loss, SECONDS)
+    command = ["gpo", "train", *words_of(args)]
+    card_files(trainer, analysis, words=command, held_out=None)  # what fails, fails before the training
     note = convention(args.loss, trainer.args.margin)
     if note and _is_first_rank():
         print(f"gpo train: convention: {note}", file=sys.stderr)
@@ -262,7 +259,7 @@ def _train(trainer: "GPOTrainer", args: argparse.Namespace) -> int:
         with trainer.writing(), redirect_stdout(sys.stderr):  # trackers print, and stdout is for the result
             trainer.train(resume_from_checkpoint=args.resume or None,
                           allow_changes={*args.allow_change} - OF_THE_COMMAND)  # fmt: skip
-            result = finish(trainer, analysis, ["gpo", "train", *words_of(args)])
+            result = finish(trainer, analysis, command)
     except (NonFiniteLoss, NoGradient) as error:
         return _stopped(f"stopped after step {trainer.state.global_step}: {error}", NON_FINITE)
     except CheckpointNotSaved as error:

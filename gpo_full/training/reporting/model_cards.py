@@ -63,8 +63,9 @@ def card_files(
     `words` is the command of the run; of an absolute path only the last name is published. `held_out` is what the
     trainer's `evaluate` returned.
     """
-    record = trainer.folder.settings()
+    record = trainer.run_record()
     metrics, samples = (trainer.folder.objects(name) for name in (METRICS_FILE, SAMPLES_FILE))
+    metrics = metrics or [dict.fromkeys((*METRICS, "cpu_seconds"), 0.0)]  # before the first step: for a trial
     named = [_last_name(word) for word in words]
     model = str(record["model"])
     on_hub = not Path(model).is_dir()

@@ -1,10 +1,12 @@
 """The folder of a training run, and what is written into it beside checkpoints: a line per interval and per event."""
 
-__all__ = ["RunFolder", "check_output"]
+__all__ = ["RunFolder", "check_output", "leaving_nothing"]
 
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +90,27 @@ def check_output(output: Path, *, resume: bool) -> None:
     above = next(path for path in (output, *output.resolve().parents) if path.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise InputError(f"output {str(output)!r} cannot be made: {str(above)!r} is no folder that can be written")
+
+
+@contextmanager
+def leaving_nothing(output: Path) -> Iterator[None]:
+    """Empty `output` again, new or empty before, if what runs here ends without a metric, an event or a checkpoint."""
+    existed = output.exists()
+    try:
+        yield
+    finally:
+        if output.is_dir() and not any(map(_is_of_a_run, output.iterdir())):
+            with suppress(checkpoint.FolderInUse), checkpoint.sole_writer(output):
+                for path in output.iterdir():
+                    if path.name != checkpoint.LOCK:
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+            with suppress(OSError):  # another run has begun in it
+                if not existed:
+                    output.rmdir()
+
+
+def _is_of_a_run(path: Path) -> bool:
+    return path.name.startswith("checkpoint-") or (path.name in (*LOGS, NON_FINITE_FILE) and path.stat().st_size > 0)
 
 
 def _is_of_a_dead_start(path: Path) -> bool:
