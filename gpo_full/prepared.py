@@ -2,15 +2,18 @@
 
 __all__ = ["ensured", "prepared_root"]
 
+import hashlib
 import json
-import shutil
+import os
 import sys
+import tempfile
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from gpo_full.download import sha256_of
-from gpo_full.files import atomic_folder, cache_root
+from gpo_full.files import cache_root
 
 
 def prepared_root() -> Path:
@@ -19,34 +22,52 @@ def prepared_root() -> Path:
 
 
 def ensured(folder: Path, write: Callable[[Path], Any], made_from: Any = None) -> Path:
-    """Make `folder` with `write` unless it is there, unchanged, and made from the same sources; return it.
+    """Return a folder that `write` filled, now or earlier and unchanged since; of several processes, the first's.
 
     `write` fills a temporary folder, which is then renamed, and returns the source to record in `manifest.json`.
-    `made_from` is JSON; a folder that was made from anything else is made again.
+    `made_from` is JSON, and part of the folder's name: what was made from anything else stays beside it.
     """
-    if _holds(folder, made_from):
+    if made_from is not None:
+        key = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+        folder = folder.with_name(f"{folder.name}-{key[:12]}")
+    wrong = _changed(folder)
+    if not wrong:
         return folder
-    shutil.rmtree(folder, ignore_errors=True)
-    with atomic_folder(folder) as temporary:
-        source = write(temporary)
-        files = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
+    if folder.exists():
+        print(f"{folder.name}: {', '.join(wrong)} changed since it was prepared; preparing it again", file=sys.stderr)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as place:
+        made = Path(place) / "new"
+        made.mkdir()
+        source = write(made)
+        files = {path.name: sha256_of(path) for path in sorted(made.iterdir())}
         manifest = {"schema": 1, "source": source, "made_from": made_from, "files": files}
-        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        (made / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        _put(made, folder)
     return folder
 
 
-def _holds(folder: Path, made_from: Any) -> bool:
-    """Tell whether `folder` is complete, unchanged, and made from the same sources as would be used now."""
-    if not (folder / "manifest.json").is_file():
-        return False
+def _put(made: Path, folder: Path) -> None:
+    """Rename `made` to `folder`, unless another process has put a whole one there; what is damaged makes room."""
+    for number in count():
+        try:
+            os.rename(made, folder)
+        except OSError:
+            if not _changed(folder):
+                return
+            os.rename(folder, made.with_name(f"damaged-{number}"))
+        else:
+            return
+
+
+def _changed(folder: Path) -> list[str]:
+    """Return the files that are not as the manifest says; the manifest itself if it cannot be read."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        stale = manifest["made_from"] != made_from
-        wrong = [name for name, sha in manifest["files"].items() if sha256_of(folder / name) != sha]
-    except (OSError, ValueError, KeyError, AttributeError):
-        stale, wrong = False, ["manifest.json"]
-    if wrong:
-        print(f"{folder.name}: {', '.join(wrong)} changed since it was prepared; preparing it again", file=sys.stderr)
-    elif stale:
-        print(f"{folder.name}: the installed packages changed; preparing it again", file=sys.stderr)
-    return not wrong and not stale
+        return [name for name, sha in manifest["files"].items() if not _is(folder / name, sha)]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return ["manifest.json"]
+
+
+def _is(path: Path, sha: str) -> bool:
+    return path.is_file() and sha256_of(path) == sha

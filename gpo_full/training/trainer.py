@@ -98,11 +98,12 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         self.summaries: dict[str, PairSummary] = {name: summary for name, (_, summary) in sets.items() if summary}
         rows = {name: Rows(pairs) for name, (pairs, _) in sets.items()}
         model = prepared(loaded(model) if isinstance(model, str) else model, args)
-        use_cache = model.config.use_cache
+        config: Any = model.config
+        use_cache = config.use_cache
         with in_one_line("the training cannot start"):
             super().__init__(model=model, args=args, data_collator=Collator("rows"), train_dataset=rows["train"],
                              eval_dataset=rows.get("eval"), processing_class=processing_class, **others)  # fmt: skip
-        model.config.use_cache = use_cache  # it is saved with the model, and no step asks for it
+        config.use_cache = use_cache  # it is saved with the model, and no step asks for it
         try_start(model, processing_class, args, optimizers=others.get("optimizers", (None, None)))
         check_asked(self.accelerator, args)
         half_precision_in_layers_alone(self.accelerator)

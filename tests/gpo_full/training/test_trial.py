@@ -38,7 +38,6 @@ def nothing(policy: Any) -> None:
         (nothing, {"lr_scheduler_type": "warmup_stable_decay"}, r"^lr_scheduler_type='warmup_stable_decay': "),
         (nothing, {"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycle": 2}}, r"^lr_scheduler_type='cosine': .*num_cycle"),
         (nothing, {"eval_strategy": "steps", "eval_steps": 1}, r"^the training cannot start: .*eval_dataset"),
-        (nothing, {"load_best_model_at_end": True, "save_strategy": "steps"}, "^--load_best_model_at_end requires"),
         (unsaved_config, {}, "^the model's configuration cannot be saved: "),
         (refused_generation, {}, "^the model's generation configuration cannot be saved: Every token in `forced_eos_token_id`"),
     ],

@@ -1,13 +1,14 @@
 """Preparation: verified on reuse, whole or absent, split by package."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from gpo_full.experiment.inputs import preparation as module
 from gpo_full.experiment.inputs.preparation import prepare
+from gpo_full.prepared import ensured
 from gpo_theory.errors import InputError
 
 FORTY = " ".join(f"word{i}" for i in range(40))
@@ -93,12 +94,39 @@ def test_data_are_split_by_package_and_duplicates_leave_training(tmp_path: Path,
     assert set(manifest["made_from"]["packages"]) >= {"python", "torch", "scipy"}
 
 
-def test_data_are_harvested_again_when_a_version_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_of_another_version_stay_beside_these(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As two environments with one cache have them."""
     plant(monkeypatch, tmp_path, {("torch", "torch"): ["Train one small network."]})
-    prepare(("data",), tmp_path / "cache")
-    monkeypatch.setattr(module, "versions_of", lambda packages: dict.fromkeys(packages, "0.0"))
-    prepare(("data",), tmp_path / "cache")
-    assert "the installed packages changed" in capsys.readouterr().err
+    first = prepare(("data",), tmp_path / "cache")["data"]
+    before = {path.name: path.read_bytes() for path in first.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "versions_of", lambda packages: dict.fromkeys(packages, "0.0"))
+        plant(patch, tmp_path / "other", {("torch", "torch"): ["Train another large network."]})
+        second = prepare(("data",), tmp_path / "cache")["data"]
+    assert first != second
+    assert (second / "train.jsonl").read_bytes() != before["train.jsonl"]
+    assert {path.name: path.read_bytes() for path in first.iterdir()} == before
+    assert prepare(("data",), tmp_path / "cache")["data"] == first
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_of_two_at_a_time_the_first_one_s_folder_stays(damaged: bool, tmp_path: Path) -> None:
+    """Another process finishes while this one writes; the folder may have been damaged when both began."""
+    folder = tmp_path / "part"
+    if damaged:
+        folder.mkdir()
+        (folder / "manifest.json").write_text("{")
+
+    def write(text: str) -> Callable[[Path], str]:
+        return lambda place: (place / "file").write_text(text) and text
+
+    def late(place: Path) -> str:
+        ensured(folder, write("first"))
+        return write("second")(place)
+
+    assert ensured(folder, late) == folder
+    assert (folder / "file").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["part"]
 
 
 def test_places_are_permissive_packages_with_held_out_ones_first() -> None:
