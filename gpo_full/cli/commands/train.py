@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpo_full.cli.options.parameters import add_param_option
+from gpo_full.cli.options.recorded import options_to_record, take_recorded
 from gpo_full.cli.options.training import FIELDS, add_shared_arguments, config_of, words_of
 from gpo_full.output import print_json
 from gpo_theory.errors import InputError
@@ -26,6 +27,7 @@ CANNOT_SAVE, NO_GOOD_CHECKPOINT, NON_FINITE = 1, 4, 5
 # CPU-seconds for the analysis of the loss on the card, which calls unknown what is not decided by then: most losses of
 # the catalogue take less than one.
 SECONDS = 10.0
+NEEDED = ("loss", "beta", "model", "data")  # options of a new run
 # Options that choose held-out pairs; run.json records them, and a resumed run must agree.
 SPLIT = ("test_by", "test_share", "prompt_from")
 # Settings of a run that the trainer does not know, and those that only it knows.
@@ -35,12 +37,13 @@ OF_THE_COMMAND, OF_THE_TRAINER = {"schema", "model", "eval_data", *SPLIT}, {"ref
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
-    add("--loss", required=True, help="name, alias or formula in x = beta * rho")
-    add("--beta", required=True, type=float, help="scale of the margin, above 0")
+    add("--loss", help="name, alias or formula in x = beta * rho (a new run needs it, --beta, --model, --data)")
+    add("--beta", type=float, help="scale of the margin, above 0")
     add("--output", required=True, metavar="FOLDER", help="new or empty folder for the trained model and metrics.jsonl")
     add_param_option(parser)
     add("--seed", type=int, help="order of the pairs (default: 42)")
-    add("--resume", action="store_true", help="continue the run in FOLDER from its newest whole checkpoint")
+    add("--resume", action="store_true", help="continue the run in FOLDER from its newest whole checkpoint; options "
+        "that are not given are the run's")  # fmt: skip
     add("--allow-change", action="append", default=[], metavar="NAME",
         help="with --resume: a setting that may differ from the run in FOLDER (also: data, eval_data, model); "
              "repeatable")  # fmt: skip
@@ -48,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compute the reference log-probabilities, which many runs can share, and train nothing")  # fmt: skip
     add("--dry-run", action="store_true",
         help="print the memory and arithmetic that the run needs of each device; no weight is loaded")  # fmt: skip
-    add_shared_arguments(parser)
+    add_shared_arguments(parser, required=False)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,13 +67,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from gpo_full.training.finished import is_complete
-    from gpo_full.training.reporting.run_folder import check_output, leaving_nothing
+    from gpo_full.training.reporting.run_folder import RunFolder, check_output, leaving_nothing
 
     output = Path(args.output)
     # A setting may be named as its option is.
     args.allow_change = [FIELDS.get(name.replace("-", "_"), name) for name in args.allow_change]
-    _check_options(args)
     check_output(output, resume=args.resume)
+    if args.resume:
+        take_recorded(args, RunFolder(output).settings().get("options", {}))
+    _check_options(args)
     data = _open(args)
     _check_model(args.model)
     _quiet(args.threads)
@@ -92,6 +97,7 @@ def _run(args: argparse.Namespace) -> int:
         trainer.facts = {**record, "reference_weights": trainer.reference_weights}
         if args.resume:
             _changes(output, trainer.facts, args.allow_change)
+        trainer.facts["options"] = options_to_record(args)
         return _train(trainer, args)
 
 
@@ -100,6 +106,10 @@ def _run(args: argparse.Namespace) -> int:
 
 def _check_options(args: argparse.Namespace) -> None:
     """Raise InputError for options that exclude each other, or that one without another would ignore."""
+    missing = [f"--{name}" for name in NEEDED if getattr(args, name) is None]
+    if missing:
+        more = " (the run in it does not record them)" if args.resume else ""
+        raise InputError(f"the following arguments are required: {', '.join(missing)}{more}")
     if args.dry_run and args.reference_only:
         raise InputError("--dry-run is about the training, and --reference-only trains nothing: choose one")
     if args.allow_change and not args.resume:
@@ -148,9 +158,14 @@ def _record(args: argparse.Namespace, config: "GPOConfig", data: Mapping[str, An
     from gpo_full.data.sources import fingerprint
     from gpo_full.training.resumption import settings
 
-    return {"schema": 1, "model": args.model, **{name: getattr(args, name) for name in SPLIT},
+    return {"schema": 1, "model": _resolved(args.model), **{name: getattr(args, name) for name in SPLIT},
             **{name: None if each is None else fingerprint(each) for name, each in data.items()},
             **settings(config)}  # fmt: skip
+
+
+def _resolved(model: str) -> str:
+    """Return the path of a folder whatever the current one, or the name of a model on the hub."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
 def _changes(output: Path, record: Mapping[str, Any], allowed: Collection[str]) -> dict[str, list[Any]]:
@@ -158,8 +173,9 @@ def _changes(output: Path, record: Mapping[str, Any], allowed: Collection[str]) 
     from gpo_full.training.reporting.run_folder import RunFolder
     from gpo_full.training.resumption import changes
 
-    not_yet_known = OF_THE_TRAINER - record.keys()
+    not_yet_known = {"options", *OF_THE_TRAINER} - record.keys()
     before = {name: value for name, value in RunFolder(output).settings().items() if name not in not_yet_known}
+    before |= {"model": _resolved(before["model"])} if "model" in before else {}
     return changes(before, record, {*allowed} - not_yet_known, run=repr(str(output)),
                    hint=" (--allow-change NAME allows one)")  # fmt: skip
 
@@ -230,8 +246,7 @@ def _trainer(args: argparse.Namespace, config: "GPOConfig", data: Mapping[str, A
     from gpo_full.training.model import loaded_tokenizer
     from gpo_full.training.trainer import GPOTrainer
 
-    # An adapter's folder names its base model by this path, wherever it is loaded from.
-    model = str(Path(args.model).resolve()) if Path(args.model).is_dir() else args.model
+    model = _resolved(args.model)  # by this path an adapter's folder names its base model, wherever it is loaded from
     trainer = GPOTrainer(model, config, data["data"], data["eval_data"], loaded_tokenizer(model))
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ProgressLines())

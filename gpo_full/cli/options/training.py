@@ -28,12 +28,12 @@ READERS: dict[type, Callable[[str], Any]] = {
 }  # fmt: skip
 
 
-def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options that all runs of a sweep have in common."""
+def add_shared_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Declare the options that all runs of a sweep have in common; model and data are `required`, or checked later."""
     add = parser.add_argument
-    add("--model", required=True, help="folder or hub name of a causal language model: policy and reference")
-    add("--data", required=True, metavar="DATA", help="prompt, chosen and rejected: a file (JSONL, CSV, Parquet), a "
-        "folder that datasets saved, or owner/name[:split] of a data set on the hub")  # fmt: skip
+    add("--model", required=required, help="folder or hub name of a causal language model: policy and reference")
+    add("--data", required=required, metavar="DATA", help="prompt, chosen and rejected: a file (JSONL, CSV, Parquet), "
+        "a folder that datasets saved, or owner/name[:split] of a data set on the hub")  # fmt: skip
     add("--eval-data", metavar="DATA", help="held-out pairs, evaluated once at the end")
     add("--test-by", metavar="COLUMN", help="hold out the rows of some values of this column of --data, drawn at "
         "random, and evaluate them as --eval-data is; no test response counts twice")  # fmt: skip

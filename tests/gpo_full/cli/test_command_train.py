@@ -154,6 +154,48 @@ def test_resume_ends_where_a_straight_run_ends(train: Train) -> None:
     assert "is complete, and no setting of it can change now: learning_rate: 0.001 -> 0.01; to train on" in line
 
 
+def test_resume_needs_only_the_folder(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From another current folder, with data of a relative path and the held-out pairs of a folder of splits."""
+    monkeypatch.chdir(train.output.parent)
+    more = [*SAVE, "--set", "weight_decay=0.1", "--seed", 0, "--param", "a=1"]
+    changes = {"data": "pairs.jsonl", "eval_data": "pairs.jsonl", "loss": "max(0, a-x)**2", "output": "run"}
+    train(*more, **changes)
+    straight = load_file(train.output / "model.safetensors")
+    for old in (train.output / "config.json", train.output / "model.safetensors", *train.output.glob("checkpoint-4/*")):
+        old.unlink()
+    elsewhere = train.output.parent / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    done = commands.gpo("train", "--resume", "--output", train.output, "--json", code=0)
+    assert "resuming from checkpoint-2" in done.stderr
+    assert same(load_file(train.output / "model.safetensors"), straight)
+    assert json.loads(done.stdout)["evaluation"]
+    refused = commands.refused("train", "--resume", "--output", train.output, "--beta", 0.2, "--set", "weight_decay=0.2")
+    assert "beta: 0.1 -> 0.2" in refused
+    assert "weight_decay: 0.1 -> 0.2" in refused
+    assert "save_steps" not in refused
+    shutil.move(train.data, elsewhere / "moved.jsonl")
+    assert str(train.data) in commands.refused("train", "--resume", "--output", train.output)
+    moved = ["--data", "moved.jsonl", "--eval-data", "moved.jsonl"]  # the same rows
+    assert "already complete" in commands.gpo("train", "--resume", "--output", train.output, *moved, code=0).stderr
+
+
+def test_resume_runs_no_code_that_is_named_in_the_folder(cut: Train) -> None:
+    recorded = json.loads((cut.output / "run.json").read_text())
+    recorded["options"]["reward"] = "os:abort"
+    (cut.output / "run.json").write_text(json.dumps(recorded))
+    assert "the run names code, --reward 'os:abort', which is only run if it is typed" in commands.refused("train", "--resume", "--output", cut.output)
+
+
+def test_a_new_run_names_what_it_needs_and_an_old_folder_what_it_does_not_record(train: Train, cut: Train) -> None:
+    assert "arguments are required: --loss, --beta" in train.refused(loss=None, beta=None, output=train.output.parent / "new")
+    recorded = json.loads((cut.output / "run.json").read_text())
+    del recorded["options"]
+    (cut.output / "run.json").write_text(json.dumps(recorded))
+    line = commands.refused("train", "--resume", "--output", cut.output)
+    assert "are required: --loss, --beta, --model, --data (the run in it does not record them)" in line
+
+
 def test_the_folder_of_a_version_with_a_setting_that_is_gone(train: Train) -> None:
     train()
     recorded = json.loads((train.output / "run.json").read_text())
