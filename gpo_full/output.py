@@ -1,6 +1,6 @@
 """What a command prints: JSON or tables and sentences on stdout, progress on stderr."""
 
-__all__ = ["print_json", "progress", "show", "width"]
+__all__ = ["announce", "print_json", "progress", "show", "width"]
 
 import json
 import os
@@ -21,6 +21,12 @@ _UNFOLDED = 100_000
 def print_json(payload: Mapping[str, Any]) -> None:
     """Print `payload` as one JSON object that carries `"schema": 1`; NaN and infinity are errors."""
     print(json.dumps({"schema": 1, **payload}, allow_nan=False))
+
+
+def announce(command: str) -> None:
+    """Say on stderr that a command has begun, if it now imports what takes seconds."""
+    if "torch" not in sys.modules:
+        print(f"gpo {command}: loading torch ...", file=sys.stderr, flush=True)
 
 
 def progress(items: Iterable[T], label: str, total: int | None = None, after: float = 2.0) -> Iterator[T]:

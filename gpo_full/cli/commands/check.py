@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpo_full.cli.options.parameters import add_param_option, read_parameters
-from gpo_full.output import print_json, show
+from gpo_full.output import announce, print_json, show
 from gpo_theory.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Test the function and print what was found: exit code 0 for nothing, 1 for a finding."""
+    announce("check")
     from gpo_theory import find_loss
     from gpo_theory.lowering.check import check_loss
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpo_full.cli.options.export import writing
 from gpo_full.evaluation.tasks import Task, read_tasks
-from gpo_full.output import print_json
+from gpo_full.output import announce, print_json
 from gpo_theory.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Sample one response per prompt from each model, score them, and print the summary."""
+    announce("evaluate")
     from gpo_full.evaluation.scores import compare_scores, read_scores, summarize, write_scores
 
     tasks = read_tasks(args.data, args.limit)

@@ -30,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run every stage; the book needs a checkout, because the packages are installed without the lessons."""
+    from gpo_full.output import announce
+
+    announce("reproduce")
     from gpo_full.course.execution import LessonError
     from gpo_full.course.lessons import notebooks_folder
 

@@ -46,6 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run what is left of the grid and write the table; return 1 if a run failed."""
+    from gpo_full.output import announce
+
+    announce("sweep")
     from gpo_full.sweeps.grid import all_runs, write_results
 
     if args.ray is not None and args.workers is not None:

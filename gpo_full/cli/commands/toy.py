@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpo_full.cli.options.export import writing
 from gpo_full.cli.options.parameters import add_param_option, read_parameters
-from gpo_full.output import print_json, progress, show
+from gpo_full.output import announce, print_json, progress, show
 from gpo_theory.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def _add_common(parser: argparse.ArgumentParser, steps: int) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run gradient descent, plot it if `--plot` is given, and print the trace."""
+    announce(f"toy {args.toy}")
     if args.plot and Path(args.plot).suffix.lower() not in _FORMATS:
         raise InputError(f"--plot {args.plot!r}: allowed endings: {', '.join(_FORMATS)}")
     steps, lr = _steps(args.steps), _number(args, "lr")

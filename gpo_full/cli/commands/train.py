@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gpo_full.cli.options.parameters import add_param_option
 from gpo_full.cli.options.recorded import options_to_record, take_recorded
 from gpo_full.cli.options.training import FIELDS, add_shared_arguments, config_of, words_of
-from gpo_full.output import print_json
+from gpo_full.output import announce, print_json
 from gpo_theory.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, save, report; after a signal or a failure, --resume continues from what was saved."""
+    announce("train")
     from gpo_full.distributed import OtherRankFailed
 
     with _warnings_on_stderr():
@@ -76,10 +77,10 @@ def _run(args: argparse.Namespace) -> int:
     if args.resume:
         take_recorded(args, RunFolder(output).settings().get("options", {}))
     _check_options(args)
-    data = _open(args)
-    _check_model(args.model)
     _quiet(args.threads)
     config = config_of(args)
+    _check_model(args.model)
+    data = _open(args)
     record = _record(args, config, data)
     if args.resume:
         changed = _changes(output, record, args.allow_change)
