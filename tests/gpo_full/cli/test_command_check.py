@@ -70,7 +70,7 @@ def test_a_stable_function_passes(here: Path) -> None:
 def test_a_finding_is_exit_1(here: Path) -> None:
     result = gpo_process("check", "my_losses:naive", folder=here)
     assert result.returncode == 1
-    assert result.stderr == ""
+    assert result.stderr == "gpo check: loading torch ...\n"
     assert "float32 at x = -89: the value is inf" in " ".join(result.stdout.split())
     found = json.loads(gpo("check", "my_losses:naive", "--loss", "dpo", "--json", code=1).stdout)
     assert found["passed"] is False

@@ -318,6 +318,6 @@ def test_a_run_killed_before_it_could_be_resumed_is_begun_anew(tmp_path: Path) -
     for name in (".writer.lock", ".run-x1y2.json"):
         (tmp_path / name).touch()
     words = ("--loss", "dpo", "--beta", "0.1", "--model", "./absent", "--data", "absent.jsonl", "--output", tmp_path)
-    for reason in ("--data 'absent.jsonl' is not a file", "is not an empty folder"):
+    for reason in ("--model './absent' is not a folder", "is not an empty folder"):
         assert reason in refused("train", *words)
         (tmp_path / "mine").touch()
