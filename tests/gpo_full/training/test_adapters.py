@@ -60,6 +60,17 @@ def test_a_reference_that_is_given_keeps_its_adapter(tmp_path: Path) -> None:
     torch.testing.assert_close(made.train_dataset.reference, expected, rtol=1e-9, atol=0)
 
 
+def test_a_new_adapter_is_on_every_linear_layer_and_drawn_by_the_seed(tmp_path: Path) -> None:
+    models = [trainer(tmp_path, tiny_model(), lora_rank=3, seed=seed).model for seed in (1, 1, 2)]
+    config = models[0].peft_config["default"]
+    assert (config.r, config.lora_alpha, config.task_type, config.inference_mode) == (3, 6, "CAUSAL_LM", False)
+    linear = {name for name, each in tiny_model().named_modules() if isinstance(each, torch.nn.Linear)} - {"lm_head"}
+    assert {name.partition(".lora_A")[0].removeprefix("base_model.model.") for name, _ in models[0].named_parameters() if ".lora_A" in name} == linear
+    drawn = [weights(each) for each in models]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
 def test_an_adapter_loaded_for_inference_is_trained(tmp_path: Path, folder: Path) -> None:
     base = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float32)
     made = trained(tmp_path, PeftModel.from_pretrained(base, folder / "adapter"), max_steps=2)
