@@ -48,7 +48,7 @@ def _hash(text: str) -> str:
 def _data() -> str:
     # The colours of losses that are the same in every figure of the book; the page assigns others to the rest.
     colours = {name: colour(name) for name in LOSSES if colour(name) != colour("")}
-    data = {"losses": [_loss(loss) for loss in LOSSES.values()], "aliases": ALIASES, "colours": colours}
+    data = {"losses": [_loss(loss) for loss in LOSSES.values()], "aliases": dict(ALIASES), "colours": colours}
     # "</script>" in a text would end the element.
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 

@@ -13,7 +13,7 @@ from gpo_theory.errors import ParseError, nearest
 from gpo_theory.formula.expression import Expr, call
 from gpo_theory.formula.operations import COMPARISONS, CONSTANTS, OPERATIONS
 from gpo_theory.formula.slips import corrected, greek, reason_of
-from gpo_theory.formula.spelling import PREFIXES, meaning, respelled
+from gpo_theory.formula.spelling import PREFIXES, SPELLINGS, meaning, respelled
 
 # Limits on what a user may write, chosen: far above any published loss, and any formula within them is read in 0.2 s.
 MAX_CHARACTERS, MAX_DEPTH, MAX_NODES, MAX_DIGITS, MAX_EXPONENT, MAX_POWER = 1000, 40, 300, 30, 32, 64
@@ -22,7 +22,7 @@ MAX_BITS = 20_000  # chosen: the size of a power in a constant that the package 
 FUNCTIONS = sorted(OPERATIONS)
 _COMPARE = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 _PRODUCT = "a product is written with *"
-_TOUCHING = re.compile(r"\d\s*[A-Za-z_(]|[\w)]\s+\w|\)\s*[\w(]")  # a product written without it, as in 2x or (x)(x)
+_TOUCHING = re.compile(r"\d\s*[A-Za-z_(]|\)\s*[\w(]")  # a product written without it, as in 2x or (x)(x)
 _MARGINS = ("beta", "rho", "margin", "margins", "logits")  # names of what x is made of
 _GREEK = {"beta": "; x is beta * rho already", "rho": "; x is beta * rho already", "sigma": "; write sigmoid(...)",
           "Phi": "; write Phi(...)"}  # fmt: skip
@@ -65,7 +65,12 @@ def _explained(error: ParseError, text: str, parameters: Collection[str]) -> Par
         _Reader(instead, parameters).formula()
     except (ParseError, ValueError, SyntaxError, RecursionError, MemoryError):
         return found
-    return ParseError(f"{found}; write {instead!r}")
+    return ParseError(f"{found}; write {_quoted(instead)}")
+
+
+def _quoted(text: str) -> str:
+    """Return a text in quotation marks, a backslash as it was typed."""
+    return f"'{text}'" if text.isprintable() and "'" not in text else repr(text)
 
 
 def parse_constant(text: str) -> Expr:
@@ -128,7 +133,7 @@ class _Reader:
     def refuse(self, reason: str) -> ParseError:
         """Return the error to raise, which quotes the text."""
         shown = self.text if len(self.text) <= 60 else self.text[:57] + "..."
-        return ParseError(f"in {shown!r}: {reason}")
+        return ParseError(f"in {_quoted(shown)}: {reason}")
 
     def formula(self) -> Expr:
         if self.limited and len(self.text) > MAX_CHARACTERS:
@@ -243,15 +248,15 @@ class _Reader:
 
     def function(self, tree: ast.Call, depth: int) -> Expr:
         name = _dotted(tree.func)
-        if not name or name in ("x", *CONSTANTS):
+        if not (name or isinstance(tree.func, ast.Attribute)) or name in ("x", *CONSTANTS):
             raise self.refuse(f"{ast.unparse(tree.func)!r} is no function; {_PRODUCT}")
         if isinstance(tree.func, ast.Name) and name in self.parameters:
             raise self.refuse(f"{name!r} is a parameter; {_PRODUCT}")
         known = meaning(name)
-        if tree.keywords or (known is None and "." in name):
+        if tree.keywords or (known is None and isinstance(tree.func, ast.Attribute)):
             raise self.refuse("only plain calls such as log(x) are allowed")
         if known is None:
-            hint = nearest(name.lower(), FUNCTIONS)
+            hint = nearest(name.lower(), [*FUNCTIONS, *SPELLINGS])
             raise self.refuse(f"unknown function {name!r}{hint}; allowed: {', '.join(FUNCTIONS)}")
         return self.operation(name, known, tree.args, depth)
 

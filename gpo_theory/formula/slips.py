@@ -9,30 +9,32 @@ from collections.abc import Collection
 from functools import reduce
 
 from gpo_theory.formula.operations import CONSTANTS
-from gpo_theory.formula.spelling import ONE_FOR_ONE, PREFIXES, SUPERSCRIPTS, meaning, respelled
+from gpo_theory.formula.spelling import ONE_FOR_ONE, PREFIXES, SIGNS, SUPERSCRIPTS, TOWER, meaning, respelled
 
 _HEAD = re.compile(r"\s*(?:lambda\s+(?P<a>\w+)\s*:|(?:def\s+)?[\w\\]+\s*(?:\(\s*(?P<b>\w+)\s*\))?\s*:?=(?!=)|"
                    r"def\s+\w+\s*\(\s*(?P<c>\w+)\s*\)\s*:|return\b)\s*(?:return\b)?")  # fmt: skip
-# The + of a positive part after its bracket, as in [1-x]_+ and (1-x)^+, and an indicator, as 1_{x<0}, in round brackets.
-_POSITIVE = re.compile(r"(?<=[\])])\s*(?:_\s*(?:\(\s*\+\s*\)|\+)|\^\s*(?:\(\s*\+\s*\)|\+)(?=\s*(?:$|[-+*/^)\],])))"
-                       r"|(?<=\])\s*\+(?=\s*(?:$|[*/^)\],]))")  # fmt: skip
+# The + of a positive part after its bracket, as in [1-x]_+ and (1-x)**+, and an indicator, as 1_(x<0).
+_POSITIVE = re.compile(r"(?<=[\])])\s*(?:_\s*(?:\(\s*\+\s*\)|\+)|\*\*\s*(?:\(\s*\+\s*\)|\+)(?=\s*(?:$|[-+*/)\],])))"
+                       r"|(?<=\])\s*\+(?=\s*(?:$|[*/)\],]))")  # fmt: skip
 _INDICATOR = re.compile(r"(?<![\w.])(?:1|I|Ind|indicator)\s*_?\s*[\[(](?=[^\])]*[<>])")
+_POWER_OF = re.compile(r"(?<![\w.])([A-Za-z]\w*)\s*\*\*\s*(\d+|\(\d+\))\s*\(")  # log^2(x)
 # A pattern of the text and what to say of it, the first that is found.
 _REASONS = tuple((re.compile(pattern), reason) for pattern, reason in (
     (r"[\])}]\s*_\s*\{?\s*\+|[\])}]\s*\^\s*\{?\s*\+\s*(?:\}|$|[-+*/^)\]])|\]\s*\+\s*(?:$|[*/^)\]])",
      "a positive part is written max(0, ...)"),
     (r"(?<![\w.])(?:1|I|\\math(?:bb|bf)\{[1I]\}|\U0001d7d9)\s*_?\s*[\[({][^\])}]*[<>\u2264\u2265]",
      "an indicator is written where(condition, 1, 0)"),
+    (r"\b(?:log|ln|exp|tanh|sigmoid|sin|cos)\s*\^", "a function's power stands behind its argument, as in log(x)**2"),
     (r"\\[A-Za-z,;:!(){}\[\]|]|[${}]|\^\s*\{", "LaTeX is not part of the grammar; it has log(...), (...)/(...) and **"),
-    (_HEAD.pattern, "a formula in x alone is needed, without a name or a variable in front"),
+    ("^" + _HEAD.pattern, "a formula in x alone is needed, without a name or a variable in front"),
     (r"^\s*(['\"]).*\1\s*$", "a formula stands without quotation marks inside the text"),
-    (r"&&|\|\||\)\s*[&|]\s*\(|\b(?:AND|OR)\b", "two comparisons are joined by and, or"),
+    (r"^(?=.*[<>\u2264\u2265]).*(?:&&|\|\||\)\s*[&|]\s*\(|\b(?:AND|OR)\b)", "two comparisons are joined by and, or"),
     (r"\?.*:", "a choice is written where(condition, value, otherwise)"),
 ))  # fmt: skip
-_TOKEN = re.compile(r"\s+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[A-Za-z]\w*|\*\*|[<>]=|.", re.ASCII)
+_TOKEN = re.compile(r"\s+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|\.?[A-Za-z]\w*(?:\.[A-Za-z]\w*)*|\*\*|[<>]=|.", re.ASCII)
 _LATEX = {"cdot": "*", "times": "*", "ast": "*", "le": "<=", "leq": "<=", "leqslant": "<=", "ge": ">=", "geq": ">=",
           "geqslant": ">=", "lt": "<", "gt": ">", "lvert": "|", "rvert": "|", "vert": "|", "land": "and", "lor": "or",
-          **dict.fromkeys(("left", "right", "big", "Big", "bigl", "bigr", "Bigl", "Bigr", "quad", "qquad", "displaystyle"), "")}  # fmt: skip
+          **dict.fromkeys("left right big Big bigl bigr Bigl Bigr quad qquad displaystyle".split(), "")}  # fmt: skip
 _MARGINS = {"rho", "margin", "margins", "logits"}
 _CLAMPS = {"clamp": ("min", "max"), "clip": ("min", "max"), "clamp_min": ("min",), "clamp_max": ("max",)}
 
@@ -62,33 +64,38 @@ def corrected(text: str, parameters: Collection[str] = ()) -> str:
     >>> corrected("f(x) = [1-2x]_+")
     'max(0, 1-2*x)'
     """
+    if TOWER.search(text):
+        raise ValueError("two powers follow each other")
     head = _HEAD.match(text)
     variable = next(filter(None, head.groups()), "") if head else ""
-    body = _ascii(text[head.end() if head else 0 :].strip(" \t\n;'\"$"))
+    body = _ascii(text[head.end() if head else 0 :].strip(" \t\n;,'\"$"))
     body = re.sub(r"([^?]*)\?([^:]*):(.*)", r"where(\1,\2,\3)", body)
     operands = {"x", *CONSTANTS, *parameters, *_MARGINS, "beta", variable}
     plain = respelled(_joined(_applied(_TOKEN.findall(_bracketed(body))), operands))[0]
+    plain = re.sub(r"\bsigma\(", "sigmoid(", plain)
     tree = ast.parse(plain, mode="eval").body
     if isinstance(tree, ast.Compare | ast.BoolOp):
         raise SyntaxError("a comparison alone is no formula")
     meant = _renamed(_Meant(parameters).visit(ast.parse(plain, mode="eval").body), parameters, variable)
-    if ast.dump(meant) == ast.dump(tree):
+    if ast.dump(meant) == ast.dump(tree) and not re.search(r"[\\{]", text):
         return plain
+    if any(isinstance(node, ast.Constant) and len(str(node.value)) > 15 for node in ast.walk(tree)):
+        raise ValueError("a number would be rounded")
     return re.sub(r" (\*\*|\*|/) ", r"\1", ast.unparse(meant))
 
 
 def _ascii(text: str) -> str:
     """Return a text with superscripts, Greek letters and LaTeX commands in ASCII, its brackets round or square."""
-    text = re.sub(f"[{''.join(SUPERSCRIPTS)}]+", lambda m: "^(" + "".join(map(SUPERSCRIPTS.__getitem__, m[0])) + ")", text)
+    text = re.sub(f"[{''.join(SUPERSCRIPTS)}]+", lambda m: f"^({m[0].translate(str.maketrans(SUPERSCRIPTS))})", text)
     text = unicodedata.normalize("NFKC", text.translate(ONE_FOR_ONE).replace("\U0001d7d9", "1"))
-    text = "".join(f" {name} " if (name := greek(c)) else c for c in text)
+    text = "".join(SIGNS.get(c) or (f" {name} " if (name := greek(c)) else c) for c in text)
     if re.search("[<>\u2264\u2265]", text):
         text = re.sub(r"\|\||(?<=\))\s*\|\s*(?=\()|\bOR\b", " or ", re.sub(r"&&|\bAND\b", " and ", text))
     text = re.sub(r"\\(?:mathrm|operatorname\*?|text|mathit|textrm|mathbf|mathbb)\s*\{(\w+)\}", r" \1 ", text)
     while start := re.search(r"\\[dt]?frac\s*", text):
         middle = _group(text, start.end())
         end = _group(text, middle)
-        text = f"{text[: start.start()]}(({text[start.end() : middle]})/({text[middle:end]})){text[end:]}"
+        text = f"{text[: start.start()]}({text[start.end() : middle]}/{text[middle:end]}){text[end:]}"
     text = re.sub(r"\\[,;:! ()\[\]]", " ", text)
     text = re.sub(r"\\([A-Za-z]+)", lambda m: f" {_LATEX.get(m[1], m[1])} ", text)
     return text.replace("\\", "").replace("{", "(").replace("}", ")")
@@ -105,7 +112,11 @@ def _group(text: str, start: int) -> int:
 
 
 def _bracketed(text: str) -> str:
-    """Return a text with positive parts and indicators as calls, and every bracket round."""
+    """Return a text with positive parts, indicators and powers of functions as calls, and every bracket round."""
+    text = re.sub(r"(?i)\bexp\s*\*\*\s*(?=\()", "exp", text)
+    while (found := _POWER_OF.search(text)) and meaning(found[1]):
+        end = _other_end(text, found.end() - 1, 1)
+        text = f"{text[: found.start()]}{found[1]}{text[found.end() - 1 : end + 1]}**{found[2]}{text[end + 1 :]}"
     while found := _POSITIVE.search(text):
         start = _other_end(text, found.start() - 1, -1)
         text = f"{text[:start]}max(0, {text[start + 1 : found.start() - 1]}){text[found.end() :]}"
@@ -144,20 +155,26 @@ def _applied(tokens: list[str]) -> list[str]:
 
 
 def _joined(tokens: list[str], operands: Collection[str]) -> str:
-    """Return the text of tokens, with a * wherever two operands touch."""
-    out, operand, callable_, bars = list[str](), False, False, 0
+    """Return the text of tokens, a * where two operands touch; raises SyntaxError where that could mean two things."""
+    out, opened, start, operand, bars = list[str](), list[int](), 0, False, 0  # the last operand begins at `start`
     for token in tokens:
-        word = token[0].isalnum() or token[0] == "."
-        keyword = token in ("and", "or", "not", "if", "else", "in")
-        opens = (word and not keyword) or token == "(" or (token == "|" and not bars)
-        if operand and opens and not (callable_ and token == "("):
+        method, keyword = re.match(r"\.[A-Za-z]", token), token in ("and", "or", "not", "if", "else", "in")
+        word = (token[0].isalnum() or token[0] == ".") and not keyword
+        called = token == "(" and operand and re.match(r"\.?[A-Za-z]", out[-1]) and out[-1] not in operands
+        if operand and not method and not called and (word or token == "(" or (token == "|" and not bars)):
+            before = "".join(out[max(start - 2, 0) : start])
+            if re.search(r"(\^|\*\*)[-+]?$|/$", before):  # e^-2x, 1/2x
+                raise SyntaxError("a product without * behind a power or a quotient")
             out.append("*")
-        if token == "|":
-            operand = bool(operand and bars)
-            bars += -1 if operand else 1
-        else:
-            operand = (word and not keyword) or token == ")"
-        callable_ = operand and word and not token[0].isdigit() and token not in operands
+            operand = False
+        if token in ("(", "|") and not (token == "|" and operand):
+            opened.append(start if called else len(out))
+        elif (token == ")" or token == "|") and opened:
+            start = opened.pop()
+        elif word and not method:
+            start = len(out)
+        bars += 0 if token != "|" else -1 if operand else 1
+        operand = word or token == ")" or (token == "|" and operand)
         out.append(f" {token} " if keyword else ", " if token == "," else token)
     return "".join(out)
 
@@ -190,7 +207,7 @@ class _Meant(ast.NodeTransformer):
         if name == "where" and len(given) == 3:
             return _call("where", self.condition(given[0]), *map(self.visit, given[1:]))
         self.generic_visit(node)
-        if isinstance(node.func, ast.Attribute) and ast.unparse(node.func).partition(".")[0] not in PREFIXES:
+        if isinstance(node.func, ast.Attribute) and not {*ast.unparse(node.func.value).split(".")} <= {*PREFIXES}:
             given = [node.func.value, *given]
         if name not in _CLAMPS:
             return _call(name, *given) if len(given) > len(node.args) and meaning(name) else node

@@ -22,16 +22,17 @@ PREFIXES = ("np", "numpy", "math", "torch", "F", "nn", "functional", "special", 
             "sp", "sympy")  # fmt: skip
 # Characters of a copied formula: one for one, and those that stand for a word of the grammar.
 CHARACTERS = {
-    **dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\u2014", "-"), **dict.fromkeys("\u00d7\u00b7\u22c5\u2217\u2219", "*"),
-    **dict.fromkeys("\u00f7\u2215\u2044", "/"), "\u2223": "|",
+    **dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\u2014", "-"), "\u2223": "|",
+    **dict.fromkeys("\u00d7\u00b7\u22c5\u2217\u2219", "*"), **dict.fromkeys("\u00f7\u2215\u2044", "/"),
     **dict.fromkeys("\t\n\r\u00a0\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B))), " "),
 }  # fmt: skip
 SIGNS = {"^": "**", "\u2264": "<=", "\u2265": ">=", "\u03c0": " pi ", "\u221a": " sqrt "}
-SUPERSCRIPTS = dict(zip("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b", "0123456789+-", strict=True))
+SUPERSCRIPTS = dict(zip("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b",
+                        "0123456789+-", strict=True))  # fmt: skip
 ONE_FOR_ONE = str.maketrans(CHARACTERS)
 _RAISED = "".join(SUPERSCRIPTS)
 _TOKEN = re.compile(rf"\s+|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[A-Za-z_]\w*|[{_RAISED}]+|\*\*|.", re.ASCII)
-_TOWER = re.compile(rf"[{_RAISED}]\s*(\^|\*\*)")
+TOWER = re.compile(rf"[{_RAISED}]\s*(\^|\*\*)")
 _WORDS = {"and", "or", "not", "if", "else"}  # after which an operand stands
 
 
@@ -58,7 +59,7 @@ def respelled(text: str) -> tuple[str, Sequence[int]]:
     >>> respelled("1-|x|^2")[0]
     '1-abs(x)**2'
     """
-    if tower := _TOWER.search(text):
+    if tower := TOWER.search(text):
         raise ValueError(f"two powers at character {tower.start() + 1} follow each other; put one in parentheses")
     out: list[str] = []
     places: list[int] = []
@@ -77,7 +78,7 @@ def respelled(text: str) -> tuple[str, Sequence[int]]:
                 raise ValueError(f"a bar is open at the {token!r} at character {match.start() + 1}; write abs(...)")
             operand = True
         elif token[0] in SUPERSCRIPTS:
-            power = "".join(map(SUPERSCRIPTS.__getitem__, token))
+            power = token.translate(str.maketrans(SUPERSCRIPTS))
             piece = f"**{power}" if power.isdigit() else f"**({power})"
             operand = True
         elif not token.isspace():
@@ -96,5 +97,5 @@ def _bar(opened: list[str], operand: bool, place: int) -> str:
         opened.append("|")
         return "abs("
     if not opened or opened.pop() != "|":
-        raise ValueError(f"the bar at character {place + 1} pairs up with no other, or could with several; write abs(...)")
+        raise ValueError(f"the bar at character {place + 1} pairs up with none, or could with several; write abs(...)")
     return ")"
