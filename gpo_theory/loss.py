@@ -45,15 +45,16 @@ class Loss:
         return str(self.body)
 
     def __str__(self) -> str:
-        """The name, where it is not the formula itself, the formula, and what x and the parameters are."""
+        """The name where it is not the formula itself, the formula, and what x and the parameters are."""
         name = "" if self.name == self.formula else f"{self.name}: "
-        return ", ".join((f"{name}f(x) = {self.formula}", "x = beta * rho", *self._values()))
+        return f"{name}f(x) = {self.formula}, x = beta * rho{self._values()}"
 
     def __repr__(self) -> str:
-        return f"<Loss {', '.join((f'{self.name}: {self.formula}' if self.name != self.formula else self.name, *self._values()))}>"
+        formula = "" if self.name == self.formula else f": {self.formula}"
+        return f"<Loss {self.name}{formula}{self._values()}>"
 
-    def _values(self) -> list[str]:
-        return [f"{name} = {value}" for name, value in self.parameters.items()]
+    def _values(self) -> str:
+        return "".join(f", {name} = {value}" for name, value in self.parameters.items())
 
     def with_parameters(self, values: Mapping[str, Fraction | int | str]) -> "Loss":
         """Return the same loss at other parameter values; an unknown name is an InputError.
