@@ -4,7 +4,6 @@ __all__ = ["parse_constant", "parse_formula"]
 
 import ast
 import re
-import warnings
 from collections.abc import Collection
 from fractions import Fraction
 from functools import lru_cache
@@ -13,7 +12,7 @@ from gpo_theory.errors import ParseError, nearest
 from gpo_theory.formula.expression import Expr, call
 from gpo_theory.formula.operations import COMPARISONS, CONSTANTS, OPERATIONS
 from gpo_theory.formula.slips import corrected, greek, reason_of
-from gpo_theory.formula.spelling import PREFIXES, SPELLINGS, meaning, respelled
+from gpo_theory.formula.spelling import PREFIXES, SPELLINGS, meaning, respelled, tree_of
 
 # Limits on what a user may write, chosen: far above any published loss, and any formula within them is read in 0.2 s.
 MAX_CHARACTERS, MAX_DEPTH, MAX_NODES, MAX_DIGITS, MAX_EXPONENT, MAX_POWER = 1000, 40, 300, 30, 32, 64
@@ -38,9 +37,10 @@ def parse_formula(text: str, parameters: Collection[str] = ()) -> Expr:
     """Return the formula that `text` stands for, in x and the named `parameters`.
 
     Grammar: x, parameters, decimals (exact rationals), + - * / **, parentheses, where(condition, a, b), abs, max, min,
-    the functions of `OPERATIONS`, pi and e. Raises ParseError, which quotes the text and says what is allowed.
+    the functions of `OPERATIONS`, pi and e; and the spellings of `spelling`: ^ is a power, |x| is abs(x), np.log is log.
+    Raises ParseError, which quotes the text and says what is allowed, and what to write where that is certain.
 
-    >>> str(parse_formula("log(1+exp(-x))"))
+    >>> str(parse_formula("ln(1+e^-x)"))
     'log(1 + exp(-x))'
     >>> parse_formula("lgo(x)")
     Traceback (most recent call last):
@@ -62,10 +62,10 @@ def _explained(error: ParseError, text: str, parameters: Collection[str]) -> Par
     found = _Reader(text, parameters).refuse(reason) if reason else error
     try:
         instead = corrected(text, parameters)
-        _Reader(instead, parameters).formula()
-    except (ParseError, ValueError, SyntaxError, RecursionError, MemoryError):
+        usable = _Reader(instead, parameters).formula().depends_on_x
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
         return found
-    return ParseError(f"{found}; write {_quoted(instead)}")
+    return ParseError(f"{found}; write {_quoted(instead)}") if usable else found
 
 
 def _quoted(text: str) -> str:
@@ -119,7 +119,7 @@ def _positive(base: Expr) -> bool:
 @lru_cache
 def _template(formula: str) -> tuple[ast.expr, int]:
     """Return the tree of a spelling's formula and the number of its arguments."""
-    return ast.parse(formula, mode="eval").body, len({*re.findall(r"\b[uv]\b", formula)})
+    return tree_of(formula), len({*re.findall(r"\b[uv]\b", formula)})
 
 
 class _Reader:
@@ -159,9 +159,7 @@ class _Reader:
         if not self.source:
             raise self.refuse("a formula in x is needed")
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return ast.parse(self.source, mode="eval").body
+            return tree_of(self.source)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             at = getattr(error, "offset", None)
             at = at and [*places, len(self.text)][min(at - 1 + plain.index(self.source), len(places))] + 1

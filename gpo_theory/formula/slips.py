@@ -9,7 +9,7 @@ from collections.abc import Collection
 from functools import reduce
 
 from gpo_theory.formula.operations import CONSTANTS
-from gpo_theory.formula.spelling import ONE_FOR_ONE, PREFIXES, SIGNS, SUPERSCRIPTS, TOWER, meaning, respelled
+from gpo_theory.formula.spelling import ONE_FOR_ONE, PREFIXES, SIGNS, SUPERSCRIPTS, TOWER, meaning, respelled, tree_of
 
 _HEAD = re.compile(r"\s*(?:lambda\s+(?P<a>\w+)\s*:|(?:def\s+)?[\w\\]+\s*(?:\(\s*(?P<b>\w+)\s*\))?\s*:?=(?!=)|"
                    r"def\s+\w+\s*\(\s*(?P<c>\w+)\s*\)\s*:|return\b)\s*(?:return\b)?")  # fmt: skip
@@ -34,7 +34,7 @@ _REASONS = tuple((re.compile(pattern), reason) for pattern, reason in (
 _TOKEN = re.compile(r"\s+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|\.?[A-Za-z]\w*(?:\.[A-Za-z]\w*)*|\*\*|[<>]=|.", re.ASCII)
 _LATEX = {"cdot": "*", "times": "*", "ast": "*", "le": "<=", "leq": "<=", "leqslant": "<=", "ge": ">=", "geq": ">=",
           "geqslant": ">=", "lt": "<", "gt": ">", "lvert": "|", "rvert": "|", "vert": "|", "land": "and", "lor": "or",
-          **dict.fromkeys("left right big Big bigl bigr Bigl Bigr quad qquad displaystyle".split(), "")}  # fmt: skip
+          **dict.fromkeys(("left", "right", "big", "Big", "bigl", "bigr", "quad", "qquad", "displaystyle"), "")}  # fmt: skip
 _MARGINS = {"rho", "margin", "margins", "logits"}
 _CLAMPS = {"clamp": ("min", "max"), "clip": ("min", "max"), "clamp_min": ("min",), "clamp_max": ("max",)}
 
@@ -73,10 +73,10 @@ def corrected(text: str, parameters: Collection[str] = ()) -> str:
     operands = {"x", *CONSTANTS, *parameters, *_MARGINS, "beta", variable}
     plain = respelled(_joined(_applied(_TOKEN.findall(_bracketed(body))), operands))[0]
     plain = re.sub(r"\bsigma\(", "sigmoid(", plain)
-    tree = ast.parse(plain, mode="eval").body
+    tree = tree_of(plain)
     if isinstance(tree, ast.Compare | ast.BoolOp):
         raise SyntaxError("a comparison alone is no formula")
-    meant = _renamed(_Meant(parameters).visit(ast.parse(plain, mode="eval").body), parameters, variable)
+    meant = _renamed(_Meant(parameters).visit(tree_of(plain)), parameters, variable)
     if ast.dump(meant) == ast.dump(tree) and not re.search(r"[\\{]", text):
         return plain
     if any(isinstance(node, ast.Constant) and len(str(node.value)) > 15 for node in ast.walk(tree)):
@@ -209,7 +209,7 @@ class _Meant(ast.NodeTransformer):
         self.generic_visit(node)
         if isinstance(node.func, ast.Attribute) and not {*ast.unparse(node.func.value).split(".")} <= {*PREFIXES}:
             given = [node.func.value, *given]
-        if name not in _CLAMPS:
+        if name not in _CLAMPS or not given:
             return _call(name, *given) if len(given) > len(node.args) and meaning(name) else node
         named = {(each.arg or "").removeprefix("a_"): each.value for each in node.keywords}
         bounds = dict(zip(_CLAMPS[name], given[1:], strict=False)) | named

@@ -1,8 +1,10 @@
 """Other spellings of the grammar, each of one certain meaning: tables that the reader and the book's explorer share."""
 
-__all__ = ["PREFIXES", "meaning", "respelled"]
+__all__ = ["meaning", "respelled", "tree_of"]
 
+import ast
 import re
+import warnings
 from collections.abc import Sequence
 
 from gpo_theory.formula.operations import OPERATIONS
@@ -13,8 +15,8 @@ SPELLINGS = {
     "ln": "log", "expit": "sigmoid", "sigma": "sigmoid", "arctan": "atan", "arcsinh": "asinh", "arsinh": "asinh",
     "fabs": "abs", "absolute": "abs", "maximum": "max", "minimum": "min",
     "relu": "max(0, u)", "logsigmoid": "log(sigmoid(u))", "log_sigmoid": "log(sigmoid(u))",
-    "log_expit": "log(sigmoid(u))", "Phi": "erfc(-u*2**(-1/2))/2", "ndtr": "erfc(-u*2**(-1/2))/2",
-    "norm.cdf": "erfc(-u*2**(-1/2))/2", "norm.logcdf": "log_ndtr", "logaddexp": "log(exp(u) + exp(v))",
+    "log_expit": "log(sigmoid(u))", "Phi": "erfc(-u*sqrt(1/2))/2", "ndtr": "erfc(-u*2**(-1/2))/2",
+    "norm.cdf": "erfc(-u*sqrt(1/2))/2", "norm.logcdf": "log_ndtr", "logaddexp": "log(exp(u) + exp(v))",
     "log2": "log(u)/log(2)", "log10": "log(u)/log(10)", "square": "u**2", "pow": "u**v", "power": "u**v",
 }  # fmt: skip
 # What stands before a function's name in a program, as in np.log and torch.nn.functional.relu.
@@ -48,6 +50,17 @@ def meaning(name: str) -> str | None:
         if each in SPELLINGS:
             return SPELLINGS[each]
     return None
+
+
+def tree_of(text: str) -> ast.expr:
+    """Return Python's tree of an expression, without its warnings; nothing is run.
+
+    >>> type(tree_of("1 + x")).__name__
+    'BinOp'
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(text, mode="eval").body
 
 
 def respelled(text: str) -> tuple[str, Sequence[int]]:
