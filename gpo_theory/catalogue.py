@@ -157,15 +157,17 @@ def find_loss(text: str, parameters: Mapping[str, Fraction | int | str] | None =
     >>> find_loss("DPO").name, find_loss("max(0,1-x)^2").formula
     ('logistic', 'max(0, 1 - x)**2')
     """
+    if not isinstance(text, str):
+        raise InputError(f"a loss is a name, an alias or a formula in x, as text, not {type(text).__name__}")
     if text in LOSSES:
         return LOSSES[text].with_parameters(parameters or {})
-    reason = refusal(str(text))
+    reason = refusal(text)
     if reason is not None:
         raise InputError(reason)
     try:
         return parse(text, parameters)
     except ParseError as error:
-        if isinstance(text, str) and text.replace("_", "").replace("-", "").isalnum() and not text[:1].isdigit():
+        if text.replace("_", "").replace("-", "").isalnum() and not text[:1].isdigit():
             allowed = "a formula in x, or a name or alias that `gpo losses` lists"
             raise InputError(_unknown(text, allowed)) from None
         raise error
