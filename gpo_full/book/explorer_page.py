@@ -12,7 +12,7 @@ from typing import Any
 
 from gpo_theory import LOSSES
 from gpo_theory.catalogue import ALIASES
-from gpo_theory.formula.spelling import CHARACTERS, PREFIXES, SIGNS, SPELLINGS, SUPERSCRIPTS
+from gpo_theory.formula.spelling import CHARACTERS, LOWERED, PREFIXES, RAISED, SIGNS, SPELLINGS
 from gpo_theory.formula.typeset import latex
 from gpo_theory.loss import Loss
 from gpo_theory.report.plots import colour
@@ -51,7 +51,7 @@ def _data() -> str:
     colours = {name: colour(name) for name in LOSSES if colour(name) != colour("")}
     data = {"losses": [_loss(loss) for loss in LOSSES.values()], "aliases": dict(ALIASES), "colours": colours,
             "grammar": {"spellings": SPELLINGS, "prefixes": PREFIXES, "characters": CHARACTERS | SIGNS,
-                        "superscripts": SUPERSCRIPTS}}  # fmt: skip
+                        "superscripts": {each: each.translate(LOWERED) for each in RAISED}}}  # fmt: skip
     # "</script>" in a text would end the element.
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 

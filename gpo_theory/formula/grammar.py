@@ -37,7 +37,7 @@ def parse_formula(text: str, parameters: Collection[str] = ()) -> Expr:
     """Return the formula that `text` stands for, in x and the named `parameters`.
 
     Grammar: x, parameters, decimals (exact rationals), + - * / **, parentheses, where(condition, a, b), abs, max, min,
-    the functions of `OPERATIONS`, pi and e; and the spellings of `spelling`: ^ is a power, |x| is abs(x), np.log is log.
+    the functions of `OPERATIONS`, pi and e; and other spellings: ^ is a power, |x| is abs(x), np.log is log.
     Raises ParseError, which quotes the text and says what is allowed, and what to write where that is certain.
 
     >>> str(parse_formula("ln(1+e^-x)"))

@@ -9,7 +9,17 @@ from collections.abc import Collection
 from functools import reduce
 
 from gpo_theory.formula.operations import CONSTANTS
-from gpo_theory.formula.spelling import ONE_FOR_ONE, PREFIXES, SIGNS, SUPERSCRIPTS, TOWER, meaning, respelled, tree_of
+from gpo_theory.formula.spelling import (
+    LOWERED,
+    ONE_FOR_ONE,
+    PREFIXES,
+    RAISED,
+    SIGNS,
+    TOWER,
+    meaning,
+    respelled,
+    tree_of,
+)  # fmt: skip
 
 _HEAD = re.compile(r"\s*(?:lambda\s+(?P<a>\w+)\s*:|(?:def\s+)?[\w\\]+\s*(?:\(\s*(?P<b>\w+)\s*\))?\s*:?=(?!=)|"
                    r"def\s+\w+\s*\(\s*(?P<c>\w+)\s*\)\s*:|return\b)\s*(?:return\b)?")  # fmt: skip
@@ -34,7 +44,7 @@ _REASONS = tuple((re.compile(pattern), reason) for pattern, reason in (
 _TOKEN = re.compile(r"\s+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|\.?[A-Za-z]\w*(?:\.[A-Za-z]\w*)*|\*\*|[<>]=|.", re.ASCII)
 _LATEX = {"cdot": "*", "times": "*", "ast": "*", "le": "<=", "leq": "<=", "leqslant": "<=", "ge": ">=", "geq": ">=",
           "geqslant": ">=", "lt": "<", "gt": ">", "lvert": "|", "rvert": "|", "vert": "|", "land": "and", "lor": "or",
-          **dict.fromkeys(("left", "right", "big", "Big", "bigl", "bigr", "quad", "qquad", "displaystyle"), "")}  # fmt: skip
+          **dict.fromkeys(("left", "right", "big", "bigl", "bigr", "quad", "qquad", "displaystyle"), "")}  # fmt: skip
 _MARGINS = {"rho", "margin", "margins", "logits"}
 _CLAMPS = {"clamp": ("min", "max"), "clip": ("min", "max"), "clamp_min": ("min",), "clamp_max": ("max",)}
 
@@ -86,7 +96,7 @@ def corrected(text: str, parameters: Collection[str] = ()) -> str:
 
 def _ascii(text: str) -> str:
     """Return a text with superscripts, Greek letters and LaTeX commands in ASCII, its brackets round or square."""
-    text = re.sub(f"[{''.join(SUPERSCRIPTS)}]+", lambda m: f"^({m[0].translate(str.maketrans(SUPERSCRIPTS))})", text)
+    text = re.sub(f"[{RAISED}]+", lambda m: f"^({m[0].translate(LOWERED)})", text)
     text = unicodedata.normalize("NFKC", text.translate(ONE_FOR_ONE).replace("\U0001d7d9", "1"))
     text = "".join(SIGNS.get(c) or (f" {name} " if (name := greek(c)) else c) for c in text)
     if re.search("[<>\u2264\u2265]", text):

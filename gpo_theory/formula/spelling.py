@@ -15,7 +15,7 @@ SPELLINGS = {
     "ln": "log", "expit": "sigmoid", "sigma": "sigmoid", "arctan": "atan", "arcsinh": "asinh", "arsinh": "asinh",
     "fabs": "abs", "absolute": "abs", "maximum": "max", "minimum": "min",
     "relu": "max(0, u)", "logsigmoid": "log(sigmoid(u))", "log_sigmoid": "log(sigmoid(u))",
-    "log_expit": "log(sigmoid(u))", "Phi": "erfc(-u*sqrt(1/2))/2", "ndtr": "erfc(-u*2**(-1/2))/2",
+    "log_expit": "log(sigmoid(u))", "Phi": "erfc(-u*sqrt(1/2))/2", "ndtr": "erfc(-u*sqrt(1/2))/2",
     "norm.cdf": "erfc(-u*sqrt(1/2))/2", "norm.logcdf": "log_ndtr", "logaddexp": "log(exp(u) + exp(v))",
     "log2": "log(u)/log(2)", "log10": "log(u)/log(10)", "square": "u**2", "pow": "u**v", "power": "u**v",
 }  # fmt: skip
@@ -29,12 +29,11 @@ CHARACTERS = {
     **dict.fromkeys("\t\n\r\u00a0\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B))), " "),
 }  # fmt: skip
 SIGNS = {"^": "**", "\u2264": "<=", "\u2265": ">=", "\u03c0": " pi ", "\u221a": " sqrt "}
-SUPERSCRIPTS = dict(zip("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b",
-                        "0123456789+-", strict=True))  # fmt: skip
-ONE_FOR_ONE = str.maketrans(CHARACTERS)
-_RAISED = "".join(SUPERSCRIPTS)
-_TOKEN = re.compile(rf"\s+|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[A-Za-z_]\w*|[{_RAISED}]+|\*\*|.", re.ASCII)
-TOWER = re.compile(rf"[{_RAISED}]\s*(\^|\*\*)")
+RAISED = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b"
+LOWERED = str.maketrans(RAISED, "0123456789+-")
+ONE_FOR_ONE = {ord(character): plain for character, plain in CHARACTERS.items()}
+_TOKEN = re.compile(rf"\s+|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[A-Za-z_]\w*|[{RAISED}]+|\*\*|.", re.ASCII)
+TOWER = re.compile(rf"[{RAISED}]\s*(\^|\*\*)")
 _WORDS = {"and", "or", "not", "if", "else"}  # after which an operand stands
 
 
@@ -90,8 +89,8 @@ def respelled(text: str) -> tuple[str, Sequence[int]]:
             if opened and opened.pop() == "|":
                 raise ValueError(f"a bar is open at the {token!r} at character {match.start() + 1}; write abs(...)")
             operand = True
-        elif token[0] in SUPERSCRIPTS:
-            power = token.translate(str.maketrans(SUPERSCRIPTS))
+        elif token[0] in RAISED:
+            power = token.translate(LOWERED)
             piece = f"**{power}" if power.isdigit() else f"**({power})"
             operand = True
         elif not token.isspace():
