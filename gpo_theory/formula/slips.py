@@ -158,8 +158,8 @@ def _applied(tokens: list[str]) -> list[str]:
                 while end < len(out) and (depth := depth + (out[end] == "(") - (out[end] == ")")):
                     end += 1
                 end += 1
-            if out[end : end + 1] in (["^"], ["**"]):
-                raise SyntaxError("a function of a power, or a power of a function")
+            if end < len(out) and out[end] not in ("+", "-", ")", ",", "<", ">", "<=", ">="):
+                raise SyntaxError("what follows may belong to the argument or not")
             out[at + 1 : end] = ["(", *out[at + 1 : end], ")"]
     return out
 

@@ -136,7 +136,8 @@ WRONG: tuple[tuple[str, str, str | None], ...] = (
     ("torch.clamp(1-x, min=0)", "plain calls", "max(0,1-x)"), ("np.clip(x, -1, 1)", "plain calls", "min(1,max(-1,x))"),
     ("(1-x).clamp(min=0)**2", "plain calls", "max(0,1-x)**2"), ("F.relu(1-x).pow(2)", "plain calls", "max(0,1-x)**2"),
     ("x.sigmoid().log()", "plain calls", "log(sigmoid(x))"), ("log^2(1+x^2)", "behind its argument", "log(1+x**2)**2"),
-    ("exp^(-x)", "behind its argument", "exp(-x)"), ("log sigma(x)", "", "log(sigmoid(x))"), ("lgo(x)", "did you mean 'log'?", None),
+    ("exp^(-x)", "behind its argument", "exp(-x)"), ("log sigma(x)", "", "log(sigmoid(x))"), ("log x(1-x)", "", None), ("log sigmoid(x)/2", "", None),
+    ("1-log sigmoid(x)+x", "", "1-log(sigmoid(x))+x"), ("lgo(x)", "did you mean 'log'?", None),
     ("logsigmid(x)", "did you mean 'logsigmoid'?", None), ("phi(x)", "did you mean 'Phi'?", None), ("x^x", "depends on x; write exp(...)", None),
     ("exp(-x);", "", "exp(-x)"), ("\uff45\uff58\uff50(x)", "printable ASCII", "exp(x)"), ("sigma*x", "needs its argument in parentheses", None),
 )  # fmt: skip
