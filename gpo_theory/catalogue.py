@@ -111,8 +111,9 @@ class Named(Mapping[str, V]):
         return len(self.table)
 
     def __getitem__(self, name: str) -> V:
-        known = name if name in self.table or not isinstance(name, str) else self.names.get(spelled(name), name)
-        return self.table[known]
+        if not isinstance(name, str):  # a list from a configuration, too, is no name
+            raise KeyError(name)
+        return self.table[name if name in self.table else self.names.get(spelled(name), name)]
 
 
 ALIASES: Mapping[str, str] = Named({

@@ -246,8 +246,9 @@ def test_the_table_is_a_mapping_of_the_names_that_knows_the_aliases() -> None:
                 LOSSES[wrong]
             assert str(caught.value).startswith(f"unknown loss {wrong!r}; allowed: a name or alias")
             assert hint in str(caught.value)
-    for wrong in (3, None, ("dpo",)):
-        assert wrong not in LOSSES
+    for wrong in (3, None, ("dpo",), ["trl-ipo"]):
+        for table in (LOSSES, ALIASES, AVERAGED):
+            assert wrong not in table
 
 
 def test_parameters_go_to_the_losses_that_have_them_however_they_are_typed() -> None:
