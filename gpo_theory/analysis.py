@@ -9,6 +9,7 @@ from gpo_theory.budget import in_time, limited
 from gpo_theory.calculus.series import taylor
 from gpo_theory.calculus.strengths import Strength, strength
 from gpo_theory.calculus.tails import UNKNOWN, Tail, tails_of
+from gpo_theory.catalogue import find_loss
 from gpo_theory.certificate import CLAIMS, Certificate, Verdict, unknown
 from gpo_theory.claims.bayes_consistency import bayes_consistent
 from gpo_theory.claims.bradley_terry import bradley_terry_exact
@@ -29,17 +30,16 @@ from gpo_theory.risk.psi import Psi, psi_transform
 _NO_TAILS: dict[str, dict[str, Tail]] = {side: dict.fromkeys(("loss", "slope"), UNKNOWN) for side in ("left", "right")}
 
 
-def analyze(loss: Loss, seconds: float = 40.0) -> Analysis:
-    """Derive and prove everything about a loss.
+def analyze(loss: Loss | str, seconds: float = 40.0) -> Analysis:
+    """Derive and prove everything about a loss, or about what a text means to `find_loss`.
 
     A claim that is not decided within `seconds` of CPU time, or in the memory there is, is unknown, and its reason says
-    so. Raises DomainError with a point where f is undefined.
+    so. Raises DomainError with a point where f is undefined, and InputError for a text that means no loss.
 
-    >>> from gpo_theory.catalogue import LOSSES
-    >>> analyze(LOSSES["savage"]).claims["bayes_consistent"].verdict.value
+    >>> analyze("savage").claims["bayes_consistent"].verdict.value
     'proved'
     """
-    return _analysis(loss, seconds)
+    return _analysis(loss if isinstance(loss, Loss) else find_loss(loss), seconds)
 
 
 @lru_cache(maxsize=128)

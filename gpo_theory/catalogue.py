@@ -3,13 +3,14 @@
 __all__ = ["ALIASES", "LOSSES", "find_loss", "find_losses"]
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from typing import TypeVar
 
 from gpo_theory.errors import InputError, ParseError, nearest
 from gpo_theory.loss import Loss, parse
-from gpo_theory.methods import METHODS, refusal
+from gpo_theory.methods import METHODS, refusal, spelled
 from gpo_theory.transforms import robust, scaled, shifted, soft_label
 
 # name: (f(x), parameters at their defaults, source)
@@ -65,20 +66,57 @@ _TABLE: dict[str, tuple[str, dict[str, str], str]] = {
     "lsif": ("exp(-2*x)/2-exp(x)", {}, "Bregman preference optimisation, arXiv 2505.19601"),
 }  # fmt: skip
 
-LOSSES: dict[str, Loss] = {
+_LOSSES: dict[str, Loss] = {
     name: parse(text, parameters, name=name, reference=source) for name, (text, parameters, source) in _TABLE.items()
 }
 # name: (the transform that makes it, source)
 _VARIANTS: dict[str, tuple[Loss, str]] = {
-    "ipo_tau": (shifted(LOSSES["squared"], "-1/2"), "Azar et al. 2023, arXiv 2310.12036 (IPO, x = tau rho)"),
-    "cdpo": (soft_label(LOSSES["logistic"], "0.1", "eps"), "Mitchell 2023, conservative DPO"),
-    "robust_dpo": (robust(LOSSES["logistic"], "0.1", "eps"), "Chowdhury et al. 2024, arXiv 2403.00409"),
-    "offset_dpo": (shifted(LOSSES["logistic"], 1, "delta"), "Amini et al. 2024, arXiv 2402.10571; SimPO's margin"),
-    "half_exponential": (scaled(LOSSES["exponential"], "1/2"), "the exponential loss made BT-exact with c = 1"),
+    "ipo_tau": (shifted(_LOSSES["squared"], "-1/2"), "Azar et al. 2023, arXiv 2310.12036 (IPO, x = tau rho)"),
+    "cdpo": (soft_label(_LOSSES["logistic"], "0.1", "eps"), "Mitchell 2023, conservative DPO"),
+    "robust_dpo": (robust(_LOSSES["logistic"], "0.1", "eps"), "Chowdhury et al. 2024, arXiv 2403.00409"),
+    "offset_dpo": (shifted(_LOSSES["logistic"], 1, "delta"), "Amini et al. 2024, arXiv 2402.10571; SimPO's margin"),
+    "half_exponential": (scaled(_LOSSES["exponential"], "1/2"), "the exponential loss made BT-exact with c = 1"),
 }
-LOSSES |= {name: replace(loss, name=name, reference=source) for name, (loss, source) in _VARIANTS.items()}
+_LOSSES |= {name: replace(loss, name=name, reference=source) for name, (loss, source) in _VARIANTS.items()}
 
-ALIASES: dict[str, str] = {
+# Names in TRL whose nearest spelling here would be another loss; the text follows the error for an unknown name.
+ELSEWHERE = {"sigmoid_norm": "; what TRL calls so is dpo on the length-averaged margin",
+             "robust": "; what TRL calls so is robust_dpo, with eps for label_smoothing"}  # fmt: skip
+
+
+V = TypeVar("V")
+
+
+class UnknownLossError(InputError, KeyError):
+    """A word is no name or alias of a loss."""
+
+    __str__ = Exception.__str__  # a KeyError shows its message in quotation marks
+
+
+class Named(Mapping[str, V]):
+    """A table by name, in which a name is also found in other case, and with _ for hyphens or the reverse.
+
+    >>> Named({"trl-ipo": 1})["TRL_IPO"]
+    1
+    """
+
+    def __init__(self, table: Mapping[str, V]) -> None:
+        self.table = {**table}
+        self.names = {spelled(name): name for name in table}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.table)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, name: str) -> V:
+        if not isinstance(name, str):  # a list from a configuration, too, is no name
+            raise KeyError(name)
+        return self.table[name if name in self.table else self.names.get(spelled(name), name)]
+
+
+ALIASES: Mapping[str, str] = Named({
     "dpo": "logistic",
     "slic": "hinge",
     "ipo": "squared",
@@ -88,26 +126,42 @@ ALIASES: dict[str, str] = {
     "exo-pair": "exo",
     "exo_pair": "exo",
     "lrml": "discopop",
-}
-# Names in TRL whose nearest spelling here would be another loss; the text follows the error for an unknown name.
-ELSEWHERE = {"sigmoid_norm": "; what TRL calls so is dpo on the length-averaged margin",
-             "robust": "; what TRL calls so is robust_dpo, with eps for label_smoothing"}  # fmt: skip
-# The names that also fix the aggregation of the margin: rho averaged over tokens.
-AVERAGED = ("trl-ipo",)
+})
+# The names that also fix the aggregation of the margin, and how.
+AVERAGED: Mapping[str, str] = Named({"trl-ipo": "rho averaged over tokens"})
+
+
+class _Losses(Named[Loss]):
+    """The losses by their names, which it iterates over; a lookup, and so `in`, knows the aliases too."""
+
+    def __getitem__(self, name: str) -> Loss:
+        try:
+            return super().__getitem__(ALIASES.get(name, name))
+        except KeyError:
+            raise UnknownLossError(_unknown(str(name), "a name or alias that `gpo losses` lists")) from None
+
+
+LOSSES: Mapping[str, Loss] = _Losses(_LOSSES)
+
+
+def _unknown(text: str, allowed: str) -> str:
+    hint = nearest(spelled(text), [*LOSSES, *ALIASES]) or nearest(spelled(text), METHODS)
+    return f"unknown loss {text!r}; allowed: {allowed}{ELSEWHERE.get(spelled(text), hint)}"
 
 
 def find_loss(text: str, parameters: Mapping[str, Fraction | int | str] | None = None) -> Loss:
-    """Return the loss that `text` means: a catalogue name, an alias, or else a formula in x.
+    """Return the loss that `text` means: a catalogue name or an alias, in any case, or else a formula in x.
 
     Raises InputError with the nearest name for a word that is none of these, and with the reason for the name of a
     method whose loss is not of the form f(beta rho).
 
-    >>> find_loss("dpo").name, find_loss("max(0,1-x)**2").formula
+    >>> find_loss("DPO").name, find_loss("max(0,1-x)^2").formula
     ('logistic', 'max(0, 1 - x)**2')
     """
-    name = ALIASES.get(text, text)
-    if name in LOSSES:
-        return LOSSES[name].with_parameters(parameters or {})
+    if not isinstance(text, str):
+        raise InputError(f"a loss is a name, an alias or a formula in x, as text, not {type(text).__name__}")
+    if text in LOSSES:
+        return LOSSES[text].with_parameters(parameters or {})
     reason = refusal(text)
     if reason is not None:
         raise InputError(reason)
@@ -115,9 +169,8 @@ def find_loss(text: str, parameters: Mapping[str, Fraction | int | str] | None =
         return parse(text, parameters)
     except ParseError as error:
         if text.replace("_", "").replace("-", "").isalnum() and not text[:1].isdigit():
-            hint = nearest(text, [*LOSSES, *ALIASES]) or nearest(text, METHODS)
-            raise InputError(f"unknown loss {text!r}; allowed: a formula in x, or a name or alias that `gpo losses` "
-                             f"lists{ELSEWHERE.get(text, hint)}") from None  # fmt: skip
+            allowed = "a formula in x, or a name or alias that `gpo losses` lists"
+            raise InputError(_unknown(text, allowed)) from None
         raise error
 
 
@@ -131,8 +184,7 @@ def find_losses(texts: Sequence[str], values: Mapping[str, str]) -> list[tuple[L
     """
     found = []
     for text in texts:
-        name = ALIASES.get(text, text)
-        words = LOSSES[name].parameters if name in LOSSES else re.findall(r"\b[A-Za-z]\w*", text)
+        words = LOSSES[text].parameters if text in LOSSES else re.findall(r"\b[A-Za-z]\w*", text)
         own = {word: values[word] for word in words if word in values}
         found.append((find_loss(text, own), own))
     for parameter in values:

@@ -44,6 +44,18 @@ class Loss:
         """The formula as text in the grammar of `parse`, parameters by name."""
         return str(self.body)
 
+    def __str__(self) -> str:
+        """The name where it is not the formula itself, the formula, and what x and the parameters are."""
+        name = "" if self.name == self.formula else f"{self.name}: "
+        return f"{name}f(x) = {self.formula}, x = beta * rho{self._values()}"
+
+    def __repr__(self) -> str:
+        formula = "" if self.name == self.formula else f": {self.formula}"
+        return f"<Loss {self.name}{formula}{self._values()}>"
+
+    def _values(self) -> str:
+        return "".join(f", {name} = {value}" for name, value in self.parameters.items())
+
     def with_parameters(self, values: Mapping[str, Fraction | int | str]) -> "Loss":
         """Return the same loss at other parameter values; an unknown name is an InputError.
 

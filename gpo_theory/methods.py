@@ -1,6 +1,6 @@
 """Methods of preference optimisation whose loss is not a function f(beta rho) of the margin, each with the reason."""
 
-__all__ = ["METHODS", "refusal"]
+__all__ = ["METHODS", "refusal", "spelled"]
 
 # name: (why it is no f(beta rho), source). s is log pi_theta - log pi_ref, and rho = s(y_w) - s(y_l).
 METHODS: dict[str, tuple[str, str]] = {
@@ -51,10 +51,17 @@ def refusal(text: str) -> str | None:
     "'Cal-DPO' is not of the form f(beta rho): absolute terms: ... given values (Xiao et al. 2024, arXiv 2412.14516)"
     >>> refusal("logistic")
     """
-    name = text.strip().lower()
-    for separator in "-. ":
-        name = name.replace(separator, "_")
+    name = spelled(text)
     if name not in METHODS:
         return None
     reason, source = METHODS[name]
     return f"{text!r} is not of the form f(beta rho): {reason} ({source})"
+
+
+def spelled(text: str) -> str:
+    """Return a name as the tables spell it, in lower case and with _ for hyphens, dots and spaces.
+
+    >>> spelled("Cal-DPO")
+    'cal_dpo'
+    """
+    return "".join("_" if character in "-. " else character for character in text.strip().lower())

@@ -12,6 +12,7 @@ from typing import Any
 
 from gpo_theory import LOSSES
 from gpo_theory.catalogue import ALIASES
+from gpo_theory.formula.spelling import CHARACTERS, LOWERED, PREFIXES, RAISED, SIGNS, SPELLINGS
 from gpo_theory.formula.typeset import latex
 from gpo_theory.loss import Loss
 from gpo_theory.report.plots import colour
@@ -48,7 +49,9 @@ def _hash(text: str) -> str:
 def _data() -> str:
     # The colours of losses that are the same in every figure of the book; the page assigns others to the rest.
     colours = {name: colour(name) for name in LOSSES if colour(name) != colour("")}
-    data = {"losses": [_loss(loss) for loss in LOSSES.values()], "aliases": ALIASES, "colours": colours}
+    data = {"losses": [_loss(loss) for loss in LOSSES.values()], "aliases": dict(ALIASES), "colours": colours,
+            "grammar": {"spellings": SPELLINGS, "prefixes": PREFIXES, "characters": CHARACTERS | SIGNS,
+                        "superscripts": {each: each.translate(LOWERED) for each in RAISED}}}  # fmt: skip
     # "</script>" in a text would end the element.
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 

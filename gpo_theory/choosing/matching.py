@@ -18,7 +18,7 @@ from gpo_theory.calculus.pieces import Piece, UnsplitError, beside, clipped, joi
 from gpo_theory.calculus.rational import sign_chart
 from gpo_theory.calculus.series import taylor
 from gpo_theory.calculus.strengths import strength
-from gpo_theory.catalogue import AVERAGED, find_loss
+from gpo_theory.catalogue import AVERAGED, Named, find_loss
 from gpo_theory.certificate import Verdict
 from gpo_theory.errors import InputError, nearest
 from gpo_theory.formula.expression import Expr, substitute
@@ -28,14 +28,14 @@ from gpo_theory.risk.links import link_at
 
 Number = str | float | Fraction
 # The forms of IPO, and the name that means another loss in TRL: f, x, and how rho is aggregated over tokens.
-_CONVENTIONS = {
+_CONVENTIONS = Named({
     "ipo": "ipo is (x-1)^2, x = beta rho, rho summed over tokens: (rho - 1/(2 tau))^2 with beta = 2 tau, up to scale",
     "squared": "squared is (x-1)^2, x = beta rho, rho summed over tokens: IPO with beta = 2 tau",
     "ipo-tau": "ipo-tau is (x-1/2)^2, x = tau rho, rho summed over tokens",
     "ipo_tau": "ipo_tau is (x-1/2)^2, x = tau rho, rho summed over tokens",
     "trl-ipo": "trl-ipo is (x-1/2)^2, x = beta rho, rho averaged over tokens",
     "sigmoid": "sigmoid is 1/(1+exp(x)), x = beta rho, rho summed over tokens; what TRL calls sigmoid is dpo here",
-}
+})
 BITS = 1024  # of the balls, so that a weight below 2^-1000 still has digits
 SMALL = 2.0**-40  # difference of two weights that are taken for equal, about 1e-12
 # The search starts near 0, and not at a power of two: at round numbers a slope may vanish exactly.

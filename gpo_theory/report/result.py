@@ -16,6 +16,7 @@ from gpo_theory.dynamics.flow import gradient_flow
 from gpo_theory.dynamics.reversals import Bracket, convex_around_zero, reversals_of
 from gpo_theory.formula.typeset import latex
 from gpo_theory.loss import Loss
+from gpo_theory.report.signs import warnings_of
 from gpo_theory.risk.conjugate import fenchel_conjugate
 from gpo_theory.risk.links import Link
 from gpo_theory.risk.psi import Psi
@@ -47,6 +48,11 @@ class Analysis:
         """The formula in LaTeX."""
         return latex(self.loss.body)
 
+    @property
+    def warnings(self) -> list[str]:
+        """What speaks against training with the loss: that it rises at 0, with the formula that was probably meant."""
+        return in_time(lambda: warnings_of(self.loss, self.claims), [], SECONDS)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the stable JSON form; what is not yet computed is None."""
         return {
@@ -57,6 +63,7 @@ class Analysis:
             "tails": {side: {of: tail.as_dict() for of, tail in by.items()} for side, by in self.tails.items()},
             "link": self.link.as_dict(),
             "psi": self.psi.as_dict(),
+            "warnings": self.warnings,
         }
 
     def __rich__(self) -> "Group":
@@ -86,6 +93,7 @@ def _facts(analysis: Analysis) -> list[tuple[str, str]]:
     r, link, half = analysis.strength, analysis.link, analysis.psi.at_half
     sides = "" if r.left is None or r.right is None else f" (left {digits(r.left)}, right {digits(r.right)})"
     rows = [
+        *(("warning", text) for text in analysis.warnings),
         ("Taylor at 0", ", ".join(c.text if c else "none" for c in analysis.taylor)),
         ("strength R", "none" if r.exact is None else f"{r.exact}{sides}"),
         ("link x*(p)", link.formula or "no closed form found"),

@@ -4,12 +4,13 @@ import io
 import json
 import math
 
+import mpmath as mp
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from rich.console import Console
 
 from gpo_theory import LOSSES, InputError, analyze, parse
-from tests.support.oracle import CLAIMS, TAIL_CLASSES, number
+from tests.support.oracle import CLAIMS, TAIL_CLASSES, evaluate, number
 from tests.support.session import analysis, payload
 from tests.support.strategies import formulas
 
@@ -27,7 +28,9 @@ def number_or_null(value: object) -> bool:
 def check_shape(found: dict) -> None:
     """DESIGN.md, `gpo analyze LOSS --json`."""
     json.dumps(found, allow_nan=False)
-    assert set(found) - {"schema"} == {"loss", "taylor", "strength", "claims", "tails", "link", "psi"}
+    assert set(found) - {"schema"} == {"loss", "taylor", "strength", "claims", "tails", "link", "psi", "warnings"}
+    assert isinstance(found["warnings"], list)
+    assert all(isinstance(text, str) and text and "\n" not in text for text in found["warnings"])
     assert set(found["loss"]) == {"name", "formula", "latex", "parameters", "reference"}
     assert all(isinstance(found["loss"][key], str) for key in ("name", "formula", "latex", "reference"))
     assert isinstance(found["loss"]["parameters"], dict)
@@ -98,6 +101,61 @@ def test_the_shape_is_the_same_for_random_formulas(text: str) -> None:
 def test_a_formula_and_its_name_say_the_same() -> None:
     by_name, by_formula = payload("savage"), analyze(parse("1/(1+exp(x))**2")).as_dict()
     assert {key: by_name[key] for key in by_name if key != "loss"} == {key: by_formula[key] for key in by_formula if key != "loss"}
+
+
+@pytest.mark.parametrize(("text", "same"), [("DPO", "logistic"), ("max(0,1-x)^2", "truncated_squared"), ("Savage", "savage"),
+                                            ("trl_ipo", "ipo_tau"), ("-logsigmoid(x)", "logistic"), ("relu(1-x)", "hinge")])  # fmt: skip
+def test_it_takes_a_name_or_a_formula_as_a_loss(text: str, same: str) -> None:
+    found = analyze(text).as_dict()
+    # Two ways to write one function may be proved in two ways: its verdicts and numbers are the same.
+    assert {claim: each["verdict"] for claim, each in found["claims"].items()} == {claim: each["verdict"] for claim, each in payload(same)["claims"].items()}
+    for key in ("taylor", "strength", "tails", "psi"):
+        assert found[key] == payload(same)[key]
+
+
+@pytest.mark.parametrize("wrong", ["logstic", "", "log(1+exp(-x)", 3, None, ["dpo"]])
+def test_what_is_no_loss_is_an_input_error(wrong: object) -> None:
+    with pytest.raises(InputError):
+        analyze(wrong)
+
+
+# f, and what falls where f rises: with the sign forgotten in front of f, or of x where f has a lower bound already.
+RISING = [
+    ("log(sigmoid(x))", "-log(sigmoid(x))"), ("logsigmoid(x)", "-log(sigmoid(x))"), ("F.logsigmoid(2*x)", "-log(sigmoid(2*x))"), ("exp(x)", "exp(-x)"),
+    ("log(1+exp(x))", "log(1+exp(-x))"), ("max(0, 1+x)", "max(0, 1-x)"), ("(1+x)^2", "(1-x)**2"), ("x-1", "1-x"), ("relu(x)", "max(0, -x)"),
+    ("-exp(-x)", "exp(-x)"), ("-log(1+exp(-x))", "log(1+exp(-x))"), ("x*sigmoid(-x)", "-x*sigmoid(-x)"), ("sigmoid(x)", "sigmoid(-x)"), ("log(Phi(x))", "-log_ndtr(x)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "meant"), RISING)
+def test_a_loss_that_rises_at_0_is_told_of_with_its_sign(text: str, meant: str) -> None:
+    (said,) = analyze(text).as_dict()["warnings"]
+    assert "f rises at 0, so that training would begin by making the chosen response less likely; its sign is probably wrong" in said
+    instead = said.rpartition("write '")[2].removesuffix("'")
+    with mp.workdps(40):
+        for x in (-3, mp.mpf(-1) / 3, mp.mpf(2) / 7, 5):
+            assert abs(evaluate(parse(instead).formula, mp.mpf(x)) - evaluate(meant, mp.mpf(x))) < 1e-30
+    assert analyze(instead).warnings == []
+    assert said in analyze(text)._repr_html_().replace("&#x27;", "'").replace("&gt;", ">")
+
+
+def test_a_parameter_stays_in_what_to_write_instead() -> None:
+    (said,) = analyze(parse("log(sigmoid(a*x))", {"a": 2})).warnings
+    assert said.endswith("write '-log(sigmoid(a*x))'")
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_no_loss_of_the_catalogue_rises_at_0_but_one(name: str) -> None:
+    """DiscoPOP's slope at 0 is 17/4 - 5 log 2 = 0.78 (THEORY section 4 has its formula); a published loss has its sign."""
+    said = payload(name)["warnings"]
+    assert bool(said) == (name == "discopop")
+    assert not any("sign" in text for text in said)
+
+
+@pytest.mark.parametrize("text", ["exp(-x)", "x^2", "|x|", "max(0, -x)", "where(x<0, x, -x)", "cos(x)", "max(x, -2*x)",
+                                  "log(1+exp(-x))*(1-sigmoid(20*x)) + exp(-x)*sigmoid(20*x)"])  # fmt: skip
+def test_no_sign_is_doubted_where_f_does_not_rise_on_the_whole(text: str) -> None:
+    assert not any("sign" in said for said in analyze(text).warnings)
 
 
 def test_it_shows_itself_in_a_notebook_and_a_terminal() -> None:

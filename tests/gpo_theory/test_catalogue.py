@@ -1,11 +1,14 @@
 """The catalogue: names, aliases, parameters, and every formula against the oracle's own mpmath definition."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import mpmath as mp
 import pytest
 
-from gpo_theory import LOSSES, InputError, Loss, Verdict, find_loss, parse
+from gpo_theory import LOSSES, InputError, Loss, Verdict, find_loss, match_beta, parse
+from gpo_theory.catalogue import ALIASES, AVERAGED, find_losses
+from gpo_theory.choosing.matching import convention
 from tests.support.oracle import PAPER, TRUTHS, evaluate
 from tests.support.session import analysis
 
@@ -205,3 +208,57 @@ def test_a_name_of_trl_is_led_to_what_it_means_there() -> None:
         find_loss("sigmoid_norm")
     with pytest.raises(InputError, match=r"; what TRL calls so is robust_dpo"):
         find_loss("robust")
+
+
+def cases(name: str) -> set[str]:
+    """A name as people write it."""
+    return {name, name.upper(), name.title(), name.replace("_", "-"), name.replace("-", "_").upper(), name.replace("_", " ").title(), f" {name} "}
+
+
+@pytest.mark.parametrize("name", [*LOSSES, *ALIASES])
+def test_a_name_or_alias_is_found_in_any_case(name: str) -> None:
+    meant = LOSSES[ALIASES.get(name, name)]
+    for typed in cases(name):
+        assert find_loss(typed) == LOSSES[typed] == meant
+        assert typed in LOSSES
+        # What else hangs on the name: TRL's IPO is trained and matched on the length-averaged margin.
+        assert (typed in AVERAGED) == (name == "trl-ipo")
+        assert (convention(typed) is None) == (convention(name) is None)
+
+
+def test_the_margin_of_trl_s_ipo_is_averaged_however_it_is_typed() -> None:
+    typed, plain = match_beta("DPO", "TRL_IPO", 0.1, 150), match_beta("dpo", "trl-ipo", 0.1, 150)
+    assert replace(typed, source=plain.source, target=plain.target, convention="") == replace(plain, convention="")
+    assert "rho averaged over tokens" in typed.convention
+    assert match_beta("DPO", "Trl-IPO", 0.1).refusal is not None
+
+
+def test_the_table_is_a_mapping_of_the_names_that_knows_the_aliases() -> None:
+    assert len(LOSSES) == len({*LOSSES}) == 49
+    assert not {*ALIASES} & {*LOSSES}
+    assert LOSSES["dpo"] is LOSSES["DPO"] is LOSSES["logistic"]
+    assert LOSSES.get("no such loss") is None
+    assert {**LOSSES}.keys() == LOSSES.keys()
+    for wrong, hint in (("logstic", "; did you mean 'logistic'?"), ("Dop", "; did you mean 'dpo'?"), ("robust", "what TRL calls so is robust_dpo")):
+        assert wrong not in LOSSES
+        for kind in (KeyError, InputError):
+            with pytest.raises(kind) as caught:
+                LOSSES[wrong]
+            assert str(caught.value).startswith(f"unknown loss {wrong!r}; allowed: a name or alias")
+            assert hint in str(caught.value)
+    for wrong in (3, None, ("dpo",), ["trl-ipo"]):
+        for table in (LOSSES, ALIASES, AVERAGED):
+            assert wrong not in table
+
+
+def test_parameters_go_to_the_losses_that_have_them_however_they_are_typed() -> None:
+    found = find_losses(["Focal", "e^-(gamma*x)", "DPO"], {"gamma": "3"})
+    assert [(loss.f, own) for loss, own in found] == [
+        (find_loss("focal", {"gamma": 3}).f, {"gamma": "3"}), (parse("exp(-3*x)").f, {"gamma": "3"}), (LOSSES["logistic"].f, {})]  # fmt: skip
+
+
+def test_a_loss_prints_its_name_formula_and_parameters() -> None:
+    assert str(LOSSES["hinge"]) == "hinge: f(x) = max(0, 1 - x), x = beta * rho"
+    assert str(parse("max(0,1-x)^2")) == "f(x) = max(0, 1 - x)**2, x = beta * rho"
+    assert str(find_loss("focal", {"gamma": "1/2"})) == "focal: f(x) = -sigmoid(-x)**gamma*log(sigmoid(x)), x = beta * rho, gamma = 1/2"
+    assert repr([LOSSES["hinge"], parse("exp(-a*x)", {"a": 2})]) == "[<Loss hinge: max(0, 1 - x)>, <Loss exp(-a*x), a = 2>]"

@@ -6,7 +6,10 @@ const UNARY = ["abs", "exp", "log", "log1p", "expm1", "sqrt", "sigmoid", "softpl
 const MANY = ["max", "min"];
 const CONSTANTS = { pi: Math.PI, e: Math.E };
 const COMPARISONS = ["<", "<=", ">", ">="];
-const TOKEN = /\s*(?:((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?)(?![\w.])|([A-Za-z_]\w*)|(\*\*|<=|>=|[-+*/(),<>]))/y;
+const TOKEN = /\s*(?:((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?)(?![\w.])|([A-Za-z_]\w*(?:\s*\.\s*[A-Za-z_]\w*)*)|(\*\*|<=|>=|[-+*/(),<>^|]))/y;
+// Other spellings, the tables of gpo_theory/formula/spelling.py.
+const { spellings: SPELLINGS, prefixes: PREFIXES, characters: CHARACTERS, superscripts: SUPERSCRIPTS } = JSON.parse(document.getElementById("data").textContent).grammar;
+const RAISED = `[${Object.keys(SUPERSCRIPTS).join("")}]`;
 
 export class FormulaError extends Error {}
 
@@ -44,12 +47,29 @@ export function nearest(name, allowed) {
   return best !== undefined && distance(name, best) <= Math.max(1, name.length / 3) ? `; did you mean '${best}'?` : "";
 }
 
+// A name without the libraries in front of it: log for np.log.
+function bare(name) {
+  const parts = name.split(".").map((each) => each.trim());
+  while (parts.length > 1 && PREFIXES.includes(parts[0])) parts.shift();
+  return parts.join(".");
+}
+
+// A function of the grammar, or a formula in its arguments u and v.
+function meaning(name) {
+  for (const each of [name, name.toLowerCase()]) {
+    if ([...UNARY, ...MANY, "where"].includes(each)) return each;
+    if (Object.hasOwn(SPELLINGS, each)) return SPELLINGS[each];
+  }
+  return null;
+}
+
 class Reader {
-  constructor(text, parameters) {
+  constructor(text, parameters, bound = {}) {
     this.tokens = tokens(text);
     this.at = 0;
     this.count = 0;
     this.parameters = parameters;
+    this.bound = bound; // what the names of a spelling's formula stand for
   }
 
   peek(...signs) {
@@ -96,10 +116,14 @@ class Reader {
     if (this.take("-")) return node("negative", this.signed(depth + 3));
     if (this.take("+")) return this.signed(depth + 3);
     const base = this.atom(depth);
-    return this.take("**") ? this.power(base, this.signed(depth + 3)) : base;
+    return this.take("**", "^") ? this.power(base, this.signed(depth + 3)) : base;
   }
 
   power(base, exponent) {
+    const fixed = !dependsOnX(exponent) && (hasParameter(exponent) || isRational(exponent));
+    if (!fixed && (base.op === "constant" || (!hasParameter(base) && isRational(base) && constant(base, {}) > 0))) {
+      return node("exp", base.args[0] === "e" ? exponent : node("*", exponent, node("log", base)));
+    }
     if (dependsOnX(exponent)) throw new FormulaError("the exponent depends on x; write exp(...) instead");
     const value = constant(exponent, this.parameters);
     const rational = !hasParameter(exponent) && isRational(exponent);
@@ -124,6 +148,11 @@ class Reader {
       this.need(")");
       return inner;
     }
+    if (token.sign === "|") {
+      const inner = this.sum(depth + 2);
+      this.need("|");
+      return node("abs", inner);
+    }
     if (token.name === undefined) throw new FormulaError(`'${token.text}' is not expected here`);
     return this.peek("(") ? this.call(token.name, depth) : this.name(token.name);
   }
@@ -137,29 +166,35 @@ class Reader {
 
   name(name) {
     if (name === "x") return node("x");
+    if (Object.hasOwn(this.bound, name)) return this.bound[name];
     if (Object.hasOwn(this.parameters, name)) return node("parameter", name);
-    if (Object.hasOwn(CONSTANTS, name)) return node("constant", name);
+    const constantName = name.toLowerCase() === "pi" ? "pi" : bare(name);
+    if (Object.hasOwn(CONSTANTS, constantName)) return node("constant", constantName);
     const known = ["x", ...Object.keys(CONSTANTS), ...Object.keys(this.parameters)];
-    if ([...UNARY, ...MANY, "where"].includes(name)) {
+    if (meaning(name)) {
       throw new FormulaError(`'${name}' is a function and needs its argument in parentheses`);
     }
     throw new FormulaError(`unknown name '${name}'${nearest(name, known)}; allowed: ${known.join(", ")}`);
   }
 
-  call(name, depth) {
-    const functions = [...UNARY, ...MANY, "where"];
-    if (!functions.includes(name)) {
-      throw new FormulaError(`unknown function '${name}'${nearest(name, functions)}; allowed: ${functions.join(", ")}`);
+  call(typed, depth) {
+    if (Object.hasOwn(this.parameters, typed)) throw new FormulaError(`'${typed}' is a parameter; a product is written with *`);
+    const name = meaning(bare(typed));
+    if (name === null) {
+      const functions = [...UNARY, ...MANY, "where"];
+      throw new FormulaError(`unknown function '${typed}'${nearest(typed, functions)}; allowed: ${functions.join(", ")}`);
     }
     this.need("(");
     const args = name === "where" ? [this.condition(depth + 3)] : [this.sum(depth + 2)];
     while (this.take(",")) args.push(this.sum(depth + 2));
     this.need(")");
-    const [least, most] = name === "where" ? [3, 3] : MANY.includes(name) ? [2, 8] : [1, 1];
+    const body = [...UNARY, ...MANY, "where"].includes(name) ? null : name;
+    const count = body ? new Set(body.match(/\b[uv]\b/g)).size : 1;
+    const [least, most] = name === "where" ? [3, 3] : MANY.includes(name) ? [2, 8] : [count, count];
     if (args.length < least || args.length > most) {
-      throw new FormulaError(`${name} takes ${least === most ? least : `${least} to ${most}`} argument(s)`);
+      throw new FormulaError(`${typed} takes ${least === most ? least : `${least} to ${most}`} argument(s)`);
     }
-    return node(name, ...args);
+    return body ? new Reader(body, {}, { u: args[0], v: args[1] }).sum(depth + 2) : node(name, ...args);
   }
 
   condition(depth) {
@@ -190,7 +225,8 @@ class Reader {
 
 const isRational = (tree) =>
   tree.op === "number" ||
-  (["+", "-", "*", "/", "negative"].includes(tree.op) && tree.args.every(isRational));
+  (["+", "-", "*", "/", "negative"].includes(tree.op) && tree.args.every(isRational)) ||
+  (tree.op === "**" && tree.args.every(isRational) && Number.isInteger(constant(tree.args[1], {})));
 
 // Return the numeric value at x of a tree without functions; NaN where there is one.
 export function constant(tree, parameters, x = Number.NaN) {
@@ -224,24 +260,22 @@ function checkPowers(tree, outer, parameters) {
   inner.forEach((each) => checkPowers(each, outer, parameters));
 }
 
-// What a copied formula has in place of the grammar's characters.
-const LOOKALIKES = { "\u2212": "-", "\u2013": "-", "\u2014": "-", "\u00d7": "*", "\u00b7": "*", "\u22c5": "*", "\u00f7": "/",
-  "\u00b2": "**2", "\u00b3": "**3" };
-
-function refuseOthers(text) {
-  const place = text.search(/[^\x20-\x7e]/);
-  if (place < 0) return;
-  const found = text[place], hint = found in LOOKALIKES ? `; write ${LOOKALIKES[found]}` : "";
-  throw new FormulaError(`'${found}' at character ${place + 1} is not printable ASCII${hint}`);
+// A copied formula in the grammar's characters.
+function respelled(text) {
+  if (new RegExp(`${RAISED}\\s*(\\^|\\*\\*)`).test(text)) throw new FormulaError("two powers follow each other; put one in parentheses");
+  const raised = (digits) => `**(${[...digits].map((each) => SUPERSCRIPTS[each]).join("")})`;
+  const plain = [...text.replace(new RegExp(`${RAISED}+`, "g"), raised)].map((each) => CHARACTERS[each] ?? each).join("");
+  const place = plain.search(/[^\x20-\x7e]/);
+  if (place >= 0) throw new FormulaError(`'${String.fromCodePoint(plain.codePointAt(place))}' is not printable ASCII`);
+  return plain;
 }
 
 // Return the tree of `text`, a formula in x and the named parameters; FormulaError says why there is none.
 export function parse(text, parameters = {}) {
   if (text.length > LIMITS.characters) throw new FormulaError(`more than ${LIMITS.characters} characters`);
-  refuseOthers(text);
-  if (text.includes("^")) throw new FormulaError("'^' is not a power; write **");
-  if (!text.trim()) throw new FormulaError("a formula in x is needed");
-  const reader = new Reader(text, parameters);
+  const plain = respelled(text);
+  if (!plain.trim()) throw new FormulaError("a formula in x is needed");
+  const reader = new Reader(plain, parameters);
   const tree = reader.sum(1);
   if (reader.at < reader.tokens.length) throw new FormulaError(`${reader.rest()} is not expected here`);
   checkPowers(tree, 1, parameters);

@@ -8,7 +8,10 @@ import { strength } from "./strength.js";
 import { mixturePath, simplexPath } from "./toys.js";
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
+// Names and aliases are found in any case, and with _ for hyphens.
+const spelled = (name) => name.trim().toLowerCase().replace(/[-. ]/g, "_");
 const CATALOGUE = new Map(DATA.losses.map((each) => [each.name, each]));
+const NAMED = new Map([...CATALOGUE, ...Object.entries(DATA.aliases).map(([alias, name]) => [spelled(alias), CATALOGUE.get(name)])]);
 const OTHERS = ["#44AA99", "#CC6677", "#7788DD", "#228833", "#AA8866", "#661100", "#999999"];
 const DASHES = [null, "8 3", "3 3", "10 3 2 3", "1 3", "12 5", "5 2 1 2"];
 const DEFAULTS = {
@@ -27,7 +30,7 @@ function fraction(text) {
 // "formula; tau = 0.1" or a catalogue name, with the same parameters.
 function read(text) {
   const [head, ...rest] = text.split(";").map((each) => each.trim());
-  const known = CATALOGUE.get(head) ?? CATALOGUE.get(DATA.aliases[head]);
+  const known = NAMED.get(spelled(head));
   const parameters = Object.fromEntries(Object.entries(known?.parameters ?? {}).map(([name, value]) => [name, fraction(value)]));
   for (const each of rest.flatMap((part) => part.split(",")).filter((part) => part.trim())) {
     const [, name, value] = /^\s*([A-Za-z_]\w*)\s*=\s*(.+)$/.exec(each) ?? [];

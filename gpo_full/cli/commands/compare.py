@@ -42,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
         print_json({"analyses": [analysis.as_dict() for analysis in analyses]})
         return 0
     notes = dict.fromkeys(filter(None, map(convention, args.losses)))
-    show(*_side_by_side(table), *(f"convention: {note}" for note in notes))
+    risen = (f"{each.loss.name}: {text}" for each in analyses for text in each.warnings)
+    show(*_side_by_side(table), *(f"convention: {note}" for note in notes), *(f"warning: {text}" for text in risen))
     return 0
 
 

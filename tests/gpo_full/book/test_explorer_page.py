@@ -20,9 +20,10 @@ from gpo_full.book.explorer_page import explorer_html
 from gpo_theory import LOSSES, ParseError, parse
 from gpo_theory.calculus.strengths import strength
 from gpo_theory.choosing.matching import match_beta
-from gpo_theory.formula.grammar import LOOKALIKES
+from gpo_theory.formula.spelling import CHARACTERS, SIGNS, SPELLINGS
 from gpo_theory.risk.links import link_at
 from gpo_theory.risk.psi import psi_at
+from tests.support.dialects import dialects
 from tests.support.jets import jet
 from tests.support.strategies import formulas
 from toy_models import Bandit, GaussianMixture, descend
@@ -140,21 +141,55 @@ def test_what_is_typed_is_read_as_gpo_analyze_reads_it(page: Any, text: str) -> 
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("text", ["", "x^2", "lgo(x)", "x**x", "y", "1/0", "1/(x-x)", "(2*x-x*2)**0", "x if x else 1", "x.y", "where(x, 1, 2)", "max(x)", "x**40",
-                                  "exp(exp(exp(x)))", "((x**8)**8)**8", "x; import", "x x", "(x", "2x", "x**pi", "a" * 2000])  # fmt: skip
+@pytest.mark.parametrize("text", ["", "|x|x||", "2|x|", "|x", "lgo(x)", "x**x", "y", "1/0", "1/(x-x)", "(2*x-x*2)**0", "x if x else 1", "x.y", "where(x, 1, 2)", "max(x)", "x**40",
+                                  "exp(exp(exp(x)))", "((x**8)**8)**8", "x; import", "x x", "(x", "2x", "x**pi", "a" * 2000, "x\u00b2^3", "np.x", "x.exp()", "\\log(x)", "[1-x]_+",
+                                  "(-2)^x", "Phi", "phi(x)", "\u03b2*x", "relu(x, x)", "pow(x, x)", "pow(x)", "np.log", "x<0", "1-\u00b5"])  # fmt: skip
 def test_what_gpo_analyze_refuses_is_refused(page: Any, text: str) -> None:
     with pytest.raises(ParseError):
         parse(text)
     assert not page.evaluate(ACCEPT, text)
 
 
+VALUES = "([text, points]) => points.map((x) => String(explorer.compile(explorer.parse(text))(x)[0]))"
+
+
 @pytest.mark.browser
-@pytest.mark.parametrize("character", [*LOOKALIKES, "\u00df"])
-def test_a_character_that_is_not_of_the_grammar_is_named_as_gpo_analyze_names_it(page: Any, character: str) -> None:
-    with pytest.raises(ParseError) as refused:
-        parse(f"1{character}x")
-    said = page.evaluate("(text) => { try { explorer.parse(text) } catch (error) { return error.message } }", f"1{character}x")
-    assert str(refused.value).endswith(f": {said}")
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(written=dialects())
+def test_a_dialect_is_read_as_gpo_analyze_reads_it(page: Any, written: tuple[str, Any]) -> None:
+    text, function = written
+    try:
+        parse(text)
+    except ParseError:
+        assert not page.evaluate(ACCEPT, text), text
+        return
+    assert page.evaluate(ACCEPT, text), text
+    for x, found in zip((-1.25, 0.375, 2.5), page.evaluate(VALUES, [text, [-1.25, 0.375, 2.5]]), strict=True):
+        try:
+            with mp.workdps(60):
+                true = function(mp.mpf(x))
+        except (ZeroDivisionError, ValueError, OverflowError, TypeError):
+            continue
+        if isinstance(true, mp.mpf) and mp.isfinite(true) and abs(true) < 1e6:
+            assert abs(float(found) - true) <= 1e-7 * (1 + abs(true)), (text, x, found, float(true))
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("text", [*(f"1{character}x" for character in CHARACTERS), *(f"x {sign} 2" for sign in SIGNS),
+                                  *(f"{name}({'x, 2' if name.endswith(('imum', 'exp', 'pow', 'power')) else 'x'})" for name in SPELLINGS)])  # fmt: skip
+def test_every_spelling_of_the_tables_is_read_or_refused_alike(page: Any, text: str) -> None:
+    try:
+        parse(text)
+    except ParseError:
+        assert not page.evaluate(ACCEPT, text)
+    else:
+        assert page.evaluate(ACCEPT, text)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("typed", ["DPO", "Hinge", "TRL_IPO", "Squared Hinge", "EXO-pair"])
+def test_a_name_is_found_in_any_case(page: Any, typed: str) -> None:
+    assert page.evaluate("(text) => explorer.read(text).name", typed) == LOSSES[typed].name
 
 
 @pytest.mark.browser

@@ -75,14 +75,14 @@ def test_where_f_is_undefined_is_not_the_parsers_question(text: str) -> None:
         "eval('x')", "exec('x')", "open('f')", "print(x)", "breakpoint()", "globals()", "exp", "exp()", "exp(x, x)", "exp(x=1)",
         "exp(*x)", "exp(**x)", "max(x)", "max()", "min(x)", "where(x, 1, 2)", "where(x<1, 2)", "where(x==1, 1, 2)",
         "where(x!=1, 1, 2)", "where(x<1 and x<2 and x<3, 1, 2)", "where(x in x, 1, 2)", "where(not x<1, 1, 2)", "x<1",
-        "x and 1", "not x", "~x", "x % 2", "x // 2", "x @ x", "x << 1", "x & 1", "x | 1", "x ^ 2", "True*x", "None", "...",
-        "1j*x", "0x10*x", "1_000*x", "0b1", "inf*x", "nan", "1e400*x", "1e999999999", "9" * 40, "y", "X", "Exp(x)",
+        "x and 1", "not x", "~x", "x % 2", "x // 2", "x @ x", "x << 1", "x & 1", "x | 1", "True*x", "None", "...",
+        "1j*x", "0x10*x", "1_000*x", "0b1", "inf*x", "nan", "1e400*x", "1e999999999", "9" * 40, "y", "X",
         "x**x", "x**33", "x**-33", "x**100000", "(x**32)**32", "((x**8)**8)**8",
-        "9**9**9**9", "9**9**9**9*x", "2**2**2**2**2**2", "(9**32)**32", "((9**30)**30)**30*x", "2**x", "pi**x",
+        "9**9**9**9", "9**9**9**9*x", "2**2**2**2**2**2", "(9**32)**32", "((9**30)**30)**30*x", "(-2)**x", "0**x", "(x**2)**x",
         "exp(exp(exp(9999)))", "exp(exp(exp(9999)))*x", "exp(exp(exp(x)))**32**2",
         "-" * 100000, "-" * 100000 + "x", "(" * 5000 + "x" + ")" * 5000, "[" * 200,
         "+".join(["x"] * 600), "exp(" * 45 + "x" + ")" * 45, "x" + "+1" * 2000, "x*" * 400 + "x", "max(" + ",".join(["x"] * 9) + ")",
-        "\x00", "x\x00", "x+\x001", "х", "ехр(x)", "x²", "x·x", "x−1", "１+x", "∞", "\ufeffx", "x\u200b", "\u202ex", "\ud800",
+        "\x00", "x\x00", "x+\x001", "х", "ехр(x)", "x²³⁴", "x·", "−", "１+x", "∞", "\ufeffx", "x\u200b", "\u202ex", "\ud800",
         "ｅｘｐ(x)", "𝓍", "x #", "x # comment", "x\\\n+1", "\t\n", "await x", "yield x", "async", "return x", "del x", "assert x",
     ],
 )  # fmt: skip
@@ -102,8 +102,7 @@ def test_towers_of_numbers_are_cheap(a: int, b: int, shape: str) -> None:
     ("text", "words"),
     [
         ("lgo(x)", ("lgo", "log")), ("softpuls(x)", ("softpuls", "softplus")), ("exp(-a*x)", ("a",)), ("x**x", ("x**x",)),
-        ("x.real", ("x.real",)), ("exp(\u2212x)", ("'\u2212' at character 5 is not printable ASCII; write -",)),
-        ("2\u00b7x\u00b2", ("'\u00b7' at character 2 is not printable ASCII; write *",)),
+        ("x.real", ("x.real",)), ("exp(\u2212\u00b5)", ("'\u00b5' at character 6 is not printable ASCII",)),
         ("\u00df", ("'\u00df' at character 1 is not printable ASCII",)),
     ],
 )
@@ -132,8 +131,8 @@ def test_unused_parameters_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("text", "reason"), [
-    ("-logsigmoid(x)", "unknown function 'logsigmoid'; write log(sigmoid(...));"),
-    ("ln(1+exp(-x))", "unknown function 'ln'; write log(...);"),
+    ("-logsigmod(x)", "unknown function 'logsigmod'; did you mean 'logsigmoid'?;"),
+    ("lnn(1+exp(-x))", "unknown function 'lnn'; did you mean 'ln'?;"),
     ("2(1-x)", "'2' is no function; a product is written with *"),
     ("x(1-x)", "'x' is no function; a product is written with *"),
     ("(1-x)(1-x)", "'1 - x' is no function; a product is written with *"),

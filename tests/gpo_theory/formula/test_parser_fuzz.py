@@ -32,6 +32,11 @@ PAYLOADS = (
     "Function('f')(x).subs(x, open('{m}','w'))", "x.y(open('{m}','w'))", "f'{{open(\"{m}\",\"w\")}}'", "x if open('{m}','w') else x",
     "1 if x else open('{m}','w')", "__import__('os').mknod('{m}')", "exec(\"import pathlib; pathlib.Path('{m}').touch()\")",
     "exp(x, *open('{m}','w'))", "exp(**open('{m}','w'))", "x); open('{m}','w'",
+    # In the other spellings, and in the slips that an error corrects.
+    "np.open('{m}','w')", "|open('{m}','w')|", "open('{m}','w')^2", "2^open('{m}','w')", "relu(open('{m}','w'))", "np.exp.__globals__",
+    "lambda x: open('{m}','w')", "f(x)=open('{m}','w')", "\\frac{{open('{m}','w')}}{{1}}", "[open('{m}','w')]_+", "1_{{open('{m}','w')<0}}",
+    "x<0 ? open('{m}','w') : 1", "open('{m}','w')x", "return open('{m}','w')", "(open('{m}','w')).exp()", "x.clamp(min=open('{m}','w'))",
+    "log open('{m}','w')", "\\open('{m}','w')", "\u03b2*open('{m}','w')",
 )
 HEAVY = (
     "9**9**9**9", "(x**32)**32", "exp(exp(exp(9999)))", "1e400", "1e99*1e99", "-" * 900 + "x",
@@ -41,13 +46,18 @@ HEAVY = (
     "1/(" * 39 + "x" + ")" * 39, "(123456789012345678901234567890/7)**32", "**".join(["2"] * 200),
     "sqrt(" * 38 + "2" + ")" * 38, "x**(1/3)**(1/3)**(1/3)", "((2**32)**2)**x", "(1/3)**32*(1/7)**32", "x<" * 300 + "x",
     "[" * 500, "{" * 500, "'" * 999, "\\" * 999, "\x00" * 999, "é" * 999,
+    "|" * 999, "|x" * 400, "|" * 499 + "x" + "|" * 499, "^" * 999, "2^" * 450 + "x", "x^2" * 300, "\u00b2" * 999, "x\u00b2" * 66, "np." * 300 + "log(x)",
+    "|" * 99 + "x" + "|" * 99, "\\frac" * 40, "\\frac{1}" * 24, "[x]_+" * 39, "[" * 90 + "x" + "]_+" * 36, "1_{x<0}" * 28, "1_{" * 66 + "x<0", "log " * 48 + "x",
+    "log^2(" * 32, "x?" * 99, "x?x:" * 49, "2x" * 99, "\u03b2" * 199, "\ufdfa" * 199, "f(x)=" * 39, "lambda x:" * 22, "x<" * 99 + "x", "relu(" * 39 + "x" + ")" * 39,
+    "pow(" * 39 + "x" + ",2)" * 39, "(x)" * 66, "$" * 199, "beta*" * 39 + "rho", "(" * 99 + "x" + ")" * 99 + "x", "x.exp()" * 25, ".exp()" * 33, "e^" * 99 + "x",
 )
 WORDS = (
     "x x x 1 2 7 0 0.1 .5 3. 1e3 1e-9 1e99 113/97 pi e ( ( ) ) , + - * / ** exp( log( sqrt( abs( max( min( where( sigmoid( tanh( "
     "erfc( atan( log_ndtr( softplus( < <= > >= and or not if else lambda : := = == != [ ] { } ' \" . x. .x __ _ @ % // ~ ^ & | ; # $ ? ! \\ "
-    "import class def None True f'{x}' 0x1f 1j 1_0 tau beta X EXP x2 2x in is for while"
+    "import class def None True f'{x}' 0x1f 1j 1_0 tau beta X EXP x2 2x in is for while "
+    "^ ^ | | |x| ^2 ^( e^ 2^ relu( np.log( F.relu( torch. sigma( Phi( ln( pow( \\log \\frac{ \\sigma( \\left( _+ ]_+ 1_{ [ f(x)= .exp() .clamp(min=0) rho && ||"
 )
-ODD = ("\n", "\t", "\r", "\x00", "\x0b", "\u00a0", "\u2028", "\u202e", "х", "ｘ", "１", "²", "−", "∞", "\ud800", "🙂", "e\u0301", "\ufeff")
+ODD = ("·", "π", "√", "≤", "β", "σ", "⁻", "³", "\n", "\t", "\r", "\x00", "\x0b", "\u00a0", "\u2028", "\u202e", "х", "ｘ", "１", "²", "−", "∞", "\ud800", "🙂", "e\u0301", "\ufeff")
 
 
 def text(random_: random.Random) -> str:
@@ -73,7 +83,8 @@ def _formula(random_: random.Random, depth: int) -> str:
     one, two = (_formula(random_, depth - 1) for _ in range(2))
     shape = random_.choice(("({a}+{b})", "({a}-{b})", "{a}*({b})", "({a})/({b})", "({a})**{n}", "-({a})", "exp({a})", "log({a})", "sqrt({a})",
                             "max({a},{b})", "min({a},{b},1)", "abs({a})", "where({a}<{b},{a},{b})", "where({a}<0 and x>1,{b},1)",
-                            "sigmoid({a})", "tanh({a})", "softplus({a})", "log_ndtr({a})"))  # fmt: skip
+                            "sigmoid({a})", "tanh({a})", "softplus({a})", "log_ndtr({a})",
+                            "|{a}|", "({a})^{n}", "e^({a})", "2^-({a})", "np.exp({a})", "F.relu({a})", "Log({a})", "-{a}\u00b7({b})", "pow({a},2)"))  # fmt: skip
     return shape.format(a=one, b=two, n=random_.choice((-2, 0, 2, 3, 31, "(1/2)", 33)))[:1200]
 
 
