@@ -85,12 +85,25 @@ def read_run(path: Path | str) -> RunLog:
     if not logs:
         held = f": it has {', '.join(sorted(keys))}; {READ}" if keys else ""
         raise InputError(f"{str(file)!r} holds no training log{held}")
-    columns, own = columns_of(logs, names)
+    columns, own = columns_of(logs if ours else _merged(logs), names)
     if ours:
         folder = file.parent if entries.lines else file.parent.parent
         samples = _samples(folder / SAMPLES_FILE) if folder == file.parent else ()
         return RunLog(str(path), source, columns, _settings(folder / RUN_FILE), samples)
     return _foreign(RunLog(str(path), source, columns, names=own), logs)
+
+
+def _merged(logs: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
+    """Join neighbours that are parts of one log: of the same step, with no other key in common."""
+    found: list[Mapping[str, float]] = []
+    for row in logs:
+        same = {key for key in row if found and found[-1].get(key) == row[key]}
+        parts = found and any(NAMES.get(key) == "step" for key in same)
+        if parts and all(NAMES.get(key) in ("step", "epoch") for key in row.keys() & found[-1].keys()):
+            found[-1] = {**found[-1], **row}
+        else:
+            found.append(row)
+    return found
 
 
 def _foreign(log: RunLog, logs: Sequence[Mapping[str, float]]) -> RunLog:

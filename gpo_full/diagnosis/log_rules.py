@@ -7,7 +7,8 @@ from collections.abc import Callable
 from statistics import fmean
 
 from gpo_full.diagnosis.scale import LIKELY, times_f
-from gpo_full.diagnosis.view import EARLY, FEWEST_LOGS, MOVING, Metric, View
+from gpo_full.diagnosis.view import EARLY, ERRORS, FEWEST_LOGS, MOVING, STILL_X, Metric, View
+from gpo_theory.report.result import Analysis
 
 MOST = 0.9  # a share that counts as nearly all
 SOME = 0.1  # of a metric's range, a part that is more than what momentum adds to a margin at rest
@@ -79,7 +80,9 @@ def _no_gradient(view: View, grad_norm: Metric) -> Found:
     share = fmean(value == 0 for value in grad_norm.third())
     if share < MOST or _moved_at_0(view, grad_norm):
         return None
-    shown = [name for name in MOVING if name in view.log.columns]
+    shown = [*filter(view.holds, MOVING)]
+    if len(grad_norm) < FEWEST_LOGS and any(max(values) - min(values) > STILL_X for values in map(view.column, shown)):
+        return None  # too few logs to tell a move from the noise of batches
     flat = "" if view.log.method else "every pair lies where f is constant, or "
     return (share, f"the gradient is exactly 0: {flat}no parameter is trainable",
             "a norm below the precision of the dtype is also logged as 0"
@@ -101,19 +104,15 @@ def _moved_at_0(view: View, grad_norm: Metric) -> str | None:
     """Return a metric that moves over the last stretch of logs with the norm 0, by more than momentum does."""
     zero = [value == 0 for value in grad_norm]
     start = next((at for at in range(len(zero)) if zero[at] and fmean(zero[at:]) >= MOST), len(zero))
-    for name in MOVING:
-        if name in view.log.columns:
-            values = view.log.columns[name]
-            whole = Metric(value for value in values if math.isfinite(value))
-            stretch = Metric(value for value in values[start:] if math.isfinite(value))
-            view.used[name] = None
-            if stretch.drift > SOME * (max(whole) - min(whole)):
-                return name
+    stretch = view.since(start)
+    for name in filter(stretch.holds, MOVING):
+        if stretch.moves_by(name) > SOME * (max(view.column(name)) - min(view.column(name))):
+            return name
     return None
 
 
-def _loss_multiple(view: View, loss: Metric, at_zero: float) -> Found:
-    if view.multiple == 1.0:
+def _loss_multiple(view: View, loss: Metric, analysis: Analysis) -> Found:
+    if view.multiple == 1.0 or not view.at_zero:
         return None
     agree = "at the first step" if view.starts_off is None else "where margin and log-ratios are 0"
     if view.multiple is not None:
@@ -123,8 +122,8 @@ def _loss_multiple(view: View, loss: Metric, at_zero: float) -> Found:
                 f"where a trainer logs the sum over {k} steps of gradient accumulation. It is divided by {k} here",
                 "a loss that is not the run's, and has another f(0), can look the same")  # fmt: skip
     ratios = times_f(view) if "margin" in view.log.columns and view.to_x else ()
-    number = fmean(ratios[: max(2, len(ratios) // 3)]) if ratios else loss[0] / at_zero
-    compared = "f at the logged margins" if ratios else f"f(0) = {at_zero:.4g}"
+    number = fmean(ratios[: max(2, len(ratios) // 3)]) if ratios else loss[0] / view.at_zero
+    compared = "f at the logged margins" if ratios else f"f(0) = {view.at_zero:.4g}"
     return (number, f"the logged loss is about {number:.3g} times {compared} from the first logs on, and the start is "
             "not in the log: a sum over steps of gradient accumulation, or pairs that spread widely. Which of them is "
             "not known, so the loss is not compared with f", f"below {LIKELY:g} times is not reported")  # fmt: skip
@@ -137,8 +136,8 @@ def _nothing_moves(view: View, margin: Metric) -> Found:
         return (fmean(margin), f"no loss, margin or log-ratio has a trend, and the margin is {fmean(margin):.3g} "
                 f"{view.unit} from the first log on, where it is 0 if the reference is the policy at the start: "
                 "nothing was trained, and the reference is another",
-                f"a trend within three standard errors is not seen; a first log within 1/{EARLY} of the run, or with a "
-                "gradient of 0, counts as its start")  # fmt: skip
+                f"a trend within {ERRORS} standard errors is not seen; a first log within 1/{EARLY} of the run, or "
+                "with a gradient of 0, counts as its start")  # fmt: skip
     at_zero = view.from_the_start and view.starts_off == 0.0 and max(map(abs, margin)) * (view.to_x or 1.0) < 0.01
     if not at_zero or (view.loss is not None and view.beta):
         return None  # unknown, or what stuck_at_start says

@@ -67,7 +67,7 @@ def _complete(columns: dict[str, tuple[float, ...]], own: dict[str, str]) -> Non
                                   for a, b in zip(*(columns[name] for name in parts), strict=True))  # fmt: skip
         own["margin"] = " - ".join(own[name] for name in parts)
     shares = columns.get("accuracy", ())
-    if any(1 < share < math.inf for share in shares):
+    if any(2 < share < math.inf for share in shares):  # a share of 1 may be rounded up
         columns["accuracy"] = tuple(share / 100 for share in shares)
 
 

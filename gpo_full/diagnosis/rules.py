@@ -29,7 +29,7 @@ NEAR = 0.1  # relative distance from a target that counts as reached
 FEW_LOGS, FEW_SHARE = 5, 4  # a collapse takes at most five logs, and at most a quarter of all
 LEFT = 0.02  # of the first loss, what is about 0
 JUMP = 5.0  # of x: from 0 to there, -f' of the logistic loss falls to 1/75 of its value
-FALL = 2.0  # of x, by which the chosen log-ratio has fallen: at beta = 0.1, 20 nats
+FALL = 1.0  # of x, by which the chosen log-ratio has fallen: at beta = 0.1, 10 nats
 
 
 @dataclass(frozen=True)
@@ -186,11 +186,11 @@ def _collapsed(trend: View, margin: Metric, log_ratio_chosen: Metric, to_x: floa
     within = max(1, min(FEW_LOGS, len(x) // FEW_SHARE))
     if trend.from_the_start and trend.first("step") not in (0.0, 1.0):
         x = [0.0, *x]  # before the first step, where policy and reference agree
-    jumps = [high - low for at, low in enumerate(x) for high in x[at + 1 : at + 1 + within]]
-    loss = trend.column("loss") if "loss" in trend.log.columns else Metric()
+    jumps = [high - low for at, low in enumerate(x) for high in x[at + 1 : at + 1 + within] if low <= high / 2]
+    loss = trend.column("loss") if trend.holds("loss") else Metric()
     gone = [low <= LEFT * high for at, high in enumerate(loss) for low in loss[at + 1 : at + 1 + within]
             if high >= loss[0] / 2 > 0]  # fmt: skip
-    jumped = max(jumps) >= JUMP and to_x * margin.mean() >= JUMP
+    jumped = max(jumps, default=0.0) >= JUMP and to_x * margin.mean() >= JUMP
     collapsed = any(gone) and loss.mean() <= LEFT * loss[0]
     if chosen > -FALL or not (jumped or collapsed):
         return None

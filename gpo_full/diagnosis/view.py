@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from statistics import fmean, stdev
 from typing import Any
 
@@ -21,6 +22,7 @@ STILL_X, STILL_NATS = 0.01, 0.1  # a mean x, and a root mean square of rho, that
 FLAT = 0.01  # of |f'(0)|, as in the metric flat_right
 NOISE_NATS = 0.5  # how far the precision of a forward pass may move rho at the start
 NOISE_X = 0.05  # the same where beta is not known
+ERRORS = 4  # standard errors between two thirds, beyond which a metric moves: three thirds are compared, of few logs
 EARLY = 10  # the first log is of the start if its step is at most 1/10 of the last
 MOVING = (*SCALED, "loss")
 # The metrics whose rules hold for any method, pairs or none.
@@ -52,21 +54,23 @@ class Metric(tuple[float, ...]):
         """Return the mean over a third."""
         return fmean(self.third(part))
 
-    def error(self, part: int = -1) -> float:
-        """Return the standard error of the mean over a third."""
-        third = self.third(part)
+    def error(self) -> float:
+        """Return the standard error of the mean over the last third."""
+        third = self.third()
         return stdev(third) / math.sqrt(len(third)) if len(third) > 1 else 0.0
 
     @property
     def drift(self) -> float:
-        """The largest difference between the means of two thirds, 0 if within three standard errors."""
-        found = 0.0
-        for one, two in ((0, 1), (0, -1), (1, -1)) if len(self) >= FEWEST_LOGS else ():
-            change = abs(self.mean(two) - self.mean(one))
-            rounding = 1e-9 * max(1.0, *map(abs, self))
-            if change > 3 * math.hypot(self.error(one), self.error(two)) + rounding:
-                found = max(found, change)
-        return found
+        """The largest difference between the means of two thirds, 0 if within ERRORS standard errors or of few logs.
+
+        The error is that of neighbours' differences, which a trend hardly enters.
+        """
+        if len(self) < FEWEST_LOGS:
+            return 0.0
+        noise = math.sqrt(fmean((two - one) ** 2 for one, two in pairwise(self)) / 2)
+        error = noise * math.sqrt(2 / len(self.third())) + 1e-9 * max(1.0, *map(abs, self))
+        change = max(abs(self.mean(two) - self.mean(one)) for one, two in ((0, 1), (0, -1), (1, -1)))
+        return change if change > ERRORS * error else 0.0
 
 
 @dataclass(frozen=True)
@@ -209,7 +213,7 @@ class View:
         if "flat_right" in self.log.columns:
             share = self.column("flat_right").mean()
             return share, f"{share:.0%} of the pairs have"
-        if not (self.loss and self.beta and self.slope and {"margin", "accuracy"} <= set(self.log.columns)):
+        if not (self.loss and self.beta and self.slope and self.holds("margin") and self.holds("accuracy")):
             return None
         x = self.beta * self.column("margin").mean()
         there = x > 0 and -_slope_at(self.loss, x) < FLAT * abs(self.slope)
@@ -235,20 +239,38 @@ class View:
         steps = self.log.columns.get("step", ())
         return bool(steps) and steps[0] <= max(1.0, steps[-1] / EARLY)
 
+    def holds(self, name: str) -> bool:
+        """Return whether any log holds the metric."""
+        return any(map(math.isfinite, self.log.columns.get(name, ())))
+
+    def moves_by(self, name: str) -> float:
+        """Return by how much a metric moves, 0 for noise: between thirds, or from a first log at the reference."""
+        values = self.column(name)
+        if len(values) < FEWEST_LOGS:
+            return 0.0
+        end = abs(values.mean())
+        left = name != "loss" and self.starts_off == 0.0 and end > ERRORS * values.error()
+        return max(values.drift, end if left and end * (self.to_x or 1.0) > STILL_X else 0.0)
+
     def moved(self) -> bool:
-        """Return whether loss, margin or log-ratios have a trend; it is None of a log that has no margin."""
-        return any(self.column(name).drift for name in MOVING if name in self.log.columns)
+        """Return whether loss, margin or log-ratios move."""
+        return any(self.moves_by(name) for name in filter(self.holds, MOVING))
+
+    def since(self, start: int) -> "View":
+        """Return a view of the logs from number `start` on, which collects what is read in the same place."""
+        columns = {name: values[start:] for name, values in self.log.columns.items()}
+        return replace(self, log=replace(self.log, columns=columns))
 
     @cached_property
     def elsewhere(self) -> bool:
         """Whether nothing moves, at a margin that is not 0, which was so from the first step on."""
-        if self.log.method or "margin" not in self.log.columns or len(self.column("margin")) < FEWEST_LOGS:
+        if self.log.method or not self.holds("margin") or len(self.column("margin")) < FEWEST_LOGS:
             return False
         if not self.starts_off or self.moved():
             return False
         if self.log.columns.get("step", (math.nan,))[0] <= 1:
             return True
-        norms = self.column("grad_norm") if "grad_norm" in self.log.columns else (math.nan,)
+        norms = self.column("grad_norm") if self.holds("grad_norm") else (math.nan,)
         return not any(norms) or (self.from_the_start and self.pulls(self.column("margin").mean()))
 
     def pulls(self, margin: float) -> bool:
