@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from statistics import fmean
 
+from gpo_full.diagnosis.log import SCALED
 from gpo_full.diagnosis.scale import LIKELY, times_f
 from gpo_full.diagnosis.view import EARLY, ERRORS, FEWEST_LOGS, MOVING, STILL_X, Metric, View
 from gpo_theory.report.result import Analysis
@@ -40,6 +41,8 @@ def _steps_skipped(view: View) -> Found:
     if not rows:
         return None
     limits = "the log does not name the precision, and holds the norm of one step of each interval"
+    if rows[-1] == len(view.log) - 1:
+        limits += "; what followed the last log is not known"
     if len(rows) == sum(not math.isnan(value) for value in view.log.columns["grad_norm"]):
         moved = view.moved()
         why = ("and the run moves: the logged norm is not that of the steps that were made" if moved else
@@ -133,7 +136,10 @@ def _nothing_moves(view: View, margin: Metric) -> Found:
     if len(margin) < FEWEST_LOGS or view.moved():
         return None
     if view.elsewhere:
-        return (fmean(margin), f"no loss, margin or log-ratio has a trend, and the margin is {fmean(margin):.3g} "
+        means = {name: fmean(view.column(name)) for name in filter(view.holds, SCALED)}
+        far = "margin" if view.column("margin").starts_at else max(means, key=lambda name: abs(means[name]))
+        value = means[far]
+        return (value, f"no loss, margin or log-ratio has a trend, and {view.log.names.get(far, far)} is {value:.3g} "
                 f"{view.unit} from the first log on, where it is 0 if the reference is the policy at the start: "
                 "nothing was trained, and the reference is another",
                 f"a trend within {ERRORS} standard errors is not seen; a first log within 1/{EARLY} of the run, or "

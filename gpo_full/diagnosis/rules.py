@@ -298,7 +298,8 @@ def _past_label_noise(trend: View, margin: Metric, supported: float, beta: float
 
 
 # In the order of the report: first the rules whose findings make the others doubtful.
-RULES: dict[str, Callable[..., Found]] = {rule.__name__.removeprefix("_"): rule for rule in (
+_RULES: tuple[Callable[..., Found], ...] = (
     *LOG_RULES, _starts_backwards, _wrong_start, _stuck_at_start, _worse_than_reference, _wrong_way, _collapsed,
     _likelihood_displaced, _flat_tail, _beyond_knee, _beta_not_felt, _beta_holds, _at_target, _past_target,
-    _past_label_noise)}  # fmt: skip
+    _past_label_noise)  # fmt: skip
+RULES = {rule.__name__.removeprefix("_"): rule for rule in _RULES}

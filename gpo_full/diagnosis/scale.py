@@ -34,7 +34,8 @@ def loss_multiple(view: View) -> float | None:
     """Return k if the logged loss is k times f, 1 if nothing says so, None if it is a multiple that is not known.
 
     k is an integer of at least 2, found where policy and reference agree: there the loss is k f(0), and no later mean
-    is far below k f(x). Without such a log a ratio that is steady and above LIKELY is a multiple that is not known.
+    is far below k f(x). Without such a log, a loss above f(0) at margins above 0 is a multiple that is not known where
+    its ratio to f(x) is steady and above LIKELY.
     """
     if view.log.method or view.log.beside or not view.at_zero or view.at_zero < 0 or view.slope is None:
         return 1.0
@@ -50,7 +51,9 @@ def loss_multiple(view: View) -> float | None:
         return k if later else 1.0
     early = ratios[: max(2, len(ratios) // 3)]
     steady = len(early) > 1 and min(early) >= LIKELY and stdev(early) <= STEADY * fmean(early)
-    return None if steady and not (view.log.columns.get("step", (0.0,))[0] <= 1) else 1.0
+    # Below f(0) pairs that spread are the usual reason, and no rule depends on it.
+    above = view.column("loss").mean(0) > view.at_zero and view.column("margin").mean(0) > 0
+    return None if steady and above and not (view.log.columns.get("step", (0.0,))[0] <= 1) else 1.0
 
 
 def _at_first_step(view: View, first: float | None) -> float | None:

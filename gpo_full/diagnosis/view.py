@@ -60,17 +60,23 @@ class Metric(tuple[float, ...]):
         return stdev(third) / math.sqrt(len(third)) if len(third) > 1 else 0.0
 
     @property
-    def drift(self) -> float:
-        """The largest difference between the means of two thirds, 0 if within ERRORS standard errors or of few logs.
+    def _noise(self) -> float:
+        """The standard error of a third's mean, from the differences of neighbours, which a trend hardly enters."""
+        squares = fmean((two - one) ** 2 for one, two in pairwise(self))
+        return math.sqrt(squares / 2 / len(self.third())) + 1e-9 * max(1.0, *map(abs, self))
 
-        The error is that of neighbours' differences, which a trend hardly enters.
-        """
+    @property
+    def drift(self) -> float:
+        """The largest difference between the means of two thirds, 0 if within ERRORS standard errors or of few logs."""
         if len(self) < FEWEST_LOGS:
             return 0.0
-        noise = math.sqrt(fmean((two - one) ** 2 for one, two in pairwise(self)) / 2)
-        error = noise * math.sqrt(2 / len(self.third())) + 1e-9 * max(1.0, *map(abs, self))
         change = max(abs(self.mean(two) - self.mean(one)) for one, two in ((0, 1), (0, -1), (1, -1)))
-        return change if change > ERRORS * error else 0.0
+        return change if change > ERRORS * math.sqrt(2) * self._noise else 0.0
+
+    @property
+    def starts_at(self) -> float:
+        """The mean of the first third, 0 if that is within ERRORS standard errors of it, or of few logs."""
+        return self.mean(0) if len(self) >= FEWEST_LOGS and abs(self.mean(0)) > ERRORS * self._noise else 0.0
 
 
 @dataclass(frozen=True)
@@ -263,10 +269,9 @@ class View:
 
     @cached_property
     def elsewhere(self) -> bool:
-        """Whether nothing moves, at a margin that is not 0, which was so from the first step on."""
-        if self.log.method or not self.holds("margin") or len(self.column("margin")) < FEWEST_LOGS:
-            return False
-        if not self.starts_off or self.moved():
+        """Whether nothing moves, at a margin or log-ratio that is not 0 and was not at the first step."""
+        away = any(self.column(name).starts_at for name in filter(self.holds, SCALED))
+        if self.log.method or not self.holds("margin") or not away or not self.starts_off or self.moved():
             return False
         if self.log.columns.get("step", (math.nan,))[0] <= 1:
             return True

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,28 @@ def test_a_frozen_run(shift: float, zero: bool, first: bool, loss: str, k: int, 
 
 F_SLOPE: dict[str, Callable[[float], float]] = {  # over |f'(0)|
     "logistic": lambda x: 2 / (1 + math.exp(x)), "squared": lambda x: x - 1, "exponential": lambda x: math.exp(-x)}  # fmt: skip
+
+
+def test_log_ratios_far_from_0_at_a_margin_of_0_are_another_reference(tmp_path: Path) -> None:
+    rows = [row | {"rewards/chosen": -2.0, "rewards/rejected": -2.0} for row in simulate(Truth(rate=0.0))]
+    assert "rewards/chosen is -20 nats" in said(judged(tmp_path, rows), "nothing_moves")
+
+
+@MANY
+@given(truth=moving, noise=st.floats(0.0, 0.5))
+def test_noise_is_not_taken_for_a_run_that_starts_elsewhere(truth: Truth, noise: float, tmp_path: Path) -> None:
+    rng, rows = random.Random(truth.seed), simulate(Truth(**(vars(truth) | {"first_step": False})))
+    for row in rows:
+        error = rng.gauss(0, noise)
+        for key, part in (("rewards/margins", 1.0), ("rewards/chosen", 0.5), ("rewards/rejected", -0.5)):
+            row[key] += part * error
+    assert not ids(judged(tmp_path, rows, truth.loss, truth.beta)) & {"nothing_moves", "loss_multiple", "collapsed"}
+
+
+def test_a_later_log_of_pairs_that_spread_is_no_multiple(tmp_path: Path) -> None:
+    rows = [row | {"step": row["step"] + 900, "loss": 0.33, "rewards/margins": 2.0 + at / 100}
+            for at, row in enumerate(simulate(Truth()))]  # fmt: skip
+    assert ids(judged(tmp_path, rows)) == set()  # f(2) = 0.127, and 0.33 is below f(0)
 
 
 def test_noise_of_the_batches_seldom_hides_that_a_run_is_frozen(tmp_path: Path) -> None:
