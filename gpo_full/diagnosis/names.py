@@ -1,6 +1,6 @@
 """The columns that logs of other trainers are read for: their keys, and their values as numbers."""
 
-__all__ = ["METRICS", "NAMES", "columns_of", "numbers_of", "source_of"]
+__all__ = ["columns_of", "numbers_of", "source_of"]
 
 import math
 from collections.abc import Mapping, Sequence, Set
@@ -24,6 +24,7 @@ NAMES = {
     "global_step": "step", "gpt_loss": "loss", "kto_loss": "loss",
 }  # fmt: skip
 METRICS = {key for key, name in NAMES.items() if name not in ("step", "epoch")}  # an evaluation logs those two as well
+LARGEST = 1e100  # a larger number counts as infinite: its square is
 PREFIX = "train/"  # of TRL's keys on W&B as well
 # A key that one trainer alone writes.
 SIGNS = {"current_steps": "llama-factory", "global_step/max_steps": "ms-swift", "iteration": "ms-swift",
@@ -80,4 +81,4 @@ def _number(value: Any) -> float | None:
         number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1) if text else float(value)
     except (ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) else math.inf
+    return number if abs(number) < LARGEST else math.inf  # also for a NaN

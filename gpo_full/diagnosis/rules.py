@@ -1,7 +1,8 @@
 """What the theory says about a run from its metrics: one function for each rule, with its number and its limits.
 
 A rule is named like its finding, and its parameters like what it needs: metrics that the run logs, facts of the View,
-and `trend`, which is the View of a run of enough logs. It is applied if all of that is known.
+and `trend`, which is the View of a run of enough logs. It is applied, to the logs that hold its metrics, if all of that
+is known.
 """
 
 __all__ = ["Diagnosis", "Finding", "diagnose"]
@@ -237,9 +238,7 @@ def _beta_not_felt(trend: View, margin: Metric, strength: float, beta: float) ->
             f"P1 holds near p = 1/2, and p is not known; reported below {WEAK:g}")  # fmt: skip
 
 
-def _beta_holds(
-    trend: View, margin: Metric, regularizer: Metric, summed: bool, strength: float, beta: float
-) -> Found:
+def _beta_holds(trend: View, margin: Metric, regularizer: Metric, summed: bool, strength: float, beta: float) -> Found:
     scale, spread = 1 / (beta * strength), trend.spread
     if spread >= SMALL_NATS or spread < STRONG * scale:
         return None

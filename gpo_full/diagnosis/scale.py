@@ -39,10 +39,10 @@ def loss_multiple(view: View) -> float | None:
     """
     if view.log.method or view.log.beside or not view.at_zero or view.at_zero < 0 or view.slope is None:
         return 1.0
-    if "loss" not in view.log.columns or view.log.source == "gpo":
+    if not view.holds("loss") or view.log.source == "gpo":
         return 1.0  # our own metrics are means of f
     first, off = view.first("loss"), view.starts_off
-    if off is None:
+    if off is None or not view.holds("margin"):
         return _at_first_step(view, first)
     ratios = times_f(view)
     if first is not None and off == 0.0:

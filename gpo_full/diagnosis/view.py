@@ -1,6 +1,6 @@
 """What the rules use of a run: its metrics in nats, the facts of its loss, and whether anything moves in the log."""
 
-__all__ = ["Metric", "View"]
+__all__ = ["Metric", "View", "metrics_of"]
 
 import math
 from collections.abc import Iterable, Sequence
