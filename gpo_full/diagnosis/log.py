@@ -1,68 +1,118 @@
-"""The metrics of a training run: our `metrics.jsonl`, or the `trainer_state.json` of TRL's DPOTrainer."""
+"""The metrics of a training run: our `metrics.jsonl`, or the log that another trainer wrote."""
 
 __all__ = ["RunLog", "changes_of", "read_run"]
 
+import csv
 import json
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from gpo_full.diagnosis.method import Method, method_of
+from gpo_full.diagnosis.names import METRICS, NAMES, columns_of, numbers_of, source_of
 from gpo_full.run_files import EVENTS_FILE, METER, METRICS_FILE, RESUMED, RUN_FILE, SAMPLES_FILE, STATE_FILE
 from gpo_theory.errors import InputError
 
-# TRL's names for ours; its rewards are beta times the summed log-ratio.
-OF_TRL = {"rewards/margins": "margin", "rewards/chosen": "log_ratio_chosen", "rewards/rejected": "log_ratio_rejected",
-          "rewards/accuracies": "accuracy", "loss": "loss", "grad_norm": "grad_norm", "step": "step",
-          "epoch": "epoch"}  # fmt: skip
+SWIFT_FILE, FACTORY_FILE = "logging.jsonl", "trainer_log.jsonl"
+READ = (f"{METRICS_FILE}, {STATE_FILE} (TRL, axolotl, LLaMA-Factory), {SWIFT_FILE} (ms-swift), {FACTORY_FILE} "
+        "(LLaMA-Factory), and JSON lines or CSV of their keys or OpenRLHF's are read")  # fmt: skip
 SAMPLED = ("step", "kl", "kl_se", "win_rate", "win_low", "win_high", "n")
 SCALED = ("margin", "log_ratio_chosen", "log_ratio_rejected")
+BESIDE_F = ("nll_loss", "sft_loss", "aux_loss")  # parts of the loss that TRL, LLaMA-Factory and ms-swift log apart
 
 
 @dataclass(frozen=True)
 class RunLog:
-    """The logs of a run, oldest first: a column of equal length for each metric that every log has.
+    """The logs of a run, oldest first: a column of equal length for each metric.
 
-    `source` is "gpo" or "trl"; `settings` the configuration that the run records, empty if it records none; `samples`
-    the objects of its samples.jsonl; `broken` the number of logs that held a NaN or an infinity, which are left out of
-    `columns`. The columns of SCALED are in nats, or from TRL in units of beta times nats.
+    `source` is "gpo" for our runs, or the trainer: "trl", "llama-factory", "ms-swift" or "openrlhf". A value is NaN in
+    a log that lacks the metric, and infinite in one whose value is not finite. The columns of SCALED are in nats, or
+    from another trainer in units of beta times nats. `settings` is the configuration that the run records, empty if it
+    records none; `samples` the objects of its samples.jsonl. For other trainers' logs, `names` are their keys of our
+    columns, `unread` those that no rule uses, `beside` the parts of the loss that are not f, and `method` is the method
+    where that is not of an f(beta rho).
     """
 
     run: str
     source: str
     columns: Mapping[str, tuple[float, ...]]
-    broken: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     samples: tuple[Mapping[str, Any], ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    method: Method | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
 
+    @property
+    def broken(self) -> int:
+        """The number of logs that hold a NaN or an infinity."""
+        return sum(any(map(math.isinf, row)) for row in zip(*self.columns.values(), strict=True))
+
+    @property
+    def lacking(self) -> dict[str, int]:
+        """The number of logs that lack a metric which others have."""
+        counts = {name: sum(map(math.isnan, values)) for name, values in self.columns.items()}
+        return {name: count for name, count in counts.items() if count}
+
+    def holding(self, names: Iterable[str]) -> "RunLog":
+        """Return the logs in which each of the metrics `names` is there and finite."""
+        needed = [self.columns[name] for name in names]
+        kept = [all(math.isfinite(values[at]) for values in needed) for at in range(len(self))]
+        return replace(self, columns={name: tuple(value for value, keep in zip(values, kept, strict=True) if keep)
+                                      for name, values in self.columns.items()})  # fmt: skip
+
 
 def read_run(path: Path | str) -> RunLog:
-    """Read a run: a folder with metrics.jsonl or trainer_state.json (or checkpoints that hold one), or such a file.
+    """Read a run: a folder with one of the files in READ (or checkpoints that hold one), or such a file.
 
     A checkpoint of ours is the run up to its step. Raises InputError if there is no such file, or no training log in
     it.
     """
     file = _find(Path(path))
-    entries: Any
-    source, folder = "gpo", file.parent
-    if file.name.endswith(".jsonl"):
-        entries = _lines(file)
-    else:
-        state = _parse(file, file.read_bytes())
-        entries = state.get("log_history") if isinstance(state, dict) else None
-        source = "gpo" if isinstance(state, dict) and METER in (state.get("stateful_callbacks") or ()) else "trl"
-        folder = file.parent.parent
-    settings = _settings(folder / RUN_FILE) if source == "gpo" else {}
-    samples = _samples(folder / SAMPLES_FILE) if source == "gpo" and folder == file.parent else ()
-    logs = [each for each in entries if isinstance(each, dict) and "loss" in each] if isinstance(entries, list) else []
+    entries = _entries(file)
+    rows = [numbers_of(entry) for entry in entries.rows if isinstance(entry, dict)]
+    keys = {key for row in rows for key in row}
+    source = "gpo" if entries.ours else source_of(keys) or ("gpo" if file.suffix == ".jsonl" else "trl")
+    ours = source == "gpo"
+    names = {key: key for key in keys} if ours else NAMES
+    training = {"loss", "margin"} if ours else METRICS
+    logs = [row for row in rows if row.keys() & training]
     if not logs:
-        raise InputError(f"{str(file)!r} holds no training log")
-    columns, broken = _columns(logs, OF_TRL if source == "trl" else None)
-    return RunLog(str(path), source, columns, broken, settings, samples)
+        held = f": it has {', '.join(sorted(keys))}; {READ}" if keys else ""
+        raise InputError(f"{str(file)!r} holds no training log{held}")
+    columns, own = columns_of(logs if ours else _merged(logs), names)
+    if ours:
+        folder = file.parent if entries.lines else file.parent.parent
+        samples = _samples(folder / SAMPLES_FILE) if folder == file.parent else ()
+        return RunLog(str(path), source, columns, _settings(folder / RUN_FILE), samples)
+    return _foreign(RunLog(str(path), source, columns, names=own), logs)
+
+
+def _merged(logs: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
+    """Join neighbours that are parts of one log: of the same step, with no other key in common."""
+    found: list[Mapping[str, float]] = []
+    for row in logs:
+        same = {key for key in row if found and found[-1].get(key) == row[key]}
+        parts = found and any(NAMES.get(key) == "step" for key in same)
+        if parts and all(NAMES.get(key) in ("step", "epoch") for key in row.keys() & found[-1].keys()):
+            found[-1] = {**found[-1], **row}
+        else:
+            found.append(row)
+    return found
+
+
+def _foreign(log: RunLog, logs: Sequence[Mapping[str, float]]) -> RunLog:
+    keys = frozenset(key for row in logs for key in row)
+    step = log.columns["step"][0] if "step" in log.columns else None
+    beside = () if log.source == "openrlhf" else tuple(key for key in BESIDE_F if key in keys)
+    method = method_of(logs, keys, step)
+    read = {*NAMES, *beside, *(method.by if method else ())}
+    return replace(log, unread=tuple(sorted(keys - read)), beside=beside, method=method)
 
 
 def changes_of(folder: Path) -> list[str]:
@@ -79,22 +129,47 @@ def _find(path: Path) -> Path:
         return path
     if not path.is_dir():
         raise InputError(f"run {str(path)!r} is neither a folder nor a file")
-    inside = [path / name for name in (METRICS_FILE, STATE_FILE) if (path / name).is_file()]
     saved = [each for each in path.glob(f"checkpoint-*/{STATE_FILE}") if _step(each).isdecimal()]
-    if not inside and saved:
-        return max(saved, key=lambda each: int(_step(each)))
-    if not inside:
-        raise InputError(f"run {str(path)!r} holds neither {METRICS_FILE} nor {STATE_FILE}")
-    return inside[0]
+    newest = sorted(saved, key=lambda each: int(_step(each)))[-1:]
+    # LLaMA-Factory's own log has no margins, so a checkpoint's state says more.
+    order = [path / METRICS_FILE, path / STATE_FILE, path / SWIFT_FILE, *newest, path / FACTORY_FILE]
+    found = next((file for file in order if file.is_file()), None)
+    if found is None:
+        raise InputError(f"run {str(path)!r} holds neither {METRICS_FILE} nor {STATE_FILE}; {READ}")
+    return found
 
 
 def _step(state: Path) -> str:
     return state.parent.name.rpartition("-")[2]
 
 
+class _Entries(NamedTuple):
+    rows: list[Any]
+    ours: bool  # known to be a run of ours
+    lines: bool  # a file of lines, in the run's own folder
+
+
+def _entries(file: Path) -> _Entries:
+    if file.suffix == ".jsonl":
+        return _Entries(_lines(file), False, True)
+    if file.suffix == ".csv":
+        with file.open(newline="", encoding="utf-8", errors="replace") as text:
+            return _Entries(list(csv.DictReader(text)), False, True)
+    state = _parse(file, file.read_bytes())
+    rows = state.get("log_history") if isinstance(state, dict) else state
+    ours = isinstance(state, dict) and METER in (state.get("stateful_callbacks") or ())
+    return _Entries(rows if isinstance(rows, list) else [], ours, False)
+
+
 def _lines(file: Path) -> list[Any]:
-    # A line without a newline was cut off by a crash.
-    return [_parse(file, line) for line in file.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    *whole, last = file.read_bytes().splitlines(keepends=True) or [b""]
+    rows = [_parse(file, line) for line in whole if line.strip()]
+    try:
+        return [*rows, _parse(file, last)] if last.strip() else rows
+    except InputError:
+        if last.endswith(b"\n"):
+            raise
+        return rows  # a line without a newline was cut off by a crash
 
 
 def _settings(file: Path) -> Mapping[str, Any]:
@@ -112,18 +187,7 @@ def _parse(file: Path, text: bytes) -> Any:
     try:
         return json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError):
-        raise InputError(f"{str(file)!r} is not the JSON of a run") from None
-
-
-def _columns(
-    logs: Iterable[Mapping[str, Any]], names: Mapping[str, str] | None
-) -> tuple[Mapping[str, tuple[float, ...]], int]:
-    """Return the columns by our names, of the logs that are finite, and the number of the others."""
-    rows = [{(names or {}).get(name, name): float(value) for name, value in log.items()
-             if (names is None or name in names) and _is_number(value)} for log in logs]  # fmt: skip
-    kept = [row for row in rows if all(map(math.isfinite, row.values()))]
-    every = [name for name in kept[0] if all(name in row for row in kept)] if kept else []
-    return {name: tuple(row[name] for row in kept) for name in every}, len(rows) - len(kept)
+        raise InputError(f"{str(file)!r} is not the JSON of a run; {READ}") from None
 
 
 def _is_number(value: Any) -> bool:

@@ -8,7 +8,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gpo_full.diagnosis.rules import Diagnosis, View
+from gpo_full.diagnosis.rules import Diagnosis
+from gpo_full.diagnosis.view import View
 
 
 def run_curves(diagnosis: Diagnosis) -> Figure:
@@ -16,7 +17,7 @@ def run_curves(diagnosis: Diagnosis) -> Figure:
 
     A run that was sampled gets a fourth panel: win rate, with its interval, against KL.
     """
-    view = View(diagnosis.log, diagnosis.loss, diagnosis.beta)
+    view = View(diagnosis.log, diagnosis.loss, diagnosis.beta, multiple=diagnosis.loss_multiple)
     target = view.target / view.beta if view.target is not None and view.beta else None
     panels = (("loss", ("loss",), view.at_zero, "$f(0)$"), ("margin", ("margin",), target, r"$x^*(1)/\beta$"),
               ("log-ratio", ("log_ratio_chosen", "log_ratio_rejected"), 0.0, "reference"))  # fmt: skip
@@ -28,8 +29,9 @@ def run_curves(diagnosis: Diagnosis) -> Figure:
     for axes, (title, names, level, label) in zip(drawn[:3], panels, strict=True):
         for name, style in zip(names, ("-", "--"), strict=False):
             if name in view.log.columns:
-                values = view.column(name)
-                steps = view.column("step") if "step" in view.log.columns else range(1, len(values) + 1)
+                held = view.holding({name, "step"} & view.log.columns.keys())
+                values = held.column(name)
+                steps = held.column("step") if "step" in view.log.columns else range(1, len(values) + 1)
                 axes.plot(steps, values, style, color="0.2", linewidth=1.2, label=name.rpartition("_")[2])
         if level is not None:
             axes.axhline(level, color="0.6", linewidth=1, linestyle=":", label=label)

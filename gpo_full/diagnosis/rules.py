@@ -1,21 +1,22 @@
 """What the theory says about a run from its metrics: one function for each rule, with its number and its limits.
 
 A rule is named like its finding, and its parameters like what it needs: metrics that the run logs, facts of the View,
-and `trend`, which is the View of a run of enough logs. It is applied if all of that is known.
+and `trend`, which is the View of a run of enough logs. It is applied, to the logs that hold its metrics, if all of that
+is known.
 """
 
 __all__ = ["Diagnosis", "Finding", "diagnose"]
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from inspect import signature
-from statistics import fmean, stdev
 from typing import Any
 
-from gpo_full.diagnosis.log import SCALED, RunLog
-from gpo_theory.analysis import analyze
+from gpo_full.diagnosis.log import RunLog
+from gpo_full.diagnosis.log_rules import LOG_RULES, MOST, Found
+from gpo_full.diagnosis.scale import allowed_at_start, loss_multiple
+from gpo_full.diagnosis.view import FLAT, STILL_NATS, STILL_X, Metric, View, metrics_of
 from gpo_theory.catalogue import find_loss
 from gpo_theory.errors import InputError
 from gpo_theory.loss import Loss
@@ -23,24 +24,27 @@ from gpo_theory.report.result import Analysis
 from gpo_theory.transforms import soft_label
 
 # The rules' thresholds: conventions, not theory, so each finding's limits name them.
-FEWEST_LOGS = 9  # a trend compares three thirds, of at least three logs each
-STILL_X, STILL_NATS = 0.01, 0.1  # a mean x, and a root mean square of rho, that count as unmoved
 WEAK, STRONG = 0.02, 0.5  # beta R rho: below, the regulariser has no effect; above, it dominates
 SMALL_NATS = 0.5  # a root mean square of rho that is small for two whole responses
-MOST = 0.9  # a share that counts as nearly all pairs
-FLAT = 0.01  # of |f'(0)|, as in the metric flat_right
 NEAR = 0.1  # relative distance from a target that counts as reached
-NOISE_NATS = 0.5  # how far the precision of a forward pass may move rho at the start
+FEW_LOGS, FEW_SHARE = 5, 4  # a collapse takes at most five logs, and at most a quarter of all
+LEFT = 0.02  # of the first loss, what is about 0
+JUMP = 5.0  # of x: from 0 to there, -f' of the logistic loss falls to 1/75 of its value
+FALL = 1.0  # of x, by which the chosen log-ratio has fallen: at beta = 0.1, 10 nats
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something the metrics show: its name, its number, the reason, and the limits of the conclusion."""
+    """Something the metrics show: its name, its number, the reason, the limits of the conclusion, and what it rests on.
+
+    `columns` are the metrics that the rule read, by their names in the log; none if it rests on the loss alone.
+    """
 
     id: str
     number: float
     because: str
     limits: str
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ class Diagnosis:
     """The findings of a run, the rules that were applied, and for the others the reason why not.
 
     `loss` is what the run minimised and `beta` its beta, None if not known; `label_noise` the rate at which labels are
-    believed to be flipped, None if not given.
+    believed to be flipped, None if not given. `loss_multiple` is what the logged loss was divided by, None if it is a
+    multiple of f that is not known.
     """
 
     log: RunLog
@@ -58,12 +63,15 @@ class Diagnosis:
     findings: tuple[Finding, ...]
     looked_at: tuple[str, ...]
     not_looked_at: Mapping[str, str]
+    loss_multiple: float | None = 1.0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the stable JSON form."""
         return {"run": self.log.run, "source": self.log.source, "loss": self.loss and self.loss.name,
                 "beta": self.beta, "label_noise": self.label_noise, "samples": [dict(one) for one in self.log.samples],
-                "findings": [asdict(finding) for finding in self.findings],
+                "method": self.log.method and asdict(self.log.method), "loss_multiple": self.loss_multiple,
+                "lacking": {self.log.names.get(name, name): count for name, count in self.log.lacking.items()},
+                "unread": list(self.log.unread), "findings": [asdict(finding) for finding in self.findings],
                 "looked_at": list(self.looked_at), "not_looked_at": dict(self.not_looked_at)}  # fmt: skip
 
 
@@ -84,16 +92,19 @@ def diagnose(
     """
     loss, beta = _known(log, loss, beta)
     view = View(log, loss, beta, _noise(log, label_noise))
+    view = replace(view, multiple=loss_multiple(view))
     findings, reasons = [], {}
     for name, rule in RULES.items():
         needs = [*signature(rule).parameters]
         reason = view.missing(needs)
         if reason is not None:
             reasons[name] = reason
-        elif found := rule(*map(view.needed, needs)):
-            findings.append(Finding(name, *found))
+            continue
+        seen = view.holding(metrics_of(needs))
+        if found := rule(*map(seen.needed, needs)):
+            findings.append(Finding(name, *found, columns=tuple(log.names.get(used, used) for used in seen.used)))
     looked_at = tuple(name for name in RULES if name not in reasons)
-    return Diagnosis(log, loss, beta, view.label_noise, tuple(findings), looked_at, reasons)
+    return Diagnosis(log, loss, beta, view.label_noise, tuple(findings), looked_at, reasons, view.multiple)
 
 
 def _known(log: RunLog, loss: Loss | None, beta: float | None) -> tuple[Loss | None, float | None]:
@@ -127,161 +138,6 @@ def _objective(settings: Mapping[str, Any]) -> Loss | None:
     return soft_label(loss, str(noise)) if noise else loss
 
 
-class Metric(tuple[float, ...]):
-    """A metric's values, oldest first."""
-
-    def third(self, part: int = -1) -> tuple[float, ...]:
-        """Return the first (0), middle (1) or last (-1) third."""
-        size = max(1, len(self) // 3)
-        return {0: self[:size], 1: self[size:-size] or self, -1: self[-size:]}[part]
-
-    def mean(self, part: int = -1) -> float:
-        """Return the mean over a third."""
-        return fmean(self.third(part))
-
-    def error(self) -> float:
-        """Return the standard error of the mean over the last third."""
-        third = self.third()
-        return stdev(third) / math.sqrt(len(third)) if len(third) > 1 else 0.0
-
-
-@dataclass(frozen=True)
-class View:
-    """What the rules use: the run's metrics and facts of its loss."""
-
-    log: RunLog
-    loss: Loss | None
-    beta: float | None
-    label_noise: float | None = None
-
-    @cached_property
-    def analysis(self) -> Analysis | None:
-        """The analysis of the loss."""
-        return None if self.loss is None else analyze(self.loss)
-
-    @property
-    def at_zero(self) -> float | None:
-        """f(0)."""
-        return self._coefficient(0)
-
-    @property
-    def slope(self) -> float | None:
-        """f'(0)."""
-        return self._coefficient(1)
-
-    def _coefficient(self, order: int) -> float | None:
-        found = self.analysis.taylor[order] if self.analysis else None
-        return None if found is None else found.value
-
-    @property
-    def strength(self) -> float | None:
-        """R > 0 under the hypotheses of proposition P1, else None."""
-        slope = self.analysis.link.slope_at_half if self.analysis else None
-        return 2 / slope if isinstance(slope, float) and slope > 0 else None
-
-    @property
-    def target(self) -> float | None:
-        """The target x*(1), if it is finite."""
-        return _finite(self.analysis.link.target_at_one) if self.analysis else None
-
-    @cached_property
-    def supported(self) -> float | None:
-        """x*(1 - e), if it is finite: the target under labels flipped at rate e, which f does not account for."""
-        if self.loss is None or self.label_noise is None or self.log.settings.get("label_noise"):
-            return None
-        # Its least value under labels that are always right is that of f under labels flipped at rate e.
-        return _finite(analyze(soft_label(self.loss, str(self.label_noise))).link.target_at_one)
-
-    @property
-    def stops(self) -> bool | None:
-        """Whether -f' tends to 0 on the right, None if that is not known."""
-        limit = self.analysis.tails["right"]["slope"].limit if self.analysis else None
-        return None if limit is None else limit == "0"
-
-    @property
-    def summed(self) -> bool | None:
-        """True, or None if rho is averaged over tokens: then nats are per token, and small."""
-        return None if self.log.settings.get("margin") == "mean" else True
-
-    @property
-    def unit(self) -> str:
-        """The unit of the log-ratios."""
-        return "nats" if self.log.source == "gpo" or self.beta else "units of beta nats"
-
-    def missing(self, needs: Sequence[str]) -> str | None:
-        """Return why a rule with these `needs` cannot be applied, or None."""
-        others = [name for name in needs if name not in ("view", "trend")]
-        if others and len(self.log) < (FEWEST_LOGS if "trend" in needs else 1):
-            return f"{len(self.log)} logs are too few"
-        for name in others:
-            if name in OF_LOSS and self.loss is None:
-                return "the loss is not known (`loss=None`)"
-            if name in WHY_MISSING and getattr(self, name) is None:
-                return WHY_MISSING[name]
-            if name not in WHY_MISSING and name not in self.log.columns:
-                return f"the run does not log {name}"
-        return None
-
-    def needed(self, name: str) -> Any:
-        """Return what a rule calls `name`, which is not `missing`."""
-        return self if name in ("view", "trend") else getattr(self, name) if name in WHY_MISSING else self.column(name)
-
-    def column(self, name: str) -> Metric:
-        """Return a metric, log-ratios in nats if beta is known."""
-        scale = 1 / self.beta if self.beta and self.log.source == "trl" and name in SCALED else 1.0
-        return Metric(value * scale for value in self.log.columns[name])
-
-    @property
-    def spread(self) -> float:
-        """The root mean square of rho at the end; without a log of rho^2, its smallest possible value |mean rho|."""
-        if "regularizer" in self.log.columns:
-            return math.sqrt(2 * self.column("regularizer").mean())
-        return abs(self.column("margin").mean())
-
-    @property
-    def flat(self) -> tuple[float, str] | None:
-        """The share of pairs in the flat right tail; if it is not logged, the accuracy if the mean x is there."""
-        if "flat_right" in self.log.columns:
-            share = self.column("flat_right").mean()
-            return share, f"{share:.0%} of the pairs have"
-        if not (self.loss and self.beta and self.slope and {"margin", "accuracy"} <= set(self.log.columns)):
-            return None
-        x = self.beta * self.column("margin").mean()
-        there = x > 0 and -_slope_at(self.loss, x) < FLAT * abs(self.slope)
-        return self.column("accuracy").mean() if there else 0.0, f"the mean x = {x:.3g} has"
-
-    @property
-    def still(self) -> bool:
-        """Whether the policy still equals its reference on these pairs."""
-        return (self.beta or 0.0) * self.spread < STILL_X and (not self.summed or self.spread < STILL_NATS)
-
-
-Found = tuple[float, str, str] | None  # number, because, limits
-
-
-
-def _too_few_logs(view: View) -> Found:
-    if len(view.log) >= FEWEST_LOGS:
-        return None
-    return (len(view.log), f"a trend needs at least {FEWEST_LOGS} logs",
-            "no rule about the end of the run was applied; log more often")  # fmt: skip
-
-
-def _not_finite(view: View) -> Found:
-    if not view.log.broken:
-        return None
-    return (view.log.broken, f"{view.log.broken} logs hold a NaN or an infinity, and the optimiser took steps after "
-            "them", "the logs do not say which pair caused it; a filter may have hidden others")  # fmt: skip
-
-
-def _no_gradient(grad_norm: Metric) -> Found:
-    share = fmean(value == 0 for value in grad_norm.third())
-    if share < MOST:
-        return None
-    return (share, "the gradient is exactly 0: every pair lies where f is constant, or no parameter is trainable",
-            "a norm below the precision of the dtype is also logged as 0")  # fmt: skip
-
-
 def _starts_backwards(slope: float) -> Found:
     if slope <= 0:
         return None
@@ -290,13 +146,19 @@ def _starts_backwards(slope: float) -> Found:
             "formula is wrong")  # fmt: skip
 
 
-def _wrong_start(loss: Metric, step: Metric, at_zero: float, slope: float, beta: float) -> Found:
-    allowed = 1e-3 * max(1.0, abs(at_zero)) + abs(slope) * beta * NOISE_NATS
+def _wrong_start(view: View, loss: Metric, step: Metric, at_zero: float, slope: float, beta: float) -> Found:
+    allowed, off = allowed_at_start(at_zero, slope, beta), view.starts_off
     if step[0] > 1 or abs(loss[0] - at_zero) <= allowed:
         return None
+    causes = ("a reference from other weights, another truncation or dropout causes this, and so does a loss or beta "
+              "that is not the run's")  # fmt: skip
+    if off is not None:
+        causes = (f"margin or log-ratios are x = {off:.3g} there, so the reference is not the policy at the start: "
+                  "other weights, another truncation, dropout, or a method without a reference" if off else
+                  "margin and log-ratios are 0 there, so the reference is the policy: what differs is the loss, one of "
+                  "its parameters or a part beside f")  # fmt: skip
     return (loss[0], f"the first step's loss is not f(0) = {at_zero:.4g}, as it is where policy and reference agree",
-            "a reference from other weights, another truncation or dropout causes this, and so does a loss or beta "
-            f"that is not the run's; a difference below {allowed:.2g} is not reported")  # fmt: skip
+            f"{causes}; a difference below {allowed:.2g} is not reported")  # fmt: skip
 
 
 def _stuck_at_start(trend: View, loss: Metric, margin: Metric, at_zero: float, beta: float) -> Found:
@@ -318,6 +180,28 @@ def _likelihood_displaced(trend: View, margin: Metric, log_ratio_chosen: Metric,
             "these metrics do not show which responses gained the probability: read samples; pairs that contradict "
             "each other lower both means too, even if every response has its own logit; a fall below a tenth of the "
             "margin is not reported")  # fmt: skip
+
+
+def _collapsed(trend: View, margin: Metric, log_ratio_chosen: Metric, to_x: float) -> Found:
+    x, chosen = [to_x * value for value in margin], to_x * log_ratio_chosen.mean()
+    within = max(1, min(FEW_LOGS, len(x) // FEW_SHARE))
+    if trend.from_the_start and trend.first("step") not in (0.0, 1.0):
+        x = [0.0, *x]  # before the first step, where policy and reference agree
+    jumps = [high - low for at, low in enumerate(x) for high in x[at + 1 : at + 1 + within] if low <= high / 2]
+    loss = trend.column("loss") if trend.holds("loss") else Metric()
+    gone = [low <= LEFT * high for at, high in enumerate(loss) for low in loss[at + 1 : at + 1 + within]
+            if high >= loss[0] / 2 > 0]  # fmt: skip
+    jumped = max(jumps, default=0.0) >= JUMP and to_x * margin.mean() >= JUMP
+    collapsed = any(gone) and loss.mean() <= LEFT * loss[0]
+    if chosen > -FALL or not (jumped or collapsed):
+        return None
+    what = "the margin jumps" if jumped else "the loss falls to about 0"
+    return (log_ratio_chosen.mean(), f"{what} within {within} logs, and the chosen log-ratio has fallen to "
+            f"{log_ratio_chosen.mean():.3g} {trend.unit}: steps this large leave the reference, as at a learning rate "
+            "that is too high",
+            f"reported where the loss falls to {LEFT:.0%} of its first value, or x rises by {JUMP:g}, and stays there, "
+            f"within {FEW_LOGS} logs and a quarter of the run, and x of the chosen is below -{FALL:g}; how many steps "
+            "a log stands for is not used, and repetition is not logged: read samples")  # fmt: skip
 
 
 def _flat_tail(trend: View, flat: tuple[float, str]) -> Found:
@@ -354,9 +238,7 @@ def _beta_not_felt(trend: View, margin: Metric, strength: float, beta: float) ->
             f"P1 holds near p = 1/2, and p is not known; reported below {WEAK:g}")  # fmt: skip
 
 
-def _beta_holds(
-    trend: View, margin: Metric, regularizer: Metric, summed: bool, strength: float, beta: float
-) -> Found:
+def _beta_holds(trend: View, margin: Metric, regularizer: Metric, summed: bool, strength: float, beta: float) -> Found:
     scale, spread = 1 / (beta * strength), trend.spread
     if spread >= SMALL_NATS or spread < STRONG * scale:
         return None
@@ -415,36 +297,8 @@ def _past_label_noise(trend: View, margin: Metric, supported: float, beta: float
 
 
 # In the order of the report: first the rules whose findings make the others doubtful.
-RULES: dict[str, Callable[..., Found]] = {rule.__name__.removeprefix("_"): rule for rule in (
-    _too_few_logs, _not_finite, _no_gradient, _starts_backwards, _wrong_start, _stuck_at_start, _worse_than_reference,
-    _wrong_way, _likelihood_displaced, _flat_tail, _beyond_knee, _beta_not_felt, _beta_holds, _at_target, _past_target,
-    _past_label_noise)}  # fmt: skip
-# The facts of View, each with the reason why it may be None; any other need is a metric.
-WHY_MISSING = {
-    "analysis": "the loss is not known (`loss=None`)",
-    "beta": "beta is not known (`beta=None`)",
-    "at_zero": "f(0) is not derived",
-    "slope": "f'(0) does not exist, or is not derived",
-    "strength": "R > 0 under P1's hypotheses is not shown of the loss",
-    "summed": "rho is averaged over tokens",
-    "flat": "no share of flat pairs is logged, and loss, beta or accuracy is not known",
-    "target": "a finite target x*(1) is not shown of the loss",
-    "supported": "the rate of flipped labels is not known (`label_noise=None`), or the loss accounts for it itself",
-}
-OF_LOSS = {"analysis", "at_zero", "slope", "strength", "target"}
-
-
-def _finite(text: str | None) -> float | None:
-    from gpo_theory.calculus.constants import exact
-    from gpo_theory.formula.grammar import parse_constant
-
-    return None if text in (None, "inf", "-inf") else float(exact(parse_constant(str(text))))
-
-
-def _slope_at(loss: Loss, x: float, step: float = 1e-4) -> float:
-    import numpy as np
-
-    from gpo_theory.lowering.lower import to_numpy
-
-    below, above = to_numpy(loss)(np.array([x - step, x + step]))
-    return float((above - below) / (2 * step))
+_RULES: tuple[Callable[..., Found], ...] = (
+    *LOG_RULES, _starts_backwards, _wrong_start, _stuck_at_start, _worse_than_reference, _wrong_way, _collapsed,
+    _likelihood_displaced, _flat_tail, _beyond_knee, _beta_not_felt, _beta_holds, _at_target, _past_target,
+    _past_label_noise)  # fmt: skip
+RULES = {rule.__name__.removeprefix("_"): rule for rule in _RULES}

@@ -1,8 +1,9 @@
-"""`gpo diagnose`: what the theory says about a training run, ours or TRL's, from its metrics."""
+"""`gpo diagnose`: what the theory says about a training run, ours or another trainer's, from its metrics."""
 
 __all__ = ["EXAMPLE", "add_arguments", "run"]
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,8 @@ EXAMPLE = "gpo diagnose checkpoint-500/trainer_state.json --loss dpo --beta 0.1"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `gpo diagnose`."""
     add = parser.add_argument
-    add("run", metavar="RUN", help="folder of gpo train, or TRL's trainer_state.json or a folder that holds it")
+    add("run", metavar="RUN", help="folder of gpo train, or the log of TRL, LLaMA-Factory, ms-swift, axolotl or "
+        "OpenRLHF, or a folder that holds it")  # fmt: skip
     add("--loss", metavar="LOSS", help="loss of a run that does not record it (TRL's): name, alias or formula")
     add_param_option(parser, "--loss")
     add("--beta", type=float, help="beta of a run that does not record it, above 0")
@@ -62,7 +64,7 @@ def _loss(args: argparse.Namespace, log: RunLog) -> "Loss | None":
         if args.param:
             raise InputError("--param is for --loss, which is not given")
         return None
-    if log.source == "trl" and args.loss in AVERAGED:
+    if log.source != "gpo" and args.loss in AVERAGED:
         raise InputError(f"TRL logs the summed margin, and {args.loss} is a function of the length-averaged one: "
                          "without --loss, the other rules apply")  # fmt: skip
     return find_loss(args.loss, read_parameters(args.param))
@@ -85,12 +87,29 @@ def _print(found: "Diagnosis", given: str) -> None:
         last = found.log.samples[-1]
         show(f"samples for {last['n']} prompts after step {last['step']}: KL {last['kl']:.4g} nats (standard error "
              f"{last['kl_se']:.2g}), win rate {last['win_rate']:.3f} [{last['win_low']:.3f}, {last['win_high']:.3f}]")
+    for line in _of_the_log(found):
+        show(Text(line))
     for finding in found.findings:
         show(Text.assemble((finding.id, "bold"), f" ({finding.number:.4g}): {finding.because}"))
+        show(Text(f"  columns: {', '.join(finding.columns) or 'none, the loss alone'}", style="dim"))
         show(Text(f"  limits: {finding.limits}", style="dim"))
     if not found.findings:
         show("nothing found")
     show(f"rules applied: {', '.join(found.looked_at)}")
-    for reason in dict.fromkeys(found.not_looked_at.values()):
+    for reason in dict.fromkeys(() if found.log.method else found.not_looked_at.values()):
         names = [name for name, why in found.not_looked_at.items() if why == reason]
         show(f"not applied, because {reason}: {', '.join(names)}")
+
+
+def _of_the_log(found: "Diagnosis") -> Iterator[str]:
+    """Yield what is to be known of the log before its findings: its method, what some rows lack, what is not read."""
+    log = found.log
+    if log.method:
+        by = f" by {', '.join(log.method.by)}" if log.method.by else ""
+        yield (f"recognised{by}: {log.method.name}; {log.method.because}, so the {len(found.not_looked_at)} rules on "
+               "margins, their start and their drift are not applied")  # fmt: skip
+    for count in sorted({*log.lacking.values()}):
+        names = [log.names.get(name, name) for name, lacking in log.lacking.items() if lacking == count]
+        yield f"{count} of {len(log)} logs lack {', '.join(names)}: rules on them use the others"
+    if log.unread:
+        yield f"not read: {', '.join(log.unread)}"

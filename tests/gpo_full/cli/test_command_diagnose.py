@@ -12,6 +12,7 @@ from gpo_full.diagnosis.plots import run_curves
 from gpo_full.diagnosis.rules import diagnose
 from gpo_theory import find_loss
 from tests.support.commands import gpo, gpo_json, refused
+from tests.support.simulated_logs import Truth, simulate
 from tests.support.tables import write_rows
 from tests.support.tiny_models import saved_policy
 
@@ -55,7 +56,8 @@ def test_a_real_run_that_does_not_learn(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_real_run_that_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = run_of_ours(tmp_path, monkeypatch, "--loss", "dpo", "--beta", 0.1, "--learning-rate", 1e-3)
     text = gpo("diagnose", run, code=0).stdout
-    assert "nothing found\nrules applied: too_few_logs, not_finite, no_gradient, starts_backwards, wrong_start, stuck_at_start," in text
+    assert ("nothing found\nrules applied: too_few_logs, not_finite, steps_skipped, no_gradient, gradient_not_logged, loss_multiple, "
+            "nothing_moves, starts_backwards, wrong_start, stuck_at_start,") in text  # fmt: skip
     (line,) = [line for line in text.splitlines() if "at_target" in line]
     assert line.startswith("not applied, because ")
 
@@ -119,6 +121,38 @@ def test_the_figure_of_a_sampled_run_has_its_frontier(state: Path) -> None:
     assert list(level.get_ydata()) == [0.5, 0.5]
     (bars,) = frontier.collections
     assert [segment[:, 1].tolist() for segment in bars.get_segments()] == [[0.4, 0.9], [0.4, 0.9]]
+
+
+def written(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    path = folder / "trainer_state.json"
+    path.write_text(json.dumps({"log_history": rows}))
+    return path
+
+
+def test_a_log_of_another_method_is_recognised_in_one_line(tmp_path: Path) -> None:
+    rows = simulate(Truth(extra={"log_odds_ratio": -0.6, "log_odds_chosen": 0.1, "nll_loss": 1.2}, shift=0.5, drag=2.0))
+    text = gpo("diagnose", written(tmp_path, rows), "--loss", "dpo", "--beta", 0.1, code=0).stdout
+    assert "recognised by log_odds_ratio, log_odds_chosen: ORPO; its rewards are beta log pi, without a reference" in text
+    assert not [word for word in ("KL", "displace", "f(0)", "wrong_start") if word in text]
+    payload = diagnosed(tmp_path, "--loss", "dpo", "--beta", 0.1)
+    assert (payload["method"]["name"], payload["findings"]) == ("ORPO", [])
+    assert "ORPO" in payload["not_looked_at"]["likelihood_displaced"]
+
+
+def test_what_a_finding_rests_on_and_what_rows_lack_is_printed(tmp_path: Path) -> None:
+    rows = simulate(Truth(accumulation=8))
+    path = written(tmp_path, [*rows, {"step": 201, "loss": 2.0}])
+    text = gpo("diagnose", path, "--loss", "dpo", "--beta", 0.1, code=0).stdout
+    assert "loss_multiple (8): the logged loss is 8 f(0)" in text
+    assert "\n  columns: loss, rewards/margins, rewards/chosen, rewards/rejected\n" in text
+    assert "1 of 22 logs lack rewards/margins, rewards/chosen, rewards/rejected, rewards/accuracies, grad_norm" in text
+    assert "not read: learning_rate, logps/chosen, logps/rejected" in text
+    payload = diagnosed(path, "--loss", "dpo", "--beta", 0.1)
+    assert (payload["method"], payload["loss_multiple"], payload["lacking"]["rewards/margins"]) == (None, 8.0, 1)
+    (finding,) = payload["findings"]
+    assert finding["columns"] == ["loss", "rewards/margins", "rewards/chosen", "rewards/rejected"]
+    figure = run_curves(diagnose(read_run(path), find_loss("dpo"), 0.1))
+    assert figure.axes[0].get_lines()[0].get_ydata()[0] == pytest.approx(0.6931, abs=1e-4)  # f, not its multiple
 
 
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:

@@ -65,18 +65,25 @@ def test_a_checkpoint_of_ours_is_the_run_up_to_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_logs_that_are_not_finite_are_counted_and_left_out(value: float, tmp_path: Path) -> None:
+def test_values_that_are_not_finite_are_counted_and_the_others_of_their_log_kept(value: float, tmp_path: Path) -> None:
     file = write(tmp_path / "trainer_state.json", state(TRL | {"grad_norm": value}, TRL, TRL | {"loss": value}))
     log = read_run(file)
-    assert (log.broken, len(log)) == (2, 1)
-    assert log.columns["grad_norm"] == (1.5,)
+    assert (log.broken, len(log)) == (2, 3)
+    assert log.columns["grad_norm"] == (math.inf, 1.5, 1.5)
+    assert log.columns["loss"] == (0.69, 0.69, math.inf)
+    assert log.holding(["grad_norm"]).columns["loss"] == (0.69, math.inf)
+    assert log.holding(["grad_norm", "loss"]).columns["grad_norm"] == (1.5,)
     every = read_run(write(tmp_path / "all.json", state(TRL | {"loss": value})))
-    assert (every.broken, len(every), dict(every.columns)) == (1, 0, {})
+    assert (every.broken, len(every), len(every.holding(["loss"]))) == (1, 1, 0)
 
 
-def test_a_metric_that_some_logs_lack_is_no_column(tmp_path: Path) -> None:
+def test_a_metric_that_some_logs_lack_is_counted_and_kept_where_it_is(tmp_path: Path) -> None:
     log = read_run(write(tmp_path / "trainer_state.json", state(TRL, {"step": 20, "loss": 0.5})))
-    assert dict(log.columns) == {"step": (10.0, 20.0), "loss": (0.69, 0.5)}
+    assert (log.columns["step"], log.columns["loss"]) == ((10.0, 20.0), (0.69, 0.5))
+    assert log.lacking == dict.fromkeys(
+        ("margin", "log_ratio_chosen", "log_ratio_rejected", "accuracy", "grad_norm", "epoch"), 1)
+    assert log.holding(["margin"]).columns["loss"] == (0.69,)
+    assert log.broken == 0
 
 
 @pytest.mark.parametrize(("name", "text", "message"), [

@@ -43,9 +43,9 @@ def metrics(name: str, beta: float, time: float, **changes: Sequence[float]) -> 
     return {name: tuple(values) for name, values in columns.items()}
 
 
-def ours(name: str, beta: float, time: float, broken: int = 0, settings: dict[str, Any] | None = None, **changes: Sequence[float]) -> Diagnosis:
+def ours(name: str, beta: float, time: float, settings: dict[str, Any] | None = None, **changes: Sequence[float]) -> Diagnosis:
     recorded = {"loss": name, "beta": beta, "margin": "sum", "label_noise": 0.0, **(settings or {})}
-    return diagnose(RunLog("run", "gpo", metrics(name, beta, time, **changes), broken, recorded))
+    return diagnose(RunLog("run", "gpo", metrics(name, beta, time, **changes), recorded))
 
 
 def only(diagnosis: Diagnosis) -> Finding:
@@ -69,6 +69,7 @@ def test_a_healthy_run_has_no_finding_and_says_what_was_looked_at(name: str, tim
 RATIOS = [logistic_flow(3 * step / STEPS) / 0.1 for step in range(STEPS)]
 FALLING = [-value / 2 for value in RATIOS]
 FLAT = [float(logistic_flow(1200 * step / STEPS) > math.log(199)) for step in range(STEPS)]
+LOSS = metrics("logistic", 0.1, 3.0)["loss"]
 AT_ONE = math.log1p(math.exp(-1))
 
 
@@ -84,8 +85,11 @@ AT_ONE = math.log1p(math.exp(-1))
     (ours("squared", 0.25, 5.0), "at_target", 4.0, "rests at 4 nats"),  # 1/beta
     # beta = 20, R = 1: 1/(beta R) = 1/20 nat, and x up to 1.79 is rho up to 0.09 nats.
     (ours("exponential", 20.0, 5.0), "beta_holds", pytest.approx(1 / 20), ""),
-    (ours("logistic", 0.1, 3.0, grad_norm=[1.0] * 30 + [0.0] * 30), "no_gradient", 1.0, ""),
-    (ours("logistic", 0.1, 3.0, broken=2), "not_finite", 2, ""),
+    (ours("logistic", 0.1, 3.0, grad_norm=[1.0] * 30 + [0.0] * 30, **{name: [*values[:30], *[values[30]] * 30] for name, values in
+          metrics("logistic", 0.1, 3.0).items() if name in ("loss", "margin", "log_ratio_chosen", "log_ratio_rejected")}),
+     "no_gradient", 1.0, "no parameter is trainable"),
+    (ours("logistic", 0.1, 3.0, loss=[*LOSS[:30], math.inf, LOSS[31], math.inf, *LOSS[33:]]), "not_finite", 2,
+     "the 27 logs after the last of them are finite"),
     # A reference off by 10 nats: x = 1 where it ought to be 0.
     (ours("logistic", 0.1, 3.0, loss=[AT_ONE] * STEPS), "wrong_start", pytest.approx(AT_ONE), ""),
 ])  # fmt: skip
@@ -186,7 +190,7 @@ def test_margins_beyond_what_label_noise_supports() -> None:
 
 def test_margins_beyond_what_the_labels_support_though_the_loss_ignores_their_noise() -> None:
     """E f over labels flipped at rate e is least where (1-e)/(1+e^x) = e/(1+e^-x): at x = log((1-e)/e)."""
-    log = RunLog("run", "gpo", metrics("logistic", 0.1, 400.0), 0, {"loss": "logistic", "beta": 0.1})
+    log = RunLog("run", "gpo", metrics("logistic", 0.1, 400.0), {"loss": "logistic", "beta": 0.1})
     found = diagnose(log, label_noise=0.1)
     assert (only(found).id, found.label_noise) == ("past_label_noise", 0.1)
     assert only(found).number > 1.1 * math.log(9)
@@ -204,7 +208,7 @@ def test_too_few_logs_to_tell() -> None:
     found = diagnose(RunLog("run", "gpo", short), LOSSES["logistic"], 0.1)
     assert (only(found).id, only(found).number) == ("too_few_logs", 8)
     assert found.not_looked_at["stuck_at_start"] == "8 logs are too few"
-    empty = diagnose(RunLog("run", "gpo", {"loss": (), "grad_norm": ()}, broken=3))
+    empty = diagnose(RunLog("run", "gpo", {"loss": (math.inf,) * 3, "grad_norm": (1.0,) * 3}))
     assert [finding.id for finding in empty.findings] == ["too_few_logs", "not_finite"]
 
 
@@ -231,7 +235,7 @@ def test_the_flat_tail_of_trl_is_told_from_the_mean_margin() -> None:
     assert "not known" in unknown.not_looked_at["flat_tail"]
 
 
-RECORDED = RunLog("run", "gpo", metrics("logistic", 0.1, 3.0), 0, {"loss": "logistic", "beta": 0.1})
+RECORDED = RunLog("run", "gpo", metrics("logistic", 0.1, 3.0), {"loss": "logistic", "beta": 0.1})
 
 
 @pytest.mark.parametrize(("log", "options", "message"), [
@@ -251,12 +255,13 @@ def test_json_names_loss_and_beta() -> None:
     payload = ours("squared", 0.25, 5.0).as_dict()
     assert (payload["run"], payload["source"], payload["loss"], payload["beta"]) == ("run", "gpo", "squared", 0.25)
     (finding,) = payload["findings"]
-    assert set(finding) == {"id", "number", "because", "limits"}
+    assert set(finding) == {"id", "number", "because", "limits", "columns"}
+    assert finding["columns"] == ("margin",)
 
 
 def test_every_rule_has_its_fault_planted_here() -> None:
     """A rule without a test that makes it speak would be a claim nobody has seen."""
     from pathlib import Path
 
-    text = Path(__file__).read_text(encoding="utf-8")
+    text = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
     assert [name for name in RULES if f'"{name}"' not in text] == []
