@@ -23,7 +23,7 @@ OPTIONAL_COLUMNS = ("weight", "p", *REFERENCE_COLUMNS)
 # Names of ours that the data may call otherwise.
 OURS = (*KEYS, "system", *TEMPLATE, *OPTIONAL_COLUMNS)
 # Columns that a text-only training cannot use, in the singular.
-MEDIA = {"image", "audio", "video", "pixel_values"}
+MEDIA = {"image", "audio", "video", "pixel_value"}
 # A name with one of these words, in the singular, is that of a column which may hold the prompt or a part of it ...
 CARRIERS = {"prompt", "question", "instruction", "input", "query", "context", "message", "conversation", "history",
             "dialog", "dialogue", "document", "passage", "problem", "post", "article"}  # fmt: skip
@@ -82,7 +82,7 @@ class Columns:
                 raise InputError(f"{path}: column {name!r} appears twice")
         for name in self.sources - {*header}:
             raise InputError(f"{path}: column {name!r} is missing{nearest(name, header)}")
-        for name in (*KEYS, *self.required):
+        for name in dict.fromkeys(("prompt", *self.required)):
             if name not in header and name not in self.names:
                 reason = missing(name, header)
                 if name in self.required or "is it" in reason:
@@ -120,8 +120,8 @@ def _taken(row: Mapping[str, Any], theirs: str) -> Any:
 def missing(name: str, names: Collection[str]) -> str:
     """Return that the column `name` is missing, with the name that is a misspelling of it, or how to map another."""
     # prompt_id is no misspelling.
-    others = [other for other in names if other not in OURS and (name not in _words(other) or other.lower() == name)]
-    near = misspelt(name, others)
+    others = [other for other in names if other not in OURS and not _may_hold_prompt(other)]
+    near = misspelt(name, [other for other in others if name not in _words(other) or other.lower() == name])
     return f"{name!r} is missing{near}" + ("" if near else f"; `columns={{'{name}': 'NAME'}}` takes another column")
 
 
@@ -153,8 +153,8 @@ def check_implicit_prompt(row: Mapping[str, Any], shared: Sequence[Any] = ()) ->
     `shared` are the texts, messages and conversations of both responses; none if those are plain texts, in which case
     a system prompt without a prompt is refused too.
     """
-    held = [name for name, value in row.items() if isinstance(value, str | list) and value and value not in shared
-            and (_may_hold_prompt(name) or (name in SYSTEM and not shared))]  # fmt: skip
+    held = [name for name, value in row.items() if (_may_hold_prompt(name) or (name in SYSTEM and not shared))
+            and isinstance(value, str | list) and value and value not in shared]  # fmt: skip
     if held:
         carriers = [name for name in held if name not in SYSTEM] or held
         texts = len(carriers) > 1 and all(isinstance(row[name], str) for name in carriers)

@@ -42,7 +42,8 @@ def exchange_of(row: Mapping[str, Any]) -> Exchange:
     texts = {key: row[key] for key in KEYS if key in row}
     if all(isinstance(text, str) and CONVERSATION.match(text) for text in texts.values()):
         row = {**row, **{key: _parsed(text) for key, text in texts.items()}}
-    prompt, chosen, rejected = (_value(row, key) for key in KEYS)
+    values: list[Any] = [_value(row, key) for key in KEYS]
+    prompt, chosen, rejected = values
     if type(chosen) is not type(rejected):
         raise BadRow("prompt, chosen and rejected must be all texts or all lists of messages")
     if chosen == rejected:
@@ -126,7 +127,7 @@ def _check_text(value: str, name: str, *, blank: bool = False) -> None:
         raise BadRow(f"{name!r} contains a lone surrogate, which UTF-8 cannot encode") from None
 
 
-def _message(message: Any, key: str) -> Mapping[str, Any]:
+def _message(message: Any, key: str) -> Any:
     """Return a message with a role and, unless it calls tools, a content that is a text; its other fields stay."""
     if isinstance(message, Mapping) and "from" in message and "role" not in message:
         rest = {name: value for name, value in message.items() if name not in ("from", "value")}
@@ -161,10 +162,12 @@ def _split_messages(row: Mapping[str, Any], prompt: Any, chosen: Messages, rejec
     """Return prompt and responses of which each message stands in one, the responses those of the assistant."""
     repeated = False
     if not isinstance(prompt, list):
-        opening = _shared(chosen, rejected, needed=prompt is None)
+        opening = _shared(chosen, rejected)
         shared = chosen[:opening]
         if prompt is None:
             check_implicit_prompt(row, [chosen, rejected, shared, *(message.get("content") for message in shared)])
+            if not shared:
+                raise BadRow(NO_PROMPT)
         elif shared and not any(_same(prompt, each) for each in shared):
             raise BadRow("'prompt' is none of the messages of the user with which both responses begin")
         repeated = prompt is not None and bool(shared)
@@ -187,15 +190,13 @@ def _split_messages(row: Mapping[str, Any], prompt: Any, chosen: Messages, rejec
     return Exchange(prompt, chosen, rejected, repeated)
 
 
-def _shared(chosen: Messages, rejected: Messages, *, needed: bool) -> int:
+def _shared(chosen: Messages, rejected: Messages) -> int:
     """Return how many messages both conversations begin with, up to the last that is not the assistant's."""
     shared = common_prefix(chosen, rejected)
-    if shared == min(len(chosen), len(rejected)):
+    if shared and shared == min(len(chosen), len(rejected)):
         raise BadRow("one of the conversations is the beginning of the other")
     while shared and chosen[shared - 1]["role"] == "assistant":
         shared -= 1
-    if needed and not shared:
-        raise BadRow(NO_PROMPT)
     return shared
 
 

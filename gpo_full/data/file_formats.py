@@ -1,6 +1,6 @@
 """Readers of files of JSON, CSV and Parquet: numbered rows, or the reason why a row cannot be read."""
 
-__all__ = ["arrow_rows", "is_data", "read_rows", "without_nulls"]
+__all__ = ["arrow_rows", "is_data", "read_rows", "stem_of", "without_nulls"]
 
 import bz2
 import csv
@@ -76,10 +76,18 @@ def is_data(path: Path) -> bool:
     return suffix in READERS and suffix != "" and path.name not in DESCRIPTIONS
 
 
+def stem_of(path: Path) -> str:
+    """Return the name of a file without the suffixes of its format and compression: pairs.train of pairs.train.csv.gz."""
+    return _uncompressed(path).stem
+
+
 def _suffix(path: Path) -> str:
-    """Return the suffix that tells the format, without that of the compression; empty for none."""
-    name = path.with_suffix("") if path.suffix.lower() in OPENERS else path
-    return name.suffix.lower()
+    """Return the suffix that tells the format, in small letters; empty for none."""
+    return _uncompressed(path).suffix.lower()
+
+
+def _uncompressed(path: Path) -> Path:
+    return path.with_suffix("") if path.suffix.lower() in OPENERS else path
 
 
 def _opened(path: Path) -> IO[bytes]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gpo_full.data.columns import Columns
-from gpo_full.data.file_formats import arrow_rows, is_data, read_rows, without_nulls
+from gpo_full.data.file_formats import arrow_rows, is_data, read_rows, stem_of, without_nulls
 from gpo_theory.errors import InputError, nearest
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -62,8 +62,7 @@ def numbered_rows(data: Any, columns: Columns | None = None) -> Iterator[tuple[i
     if isinstance(data, str | Path):
         return read_rows(data, columns)
     if isinstance(data, Mapping):
-        raise InputError(f"the data has the splits {', '.join(map(repr, data))}: give one of them, as in "
-                         f"data[{next(iter(data), 'train')!r}]")  # fmt: skip
+        raise InputError(f"the data is a mapping of {', '.join(map(repr, data))}, as of splits: give one of them")
     return enumerate(_rows(data, columns), 1)
 
 
@@ -113,7 +112,7 @@ def _saved(option: str, folder: Path, split: str, part: str) -> Iterable[Any]:
     if not by_split:
         raise InputError(f"{option} {str(folder)!r} holds neither a saved data set nor files of data")
     for name, files in by_split.items():
-        if len({path.name.partition(".")[2] for path in files}) > 1:
+        if len({path.name.removeprefix(stem_of(path)) for path in files}) > 1:
             raise InputError(f"{option} {str(folder)!r} holds {name} in several formats, "
                              f"{', '.join(path.name for path in files)}: give one file")  # fmt: skip
     if not split and not any(map(_part, by_split)):
@@ -133,7 +132,7 @@ def _data_files(folder: Path) -> list[Path]:
 
 def _split_name(path: Path, folder: Path) -> str:
     """Return the name of the split of which a file is a part: train of train-00000-of-00002.parquet."""
-    name = SHARD.sub("", path.name.partition(".")[0])
+    name = SHARD.sub("", stem_of(path))
     place = path.parent.relative_to(folder).as_posix()
     return name if place in (".", "data") else place if _part(place) and not _part(name) else f"{place}/{name}"
 

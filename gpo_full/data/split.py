@@ -16,7 +16,6 @@ from gpo_full.data.sources import fingerprint, is_on_disk, numbered_rows
 from gpo_full.data.tensor_files import Array
 from gpo_theory.errors import InputError, nearest
 
-Row = dict[str, Any]
 # Fixed, so that runs with different training seeds have the same test pairs.
 _SEED = 0
 
@@ -39,7 +38,7 @@ class Side:
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[Any]:
         rows = iter(numbered_rows(self._data, self._rule.columns))
         for wanted in self._numbers:
             row = next((row for number, row in rows if number == wanted), BadRow("it is missing"))

@@ -102,7 +102,7 @@ class _Template:
         try:
             template = tokenizer.get_chat_template(named, self._options["tools"])
         except ValueError:
-            names = ", ".join(tokenizer.chat_template)
+            names = ", ".join(sorted(tokenizer.chat_template))
             raise InputError(f"the tokenizer has several chat templates, {names}, and none is called default: keep one "
                              "as its chat_template, or name one in the column 'chat_template_kwargs' as "
                              '{"chat_template": NAME}') from None  # fmt: skip
