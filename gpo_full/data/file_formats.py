@@ -1,6 +1,6 @@
 """Readers of files of JSON, CSV and Parquet: numbered rows, or the reason why a row cannot be read."""
 
-__all__ = ["arrow_rows", "is_data", "read_rows", "stem_of", "without_nulls"]
+__all__ = ["is_data", "read_rows", "stem_of"]
 
 import bz2
 import csv
@@ -10,10 +10,11 @@ import io
 import lzma
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
+from gpo_full.data.arrow_rows import parquet_rows
 from gpo_full.data.columns import BadRow, Columns
 from gpo_full.strict_json import NotJson, parse_json
 from gpo_theory.errors import InputError
@@ -77,7 +78,7 @@ def is_data(path: Path) -> bool:
 
 
 def stem_of(path: Path) -> str:
-    """Return the name of a file without the suffixes of its format and compression: pairs.train of pairs.train.csv.gz."""
+    """Return the name of a file without the suffixes of format and compression: pairs.train of pairs.train.csv.gz."""
     return _uncompressed(path).stem
 
 
@@ -211,56 +212,6 @@ def _row_of_fields(header: list[str], fields: "list[str] | BadRow") -> Any:
     return dict(zip(header, fields, strict=True))
 
 
-# --- Arrow ---
-
-
-def _parquet(path: Path, columns: Columns) -> Rows:
-    try:
-        pyarrow, parquet = map(importlib.import_module, ("pyarrow", "pyarrow.parquet"))
-    except ModuleNotFoundError:
-        raise InputError(f"{str(path)!r} is Parquet, which needs pyarrow (extra: lm)") from None
-    try:
-        with parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            columns.check(path, names)
-            unread = dict.fromkeys(names)
-            batches = file.iter_batches(1024, columns=list(filter(columns.reads, names)))
-            rows = (row if isinstance(row, BadRow) else unread | row for row in arrow_rows(batches))
-            yield from enumerate(rows, 1)
-    except pyarrow.ArrowException as error:
-        raise InputError(f"{str(path)!r} is not Parquet that can be read: {str(error).splitlines()[0]}") from None
-
-
-def arrow_rows(batches: Iterable[Any]) -> Iterator[Any]:
-    """Yield the rows of Arrow batches, a BadRow for each whose texts are not UTF-8: Parquet does not check them."""
-    for batch in batches:
-        try:
-            yield from map(without_nulls, batch.to_pylist())
-        except UnicodeDecodeError:
-            for at in range(len(batch)):
-                try:
-                    yield from map(without_nulls, batch.slice(at, 1).to_pylist())
-                except UnicodeDecodeError:
-                    yield BadRow("not UTF-8")
-
-
-def without_nulls(row: Any) -> Any:
-    """Return a row of Arrow without the keys that are null within its lists and objects; its own columns stay.
-
-    Arrow gives every object of a column the keys of all of them, which a chat template would take for defined. A
-    message's content stays: where there is none, templates ask for null.
-    """
-    return {name: _stripped(value) for name, value in row.items()}
-
-
-def _stripped(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_stripped(each) for each in value]
-    if isinstance(value, dict):
-        return {key: _stripped(each) for key, each in value.items() if each is not None or key == "content"}
-    return value
-
-
 READERS = {".jsonl": _json, ".ndjson": _json, ".json": _json, "": _json, ".csv": _csv, ".tsv": _csv,
-           ".parquet": _parquet}  # fmt: skip
+           ".parquet": parquet_rows}  # fmt: skip
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _zstd}

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from gpo_full.data.arrow_rows import arrow_rows, without_nulls
 from gpo_full.data.columns import Columns
-from gpo_full.data.file_formats import arrow_rows, is_data, read_rows, stem_of, without_nulls
+from gpo_full.data.file_formats import is_data, read_rows, stem_of
 from gpo_theory.errors import InputError, nearest
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -121,8 +122,8 @@ def _saved(option: str, folder: Path, split: str, part: str) -> Iterable[Any]:
 
 
 def _data_files(folder: Path) -> list[Path]:
-    """Return the files of rows in a folder, else in its folder `data` as on the hub, else in its other folders."""
-    for pattern in ("*", "data/*", "*/*"):
+    """Return the files of rows in a folder, else in its folder `data` as on the hub, else in its folders, two deep."""
+    for pattern in ("*", "data/*", "*/*", "*/*/*"):
         found = sorted(path for path in folder.glob(pattern) if path.is_file() and is_data(path)
                        and not any(part.startswith(".") for part in path.relative_to(folder).parts))  # fmt: skip
         if found:

@@ -20,6 +20,7 @@ TIME = datetime(2024, 7, 26)
 # What was changed in a row, as the summary of the data names it.
 REPEATED, TWO_BEGINNINGS = "with a prompt that both responses repeat", "with a second beginning-of-sequence token"
 CLOCK = f"with the chat template's time written as {TIME:%d %b %Y}"
+RUNNING_CLOCK = "with a time of the chat template's that other days change"
 _CLOCK = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
 
 
@@ -55,7 +56,7 @@ def tokenize_row(row: Mapping[str, Any], tokenizer: Any, max_length: int, max_pr
         template = _Template(tokenizer, row)
         prompt_ids, chosen, rejected = template.encoded(exchange)
         used += template.used
-        mended += [CLOCK] * template.has_clock
+        mended += template.mended
     bos = tokenizer.bos_token_id
     begun = [_with_one_beginning(ids, bos) for ids in (prompt_ids, chosen, rejected)]
     mended += [TWO_BEGINNINGS] * (begun[1] != chosen)
@@ -90,13 +91,16 @@ def _encoded_texts(tokenizer: Any, exchange: Exchange) -> tuple[Ids, Ids, Ids]:
 
 
 class _Template:
-    """The tokenizer's chat template with what the columns `tools` and `chat_template_kwargs` of a row give it."""
+    """The tokenizer's chat template with what the columns `tools` and `chat_template_kwargs` of a row give it.
+
+    `used` are those of the two that reach it, `mended` says what is changed in it.
+    """
 
     def __init__(self, tokenizer: Any, row: Mapping[str, Any]) -> None:
         tools, options = (_of_json(row, *each) for each in zip(TEMPLATE, (list, dict), strict=True))
         self._tokenizer, self._options = tokenizer, {"tools": tools or None, **(options or {})}
-        parameters = inspect.signature(tokenizer.apply_chat_template).parameters
-        for name in {*parameters} & {*self._options} - {"tools", "documents", "chat_template"}:
+        taken = inspect.signature(tokenizer.apply_chat_template).parameters if options else {}
+        for name in {*taken} & {*self._options} - {"tools", "documents", "chat_template"}:
             raise BadRow(f"'chat_template_kwargs' may not set {name!r}, which the tokenization of pairs sets")
         named = self._options.pop("chat_template", None)
         try:
@@ -106,8 +110,8 @@ class _Template:
             raise InputError(f"the tokenizer has several chat templates, {names}, and none is called default: keep one "
                              "as its chat_template, or name one in the column 'chat_template_kwargs' as "
                              '{"chat_template": NAME}') from None  # fmt: skip
-        self.has_clock = "strftime_now(" in template
-        self._template = _CLOCK.sub(lambda found: repr(TIME.strftime(found[2])), template)
+        self._template, fixed = _CLOCK.subn(lambda found: repr(TIME.strftime(found[2])), template)
+        self.mended = [CLOCK] * bool(fixed) + [RUNNING_CLOCK] * ("strftime_now(" in self._template)
         reach = {TEMPLATE[0]: bool(tools) and self.reads("tools"),
                  TEMPLATE[1]: bool(options) and (bool(named) or any(map(self.reads, options)))}  # fmt: skip
         self.used = [name for name, there in reach.items() if there]

@@ -184,6 +184,12 @@ def test_a_template_that_writes_the_time_is_the_same_on_every_day(monkeypatch: p
     assert "1 with the chat template's time written as 26 Jul 2024" in str(summary)
 
 
+def test_a_time_that_cannot_be_fixed_is_named() -> None:
+    _, summary = read_pairs([PLAIN], tokenizer("{% set day = '%d' %}" + DATED.replace("'%d %b %Y'", "day")))
+    assert {*summary.mended} == {"with the chat template's time written as 26 Jul 2024",
+                                 "with a time of the chat template's that other days change"}  # fmt: skip
+
+
 def adding_bos() -> Any:
     made = tokenizer("{{ bos_token }}" + TOOLS)
     made._tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)])

@@ -181,6 +181,7 @@ ONE: list[tuple[tuple[str, ...], str, list[str]]] = [
     (("data/train", "data/test"), "train", ["data/train"]), (("train/0", "validation/0"), "train", ["train/0"]),
     (("train/0", "train/1", "dev/0"), "train", ["train/0", "train/1"]), (("train", "validation"), "test", ["validation"]),
     (("my-training-pairs", "my-eval-pairs"), "train", ["my-training-pairs"]), (("pairs.train", "pairs.val"), "train", ["pairs.train"]),
+    (("default/train/0", "default/test/0"), "train", ["default/train/0"]),
     (("train", "train_sft", "test"), "train", ["train"]), (("a", "b"), "train", ["a", "b"]), (("a", "b"), "test", ["a", "b"]),
     (("test",), "train", ["test"]), (("train",), "test", ["train"]), (("latest", "contest"), "train", ["contest", "latest"]),
 ]  # fmt: skip
