@@ -45,8 +45,7 @@ def arrow_rows(batches: Iterable[Any]) -> Iterator[Any]:
 def without_nulls(row: Any) -> Any:
     """Return a row of Arrow without the keys that are null within its lists and objects; its own columns stay.
 
-    Arrow gives every object of a column the keys of all of them, which a chat template would take for defined. A
-    message's content stays: where there is none, templates ask for null.
+    Arrow gives every object of a column the keys of all of them, which a chat template would take for defined.
     """
     return {name: _stripped(value) for name, value in row.items()}
 
@@ -55,5 +54,5 @@ def _stripped(value: Any) -> Any:
     if isinstance(value, list):
         return [_stripped(each) for each in value]
     if isinstance(value, dict):
-        return {key: _stripped(each) for key, each in value.items() if each is not None or key == "content"}
+        return {key: _stripped(each) for key, each in value.items() if each is not None}
     return value

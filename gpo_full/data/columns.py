@@ -93,7 +93,7 @@ class Columns:
         if isinstance(row, BadRow):
             raise row
         if not isinstance(row, Mapping):
-            raise BadRow(f"must be an object with {', '.join((*KEYS, *self.also))}, not {type(row).__name__}")
+            raise BadRow(f"must be an object with {', '.join(KEYS)}, not {type(row).__name__}")
         if not self.names:
             return row
         kept = {name: value for name, value in row.items() if name not in self.sources and name not in self.names}

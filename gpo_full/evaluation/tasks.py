@@ -46,6 +46,8 @@ def read_tasks(path: str | Path, limit: int | None = None, names: Mapping[str, s
 
 
 def _task(where: str, row: Any, columns: Columns) -> Task:
+    if not isinstance(row, Mapping | BadRow):
+        raise InputError(f"{where} is not an object with `prompt` and `target`")
     try:
         found = columns.renamed(row)
     except BadRow as reason:

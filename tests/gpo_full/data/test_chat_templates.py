@@ -18,7 +18,7 @@ from tests.support.tiny_models import tiny_tokenizer
 # As templates of models that call tools: they read tools, tool_calls, a name, and an option of the user's.
 TOOLS = ("{% if tools %}tools {{ tools | tojson }}\n{% endif %}{% if think %}think\n{% endif %}"
          "{% for m in messages %}<s>{{ m.role }}{% if m.name is defined %} {{ m.name }}{% endif %}{{ '\\n' }}"
-         "{% if m.content is none %}none{% elif m.content is defined %}{{ m.content }}{% endif %}"
+         "{% if m.content is defined %}{{ m.content }}{% endif %}"
          "{% if m.tool_calls is defined %}{% for c in m.tool_calls %}call {{ c.function.name }}{{ c.function.arguments | tojson }}"
          "{% endfor %}{% endif %}</s>{% endfor %}{% if add_generation_prompt %}<s>assistant\n{% endif %}")  # fmt: skip
 RAISING = ("{% if messages[0].role == 'system' %}{{ raise_exception('System role\nnot supported') }}{% endif %}"
@@ -93,9 +93,9 @@ def test_ids_are_those_of_the_template_on_the_whole_messages(name: str, tmp_path
 
 
 def test_rows_of_arrow_have_no_fields_that_are_null(tmp_path: Path) -> None:
-    """Arrow gives every message `name` and `tool_calls`, and every tool the properties of all; absent content is null there."""
+    """Arrow gives every message `name` and `tool_calls`, and every tool and call the properties of all."""
     made = tokenizer()
-    rows = [{"tools": None, "chat_template_kwargs": None, **row} for name, row in ROWS.items() if name != "call without content"]
+    rows = [{"tools": None, "chat_template_kwargs": None, **row} for row in ROWS.values()]
     expected = [by_hand(made, row) for row in rows]
     assert found(made, write_rows(tmp_path / "pairs.parquet", rows)) == expected
     assert found(made, datasets.Dataset.from_list(rows)) == expected

@@ -111,6 +111,12 @@ def test_a_system_prompt_that_is_there_already_counts_once() -> None:
         read({**row, "system": "be long"})
 
 
+def test_a_question_that_both_responses_begin_with_belongs_to_the_prompt() -> None:
+    pair, summary = read({"prompt": [system("be short")], **CHATS})
+    assert list(pair.prompt) == [*written("<s>system\nbe short</s>"), *ids(ASKED), *written("<s>assistant\n")]
+    assert (whole(pair)[0][-len(ids(ASKED, SAT)) :], summary.mended) == (ids(ASKED, SAT), {})
+
+
 def test_texts_of_orca_are_system_question_and_answer() -> None:
     row = {"system": "be short", "question": "where\n", "chosen": SAT, "rejected": RAN}
     pair, summary = read(row, columns={"prompt": "question"})
@@ -154,6 +160,18 @@ def test_a_text_that_both_responses_repeat_counts_once(prompt: str, chosen: str,
 def test_a_short_text_begins_both_responses_by_chance() -> None:
     pair, summary = read({"prompt": "1", "chosen": "11", "rejected": "12"})
     assert (whole(pair)[0], summary.mended) == ([*written("111"), 2], {})
+
+
+@pytest.mark.parametrize("ends", [
+    (turns("why", SAT), turns("how", RAN)),  # the user asks on in other words
+    ([{"role": "tool", "content": "3"}, *answer(SAT)], answer(RAN)),
+])  # fmt: skip
+def test_an_implicit_prompt_ends_before_an_answer(ends: tuple[Talk, Talk]) -> None:
+    """What both answer first belongs to both responses, as what both begin with."""
+    pair, _ = read({key: turns(ASKED, "so") + end for key, end in zip(("chosen", "rejected"), ends, strict=True)})
+    explicit, _ = read({"prompt": turns(ASKED), **{key: answer("so") + end for key, end in zip(("chosen", "rejected"), ends, strict=True)}})
+    assert pair == explicit
+    assert list(pair.prompt) == [*ids(ASKED), *written("<s>assistant\n")]
 
 
 MALFORMED: dict[str, tuple[dict[str, Any], str]] = {
