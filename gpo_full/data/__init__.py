@@ -1,7 +1,7 @@
 """From rows of text to token ids.
 
 columns         which columns are read, what the data calls them, which may hold the prompt
-arrow_rows      the rows of Parquet files and of tables in memory
+arrow_tables    the rows of Parquet files and of tables in memory
 file_formats    the rows of files of JSON and CSV, and which suffix means which format
 sources         what the user names: a file, a folder, a split, a table, or a data set on the hub
 exchanges       what a row means: a prompt and two responses, texts or messages, checked

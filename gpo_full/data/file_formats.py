@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
-from gpo_full.data.arrow_rows import parquet_rows
+from gpo_full.data.arrow_tables import parquet_rows
 from gpo_full.data.columns import BadRow, Columns
 from gpo_full.strict_json import NotJson, parse_json
 from gpo_theory.errors import InputError

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gpo_full.data.arrow_rows import arrow_rows, without_nulls
+from gpo_full.data.arrow_tables import arrow_rows, without_nulls
 from gpo_full.data.columns import Columns
 from gpo_full.data.file_formats import is_data, read_rows, stem_of
 from gpo_theory.errors import InputError, nearest
