@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 
+from gpo_full.data.exchanges import common_prefix
 from gpo_full.data.pairs import Pair
-from gpo_full.data.tokenization import common_prefix
 
 
 @dataclass(frozen=True, slots=True)

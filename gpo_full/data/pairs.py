@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from gpo_full.data.file_formats import BAD_ROWS, OPTIONAL_COLUMNS, REFERENCE_COLUMNS, BadRow, read_rows
-from gpo_full.data.tokenization import tokenize_row
+from gpo_full.data.columns import OPTIONAL_COLUMNS, REFERENCE_COLUMNS, BadRow, Columns
+from gpo_full.data.file_formats import BAD_ROWS
+from gpo_full.data.sources import numbered_rows
+from gpo_full.data.tokenization import TokenizedRow, tokenize_row
 from gpo_theory.errors import InputError, nearest
 
 
@@ -94,7 +96,8 @@ class PairSummary:
     """How many rows were read, kept and skipped (by reason), and how many prompts and responses were truncated.
 
     `weighted` and `uncertain` count the pairs whose `weight` and `p` are not 1, `referred` those whose row states the
-    reference's log-probabilities.
+    reference's log-probabilities. `mended` counts the pairs of which something was changed, by what; `unused` are the
+    columns of the data that no pair was made of.
     """
 
     rows: int
@@ -105,19 +108,23 @@ class PairSummary:
     weighted: int = 0
     uncertain: int = 0
     referred: int = 0
+    mended: Mapping[str, int] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         counts = {
             **{f"skipped ({reason})": count for reason, count in self.skipped.items()},
             "prompts cut": self.prompts_truncated, "responses cut": self.responses_truncated,
             "with a weight": self.weighted, "with a probability p": self.uncertain,
-            "with the reference's log-probabilities": self.referred,
+            "with the reference's log-probabilities": self.referred, **self.mended,
         }  # fmt: skip
-        return ", ".join([f"{self.kept} of {self.rows} pairs", *(f"{n} {what}" for what, n in counts.items() if n)])
+        unused = [f"not used: {', '.join(self.unused)}"] if self.unused else []
+        told = [f"{count} {what}" for what, count in counts.items() if count]
+        return ", ".join([f"{self.kept} of {self.rows} pairs", *told, *unused])
 
 
 def read_pairs(
-    source: str | Path | Iterable[Mapping[str, Any]], tokenizer: Any, **options: Any
+    source: str | Path | Iterable[Any], tokenizer: Any, **options: Any
 ) -> tuple[list[Pair], PairSummary]:
     """Read all pairs of `source` into memory; the arguments are those of `PairReader`."""
     reader = PairReader(source, tokenizer, **options)
@@ -128,15 +135,25 @@ def read_pairs(
 class PairReader:
     """Reads preference pairs and turns each into token ids; iterate for the pairs, then `summary` counts the rows.
 
-    `source` is the path of a file, JSONL, CSV (`.csv`) or Parquet (`.parquet`), as `read_rows` reads them, or an
-    iterable of mappings such as a list of dicts or a `datasets.Dataset`. A row has `prompt`, `chosen` and `rejected`:
-    three texts, or three lists of `{"role", "content"}` messages, which go through the tokenizer's chat template.
+    `source` is the path of a file, as `read_rows` reads it, an iterable of mappings such as a list of dicts or a
+    `datasets.Dataset`, or a table of pandas, polars or pyarrow. A row has `prompt`, `chosen` and `rejected`: three
+    texts, or three lists of `{"role", "content"}` messages (or ShareGPT's `{"from", "value"}`), which go through the
+    tokenizer's chat template with all their fields. `columns` maps these names to the data's own, or to templates of
+    several: `{"prompt": "question"}`, `{"prompt": "{instruction}\\n{input}"}`.
     Optional columns are `weight`, `p`, and `ref_chosen_logps` with `ref_rejected_logps`, TRL's names of the reference's
-    log-probabilities (see `Pair`). Other keys are ignored.
+    log-probabilities (see `Pair`); `system`, which goes before the prompt, as a message or as a text and an empty line;
+    and for messages `tools` and `chat_template_kwargs`, values or JSON, for the chat template. Other columns are named
+    in the summary as not used; one of images, sound or video that is not empty raises InputError.
 
     Without `prompt`, the prompt is the longest common prefix of both responses, of texts in tokens, of conversations in
-    whole messages. What the responses themselves begin with then counts as prompt; the summed margin is the same, a
-    length-averaged one is not.
+    whole messages, and ends before an answer. What the responses themselves begin with
+    then counts as prompt; the summed margin is the same, a length-averaged one is not. A column that may hold the
+    prompt instead, such as `question`, raises InputError.
+
+    A prompt that both responses repeat (UltraFeedback's layout: a text, and whole conversations; or texts that begin
+    with a prompt of at least 8 characters) counts once, and so does a beginning-of-sequence token that a text has and
+    the tokenizer adds; the summary counts both. A response to messages begins and ends with the assistant's.
+    A chat template that writes the time gets a fixed one, so that a run is the same on every day.
 
     prompt + chosen and prompt + rejected are tokenized whole, so that a token which straddles the end of the prompt is
     the one the model would meet; the tokenizer's end-of-sequence token closes each response of plain text.
@@ -149,11 +166,12 @@ class PairReader:
     `"skip"` it is counted in the summary. Data without any usable row raises InputError either way.
     """
 
-    source: str | Path | Iterable[Mapping[str, Any]]
+    source: str | Path | Iterable[Any]
     tokenizer: Any
     max_length: int = 1024
     max_prompt_length: int = 512
     bad_rows: str = "fail"
+    columns: Mapping[str, str] | None = None
     summary: PairSummary = field(init=False, default=PairSummary(0, 0))
 
     def __post_init__(self) -> None:
@@ -165,19 +183,25 @@ class PairReader:
                              f"max_length={self.max_length}")  # fmt: skip
 
     def __iter__(self) -> Iterator[Pair]:
-        is_file = isinstance(self.source, str | Path)
-        label = str(self.source) if is_file else "data"
-        kept, skipped, truncated, stated = 0, Counter[str](), Counter[str](), Counter[str]()
-        for number, row in read_rows(self.source) if is_file else enumerate(self.source, 1):  # type: ignore[arg-type]
+        label = str(self.source) if isinstance(self.source, str | Path) else "data"
+        columns = Columns(self.columns or {})
+        kept, skipped, truncated, mended, stated = 0, *(Counter[str]() for _ in range(4))
+        seen, used = dict[str, None](), set[str]()
+        for number, row in numbered_rows(self.source, columns):
+            seen |= dict.fromkeys(row if isinstance(row, Mapping) else ())
             try:
-                pair, parts = _pair(row, self.tokenizer, self.max_length, self.max_prompt_length)
+                pair, found = _pair(columns.renamed(row), self.tokenizer, self.max_length, self.max_prompt_length)
             except BadRow as reason:
                 if self.bad_rows == "fail":
                     raise InputError(f"{label}: row {number}: {reason}") from None
                 skipped[str(reason)] += 1
                 continue
+            except InputError as error:  # of all rows: the columns, or the chat template
+                raise InputError(f"{label}: row {number}: {error}") from None
             kept += 1
-            truncated.update(parts)
+            truncated.update(found.truncated)
+            mended.update(found.mended)
+            used.update(found.used)
             stated["weighted"] += pair.weight != 1
             stated["uncertain"] += pair.p != 1
             stated["referred"] += pair.reference_log_probabilities is not None
@@ -186,11 +210,14 @@ class PairReader:
         if not kept:
             most_often = f"; most often: {skipped.most_common(1)[0][0]}" if skipped else ""
             raise InputError(f"{label}: no usable pair in {rows} rows{most_often}")
-        self.summary = PairSummary(rows, kept, dict(skipped), truncated["prompt"], truncated["response"], **stated)
+        self.summary = PairSummary(rows, kept, dict(skipped), truncated["prompt"], truncated["response"], **stated,
+                                   mended=dict(mended), unused=columns.unused(seen, used))  # fmt: skip
 
 
-def _pair(row: Any, tokenizer: Any, max_length: int, max_prompt_length: int) -> tuple[Pair, tuple[str, ...]]:
-    """Return the pair of a row, and what was truncated."""
+def _pair(
+    row: Mapping[str, Any], tokenizer: Any, max_length: int, max_prompt_length: int
+) -> tuple[Pair, TokenizedRow]:
+    """Return the pair of a row, and how it was made."""
     found = tokenize_row(row, tokenizer, max_length, max_prompt_length)
     try:
         pair = Pair(*found[:4], **_optional_columns(row))
@@ -198,7 +225,7 @@ def _pair(row: Any, tokenizer: Any, max_length: int, max_prompt_length: int) -> 
         raise BadRow(str(error)) from None
     if found.truncated and pair.reference_log_probabilities:
         raise BadRow(f"its {found.truncated[0]} is cut, and the reference's log-probabilities are of the whole")
-    return pair, found.truncated
+    return pair, found
 
 
 def _optional_columns(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,10 +21,9 @@ from gpo_full.data.sources import fingerprint
 from gpo_full.data.tensor_files import Array, memory_mapped, tensor_writer
 from gpo_full.files import cache_root
 from gpo_full.output import progress
+from gpo_full.source_hash import code_hash
 from gpo_theory.errors import InputError
 
-# Part of every table's name: raise it when the meaning of what is stored changes.
-FORMAT = 3
 # Pairs that are held in memory while a table is written: a few MiB at 2,048 tokens each.
 ROWS = 256
 
@@ -118,12 +117,13 @@ def pair_table(source: Any, tokenizer: Any, *, folder: Path | None = None, **opt
     """Return the pairs of data on disk as a table in `folder` (default: in the cache), written if it is not there.
 
     `source` is a file, or other data for which `is_on_disk` is true; `options` are those of `PairReader`. The table's
-    name is a hash of the contents, the tokenizer and the options. It is written whole or not at all, with at most ROWS
-    pairs in memory; a damaged one is reported on stderr and written again. Raises InputError as `PairReader` does.
+    name is a hash of the contents, the tokenizer, the options and the code that makes pairs. It is written whole or not
+    at all, with at most ROWS pairs in memory; a damaged one is reported on stderr and written again. Raises InputError
+    as `PairReader` does.
     """
     reader = PairReader(source, tokenizer, **options)
-    made_from = [FORMAT, *_contents(source), _tokenizer_hash(tokenizer), reader.max_length, reader.max_prompt_length,
-                 reader.bad_rows]  # fmt: skip
+    made_from = [code_hash([__name__]), *_contents(source), _tokenizer_hash(tokenizer), reader.max_length,
+                 reader.max_prompt_length, reader.bad_rows, reader.columns or {}]  # fmt: skip
     key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
     path = (cache_root() / "pairs" if folder is None else folder) / f"pairs-{key[:32]}.safetensors"
     if path.exists():
@@ -152,10 +152,10 @@ def _write(reader: PairReader, path: Path) -> None:
 
 
 def _contents(source: Any) -> list[Any]:
-    """Return a hash of the data's contents and, of a file, the suffixes by which its format is chosen."""
+    """Return a hash of the data's contents and, of files, the suffixes by which their formats are chosen."""
     try:
-        suffixes = Path(source).suffixes[-2:] if isinstance(source, str | Path) else []
-        return [fingerprint(source), suffixes]
+        files = [source] if isinstance(source, str | Path) else getattr(source, "files", [])
+        return [fingerprint(source), [Path(path).suffixes[-2:] for path in files]]
     except OSError as error:
         raise InputError(f"{str(source)!r} cannot be read: {error.strerror or error}") from None
 

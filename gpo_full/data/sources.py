@@ -1,15 +1,18 @@
-"""Where pairs come from: a file, a folder that `datasets` saved or of Parquet files, or a data set on the hub."""
+"""Where pairs come from: a file, a folder that `datasets` saved or of files, a table, or a data set on the hub."""
 
 __all__ = ["open_data", "fingerprint", "is_on_disk", "numbered_rows"]
 
 import hashlib
 import importlib
+import logging
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gpo_full.data.file_formats import read_rows
+from gpo_full.data.arrow_tables import arrow_rows, without_nulls
+from gpo_full.data.columns import Columns
+from gpo_full.data.file_formats import is_data, read_rows, stem_of
 from gpo_theory.errors import InputError, nearest
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -17,24 +20,29 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 SAVED = ("state.json", "dataset_dict.json")
 # The names of the files of one split on the hub: train-00000-of-00002.parquet.
 SHARD = re.compile(r"-\d+-of-\d+$")
+# Words in the names of splits, as `datasets` knows them, and a few more.
+TRAIN = {"train", "training"}
+TEST = {"test", "tests", "testing", "validation", "valid", "val", "eval", "evaluation", "dev", "heldout", "holdout"}
+_log = logging.getLogger(__name__)
 
 
-def open_data(option: str, text: str) -> Any:
+def open_data(option: str, text: str, part: str = "train") -> Any:
     """Return the data that the value `text` of `option` names: the path of a file, or an iterable of rows.
 
-    A folder holds what `datasets` saved with `save_to_disk`, or Parquet files, read in the order of their names.
-    `owner/name` is a data set on the hub, loaded by `datasets`, which runs no code of it. `:SPLIT` at the end names a
-    split (default: train, or the only one; all Parquet files if their names state no split). Raises InputError if the
-    file, the split, the package `datasets` or the network is missing.
+    A folder holds what `datasets` saved with `save_to_disk`, or files of one split or of several, read in the order of
+    their names. `owner/name` is a data set on the hub, loaded by `datasets`, which runs no code of it. `:SPLIT` at the
+    end names a split; else it is the only one, train, or the only one whose name says that it is for `part`, "train" or
+    "test", and a warning names the others; files whose names state no split are all read. Raises InputError if the
+    file, the split, the package `datasets` or the network is missing, or if several splits are for `part`.
     """
     if Path(text).is_file():
         return text
     name, _, split = text.partition(":")
     if name and Path(name).is_dir():  # Path("") is the current folder
-        return _saved(option, Path(name), split)
-    if not HUB_NAME.fullmatch(name) or Path(name).suffix in (".jsonl", ".csv", ".parquet", ".json", ".gz"):
+        return _saved(option, Path(name), split, part)
+    if not HUB_NAME.fullmatch(name) or is_data(Path(name)):
         raise InputError(f"{option} {text!r} is not a file, a folder, or the owner/name[:split] of a data set")
-    return _on_hub(option, name, split)
+    return _on_hub(option, name, split, part)
 
 
 def fingerprint(data: Any) -> str:
@@ -50,15 +58,31 @@ def is_on_disk(data: Any) -> bool:
     return isinstance(data, str | Path) or bool(getattr(data, "is_on_disk", getattr(data, "cache_files", None)))
 
 
-def numbered_rows(data: Any, also: Collection[str] = ()) -> Iterator[tuple[int, Any]]:
-    """Yield number, from 1, and value of each row of what `open_data` returned, with the columns `also`."""
-    if isinstance(data, str):
-        return read_rows(data, also)
-    return enumerate(data.rows(also) if isinstance(data, _ParquetFolder) else data, 1)
+def numbered_rows(data: Any, columns: Columns | None = None) -> Iterator[tuple[int, Any]]:
+    """Yield number, from 1, and value of each row of a file, a table, or what `open_data` returned."""
+    if isinstance(data, str | Path):
+        return read_rows(data, columns)
+    if isinstance(data, Mapping):
+        raise InputError(f"the data is a mapping of {', '.join(map(repr, data))}, as of splits: give one of them")
+    return enumerate(_rows(data, columns), 1)
 
 
-class _ParquetFolder:
-    """The rows of several Parquet files in sequence; each iteration reads them again."""
+def _rows(data: Any, columns: Columns | None) -> Iterable[Any]:
+    if isinstance(data, _Files):
+        return data.rows(columns)
+    if hasattr(data, "__arrow_c_stream__"):  # a table of pandas, polars or pyarrow
+        pyarrow: Any = importlib.import_module("pyarrow")
+        try:
+            return arrow_rows(pyarrow.RecordBatchReader.from_stream(data))
+        except (pyarrow.ArrowException, TypeError, ValueError) as error:
+            raise InputError(f"the table cannot be read: {_first_line(error)}") from None
+    if hasattr(data, "features"):  # of datasets, which are kept in Arrow
+        return map(without_nulls, data)
+    return data  # type: ignore[no-any-return]
+
+
+class _Files:
+    """The rows of several files in sequence; each iteration reads them again."""
 
     is_on_disk = True
 
@@ -68,38 +92,66 @@ class _ParquetFolder:
     def contents_hash(self) -> str:
         return hashlib.sha256("".join(fingerprint(str(path)) for path in self.files).encode()).hexdigest()
 
-    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+    def __iter__(self) -> Iterator[Any]:
         return self.rows()
 
-    def rows(self, also: Collection[str] = ()) -> Iterator[Mapping[str, Any]]:
-        return (row for path in self.files for _, row in read_rows(path, also))
+    def rows(self, columns: Columns | None = None) -> Iterator[Any]:
+        return (row for path in self.files for _, row in read_rows(path, columns))
 
 
-def _saved(option: str, folder: Path, split: str) -> Iterable[Mapping[str, Any]]:
+def _saved(option: str, folder: Path, split: str, part: str) -> Iterable[Any]:
     if any((folder / name).is_file() for name in SAVED):
         datasets = _datasets(f"{option} {str(folder)!r} was saved by datasets")
         try:
-            return _split(option, datasets.load_from_disk(str(folder)), split)
+            found = datasets.load_from_disk(str(folder))
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{option} {str(folder)!r} cannot be read: {_first_line(error)}") from None
-    files = sorted(folder.glob("*.parquet"))
-    if not files:
-        raise InputError(f"{option} {str(folder)!r} holds neither a saved data set nor Parquet files")
-    names = [SHARD.sub("", path.stem) for path in files]
-    if not split and "train" not in names:
-        return _ParquetFolder(files)
-    by_split = {each: [path for path, name in zip(files, names, strict=True) if name == each] for each in names}
-    return _split(option, {name: _ParquetFolder(each) for name, each in by_split.items()}, split)
+        return _split(option, found, str(folder), split, part)
+    by_split: dict[str, list[Path]] = {}
+    for path in _data_files(folder):
+        by_split.setdefault(_split_name(path, folder), []).append(path)
+    if not by_split:
+        raise InputError(f"{option} {str(folder)!r} holds neither a saved data set nor files of data")
+    for name, files in by_split.items():
+        if len({path.name.removeprefix(stem_of(path)) for path in files}) > 1:
+            raise InputError(f"{option} {str(folder)!r} holds {name} in several formats, "
+                             f"{', '.join(path.name for path in files)}: give one file")  # fmt: skip
+    if not split and not any(map(_part, by_split)):
+        return _Files(sorted(path for files in by_split.values() for path in files))
+    return _split(option, {name: _Files(files) for name, files in by_split.items()}, str(folder), split, part)
 
 
-def _on_hub(option: str, name: str, split: str) -> Iterable[Mapping[str, Any]]:
+def _data_files(folder: Path) -> list[Path]:
+    """Return the files of rows in a folder, else in its folder `data` as on the hub, else in its folders, two deep."""
+    for pattern in ("*", "data/*", "*/*", "*/*/*"):
+        found = sorted(path for path in folder.glob(pattern) if path.is_file() and is_data(path)
+                       and not any(part.startswith(".") for part in path.relative_to(folder).parts))  # fmt: skip
+        if found:
+            return found
+    return []
+
+
+def _split_name(path: Path, folder: Path) -> str:
+    """Return the name of the split of which a file is a part: train of train-00000-of-00002.parquet."""
+    name = SHARD.sub("", stem_of(path))
+    place = path.parent.relative_to(folder).as_posix()
+    return name if place in (".", "data") else place if _part(place) and not _part(name) else f"{place}/{name}"
+
+
+def _part(name: str) -> str | None:
+    """Return what a split's name says that it is for: "train", "test", or None."""
+    words = {*re.split(r"[^a-z]+", name.lower())}
+    return "test" if words & TEST else "train" if words & TRAIN else None
+
+
+def _on_hub(option: str, name: str, split: str, part: str) -> Iterable[Any]:
     from huggingface_hub import HfApi, constants
 
     datasets = _datasets(f"{option} {name!r} is no file or folder, and as the name of a data set on the hub")
     try:
         if not constants.HF_HUB_OFFLINE:
             HfApi().dataset_info(name, timeout=10)  # fails sooner than load_dataset, which retries for a minute
-        return _split(option, datasets.load_dataset(name), split)
+        return _split(option, datasets.load_dataset(name), name, split, part)
     except InputError:
         raise
     except Exception as error:  # the client raises the errors of its network library
@@ -123,14 +175,28 @@ def _datasets(what: str) -> Any:
     return datasets
 
 
-def _split(option: str, found: Any, split: str) -> Iterable[Mapping[str, Any]]:
+def _split(option: str, found: Any, where: str, split: str, part: str) -> Iterable[Any]:
+    """Return the split that is named, else the only one for `part`, "train" or "test"."""
     if not isinstance(found, dict):
         if split:
             raise InputError(f"{option}: the data set has no splits, so there is no {split!r}")
         return found  # type: ignore[no-any-return]
     names = [str(name) for name in found]
-    wanted = split or ("train" if "train" in names else names[0] if len(names) == 1 else "")
+    fitting = [name for name in names if name == "train" == part] or [name for name in names if _part(name) == part]
+    wanted = split or (names if len(names) == 1 else fitting if len(fitting) == 1 else [""])[0]
     if wanted not in names:
-        missing = f"there is no split {split!r}" if split else "no split is named, and none is called train"
-        raise InputError(f"{option}: {missing}; there are {', '.join(names)}{nearest(split, names)}")
+        missing = (f"there is no split {split!r}" if split else f"no split is named, and {_are(fitting)} for {part}ing"
+                   if fitting or part == "test" else "no split is named, and none is called train")  # fmt: skip
+        tests = [name for name in names if _part(name) == "test"]
+        raise InputError(f"{option}: {missing}; there are {', '.join(names)}{nearest(split, names)}"
+                         + (f"; one is given as {where}:{(fitting or names)[0]}" if not split else "")
+                         + (f", for held-out pairs `eval_data='{where}:{tests[0]}'`" if tests and not split else "")
+                         )  # fmt: skip
+    if len(names) > 1 and not split:
+        others = ", ".join(name for name in names if name != wanted)
+        _log.warning("%s %r: the split %s is used, not %s", option, where, wanted, others)
     return found[wanted]  # type: ignore[no-any-return]
+
+
+def _are(names: list[str]) -> str:
+    return f"{', '.join(names)} are" if names else "none is"

@@ -4,7 +4,6 @@ __all__ = ["Side", "Split", "split_pairs"]
 
 import hashlib
 import random
-import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,26 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from gpo_full.data.file_formats import REQUIRED, BadRow
+from gpo_full.data.columns import REQUIRED, BadRow, Columns
 from gpo_full.data.sources import fingerprint, is_on_disk, numbered_rows
 from gpo_full.data.tensor_files import Array
 from gpo_theory.errors import InputError, nearest
 
-Row = dict[str, Any]
 # Fixed, so that runs with different training seeds have the same test pairs.
 _SEED = 0
 
 
 @dataclass(frozen=True)
 class _Rule:
-    """How a row is read: the column to split by, and a template for its prompt, if it has none."""
+    """How a row is read: the column to split by, and what the data calls the others."""
 
     by: str
-    prompt: str | None
-
-    @property
-    def columns(self) -> set[str]:
-        return {self.by, *re.findall(r"\{(\w+)\}", self.prompt or "")}
+    columns: Columns
 
 
 class Side:
@@ -44,12 +38,13 @@ class Side:
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[Any]:
         rows = iter(numbered_rows(self._data, self._rule.columns))
         for wanted in self._numbers:
             row = next((row for number, row in rows if number == wanted), BadRow("it is missing"))
             try:
-                yield _row(row, self._rule)[1]
+                _value_and_responses(row, self._rule)
+                yield row
             except BadRow as reason:
                 raise InputError(f"row {wanted} has changed since the data was split: {reason}") from None
 
@@ -81,23 +76,25 @@ class Split:
                 f"{self.value_count} values{skipped}: {', '.join(self.held_out)}")  # fmt: skip
 
 
-def split_pairs(data: Any, by: str, share: float = 0.3, *, prompt: str | None = None, skip: bool = False) -> Split:
+def split_pairs(
+    data: Any, by: str, share: float = 0.3, *, columns: Mapping[str, str] | None = None, skip: bool = False
+) -> Split:
     """Split data (what `open_data` returns, or a list of rows) by column `by`; a `share` of its values is held out.
 
     The values are drawn at random. A split by row would leak, because many pairs have the same response or the same
-    question. `prompt` is a template such as "{topic}: " for each row's prompt; without it a row keeps its own, if any.
+    question. `columns` maps the names of pairs to those of the data, as for `PairReader`; the rows stay as they are.
     No response occurs in two test pairs, so that an interval over test pairs does not count one text many times. Memory
     is a few numbers per row. Raises InputError for a row that cannot be used (unless `skip`), or a column with fewer
     than two values.
 
     >>> rows = [{"topic": t, "chosen": f"{t} yes", "rejected": f"{t} no"} for t in ("tea", "sea", "cats")]
-    >>> split = split_pairs(rows, "topic", prompt="{topic}?")
-    >>> [row["prompt"] for row in split.train], split.held_out
-    (['tea?', 'sea?'], ('cats',))
+    >>> split = split_pairs(rows, "topic", columns={"prompt": "{topic}?"})
+    >>> [row["topic"] for row in split.train], split.held_out
+    (['tea', 'sea'], ('cats',))
     """
     if not 0 < share < 1:
         raise InputError(f"test share {share:g} must be above 0 and below 1")
-    rule = _Rule(by, prompt)
+    rule = _Rule(by, Columns(columns or {}, also=(by,)))
     numbers, rows, skipped = _indexed(data, rule, skip)
     values = sorted(numbers)
     if len(values) < 2:
@@ -122,13 +119,13 @@ def _indexed(data: Any, rule: _Rule, skip: bool) -> tuple[dict[str, int], Array,
     rows, skipped = array("q"), 0
     for number, row in numbered_rows(data, rule.columns):
         try:
-            value, kept = _row(row, rule)
+            value, responses = _value_and_responses(row, rule)
         except BadRow as reason:
             if not skip:
                 raise InputError(f"row {number}: {reason}") from None
             skipped += 1
             continue
-        rows.extend((number, numbers.setdefault(value, len(numbers)), *(_hash(kept[name]) for name in REQUIRED)))
+        rows.extend((number, numbers.setdefault(value, len(numbers)), *map(_hash, responses)))
     return numbers, np.array(rows, "q").reshape(-1, 4), skipped
 
 
@@ -137,24 +134,16 @@ def _hash(response: Any) -> int:
     return int.from_bytes(digest, "little", signed=True)
 
 
-def _row(row: Any, rule: _Rule) -> tuple[str, Row]:
-    """Return the value of the column, and the row with its prompt. Raises BadRow if it cannot be used."""
-    if isinstance(row, BadRow):
-        raise row
-    if not isinstance(row, Mapping):
-        raise BadRow("must be an object")
-
-    def text(name: str) -> str:
-        if not isinstance(row.get(name), str) or not row[name].strip():
-            raise BadRow(f"{name!r} is missing, empty or not text{nearest(name, map(str, row))}")
-        return str(row[name])
-
+def _value_and_responses(row: Any, rule: _Rule) -> tuple[str, list[Any]]:
+    """Return the value of the column, and both responses. Raises BadRow if the row cannot be used."""
+    pair = rule.columns.renamed(row)
     for name in REQUIRED:
-        if not row.get(name):
-            raise BadRow(f"{name!r} is missing or empty{nearest(name, map(str, row))}")
-    if rule.prompt is None:
-        return text(rule.by), dict(row)
-    return text(rule.by), {**row, "prompt": re.sub(r"\{(\w+)\}", lambda found: text(found[1]), rule.prompt)}
+        if not pair.get(name):
+            raise BadRow(f"{name!r} is missing or empty{nearest(name, map(str, pair))}")
+    value = row.get(rule.by)
+    if not isinstance(value, str) or not value.strip():
+        raise BadRow(f"{rule.by!r} is missing, empty or not text{nearest(rule.by, map(str, row))}")
+    return value, [pair[name] for name in REQUIRED]
 
 
 def _without_repeats(rows: Iterable[int], responses: Array) -> list[int]:

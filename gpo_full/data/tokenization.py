@@ -1,141 +1,161 @@
 """From one row of data to token ids: texts or chat messages, tokenized, truncated, with their common prefix."""
 
-__all__ = ["TokenizedRow", "common_prefix", "tokenize_row"]
+__all__ = ["TokenizedRow", "tokenize_row"]
 
-from collections.abc import Mapping, Sequence
+import inspect
+import json
+import re
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, NamedTuple
 
-from gpo_full.data.file_formats import KEYS, MAX_CHARACTERS, BadRow
-from gpo_theory.errors import InputError, misspelt
+from gpo_full.data.columns import KEYS, TEMPLATE, BadRow
+from gpo_full.data.exchanges import NO_PROMPT, Exchange, common_prefix, exchange_of
+from gpo_theory.errors import InputError
 
 Ids = list[int]
-_NO_PROMPT = "without a prompt, chosen and rejected must begin alike"
+# The time that a chat template writes, so that the same data are the same pairs on every day: the date which the
+# template of Llama 3 writes where it is told none.
+TIME = datetime(2024, 7, 26)
+# What was changed in a row, as the summary of the data names it.
+REPEATED, TWO_BEGINNINGS = "with a prompt that both responses repeat", "with a second beginning-of-sequence token"
+CLOCK = f"with the chat template's time written as {TIME:%d %b %Y}"
+RUNNING_CLOCK = "with a time of the chat template's that other days change"
+_CLOCK = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
 
 
 class TokenizedRow(NamedTuple):
-    """The token ids of a `Pair`, and which of its texts were truncated: "prompt", "response" (once for each)."""
+    """The token ids of a `Pair`, and how they were made.
+
+    `truncated` are the texts that were cut, "prompt" and "response" (once for each), `mended` what else was changed,
+    `used` the columns that reached the ids, beside those of KEYS.
+    """
 
     prefix: tuple[int, ...]
     chosen: tuple[int, ...]
     rejected: tuple[int, ...]
     prompt_length: int
     truncated: tuple[str, ...]
+    mended: tuple[str, ...]
+    used: tuple[str, ...]
 
 
-def tokenize_row(row: Any, tokenizer: Any, max_length: int, max_prompt_length: int) -> TokenizedRow:
-    """Tokenize prompt + chosen and prompt + rejected of a row, by the rules of `read_pairs`.
+def tokenize_row(row: Mapping[str, Any], tokenizer: Any, max_length: int, max_prompt_length: int) -> TokenizedRow:
+    """Tokenize prompt + chosen and prompt + rejected of a row, by the rules of `PairReader`.
 
-    Raises BadRow if the row cannot be used, InputError if it holds messages and the tokenizer has no chat template.
+    Raises BadRow if the row cannot be used, InputError if its columns or the tokenizer's chat template cannot.
     """
-    if isinstance(row, BadRow):
-        raise row
-    prompt, chosen, rejected = (_value(row, key) for key in KEYS)
-    if len({type(value) for value in (prompt, chosen, rejected) if value is not None}) > 1:
-        raise BadRow("prompt, chosen and rejected must be all texts or all lists of messages")
+    texts = all(isinstance(row.get(key), str | None) for key in KEYS)
+    if not texts and not getattr(tokenizer, "chat_template", None):
+        raise InputError("the data holds lists of messages, but the tokenizer has no chat template")
+    exchange = exchange_of(row)
+    mended, used = [REPEATED] * exchange.repeated, [*exchange.used]
+    if isinstance(exchange.chosen, str):
+        prompt_ids, chosen, rejected = _encoded_texts(tokenizer, exchange)
+    else:
+        template = _Template(tokenizer, row)
+        prompt_ids, chosen, rejected = template.encoded(exchange)
+        used += template.used
+        mended += template.mended
+    bos = tokenizer.bos_token_id
+    begun = [_with_one_beginning(ids, bos) for ids in (prompt_ids, chosen, rejected)]
+    mended += [TWO_BEGINNINGS] * (begun[1] != chosen)
+    prompt_ids, chosen, rejected = begun
+    if prompt_ids == [bos] and exchange.prompt is None:
+        raise BadRow(NO_PROMPT)
     if chosen == rejected:
-        raise BadRow("chosen and rejected are equal")
-    if prompt is None and isinstance(chosen, list) and isinstance(rejected, list):
-        prompt, chosen, rejected = _shared_messages(chosen, rejected)
-    encode = _encode_text if isinstance(chosen, str) else _encode_messages
-    prompt_ids, sequences = encode(tokenizer, prompt, (chosen, rejected))
-    if prompt_ids == [tokenizer.bos_token_id] and prompt is None:
-        raise BadRow(_NO_PROMPT)
-    return _truncated(prompt_ids, sequences, tokenizer.bos_token_id, max_length, max_prompt_length)
+        how = "as tokens" if isinstance(exchange.chosen, str) else "after the chat template"
+        raise BadRow(f"chosen and rejected are equal {how}, though their texts differ")
+    return TokenizedRow(*_truncated(prompt_ids, (chosen, rejected), bos, max_length, max_prompt_length),
+                        mended=tuple(mended), used=tuple(used))  # fmt: skip
 
 
-def common_prefix(first: Sequence[Any], second: Sequence[Any]) -> int:
-    """Return the number of items in the longest common prefix.
-
-    >>> common_prefix([1, 2, 3], [1, 2, 4])
-    2
-    """
-    length = min(len(first), len(second))
-    return next((i for i in range(length) if first[i] != second[i]), length)
+def _with_one_beginning(ids: Ids, bos: int | None) -> Ids:
+    """Return the ids with one beginning-of-sequence token where a text has it and the tokenizer adds another."""
+    return ids[common_prefix(ids[1:], [bos] * len(ids)) :] if ids[:1] == [bos] else ids
 
 
-def _shared_messages(chosen: list[Any], rejected: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
-    """Split two conversations into the messages that both begin with, and the rest of each."""
-    shared = common_prefix(chosen, rejected)
-    if not shared:
-        raise BadRow(_NO_PROMPT)
-    if shared == min(len(chosen), len(rejected)):
-        raise BadRow("one of the conversations is the beginning of the other")
-    return chosen[:shared], chosen[shared:], rejected[shared:]
-
-
-def _value(row: Any, key: str) -> str | list[Any] | None:
-    """Return the text or the messages under `key`, checked; None if there is no prompt."""
-    if not isinstance(row, Mapping):
-        raise BadRow(f"must be an object with {', '.join(KEYS)}, not {type(row).__name__}")
-    if key not in row:
-        near = misspelt(key, [name for name in row if isinstance(name, str) and name not in KEYS])
-        if key == "prompt" and not near:
-            return None
-        raise BadRow(f"key {key!r} is missing{near}")
-    value: Any = row[key]
-    if isinstance(value, str):
-        _check_text(value, key)
-        return value
-    if isinstance(value, list):
-        _check_messages(value, key)
-        return value
-    raise BadRow(f"{key!r} must be a text or a list of messages, not {type(value).__name__}")
-
-
-def _check_text(value: str, name: str) -> None:
-    if not value.strip():
-        raise BadRow(f"{name!r} is empty")
-    if len(value) > MAX_CHARACTERS:
-        raise BadRow(f"{name!r} has more than {MAX_CHARACTERS} characters")
-    if "\0" in value:
-        raise BadRow(f"{name!r} contains a NUL character")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        raise BadRow(f"{name!r} contains a lone surrogate, which UTF-8 cannot encode") from None
-
-
-def _check_messages(value: list[Any], key: str) -> None:
-    if not value:
-        raise BadRow(f"{key!r} is empty")
-    for message in value:
-        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-            raise BadRow(f"{key!r} must hold messages with a role and a content")
-        if not isinstance(message.get("content"), str):
-            raise BadRow(f"{key!r} must hold messages whose content is a text")
-        _check_text(message["content"], key)
-
-
-def _encode_text(tokenizer: Any, prompt: Any, responses: tuple[Any, Any]) -> tuple[Ids, tuple[Ids, Ids]]:
-    """Return the token ids of the prompt, and of each prompt + response + end of sequence."""
+def _encoded_texts(tokenizer: Any, exchange: Exchange) -> tuple[Ids, Ids, Ids]:
+    """Return the token ids of the prompt, and of prompt + response + end of sequence for both responses."""
     end = tokenizer.eos_token_id
 
     def whole(text: str) -> Ids:
         ids = list(tokenizer(text, verbose=False)["input_ids"])
         return ids if end is None or ids[-1:] == [end] else [*ids, end]
 
-    chosen, rejected = (whole((prompt or "") + response) for response in responses)
+    prompt = exchange.prompt
+    chosen, rejected = (whole((prompt or "") + response) for response in (exchange.chosen, exchange.rejected))
     if prompt is None:
-        return chosen[: common_prefix(chosen, rejected)], (chosen, rejected)
-    return list(tokenizer(prompt, verbose=False)["input_ids"]), (chosen, rejected)
+        return chosen[: common_prefix(chosen, rejected)], chosen, rejected
+    return list(tokenizer(prompt, verbose=False)["input_ids"]), chosen, rejected
 
 
-def _encode_messages(tokenizer: Any, prompt: Any, responses: tuple[Any, Any]) -> tuple[Ids, tuple[Ids, Ids]]:
-    """Return the same as `_encode_text`, by the tokenizer's chat template."""
-    if not getattr(tokenizer, "chat_template", None):
-        raise InputError("the data holds lists of messages, but the tokenizer has no chat template")
+class _Template:
+    """The tokenizer's chat template with what the columns `tools` and `chat_template_kwargs` of a row give it.
 
-    def ids(messages: list[Any], generate: bool) -> Ids:
-        encoded = tokenizer.apply_chat_template(messages, add_generation_prompt=generate, tokenize=True)
+    `used` are those of the two that reach it, `mended` says what is changed in it.
+    """
+
+    def __init__(self, tokenizer: Any, row: Mapping[str, Any]) -> None:
+        tools, options = (_of_json(row, *each) for each in zip(TEMPLATE, (list, dict), strict=True))
+        self._tokenizer, self._options = tokenizer, {"tools": tools or None, **(options or {})}
+        taken = inspect.signature(tokenizer.apply_chat_template).parameters if options else {}
+        for name in {*taken} & {*self._options} - {"tools", "documents", "chat_template"}:
+            raise BadRow(f"'chat_template_kwargs' may not set {name!r}, which the tokenization of pairs sets")
+        named = self._options.pop("chat_template", None)
+        try:
+            template = tokenizer.get_chat_template(named, self._options["tools"])
+        except ValueError:
+            names = ", ".join(sorted(tokenizer.chat_template))
+            raise InputError(f"the tokenizer has several chat templates, {names}, and none is called default: keep one "
+                             "as its chat_template, or name one in the column 'chat_template_kwargs' as "
+                             '{"chat_template": NAME}') from None  # fmt: skip
+        self._template, fixed = _CLOCK.subn(lambda found: repr(TIME.strftime(found[2])), template)
+        self.mended = [CLOCK] * bool(fixed) + [RUNNING_CLOCK] * ("strftime_now(" in self._template)
+        reach = {TEMPLATE[0]: bool(tools) and self.reads("tools"),
+                 TEMPLATE[1]: bool(options) and (bool(named) or any(map(self.reads, options)))}  # fmt: skip
+        self.used = [name for name, there in reach.items() if there]
+
+    def reads(self, name: str) -> bool:
+        """Return whether the template has the word `name`."""
+        return re.search(rf"\b{re.escape(name)}\b", self._template) is not None
+
+    def encoded(self, exchange: Exchange) -> tuple[Ids, Ids, Ids]:
+        """Return the token ids of the prompt with what begins an answer, and of both conversations."""
+        prompt, *responses = exchange.prompt, exchange.chosen, exchange.rejected
+        conversations = [[*prompt, *response] for response in responses]
+        if any(each.get("tool_calls") for each in conversations[0] + responses[1]) and not self.reads("tool_calls"):
+            raise BadRow("a message has tool_calls, and the chat template writes none")
+        chosen, rejected = (self._ids(each, generate=False) for each in conversations)
+        return self._ids(prompt, generate=True), chosen, rejected
+
+    def _ids(self, messages: Any, *, generate: bool) -> Ids:
+        try:
+            encoded = self._tokenizer.apply_chat_template(
+                messages, add_generation_prompt=generate, tokenize=True, return_dict=True,
+                chat_template=self._template, **self._options)  # fmt: skip
+        except MemoryError:
+            raise
+        except Exception as error:  # a template is a program: it raises what it likes
+            raise BadRow(f"the chat template raises: {' '.join(str(error).split()) or type(error).__name__}") from None
         return list(encoded["input_ids"])
 
-    chosen, rejected = (ids([*prompt, *response], False) for response in responses)
-    return ids(prompt, True), (chosen, rejected)
+
+def _of_json(row: Mapping[str, Any], name: str, kind: type) -> Any:
+    """Return the list or the object in a column, or in the JSON text there; None if it is empty."""
+    value = row.get(name)
+    try:
+        value = json.loads(value) if isinstance(value, str) and value.strip() else value or None
+    except ValueError:
+        raise BadRow(f"{name!r} is a text that is not JSON") from None
+    if value is not None and not isinstance(value, kind):
+        raise BadRow(f"{name!r} must be {'a list' if kind is list else 'an object'}, not {type(value).__name__}")
+    return value
 
 
 def _truncated(
     prompt_ids: Ids, sequences: tuple[Ids, Ids], bos: int | None, max_length: int, max_prompt_length: int
-) -> TokenizedRow:
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int, tuple[str, ...]]:
     """Find the common prefix and the end of the prompt in it, and apply the truncation rule."""
     shared = common_prefix(*sequences)
     prompt_length = common_prefix(sequences[0][:shared], prompt_ids)
@@ -151,5 +171,4 @@ def _truncated(
     chosen, rejected = (sequence[:max_length] for sequence in sequences)
     if chosen == rejected:
         raise BadRow(f"the responses are equal within max_length={max_length} tokens")
-    return TokenizedRow(tuple(chosen[:shared]), tuple(chosen[shared:]), tuple(rejected[shared:]), prompt_length,
-                        tuple(truncated))  # fmt: skip
+    return tuple(chosen[:shared]), tuple(chosen[shared:]), tuple(rejected[shared:]), prompt_length, tuple(truncated)

@@ -2,11 +2,13 @@
 
 __all__ = ["Task", "read_tasks"]
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpo_full.data.columns import BadRow, Columns
+from gpo_full.data.file_formats import read_rows
 from gpo_theory.errors import InputError
 
 
@@ -27,31 +29,30 @@ class Task:
         return self.target
 
 
-def read_tasks(path: str | Path, limit: int | None = None) -> list[Task]:
-    """Read JSONL with `prompt` and (unless a reward model judges) `target` in each row; InputError names a bad row."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{str(path)!r} cannot be read: {error}") from None
+def read_tasks(path: str | Path, limit: int | None = None, names: Mapping[str, str] | None = None) -> list[Task]:
+    """Read a file with `prompt` and (unless a reward model judges) `target` in each row, in any format of `read_rows`.
+
+    `names` maps these to the names that the file has, or to templates, as `Columns` does. InputError names a bad row.
+    """
+    columns = Columns(names or {}, required=("prompt",), also=("target",), allowed=("prompt", "target"))
     tasks: list[Task] = []
-    for number, line in enumerate(lines, 1):
+    for number, row in read_rows(path, columns):
         if len(tasks) == limit:
             break
-        if line.strip():
-            tasks.append(_task(f"{path}: row {number}", line))
+        tasks.append(_task(f"{path}: row {number}", row, columns))
     if not tasks:
         raise InputError(f"{str(path)!r} has no rows")
     return tasks
 
 
-def _task(where: str, line: str) -> Task:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        raise InputError(f"{where} is not JSON") from None
-    if not isinstance(row, dict):
+def _task(where: str, row: Any, columns: Columns) -> Task:
+    if not isinstance(row, Mapping | BadRow):
         raise InputError(f"{where} is not an object with `prompt` and `target`")
-    prompt, target = (row.get(key) for key in ("prompt", "target"))
+    try:
+        found = columns.renamed(row)
+    except BadRow as reason:
+        raise InputError(f"{where} is {reason}" if isinstance(row, BadRow) else f"{where}: {reason}") from None
+    prompt, target = (found.get(key) for key in ("prompt", "target"))
     if not isinstance(prompt, str) or not prompt.strip():
         raise InputError(f"{where}: 'prompt' is missing, empty or not text")
     return Task(prompt, target if isinstance(target, str) and target.strip() else None, where)

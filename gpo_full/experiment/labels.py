@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gpo_full.data.exchanges import common_prefix
 from gpo_full.data.pairs import Pair
-from gpo_full.data.tokenization import common_prefix
 from gpo_full.evaluation.sampling import Sample, sample
 from gpo_full.experiment.inputs.scales import Scale
 from gpo_full.experiment.inputs.workload import Workload

@@ -17,6 +17,7 @@ import torch
 from torch import distributed
 from transformers import TrainingArguments
 
+from gpo_full.data.columns import Columns
 from gpo_full.data.file_formats import BAD_ROWS
 from gpo_full.margin import MARGINS
 from gpo_full.training.reporting.trackers import checked_trackers
@@ -92,6 +93,9 @@ class GPOConfig(TrainingArguments):  # type: ignore[misc]
     group_by_prompt: bool = _option(
         False, "draw the pairs of a prompt one after another: a batch then computes the prompt, and a response of "
         "several pairs, once; its gradient is of fewer prompts")  # fmt: skip
+    columns: dict[str, str] | None = field(
+        default=None, metadata={"help": "what the data calls the columns of pairs: {'prompt': 'question'}"}
+    )
     bad_rows: str = _option("fail", "what to do with a row that cannot be used: fail, skip")
     scale_gradient: bool = _option(
         False, "optimise f(beta rho) / (beta |f'(0)|), so that every loss and beta starts with the same gradient; "
@@ -218,6 +222,7 @@ def _check_values(config: GPOConfig) -> None:
         value = getattr(config, name)
         if value not in allowed:
             raise InputError(f"{name}={value!r}; allowed: {', '.join(allowed)}{nearest(str(value), allowed)}")
+    Columns(config.columns or {})
     _check_together(config)
     if not isinstance(config.loss, str) or not isinstance(config.parameters or {}, Mapping):
         raise InputError("loss must be a name or a formula, parameters a mapping from names to numbers")

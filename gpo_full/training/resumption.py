@@ -32,7 +32,7 @@ PIECES = "resume"
 # Fields of the configuration that do not change what is computed.
 UNRECORDED = {"output_dir", "reference_store", "logging_dir", "run_name", "disable_tqdm", "report_to", "project"}
 # Settings of earlier versions, and the value with which such a run computed what a run without them computes.
-REMOVED = {"compile_mlp": False}
+REMOVED = {"compile_mlp": False, "prompt_from": None}
 _log = logging.getLogger(__name__)
 
 

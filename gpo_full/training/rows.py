@@ -5,6 +5,7 @@ __all__ = ["Collator", "PromptSampler", "Rows", "batch_of", "pairs_of", "real_ro
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from gpo_full.data.pairs import Pair, PairSummary, read_pairs
 from gpo_full.data.pairs_on_disk import PairTable, pair_table
-from gpo_full.data.sources import is_on_disk
+from gpo_full.data.sources import is_on_disk, open_data
 from gpo_full.data.tensor_files import Array
 from gpo_full.distributed import first
 from gpo_full.engine.packing import Batch, pack
@@ -91,18 +92,21 @@ def pairs_of(name: str, data: Any, tokenizer: Any, args: GPOConfig) -> tuple[Seq
     """Return the pairs of `data` (pairs already, or what `read_pairs` takes) and the summary of reading them.
 
     A file, a folder of files or a data set that `datasets` keeps on disk is read once, by the first process, into a
-    table on disk.
+    table on disk. A text names data as `open_data` reads it.
     """
     if isinstance(data, PairTable):
         return data, data.summary
     if isinstance(data, Sequence) and not isinstance(data, str) and data and isinstance(data[0], Pair):
         return list(data), None
     if isinstance(data, Mapping):
-        raise InputError(f"{name} data must be one set of pairs, not a mapping of several")
+        raise InputError(f"{name} data must be one set of pairs, not a mapping of several: "
+                         f"{', '.join(map(repr, data))}")  # fmt: skip
     if tokenizer is None:
         raise InputError(f"{name} data is text: processing_class must be its tokenizer")
+    if isinstance(data, str | Path):
+        data = open_data(f"{name} data", str(data), "test" if name == "eval" else "train")
     rules: Any = {"max_length": args.max_length, "max_prompt_length": args.max_prompt_length or 1,
-                  "bad_rows": args.bad_rows}  # fmt: skip
+                  "bad_rows": args.bad_rows, "columns": args.columns}  # fmt: skip
     pairs: Sequence[Pair]
     if is_on_disk(data):
         with first(args.distributed_state, f"{name} data cannot be read"):

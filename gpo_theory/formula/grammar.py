@@ -11,7 +11,6 @@ from functools import lru_cache
 from gpo_theory.errors import ParseError, nearest
 from gpo_theory.formula.expression import Expr, call
 from gpo_theory.formula.operations import COMPARISONS, CONSTANTS, OPERATIONS
-from gpo_theory.formula.slips import corrected, greek, reason_of
 from gpo_theory.formula.spelling import PREFIXES, SPELLINGS, meaning, respelled, tree_of
 
 # Limits on what a user may write, chosen: far above any published loss, and any formula within them is read in 0.2 s.
@@ -58,6 +57,8 @@ def _explained(error: ParseError, text: str, parameters: Collection[str]) -> Par
     """Return the error, or the reason for a known slip, with the text to write instead where that is certain."""
     if len(text) > MAX_CORRECTED:
         return error
+    from gpo_theory.formula.slips import corrected, reason_of  # what reads an accepted formula does without
+
     reason = reason_of(text)
     found = _Reader(text, parameters).refuse(reason) if reason else error
     try:
@@ -95,6 +96,8 @@ def _bits(node: Expr) -> int:
 
 def _not_ascii(found: str, place: int) -> str:
     """Return an error message that names a character outside printable ASCII, counted from 0, and what to write."""
+    from gpo_theory.formula.slips import greek
+
     letter = greek(found)
     hint = _GREEK.get(letter, f"; a parameter may be called {letter}" if letter else "")
     return f"{found!r} at character {place + 1} is not printable ASCII{hint}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpo_full.cli.options.export import writing
+from gpo_full.cli.options.training import add_columns_option, columns_of
 from gpo_full.evaluation.tasks import Task, read_tasks
 from gpo_full.output import announce, print_json
 from gpo_theory.errors import InputError
@@ -27,8 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `gpo evaluate`."""
     parser.add_argument("--policy", required=True, help="folder of the trained model")
     parser.add_argument("--reference", required=True, help="folder of the model that its training started from")
-    parser.add_argument("--data", required=True, help="JSONL with `prompt` and `target` in each row (a reward model "
-                        "needs no target)")  # fmt: skip
+    parser.add_argument("--data", required=True, help="JSON, CSV or Parquet with `prompt` and `target` in each row (a "
+                        "reward model needs no target)")  # fmt: skip
+    add_columns_option(parser, "prompt, target")
     parser.add_argument("--reward", help="folder of a sentence encoder (cosine to the target) or of a reward model (a "
                         "sequence classifier), or module:function (samples, targets) -> one number each, your own "
                         "code, which is run (default: the prepared encoder)")  # fmt: skip
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     announce("evaluate")
     from gpo_full.evaluation.scores import compare_scores, read_scores, summarize, write_scores
 
-    tasks = read_tasks(args.data, args.limit)
+    tasks = read_tasks(args.data, args.limit, columns_of(args.columns))
     for name in (args.policy, args.reference):
         if not any((Path(name) / each).is_file() for each in ("config.json", ADAPTER)):
             raise InputError(f"{name!r} is not the folder of a model or an adapter: it has no config.json and no "

@@ -29,7 +29,7 @@ CANNOT_SAVE, NO_GOOD_CHECKPOINT, NON_FINITE = 1, 4, 5
 SECONDS = 10.0
 NEEDED = ("loss", "beta", "model", "data")  # options of a new run
 # Options that choose held-out pairs; run.json records them, and a resumed run must agree.
-SPLIT = ("test_by", "test_share", "prompt_from")
+SPLIT = ("test_by", "test_share")
 # Settings of a run that the trainer does not know, and those that only it knows.
 OF_THE_COMMAND, OF_THE_TRAINER = {"schema", "model", "eval_data", *SPLIT}, {"reference_weights", "world_size"}
 
@@ -115,9 +115,8 @@ def _check_options(args: argparse.Namespace) -> None:
         raise InputError("--dry-run is about the training, and --reference-only trains nothing: choose one")
     if args.allow_change and not args.resume:
         raise InputError(f"--allow-change {args.allow_change[0]} is for --resume")
-    for option in ("test_share", "prompt_from"):
-        if args.test_by is None and getattr(args, option) is not None:
-            raise InputError(f"--{option.replace('_', '-')} goes with --test-by")
+    if args.test_by is None and args.test_share is not None:
+        raise InputError("--test-share goes with --test-by")
     if args.test_by is not None and args.eval_data is not None:
         raise InputError("--test-by takes the held-out pairs from --data, --eval-data from elsewhere: choose one")
 
@@ -126,8 +125,8 @@ def _open(args: argparse.Namespace) -> dict[str, Any]:
     """Return the data of --data and --eval-data, None where it is not given; InputError if it cannot be read."""
     from gpo_full.data.sources import open_data
 
-    return {"data": open_data("--data", args.data),
-            "eval_data": None if args.eval_data is None else open_data("--eval-data", args.eval_data)}  # fmt: skip
+    held_out = None if args.eval_data is None else open_data("--eval-data", args.eval_data, "test")
+    return {"data": open_data("--data", args.data), "eval_data": held_out}
 
 
 def _check_model(model: str) -> None:
@@ -230,10 +229,9 @@ def _sides(args: argparse.Namespace, config: "GPOConfig", data: dict[str, Any]) 
         return data
     from gpo_full.data.split import split_pairs
 
-    template = None if args.prompt_from is None else args.prompt_from.replace("\\n", "\n")
     share = 0.3 if args.test_share is None else args.test_share
     try:
-        split = split_pairs(data["data"], args.test_by, share, prompt=template, skip=config.bad_rows == "skip")
+        split = split_pairs(data["data"], args.test_by, share, columns=config.columns, skip=config.bad_rows == "skip")
     except InputError as error:
         raise InputError(f"--data {args.data!r}: {error}") from None
     print(f"gpo train: {split}", file=sys.stderr)

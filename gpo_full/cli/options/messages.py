@@ -3,6 +3,7 @@
 __all__ = ["with_options"]
 
 import re
+import shlex
 
 # What a message has between backticks: NAME=VALUE, the value a word, a number, a quoted text or one entry of a dict.
 _ARGUMENT = re.compile(r"`(\w+)=(?:'([^`']*)'|\{'(\w+)': '([^`']*)'\}|([^`'{]*))`")
@@ -21,6 +22,6 @@ def with_options(message: str) -> str:
     def option(found: re.Match[str]) -> str:
         name, quoted, key, entry, plain = found.groups()
         value = f"{key}={entry}" if key else quoted if quoted is not None else plain
-        return f"--{_OPTION.get(name, name).replace('_', '-')}" + ("" if value == "None" else f" {value}")
+        return f"--{_OPTION.get(name, name).replace('_', '-')}" + ("" if value == "None" else f" {shlex.quote(value)}")
 
     return _ARGUMENT.sub(option, message)

@@ -1,10 +1,11 @@
 """The options of `gpo train`: those that all runs of a sweep share, and the GPOConfig that they make."""
 
-__all__ = ["FIELDS", "add_shared_arguments", "config_of", "shared_words", "words_of"]
+__all__ = ["FIELDS", "add_columns_option", "add_shared_arguments", "columns_of", "config_of", "shared_words",
+           "words_of"]  # fmt: skip
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -32,14 +33,13 @@ def add_shared_arguments(parser: argparse.ArgumentParser, *, required: bool = Tr
     """Declare the options that all runs of a sweep have in common; model and data are `required`, or checked later."""
     add = parser.add_argument
     add("--model", required=required, help="folder or hub name of a causal language model: policy and reference")
-    add("--data", required=required, metavar="DATA", help="prompt, chosen and rejected: a file (JSONL, CSV, Parquet), "
-        "a folder that datasets saved, or owner/name[:split] of a data set on the hub")  # fmt: skip
+    add("--data", required=required, metavar="DATA", help="prompt, chosen and rejected: a file (JSON, CSV, Parquet), a "
+        "folder[:split] of files or that datasets saved, or owner/name[:split] of a data set on the hub")  # fmt: skip
     add("--eval-data", metavar="DATA", help="held-out pairs, evaluated once at the end")
     add("--test-by", metavar="COLUMN", help="hold out the rows of some values of this column of --data, drawn at "
         "random, and evaluate them as --eval-data is; no test response counts twice")  # fmt: skip
     add("--test-share", type=float, metavar="S", help="with --test-by: share of the values held out (default: 0.3)")
-    add("--prompt-from", metavar="TEMPLATE", help="with --test-by: the prompt out of other columns, '{topic}: ', with "
-        "\\n for a new line (default: the column prompt)")  # fmt: skip
+    add_columns_option(parser, "prompt, chosen, rejected, system, tools, chat_template_kwargs, weight, p")
     add("--learning-rate", type=float, help="initial learning rate (default: 1e-6)")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, help="optimizer steps")
@@ -60,6 +60,24 @@ def add_shared_arguments(parser: argparse.ArgumentParser, *, required: bool = Tr
         help="also log to tensorboard, trackio or wandb (default: nowhere); repeatable")  # fmt: skip
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="any other field of GPOConfig; repeatable")
     add("--threads", type=int, help="threads of torch (default: torch's choice)")
+
+
+def add_columns_option(parser: argparse.ArgumentParser, ours: str) -> None:
+    """Declare `--columns OURS=THEIRS`, repeatable."""
+    parser.add_argument("--columns", action="extend", nargs="+", metavar="OURS=THEIRS", help=f"what the data calls a "
+        f"column ({ours}), as in prompt=question, or a template of several, as in 'prompt={{instruction}}\\n{{input}}' "
+        "(\\n is a new line); repeatable")  # fmt: skip
+
+
+def columns_of(texts: Sequence[str] | None) -> dict[str, str] | None:
+    """Return what --columns says, None if it is not given; InputError for another form or a name given twice.
+
+    >>> columns_of(["prompt={topic}: ", "chosen=good"])
+    {'prompt': '{topic}: ', 'chosen': 'good'}
+    """
+    names = read_parameters(texts or (), "--columns", "OURS=THEIRS, as in prompt=question")
+    values = (text.partition("=")[2].replace("\\n", "\n") for text in texts or ())
+    return dict(zip(names, values, strict=True)) or None
 
 
 def shared_words(args: argparse.Namespace) -> list[str]:
@@ -95,6 +113,8 @@ def config_of(args: argparse.Namespace) -> "GPOConfig":
         if name in {*values, "output_dir", "parameters"}:
             raise InputError(f"--set {name}={value}: {name} has an option of its own")
         values[name] = _typed(name, value)
+    if args.columns:
+        values["columns"] = columns_of(args.columns)
     if args.steps is None and args.epochs is None:
         values.setdefault("num_train_epochs", 1.0)
     return GPOConfig(output_dir=args.output, disable_tqdm=True, parameters=read_parameters(args.param), **values)

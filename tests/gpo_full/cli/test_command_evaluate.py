@@ -65,6 +65,17 @@ def test_text_says_the_same_in_words(place: Path) -> None:
     assert "nats per response" in done.stdout
 
 
+def test_the_file_may_have_other_names_and_another_format(place: Path) -> None:
+    rows = [{"question": f"sum of {i}", "answer": "the sum", "other": 3} for i in range(3)]
+    write_rows(place / "other.csv", rows)
+    write_rows(place / "same.jsonl", [{"prompt": f"return the sum of {i}:", "target": "the sum"} for i in range(3)])
+    few = ("--json", "--max-new-tokens", "4")
+    found = evaluate(place, *few, "--columns", "prompt=return the {question}:", "target=answer", data="other.csv")
+    assert found.returncode == 0, found.stderr
+    assert found.stdout == evaluate(place, *few, data="same.jsonl").stdout
+    assert "'chosen' is none of prompt, target" in refusal(place, data="other.csv", columns="chosen=answer")
+
+
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_an_adapter_is_evaluated_on_its_base(place: Path) -> None:
     adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(place / "reference"),

@@ -211,7 +211,7 @@ def test_the_implicit_prompt_is_the_longest_common_prefix_in_tokens() -> None:
 
 def test_the_implicit_prompt_of_conversations_is_whole_messages() -> None:
     start = ("the cat", "sat", "the dog")
-    row = {"chosen": conversation(*start, "sat on the mat"), "rejected": conversation(*start, "sat on a mat", "and")}
+    row = {"chosen": conversation(*start, "sat on the mat"), "rejected": conversation(*start, "sat on a mat", "and", "ran")}
     explicit = {"prompt": conversation(*start), "chosen": row["chosen"][3:], "rejected": row["rejected"][3:]}
     assert one(row) == one(explicit)
 
@@ -236,7 +236,7 @@ def test_a_csv_is_read_like_a_list(tmp_path: Path) -> None:
         writer.writeheader()
         writer.writerows({"id": number, **row} for number, row in enumerate(rows))
     limit = csv.field_size_limit()
-    assert read_pairs(path, TOKENIZER) == read_pairs(rows, TOKENIZER)
+    assert read_pairs(path, TOKENIZER) == read_pairs([{"id": "0", **row} for row in rows], TOKENIZER)
     assert csv.field_size_limit() == limit
 
 
@@ -279,9 +279,10 @@ def test_a_table_without_its_columns_is_refused_even_when_skipping(header: str, 
 
 
 def test_parquet_is_read_like_a_list(tmp_path: Path) -> None:
-    talk = {"prompt": conversation("the cat"), "chosen": conversation("sat"), "rejected": conversation("ran")}
+    talk = {"prompt": conversation("the cat"), "chosen": conversation("", "sat")[1:], "rejected": conversation("", "ran")[1:]}
     for rows in ([GOOD, {**GOOD, "prompt": "the dog"}] * 600, [talk]):
-        path = write_rows(tmp_path / "pairs.parquet", ({"id": number, **row} for number, row in enumerate(rows)))
+        rows = [{"id": number, **row} for number, row in enumerate(rows)]
+        path = write_rows(tmp_path / "pairs.parquet", rows)
         assert read_pairs(path, TOKENIZER) == read_pairs(rows, TOKENIZER)
 
 

@@ -9,8 +9,11 @@ from typing import Any, NoReturn
 
 import pytest
 
+from gpo_full.data.columns import Columns
 from gpo_full.data.pairs import read_pairs
 from gpo_full.data.sources import fingerprint, numbered_rows, open_data
+from gpo_full.training.config import GPOConfig
+from gpo_full.training.rows import pairs_of
 from gpo_theory import InputError
 from tests.support.tables import write_rows
 from tests.support.tiny_models import tiny_tokenizer
@@ -37,8 +40,9 @@ def test_parquet_files_of_a_folder_are_read_in_order_and_as_often_as_asked(tmp_p
     parquet(tmp_path / "b.parquet", ROWS[2:])
     data = open_data("--data", parquet(tmp_path / "a.parquet", ROWS[:2]))
     for _ in range(2):
-        assert list(numbered_rows(data)) == [(i, {name: row[name] for name in ("prompt", "chosen", "rejected")}) for i, row in enumerate(ROWS, 1)]
-    assert [row["topic"] for _, row in numbered_rows(data, ("topic",))] == ["t0", "t1", "t2", "t3", "t4"]
+        # Of a column that nobody asked for, only the name is read.
+        assert list(numbered_rows(data)) == [(i, {**row, "topic": None}) for i, row in enumerate(ROWS, 1)]
+    assert [row["topic"] for _, row in numbered_rows(data, Columns(also=("topic",)))] == ["t0", "t1", "t2", "t3", "t4"]
 
 
 def test_the_rows_of_a_folder_become_pairs(tmp_path: Path) -> None:
@@ -71,7 +75,7 @@ def test_a_fingerprint_is_that_of_the_bytes(tmp_path: Path) -> None:
     ("a/b/c", "is not a file, a folder"),
     ("", "is not a file, a folder"),
     ("../absent/pairs", "is not a file, a folder"),
-    (".", "holds neither a saved data set nor Parquet files"),
+    (".", "holds neither a saved data set nor files of data"),
 ])  # fmt: skip
 def test_what_is_no_data_is_refused(text: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -156,3 +160,99 @@ def test_what_datasets_saved_is_read_with_its_own_fingerprint(tmp_path: Path) ->
     (tmp_path / "one" / "state.json").write_text("{")
     with pytest.raises(InputError, match="cannot be read"):
         open_data("--data", str(tmp_path / "one"))
+
+
+SUFFIXES = {"-00000-of-00001.parquet": ".parquet", ".jsonl": ".jsonl", ".jsonl.gz": ".jsonl.gz", ".csv": ".csv", ".json": ".json"}
+
+
+def folder_of(root: Path, *names: str, suffix: str = ".jsonl") -> str:
+    """A folder of files, each of one row whose prompt is the file's name."""
+    for name in names:
+        path = root / f"{name}{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_rows(path, [{"prompt": name, "chosen": "c", "rejected": "r"}])
+    return str(root)
+
+
+# The files, for what the data are wanted, and the files that are read.
+ONE: list[tuple[tuple[str, ...], str, list[str]]] = [
+    (("train", "test"), "train", ["train"]), (("train", "test"), "test", ["test"]),
+    (("train_prefs", "test_prefs"), "train", ["train_prefs"]), (("train_prefs", "test_prefs"), "test", ["test_prefs"]),
+    (("data/train", "data/test"), "train", ["data/train"]), (("train/0", "validation/0"), "train", ["train/0"]),
+    (("train/0", "train/1", "dev/0"), "train", ["train/0", "train/1"]), (("train", "validation"), "test", ["validation"]),
+    (("my-training-pairs", "my-eval-pairs"), "train", ["my-training-pairs"]), (("pairs.train", "pairs.val"), "train", ["pairs.train"]),
+    (("default/train/0", "default/test/0"), "train", ["default/train/0"]),
+    (("train", "train_sft", "test"), "train", ["train"]), (("a", "b"), "train", ["a", "b"]), (("a", "b"), "test", ["a", "b"]),
+    (("test",), "train", ["test"]), (("train",), "test", ["train"]), (("latest", "contest"), "train", ["contest", "latest"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(("names", "part", "read"), ONE)
+def test_the_one_split_for_the_part_is_taken_and_the_others_are_named(
+    names: tuple[str, ...], part: str, read: list[str], suffix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = open_data("--data", folder_of(tmp_path, *names, suffix=suffix), part)
+    assert prompts(data) == read
+    others = {*names} - {*read}
+    told = "".join(record.getMessage() for record in caplog.records)
+    assert all(name.split("/")[-1 if "data" in name else 0].split(".")[-1] in told for name in others)
+    assert bool(told) == bool(others)
+
+
+# The files, for what the data are wanted, and what is said; never are both read.
+SEVERAL = [
+    (("train_sft", "train_prefs", "test_sft"), "train", "train_prefs, train_sft are for training; there are test_sft, train_prefs, train_sft"),
+    (("a/train", "b/train"), "train", "a/train, b/train are for training"),
+    (("train", "validation", "test"), "test", "test, validation are for testing"),
+    (("pairs", "test"), "train", "none is called train; there are pairs, test"),
+    (("dev", "test"), "train", "none is called train; there are dev, test"),
+    (("train", "train_sft"), "test", "none is for testing; there are train, train_sft"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("names", "part", "said"), SEVERAL)
+def test_several_splits_are_refused_with_their_names(names: tuple[str, ...], part: str, said: str, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, *names)
+    with pytest.raises(InputError, match=said) as caught:
+        open_data("--data", folder, part)
+    tests = [name for name in sorted(names) if name.startswith(("test", "dev"))]
+    assert not tests or f"`eval_data='{folder}:{tests[0]}'`" in str(caught.value)
+    for name in names:  # each as the message says to choose it
+        assert prompts(open_data("--data", f"{folder}:{name}", part)) == [name]
+
+
+def test_one_split_in_two_formats_is_not_read_twice(tmp_path: Path) -> None:
+    folder_of(tmp_path, "train", suffix=".csv")
+    with pytest.raises(InputError, match=r"holds train in several formats, train.csv, train.jsonl: give one file"):
+        open_data("--data", folder_of(tmp_path, "train"))
+
+
+def test_files_beside_the_data_are_none(tmp_path: Path) -> None:
+    for name in ("dataset_infos.json", "README.md", ".hidden.jsonl", "config.json", ".cache/train.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    assert prompts(open_data("--data", folder_of(tmp_path, "train"))) == ["train"]
+
+
+def test_saved_sets_of_several_splits_are_chosen_from_alike(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    made = datasets.DatasetDict({name: datasets.Dataset.from_list([{**ROWS[0], "prompt": name}]) for name in ("train_prefs", "test_prefs")})
+    made.save_to_disk(str(tmp_path / "one"))
+    assert prompts(open_data("--data", str(tmp_path / "one"))) == ["train_prefs"]
+    assert prompts(open_data("--eval-data", str(tmp_path / "one"), "test")) == ["test_prefs"]
+    made["train_sft"] = made["train_prefs"]
+    made.save_to_disk(str(tmp_path / "two"))
+    with pytest.raises(InputError, match="train_prefs, train_sft are for training"):
+        open_data("--data", str(tmp_path / "two"))
+
+
+def test_a_folder_given_to_the_trainer_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPO_CACHE", str(tmp_path / "cache"))
+    args = GPOConfig(output_dir=str(tmp_path / "run"), use_cpu=True, max_length=64)
+    folder = folder_of(tmp_path / "data", "train", "test")
+    for name, read in (("train", "train"), ("eval", "test")):
+        pairs, _ = pairs_of(name, folder, tiny_tokenizer(), args)
+        assert tiny_tokenizer().decode(pairs[0].prompt) == read
+    with pytest.raises(InputError, match="train data 'absent/x/y' is not a file, a folder"):
+        pairs_of("train", "absent/x/y", tiny_tokenizer(), args)

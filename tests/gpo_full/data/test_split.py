@@ -28,7 +28,7 @@ def debates(repeats: int = 3) -> Iterator[dict[str, str]]:
 
 
 def test_no_debate_is_on_both_sides_and_no_test_response_twice() -> None:
-    split = split_pairs(list(debates(6)), "topic", 0.5, prompt="{topic}, {stance}:\n")
+    split = split_pairs(list(debates(6)), "topic", 0.5, columns={"prompt": "{topic}, {stance}:\n"})
     sides = [{row["topic"] for row in side} for side in (split.train, split.test)]
     assert not sides[0] & sides[1]
     assert sides[0] | sides[1] == set(TOPICS)
@@ -37,7 +37,8 @@ def test_no_debate_is_on_both_sides_and_no_test_response_twice() -> None:
     assert len(split.train) == 2 * 15  # every pair of six arguments, in two debates
     responses = [row[which] for row in split.test for which in ("chosen", "rejected")]
     assert len(responses) == len(set(responses)) > 0
-    assert all(row["prompt"] == f"{row['topic']}, the first:\n" for row in [*split.train, *split.test])
+    # The rows stay as they are: whoever reads them gets the same names of columns.
+    assert all(row in list(debates(6)) for row in [*split.train, *split.test])
 
 
 def test_the_same_values_are_held_out_whatever_the_order_of_the_rows() -> None:
@@ -55,7 +56,8 @@ def test_each_side_keeps_a_value(share: float, held: int) -> None:
     ("options", "message"),
     [
         ({"by": "topik"}, r"row 1: 'topik' is missing, empty or not text; did you mean 'topic'\?"),
-        ({"by": "topic", "prompt": "{stanse}"}, "'stanse' is missing.*did you mean 'stance'"),
+        ({"by": "topic", "columns": {"prompt": "{stanse}"}}, "'stanse' is missing.*did you mean 'stance'"),
+        ({"by": "topic", "columns": {"chosen": "chosn"}}, "'chosn' is missing.*did you mean 'chosen'"),
         ({"by": "stance"}, "column 'stance' has 1 value"),
         ({"by": "topic", "share": 1.0}, "test share 1 must be"),
     ],
@@ -74,14 +76,6 @@ def test_a_bad_row_is_named_by_its_number_or_skipped_and_counted() -> None:
     assert "1 rows skipped" in str(split)
 
 
-def test_the_template_reads_columns_and_nothing_else() -> None:
-    row = {"topic": "a", "chosen": "b", "rejected": "c"}
-    other = {**row, "topic": "d"}
-    split = split_pairs([row, other], "topic", prompt="{topic.__class__} {0!r} {topic}")
-    (only,) = split.train
-    assert only["prompt"] == "{topic.__class__} {0!r} " + only["topic"]
-
-
 def test_conversations_are_split_too() -> None:
     rows = [{"topic": t, "chosen": [{"role": "user", "content": t}], "rejected": [{"role": "user", "content": "no"}]}
             for t in TOPICS]  # fmt: skip
@@ -94,8 +88,9 @@ def test_conversations_are_split_too() -> None:
 def test_the_column_is_read_from_any_kind_of_file(suffix: str, tmp_path: Path) -> None:
     rows = list(debates())
     path = write_rows(tmp_path / f"debates{suffix}", rows)
-    found = split_pairs(open_data("--data", str(path)), "topic", prompt="{stance}")
-    expected = split_pairs(rows, "topic", prompt="{stance}")
+    found = split_pairs(open_data("--data", str(path)), "topic", columns={"prompt": "{stance}"})
+    expected = split_pairs(rows, "topic", columns={"prompt": "{stance}"})
+    assert {row["stance"] for row in found.train} == {"the first"}
     assert found.held_out == expected.held_out
     assert [row["chosen"] for row in found.train] == [row["chosen"] for row in expected.train]
 
@@ -116,7 +111,7 @@ def test_data_larger_than_memory_can_be_split(tmp_path: Path) -> None:
     rows = ({"topic": str(i % 50), "chosen": f"{i} " + "y" * 1000, "rejected": f"{i} " + "n" * 1000} for i in range(20_000))
     path = write_rows(tmp_path / "many.jsonl", rows)
     tracemalloc.start()
-    split = split_pairs(str(path), "topic", 0.35, prompt="{topic}")
+    split = split_pairs(str(path), "topic", 0.35, columns={"prompt": "{topic}"})
     counted = [sum(1 for _ in side) for side in (split.train, split.test)]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -136,7 +131,7 @@ def test_sides_are_known_apart_by_their_contents(tmp_path: Path) -> None:
     first = hashes()
     assert len(first) == 2
     assert hashes() == first
-    for other in ({"share": 0.5}, {"prompt": "{topic}"}):
+    for other in ({"share": 0.5}, {"columns": {"prompt": "{topic}"}}):
         assert not hashes(**other) & first
     path.write_text(path.read_text().replace("because 0", "because nought"))
     assert not hashes() & first
@@ -173,7 +168,7 @@ def words(model: Path, data: Path, **changes: object) -> list[str]:
 
 
 def test_one_command_trains_on_some_debates_and_tests_on_others(model: Path, data: Path) -> None:
-    done = gpo("train", *words(model, data, **{"test-share": 0.5, "prompt-from": "{topic}. {stance}:\\n"}), "--json")
+    done = gpo("train", *words(model, data, **{"test-share": 0.5, "columns": "prompt={topic}. {stance}:\\n"}), "--json")
     assert done.returncode == 0
     found = json.loads(done.stdout)
     assert found["pairs"] == 2 * 6  # all pairs of four arguments, in two debates
@@ -182,19 +177,22 @@ def test_one_command_trains_on_some_debates_and_tests_on_others(model: Path, dat
     assert found["evaluation"]["eval_longer_wins"] == 1.0
     assert {"eval_accuracy_low", "eval_accuracy_high", "eval_pairs_not_longer"} <= found["evaluation"].keys()
     assert sum(topic in done.stderr for topic in TOPICS) == 2
-    assert json.loads((data.parent / "run" / "run.json").read_text())["test_by"] == "topic"
+    settings = json.loads((data.parent / "run" / "run.json").read_text())
+    assert (settings["test_by"], settings["columns"]) == ("topic", {"prompt": "{topic}. {stance}:\n"})
     assert len([*(data.parent / "cache" / "pairs").iterdir()]) == 2  # both sides stay on disk
     card = (data.parent / "run" / "README.md").read_text()
     assert "preferring the longer response: 1.000; where the chosen is not longer: no such pair" in card
 
 
 def test_a_resumed_run_must_hold_out_the_same(model: Path, data: Path) -> None:
-    given = words(model, data, **{"prompt-from": "{topic}:"})
+    given = words(model, data, columns="prompt={topic}: ")
     done = gpo("train", *given)
     assert (done.returncode, "held-out accuracy" in done.stdout) == (0, True)
     (data.parent / "run" / "config.json").unlink()  # as if it had been killed while saving
     done = gpo("train", *given, "--test-share", "0.5", "--resume")
     assert (done.returncode, "test_share: None -> 0.5" in done.stderr) == (2, True)
+    done = gpo("train", *given[:-1], "prompt={topic}", "--resume")
+    assert (done.returncode, "columns: {'prompt': '{topic}: '} -> {'prompt': '{topic}'}" in done.stderr) == (2, True)
     assert gpo("train", *given, "--resume").returncode == 0
 
 
@@ -202,7 +200,9 @@ def test_a_resumed_run_must_hold_out_the_same(model: Path, data: Path) -> None:
     ("changes", "message"),
     [
         ({"test-by": None, "test-share": 0.5}, "--test-share goes with --test-by"),
-        ({"test-by": None, "prompt-from": "{topic}"}, "--prompt-from goes with --test-by"),
+        ({"columns": "promt={topic}"}, "columns: 'promt' is none of prompt, chosen"),
+        ({"columns": "prompt"}, "--columns 'prompt' is not of the form OURS=THEIRS, as in prompt=question"),
+        ({"columns": "chosen=nothing"}, "row 1: column 'nothing' is missing"),
         ({"eval-data": "x.jsonl"}, "choose one"),
         ({"test-by": "topik"}, "debates.jsonl.gz': row 1: 'topik' is missing, empty or not text; did you mean 'topic'?"),
     ],

@@ -16,7 +16,8 @@ import pytest
 from tests.support.places import ROOT
 
 PACKAGE = ROOT / "gpo_theory"
-TRUSTED = ("budget.py", "certificate.py", "errors.py", "formula/__init__.py", "formula/expression.py", "formula/grammar.py", "formula/operations.py")
+TRUSTED = ("budget.py", "certificate.py", "errors.py", "formula/__init__.py", "formula/expression.py", "formula/grammar.py", "formula/operations.py",
+           "formula/spelling.py")
 
 # False statements: claim, verdict, formula, what the certificate says, and hints by a part of the inequality's text.
 def line(*numerator: str, **more: Any) -> dict[str, Any]:

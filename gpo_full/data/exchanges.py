@@ -1,0 +1,216 @@
+"""What a row means: a prompt and two responses, all texts or all lists of messages, each part in one place."""
+
+__all__ = ["Exchange", "common_prefix", "exchange_of"]
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from gpo_full.data.columns import KEYS, SYSTEM, BadRow, check_implicit_prompt, missing, refuse_media
+from gpo_full.data.file_formats import MAX_CHARACTERS
+from gpo_full.strict_json import NotJson, parse_json
+
+NO_PROMPT = "without a prompt, chosen and rejected must begin alike"
+# The beginning of a list of messages that was written as a text, as pandas does when it saves CSV.
+CONVERSATION = re.compile(r"""\s*\[\s*\{\s*["'](role|content)["']\s*:""")
+# Roles of messages with `from` and `value`, as ShareGPT has them; others keep their names.
+ROLES = {"human": "user", "gpt": "assistant", "observation": "tool"}
+# Roles whose messages may be empty: no instructions, a tool that returned nothing.
+MAY_BE_EMPTY = ("system", "developer", "tool")
+# A shorter text begins both responses by chance.
+LEAST_REPEATED = 8
+
+Messages = list[Mapping[str, Any]]
+
+
+class Exchange(NamedTuple):
+    """Prompt and responses; `repeated` if both responses repeated the prompt, `used` are columns of SYSTEM."""
+
+    prompt: Any
+    chosen: Any
+    rejected: Any
+    repeated: bool = False
+    used: tuple[str, ...] = ()
+
+
+def exchange_of(row: Mapping[str, Any]) -> Exchange:
+    """Return what a row means, by the rules of `PairReader`.
+
+    Raises BadRow if it cannot be used, InputError if its columns cannot: media, or a prompt that may be elsewhere.
+    """
+    refuse_media(row)
+    texts = {key: row[key] for key in KEYS if key in row}
+    if all(isinstance(text, str) and CONVERSATION.match(text) for text in texts.values()):
+        row = {**row, **{key: _parsed(text) for key, text in texts.items()}}
+    values: list[Any] = [_value(row, key) for key in KEYS]
+    prompt, chosen, rejected = values
+    if type(chosen) is not type(rejected):
+        raise BadRow("prompt, chosen and rejected must be all texts or all lists of messages")
+    if chosen == rejected:
+        raise BadRow("chosen and rejected are equal")
+    name, system = next(((name, row[name]) for name in SYSTEM if _is_text(row.get(name), name)), ("", ""))
+    used = (name,) if name else ()
+    if isinstance(prompt, list) and isinstance(chosen, str):
+        chosen, rejected = ([{"role": "assistant", "content": text}] for text in (chosen, rejected))
+    if isinstance(chosen, list):
+        split = _split_messages(row, prompt, chosen, rejected)
+        return split._replace(prompt=_after_system(system, split.prompt), used=used)
+    if prompt is None:
+        check_implicit_prompt(row)
+        return Exchange(None, chosen, rejected)
+    begin_so = all(text.startswith(prompt) and text != prompt for text in (chosen, rejected))
+    repeated = begin_so and len(prompt) >= LEAST_REPEATED
+    start = len(prompt) if repeated else 0
+    return Exchange(f"{system}\n\n{prompt}" if system else prompt, chosen[start:], rejected[start:], repeated, used)
+
+
+def common_prefix(first: Sequence[Any], second: Sequence[Any]) -> int:
+    """Return the number of items in the longest common prefix.
+
+    >>> common_prefix([1, 2, 3], [1, 2, 4])
+    2
+    """
+    length = min(len(first), len(second))
+    return next((i for i in range(length) if first[i] != second[i]), length)
+
+
+# --- values ---
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return parse_json(text.encode("utf-8", "replace"))
+    except NotJson:
+        raise BadRow("holds conversations written as texts that are no JSON; JSONL and Parquet hold lists of messages"
+                     ) from None  # fmt: skip
+
+
+def _value(row: Mapping[str, Any], key: str) -> str | Messages | None:
+    """Return the text or the messages under `key`, checked; None if there is no prompt."""
+    if key not in row:
+        reason = missing(key, [name for name in row if isinstance(name, str)])
+        if key == "prompt" and "is it" not in reason:
+            return None
+        raise BadRow(f"key {reason}")
+    value: Any = row[key]
+    if isinstance(value, str):
+        _check_text(value, key)
+        return value
+    if isinstance(value, Mapping) and {"role", "from"} & {*value}:
+        value = [value]
+    if not isinstance(value, list):
+        raise BadRow(f"{key!r} must be a text or a list of messages, not {type(value).__name__}")
+    if not value:
+        raise BadRow(f"{key!r} is empty")
+    return [_message(each, key) for each in value]
+
+
+def _is_text(value: Any, name: str) -> bool:
+    """Return whether there is a text under `name`; raises BadRow for another value."""
+    if value is not None and not isinstance(value, str):
+        raise BadRow(f"{name!r} must be a text, not {type(value).__name__}")
+    if value:
+        _check_text(value, name, blank=True)
+    return bool(value and value.strip())
+
+
+def _check_text(value: str, name: str, *, blank: bool = False) -> None:
+    if not blank and not value.strip():
+        raise BadRow(f"{name!r} is empty")
+    if len(value) > MAX_CHARACTERS:
+        raise BadRow(f"{name!r} has more than {MAX_CHARACTERS} characters")
+    if "\0" in value:
+        raise BadRow(f"{name!r} contains a NUL character")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadRow(f"{name!r} contains a lone surrogate, which UTF-8 cannot encode") from None
+
+
+def _message(message: Any, key: str) -> Any:
+    """Return a message with a role and, unless it calls tools, a content that is a text; its other fields stay."""
+    if isinstance(message, Mapping) and "from" in message and "role" not in message:
+        rest = {name: value for name, value in message.items() if name not in ("from", "value")}
+        message = {"role": ROLES.get(message["from"], message["from"]), "content": message.get("value"), **rest}
+    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+        raise BadRow(f"{key!r} must hold messages with a role and a content")
+    content, role = message.get("content"), message["role"]
+    if isinstance(content, list):
+        content = "".join(_part(part, key) for part in content)
+        message = {**message, "content": content}
+    calls = bool(message.get("tool_calls"))
+    if not isinstance(content, str) and not (content is None and calls):
+        raise BadRow(f"{key!r} must hold messages whose content is a text, not {type(content).__name__}")
+    if not calls and role not in MAY_BE_EMPTY and not (content or "").strip():
+        raise BadRow(f"a message of role {role!r} in {key!r} is empty")
+    _check_text(content or "", key, blank=True)
+    return message
+
+
+def _part(part: Any, key: str) -> str:
+    """Return the text of a part of a message's content."""
+    if not isinstance(part, Mapping) or not isinstance(part.get("text"), str):
+        kind = part.get("type") if isinstance(part, Mapping) else part
+        raise BadRow(f"{key!r} holds a message with a part {kind!r:.60}, and training is on text alone")
+    return str(part["text"])
+
+
+# --- messages ---
+
+
+def _split_messages(row: Mapping[str, Any], prompt: Any, chosen: Messages, rejected: Messages) -> Exchange:
+    """Return prompt and responses of which each message stands in one, the responses those of the assistant."""
+    repeated = False
+    if not isinstance(prompt, list):
+        opening = _shared(chosen, rejected)
+        shared = chosen[:opening]
+        if prompt is None:
+            check_implicit_prompt(row, [chosen, rejected, shared, *(message.get("content") for message in shared)])
+            if not shared:
+                raise BadRow(NO_PROMPT)
+        elif shared and not any(_same(prompt, each) for each in shared):
+            raise BadRow("'prompt' is none of the messages of the user with which both responses begin")
+        repeated = prompt is not None and bool(shared)
+        prompt = shared or [{"role": "user", "content": prompt}]
+    else:
+        lengths = range(min(len(prompt), len(chosen), len(rejected)), 0, -1)
+        opening = next((n for n in lengths if prompt[-n:] == chosen[:n] == rejected[:n]), 0)
+        repeated = opening > 0
+    chosen, rejected = chosen[opening:], rejected[opening:]
+    # What both say before the assistant answers belongs to the prompt.
+    while chosen and rejected and chosen[0] == rejected[0] and chosen[0]["role"] != "assistant":
+        prompt, chosen, rejected = [*prompt, chosen[0]], chosen[1:], rejected[1:]
+    if prompt[-1]["role"] == "assistant":
+        raise BadRow("'prompt' ends with a message of the assistant; a response answers the user or a tool")
+    for key, response in (("chosen", chosen), ("rejected", rejected)):
+        for which, at in (("first", 0), ("last", -1)):
+            role = response[at]["role"] if response else "nobody"
+            if role != "assistant":
+                raise BadRow(f"the {which} message of the response in {key!r} is of {role!r}, not of 'assistant'")
+    return Exchange(prompt, chosen, rejected, repeated)
+
+
+def _shared(chosen: Messages, rejected: Messages) -> int:
+    """Return how many messages both conversations begin with, up to the last that is not the assistant's."""
+    shared = common_prefix(chosen, rejected)
+    if shared and shared == min(len(chosen), len(rejected)):
+        raise BadRow("one of the conversations is the beginning of the other")
+    while shared and chosen[shared - 1]["role"] == "assistant":
+        shared -= 1
+    return shared
+
+
+def _same(prompt: str, message: Mapping[str, Any]) -> bool:
+    """Return whether a message of the user is the prompt, or a part of it, or contains it."""
+    text = (message.get("content") or "").strip()
+    return message["role"] == "user" and (text in prompt or prompt.strip() in text)
+
+
+def _after_system(system: str, prompt: Messages) -> Messages:
+    """Return the prompt after a message with the text of the column `system`, unless it begins with that one."""
+    if not system:
+        return prompt
+    first = prompt[0]
+    if first["role"] == "system" and (first.get("content") or "").strip() not in ("", system.strip()):
+        raise BadRow("the prompt begins with a system message, and the column of the system prompt has another text")
+    return [{"role": "system", "content": system}, *prompt[first["role"] == "system" :]]

@@ -1,0 +1,217 @@
+"""What people's layouts mean, by pairs written out by hand; and pairs in which something stands twice or nowhere."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpo_full.data.pairs import Pair, read_pairs
+from gpo_theory import InputError
+from tests.support.tiny_models import tiny_tokenizer
+
+TOKENIZER = tiny_tokenizer()
+Talk = list[dict[str, Any]]
+
+
+def turns(*texts: str, first: str = "user") -> Talk:
+    """Messages of the user and the assistant, one after the other."""
+    roles = ("user", "assistant") if first == "user" else ("assistant", "user")
+    return [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
+
+
+def answer(text: str) -> Talk:
+    return turns(text, first="assistant")
+
+
+def system(text: str) -> dict[str, str]:
+    return {"role": "system", "content": text}
+
+
+def ids(*texts: str) -> list[int]:
+    """The ids of a conversation as the template of `tiny_tokenizer` writes it, of the user's and the assistant's texts."""
+    return written("".join(f"<s>{role}\n{text}</s>" for role, text in zip(("user", "assistant") * 9, texts, strict=False)))
+
+
+def written(text: str) -> list[int]:
+    return TOKENIZER(text)["input_ids"]
+
+
+def whole(pair: Pair) -> tuple[list[int], list[int]]:
+    return tuple(list(pair.prompt + response) for response in pair.responses)  # type: ignore[return-value]
+
+
+def read(row: dict[str, Any], **options: Any) -> tuple[Pair, Any]:
+    (pair,), summary = read_pairs([row], TOKENIZER, **options)
+    return pair, summary
+
+
+ASKED, SAT, RAN = "where is the cat", "on the mat", "with a dog"
+THREE = (ASKED, "on a list", "is it so")
+CHATS = {"chosen": turns(ASKED, SAT), "rejected": turns(ASKED, RAN)}
+SHAREGPT = {"user": "human", "assistant": "gpt"}
+
+
+def sharegpt(talk: Talk) -> Talk:
+    return [{"from": SHAREGPT[message["role"]], "value": message["content"]} for message in talk]
+
+
+# Layout -> the row, options, and the user's and the assistant's texts before the answers.
+LAYOUTS: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
+    "TRL, explicit": ({"prompt": turns(ASKED), "chosen": answer(SAT), "rejected": answer(RAN)}, {}, (ASKED,)),
+    "TRL, implicit": (CHATS, {}, (ASKED,)),
+    "UltraFeedback": ({"prompt": ASKED, "prompt_id": "f0", **CHATS, "messages": CHATS["chosen"], "score_chosen": 8.0,
+                       "score_rejected": 3.0}, {}, (ASKED,)),
+    "Tulu": ({"id": "a", "source": "b", **CHATS, "prompt": ASKED}, {}, (ASKED,)),
+    "prompt repeated": ({"prompt": turns(ASKED), **CHATS}, {}, (ASKED,)),
+    "several turns": ({"prompt": turns(*THREE), "chosen": turns(*THREE, SAT), "rejected": turns(*THREE, RAN)}, {}, THREE),
+    "several turns, a text": ({"prompt": ASKED, "chosen": turns(*THREE, SAT), "rejected": turns(*THREE, RAN)}, {}, THREE),
+    "end of the prompt repeated": ({"prompt": turns(*THREE), "chosen": turns(THREE[2], SAT), "rejected": turns(THREE[2], RAN)}, {}, THREE),
+    "text and answers": ({"prompt": ASKED, "chosen": answer(SAT), "rejected": answer(RAN)}, {}, (ASKED,)),
+    "messages and texts": ({"prompt": turns(*THREE), "chosen": SAT, "rejected": RAN}, {}, THREE),
+    "one message": ({"prompt": turns(ASKED), "chosen": answer(SAT)[0], "rejected": answer(RAN)[0]}, {}, (ASKED,)),
+    "ShareGPT": ({"conversations": sharegpt(turns(*THREE)), "chosen": sharegpt(answer(SAT))[0], "rejected": sharegpt(answer(RAN))[0]},
+                 {"columns": {"prompt": "conversations"}}, THREE),
+    "parts": ({key: [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in talk]
+               for key, talk in CHATS.items()}, {}, (ASKED,)),
+    "answers begin alike": ({"chosen": turns(ASKED, SAT, "why", "so"), "rejected": turns(ASKED, SAT, "why", "no")}, {}, (ASKED, SAT, "why")),
+    "written as JSON": ({"prompt": json.dumps(turns(ASKED)), "chosen": json.dumps(answer(SAT)), "rejected": json.dumps(answer(RAN))}, {}, (ASKED,)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_is_the_conversation_that_it_means(layout: str) -> None:
+    row, options, before = LAYOUTS[layout]
+    pair, summary = read(row, **options)
+    last = ("so", "no") if layout == "answers begin alike" else (SAT, RAN)
+    assert whole(pair) == (ids(*before, last[0]), ids(*before, last[1]))
+    assert list(pair.prompt) == [*ids(*before), *written("<s>assistant\n")]
+    repeats = layout in ("UltraFeedback", "Tulu", "several turns, a text") or "repeated" in layout or layout == "several turns"
+    assert summary.mended == ({"with a prompt that both responses repeat": 1} if repeats else {})
+    if layout == "UltraFeedback":
+        assert summary.unused == ["prompt_id", "messages", "score_chosen", "score_rejected"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", ["system", "system_prompt", "system_message"])
+def test_a_system_prompt_goes_first(layout: str, name: str) -> None:
+    row, options, before = LAYOUTS[layout]
+    pair, summary = read({**row, name: "be short"}, **options)
+    expected = written("<s>system\nbe short</s>") + ids(*before)
+    assert list(pair.prompt) == [*expected, *written("<s>assistant\n")]
+    assert name not in summary.unused
+    assert read({**row, name: ""}, **options)[0] == read({**row, name: None}, **options)[0] == read(row, **options)[0]
+
+
+def test_a_system_prompt_that_is_there_already_counts_once() -> None:
+    row = {"prompt": [system("be short"), *turns(ASKED)], "chosen": answer(SAT), "rejected": answer(RAN)}
+    assert read({**row, "system": "be short"})[0] == read(row)[0]
+    with pytest.raises(InputError, match="the column of the system prompt has another text"):
+        read({**row, "system": "be long"})
+
+
+def test_a_question_that_both_responses_begin_with_belongs_to_the_prompt() -> None:
+    pair, summary = read({"prompt": [system("be short")], **CHATS})
+    assert list(pair.prompt) == [*written("<s>system\nbe short</s>"), *ids(ASKED), *written("<s>assistant\n")]
+    assert (whole(pair)[0][-len(ids(ASKED, SAT)) :], summary.mended) == (ids(ASKED, SAT), {})
+
+
+def test_texts_of_orca_are_system_question_and_answer() -> None:
+    row = {"system": "be short", "question": "where\n", "chosen": SAT, "rejected": RAN}
+    pair, summary = read(row, columns={"prompt": "question"})
+    assert whole(pair) == tuple([*written(f"be short\n\nwhere\n{text}"), 2] for text in (SAT, RAN))
+    assert list(pair.prompt) == written("be short\n\nwhere\n")
+    assert summary.unused == []
+    own, _ = read(row, columns={"prompt": "{system}: {question}"})  # it does not stand twice
+    assert whole(own)[0] == [*written(f"be short: where\n{SAT}"), 2]
+
+
+def test_rows_of_hh_are_what_both_texts_begin_with() -> None:
+    start = "\n\nHuman: where is the cat\n\nAssistant:"
+    pair, summary = read({"chosen": f"{start} sat", "rejected": f"{start} ran"})
+    assert TOKENIZER.decode(pair.prompt) == start
+    assert whole(pair)[0] == [*written(f"{start} sat"), 2]
+    assert (summary.mended, summary.unused) == ({}, [])
+
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=30).filter(str.strip)
+
+
+@settings(deadline=None, max_examples=60)
+@given(TEXT.filter(lambda text: len(text) >= 8), TEXT, TEXT)
+def test_a_text_that_both_responses_repeat_counts_once(prompt: str, chosen: str, rejected: str) -> None:
+    if chosen == rejected or chosen.startswith(prompt) or rejected.startswith(prompt):
+        return
+    plain = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+    try:
+        expected = read_pairs([plain], TOKENIZER)[0]
+    except InputError:  # of no token in common
+        return
+    found, summary = read_pairs([{"prompt": prompt, "chosen": prompt + chosen, "rejected": prompt + rejected}], TOKENIZER)
+    assert found == expected
+    assert sum(summary.mended.values()) == 1
+    # One response that begins so is an answer that repeats the question.
+    one, summary = read_pairs([{**plain, "chosen": prompt + chosen}], TOKENIZER)
+    assert whole(one[0])[0] == [*written(prompt + prompt + chosen), 2]
+    assert summary.mended == {}
+
+
+def test_a_short_text_begins_both_responses_by_chance() -> None:
+    pair, summary = read({"prompt": "1", "chosen": "11", "rejected": "12"})
+    assert (whole(pair)[0], summary.mended) == ([*written("111"), 2], {})
+
+
+@pytest.mark.parametrize("ends", [
+    (turns("why", SAT), turns("how", RAN)),  # the user asks on in other words
+    ([{"role": "tool", "content": "3"}, *answer(SAT)], answer(RAN)),
+])  # fmt: skip
+def test_an_implicit_prompt_ends_before_an_answer(ends: tuple[Talk, Talk]) -> None:
+    """What both answer first belongs to both responses, as what both begin with."""
+    pair, _ = read({key: turns(ASKED, "so") + end for key, end in zip(("chosen", "rejected"), ends, strict=True)})
+    explicit, _ = read({"prompt": turns(ASKED), **{key: answer("so") + end for key, end in zip(("chosen", "rejected"), ends, strict=True)}})
+    assert pair == explicit
+    assert list(pair.prompt) == [*ids(ASKED), *written("<s>assistant\n")]
+
+
+MALFORMED: dict[str, tuple[dict[str, Any], str]] = {
+    "one repeats": ({"prompt": turns(ASKED), "chosen": turns(ASKED, SAT), "rejected": answer(RAN)}, "the first message of the response in 'chosen' is of 'user'"),
+    "another question": ({"prompt": turns(ASKED), "chosen": turns("b", SAT), "rejected": turns("c", RAN)}, "the first message of the response in 'chosen' is of 'user'"),
+    "text of neither": ({"prompt": "where is the dog", **CHATS}, "'prompt' is none of the messages of the user"),
+    "last is the user's": ({"prompt": turns(ASKED), "chosen": answer(SAT), "rejected": turns(RAN, "and", first="assistant")},
+                           "the last message of the response in 'rejected' is of 'user', not of 'assistant'"),
+    "last is a tool's": ({"prompt": turns(ASKED), "chosen": [*answer(SAT), {"role": "tool", "content": "3"}], "rejected": answer(RAN)},
+                         "the last message of the response in 'chosen' is of 'tool'"),
+    "role of nobody": ({"prompt": turns(ASKED), "chosen": [{"role": "bot", "content": SAT}], "rejected": answer(RAN)}, "is of 'bot'"),
+    "prompt answered": ({"prompt": turns(ASKED, "so"), "chosen": answer(SAT), "rejected": answer(RAN)}, "'prompt' ends with a message of the assistant"),
+    "no response": ({"prompt": turns(ASKED), "chosen": turns(ASKED), "rejected": turns(ASKED, RAN)}, "the first message of the response in 'chosen' is of 'nobody'"),
+    "empty response": ({"prompt": turns(ASKED), "chosen": answer(" \n"), "rejected": answer(RAN)}, "a message of role 'assistant' in 'chosen' is empty"),
+    "empty question": ({"prompt": turns(""), "chosen": answer(SAT), "rejected": answer(RAN)}, "a message of role 'user' in 'prompt' is empty"),
+    "null response": ({"prompt": turns(ASKED), "chosen": [{"role": "assistant", "content": None}], "rejected": answer(RAN)},
+                      "'chosen' must hold messages whose content is a text, not NoneType"),
+    "no content": ({"prompt": turns(ASKED), "chosen": [{"role": "assistant"}], "rejected": answer(RAN)}, "whose content is a text, not NoneType"),
+    "picture": ({"prompt": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what"}]}], "chosen": answer(SAT),
+                 "rejected": answer(RAN)}, "'prompt' holds a message with a part 'image', and training is on text alone"),
+    "equal conversations": ({"chosen": turns(ASKED, SAT), "rejected": turns(ASKED, SAT)}, "chosen and rejected are equal"),
+    "kinds": ({"prompt": ASKED, "chosen": SAT, "rejected": answer(RAN)}, "must be all texts or all lists of messages"),
+    "system": ({"system": ["be short"], "prompt": ASKED, "chosen": SAT, "rejected": RAN}, "'system' must be a text, not list"),
+    "Python's text": ({key: str(talk) for key, talk in CHATS.items()}, "conversations written as texts"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", MALFORMED)
+def test_a_malformed_pair_is_a_bad_row(fault: str) -> None:
+    row, reason = MALFORMED[fault]
+    with pytest.raises(InputError) as caught:
+        read_pairs([CHATS, row], TOKENIZER)
+    assert str(caught.value).startswith("data: row 2: ")
+    assert reason in str(caught.value)
+    pairs, summary = read_pairs([CHATS, row], TOKENIZER, bad_rows="skip")
+    assert (len(pairs), sum(summary.skipped.values())) == (1, 1)
+
+
+@pytest.mark.parametrize("role", ["system", "developer", "tool"])
+def test_an_empty_message_of_some_roles_is_ordinary(role: str) -> None:
+    prompt = [{"role": role, "content": ""}, *turns(ASKED)]
+    pair, _ = read({"prompt": prompt, "chosen": answer(SAT), "rejected": answer(RAN)})
+    assert list(pair.prompt) == [*written(f"<s>{role}\n</s>"), *ids(ASKED), *written("<s>assistant\n")]
