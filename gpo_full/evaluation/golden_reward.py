@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gpo_full.download import Source, fetch
+from gpo_full.other_libraries import in_one_line
 from gpo_full.prepared import ensured, prepared_root
 from gpo_theory.errors import InputError
 
@@ -46,8 +47,9 @@ class GoldenReward:
 
         if not (folder / "config.json").is_file():
             raise InputError(f"no sentence encoder in {str(folder)!r}; `gpo prepare` writes one")
-        self._tokenizer = AutoTokenizer.from_pretrained(folder)
-        self._model = AutoModel.from_pretrained(folder).eval()
+        with in_one_line(f"sentence encoder {str(folder)!r} cannot be loaded"):
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            self._model: Any = AutoModel.from_pretrained(folder, trust_remote_code=False).eval()
         self._batch_size = batch_size
         self._known: dict[str, Any] = {}
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gpo_full.other_libraries import in_one_line
 from gpo_theory.errors import InputError
 
 
@@ -23,12 +24,10 @@ class RewardModel:
         import torch
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-        try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-            model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32,
-                                                                       use_safetensors=True)  # fmt: skip
-        except (OSError, ValueError) as error:
-            raise InputError(f"reward model {str(folder)!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+        with in_one_line(f"reward model {str(folder)!r} cannot be loaded"):
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            model = AutoModelForSequenceClassification.from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)  # fmt: skip
         if model.config.num_labels != 1:
             raise InputError(f"reward model {str(folder)!r} has {model.config.num_labels} outputs; a reward has one")
         self._model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()

@@ -31,14 +31,19 @@ def loaded(name: str) -> nn.Module:
 
     options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False}
     adapter = adapter_config(name)
-    with in_one_line(f"model {name!r} cannot be loaded"):
-        if adapter is None:
-            model: nn.Module = AutoModelForCausalLM.from_pretrained(name, **options)
-        else:
-            from peft import AutoPeftModelForCausalLM
+    try:
+        with in_one_line(f"model {name!r} cannot be loaded"), without_peft_warning():
+            if adapter is None:
+                model: nn.Module = AutoModelForCausalLM.from_pretrained(name, **options)
+            else:
+                from peft import AutoPeftModelForCausalLM
 
-            with without_peft_warning():
                 model = AutoPeftModelForCausalLM.from_pretrained(name, is_trainable=True, **options)
+    except InputError as error:
+        if "trust_remote_code" not in str(error.__cause__):
+            raise
+        raise InputError(f"model {name!r} contains custom code, which is not run here: load it in Python with "
+                         "trust_remote_code=True, and give the model to GPOTrainer") from None
     return model
 
 

@@ -56,7 +56,7 @@ ARROWS = {
     "gpo_full.engine": "data kernels attention margin",
     "gpo_full.download": "",
     "gpo_full.prepared": "files download",
-    "gpo_full.evaluation": "files output strict_json data download prepared",
+    "gpo_full.evaluation": "other_libraries files output strict_json data download prepared",
     "gpo_full.reference": "output data checkpoints distributed margin engine",
     "gpo_full.run_files": "",
     "gpo_full.diagnosis": "run_files",

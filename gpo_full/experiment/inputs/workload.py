@@ -16,7 +16,6 @@ import torch
 from gpo_full.evaluation.golden_reward import REWARD_NAME, GoldenReward, Reward, load_reward
 from gpo_full.experiment.inputs.policy import POLICY_NAME
 from gpo_full.experiment.inputs.scales import Scale
-from gpo_theory.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -82,14 +81,9 @@ def _prepared(policy: str | None, reward: str | None) -> Workload:
 
 
 def _load(policy: str) -> tuple[Any, Any]:
-    from transformers import AutoTokenizer
+    from gpo_full.training.model import loaded, loaded_tokenizer
 
-    from gpo_full.training.model import loaded
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(policy)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"no tokenizer in policy {policy!r}: {str(error).splitlines()[0]}") from None
+    tokenizer = loaded_tokenizer(policy)
     return loaded(policy).to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
 
 
