@@ -3,13 +3,19 @@
 transformers' StaticCache does the same, but attends to its whole length from the first token on and cannot drop rows.
 """
 
-__all__ = ["with_room"]
+__all__ = ["cache_argument", "with_room"]
 
+import inspect
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
+
+
+def cache_argument(model: Any, cache: Any) -> dict[str, Any]:
+    """Return `cache` by the name of the argument of `model`: cache from transformers 5.24 on, past_key_values before."""
+    return {"cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values": cache}
 
 
 def with_room(cache: Any, tokens: int) -> Any:

@@ -1,6 +1,6 @@
 """Training with any f: what `gpo train` and `GPOTrainer` do.
 
-config, dry_run                      the settings, each checked; what a run needs of each device
+config, arguments, dry_run           settings and arguments, each checked; what a run needs of each device
 rows, model, references              pairs in batches; the model made ready; the reference's log-probabilities
 loss                                 the loss of a batch, a function of log-probabilities
 steps                                which optimizer steps are applied, and their metrics

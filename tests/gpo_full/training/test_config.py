@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from gpo_full.training.config import REFUSED, GPOConfig
+from gpo_full.training.config import GPOConfig
 from gpo_theory import InputError, to_torch
 
 
@@ -75,20 +75,6 @@ def test_values_that_cannot_be_used(options: dict[str, Any], reason: str, tmp_pa
         config(tmp_path, **options)
     assert reason in str(caught.value)
     assert not list(tmp_path.iterdir())
-
-
-INHERITED = {
-    "label_smoothing_factor": 0.1, "neftune_noise_alpha": 5.0, "use_liger_kernel": True, "auto_find_batch_size": True,
-    "train_sampling_strategy": "group_by_length", "deepspeed": "x.json", "fp16": True, "torch_compile": True,
-    "label_names": ["labels"], "batch_eval_metrics": True, "prediction_loss_only": True,
-    "restore_callback_states_from_checkpoint": True,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", sorted({*INHERITED, *REFUSED}))
-def test_inherited_options_that_would_be_ignored_are_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"{name}=.* is refused: "):
-        config(tmp_path, **{name: INHERITED[name]})
 
 
 def test_bfloat16_needs_no_accelerator(tmp_path: Path) -> None:
