@@ -11,3 +11,8 @@ launch                               what the launcher started is what was asked
 finished                             the folder of a finished run: model, card, proofs, result
 reporting/                           metrics, and what is written about a run
 """
+
+from gpo_full.versions import check_versions
+
+# Before anything of transformers is imported, which a release outside the range may lack.
+check_versions()
