@@ -12,6 +12,8 @@ finished                             the folder of a finished run: model, card, 
 reporting/                           metrics, and what is written about a run
 """
 
+__all__ = ["check_versions"]
+
 from gpo_full.versions import check_versions
 
 # Before anything of transformers is imported, which a release outside the range may lack.

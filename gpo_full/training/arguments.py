@@ -1,6 +1,6 @@
 """The arguments of a GPOTrainer, checked before anything is read or computed; those of the Trainer that it refuses."""
 
-__all__ = ["REFUSED_ARGUMENTS", "check_arguments", "check_optimizers", "made_by"]
+__all__ = ["REFUSED_ARGUMENTS", "check_arguments", "check_optimizers", "model_of"]
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
@@ -42,11 +42,12 @@ def check_arguments(args: Any, train: Any, held_out: Any, named: Mapping[str, An
     if train is None and held_out is None:
         raise InputError("neither train_dataset nor eval_dataset is given")
     sets = {f"eval_{name}": each for name, each in held_out.items()} if isinstance(held_out, Mapping) else {"eval": 0}
-    if args.eval_strategy.value == "no" and not args.eval_on_start:
+    during, at_start = args.eval_strategy.value, args.eval_on_start
+    if during == "no" and not at_start:
         return
     if held_out is None or not sets:
-        raise InputError(f"eval_strategy={args.eval_strategy.value!r} evaluates during the training, and eval_dataset "
-                         "is not given")  # fmt: skip
+        asked = f"eval_on_start={at_start}" if at_start else f"eval_strategy={during!r}"
+        raise InputError(f"{asked} evaluates during the training, and eval_dataset is not given")
     _check_best(args.metric_for_best_model, sets)
 
 
@@ -58,7 +59,7 @@ def check_optimizers(model: nn.Module, optimizers: tuple[Any, Any], made: tuple[
     optimizer, schedule = optimizers
     if made is not None and (optimizer, schedule) != (None, None):
         raise InputError("optimizers and optimizer_cls_and_kwargs exclude each other")
-    if schedule is not None and getattr(schedule, "optimizer", None) is not optimizer:
+    if schedule is not None and (optimizer is None or getattr(schedule, "optimizer", optimizer) is not optimizer):
         raise InputError("optimizers: the schedule belongs to another optimizer, whose learning rate it would change")
     if any(callable(getattr(each, "eval", None)) for each in (optimizer, made and made[0])):
         raise InputError("an optimizer that evaluates other weights than it trains (schedule-free) is refused")
@@ -69,8 +70,15 @@ def check_optimizers(model: nn.Module, optimizers: tuple[Any, Any], made: tuple[
                              "still to be made is optimizer_cls_and_kwargs")  # fmt: skip
 
 
-def made_by(model_init: Callable[..., Any], seed: int) -> Any:
-    """Return the model that `model_init` makes, called as by the Trainer: generators seeded; its trial is None."""
+def model_of(model: Any, model_init: Callable[..., Any] | None, seed: int) -> Any:
+    """Return `model`, or else what `model_init` makes; InputError unless one of them is given.
+
+    `model_init` is called as by the Trainer: with seeded random generators, and None for its trial if it takes one.
+    """
+    if (model is None) == (model_init is None):
+        raise InputError("give either model or model_init")
+    if model_init is None:
+        return model
     set_seed(seed)
     return model_init(None) if len(inspect.signature(model_init).parameters) == 1 else model_init()
 

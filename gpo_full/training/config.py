@@ -289,8 +289,8 @@ def _check_values(config: GPOConfig) -> None:
     for name, allowed in CHOICES.items():
         value = getattr(config, name)
         if value not in allowed:
-            names = [*map(str, allowed)]
-            raise InputError(f"{name}={value!r}; allowed: {', '.join(names)}{nearest(str(value), names)}")
+            words = [*map(str, allowed)]
+            raise InputError(f"{name}={value!r}; allowed: {', '.join(words)}{nearest(str(value), words)}")
     _check_together(config)
     if not isinstance(config.parameters or {}, Mapping):
         raise InputError(f"parameters={config.parameters!r} must be a mapping from names to numbers")
@@ -308,7 +308,8 @@ def _check_together(config: GPOConfig) -> None:
                          "together; sample_reward needs both")  # fmt: skip
     optim = str(getattr(config.optim, "value", config.optim))
     if config.optim_args and optim in ("adamw_torch", "adamw_torch_fused", "adafactor"):
-        raise InputError(f"optim_args={config.optim_args!r} does nothing with optim={optim!r}, whose settings are fields")
+        raise InputError(f"optim_args={config.optim_args!r} does nothing with optim={optim!r}: its settings are "
+                         "fields")  # fmt: skip
     if config.optim_target_modules and not optim.startswith(("galore", "apollo")):
         raise InputError(f"optim_target_modules={config.optim_target_modules!r} does nothing with optim={optim!r}")
     if config.group_by_prompt and config.train_sampling_strategy == "sequential":

@@ -30,7 +30,7 @@ from gpo_full.distributed import largest, summed
 from gpo_full.engine.model_plan import plan
 from gpo_full.run_files import EVENTS_FILE, METER, METRICS_FILE, RESUMED, STATE_FILE
 from gpo_full.training import resumption
-from gpo_full.training.arguments import check_arguments, check_optimizers, made_by
+from gpo_full.training.arguments import check_arguments, check_optimizers, model_of
 from gpo_full.training.callbacks import Interrupted, Interruption, Logging
 from gpo_full.training.config import GPOConfig
 from gpo_full.training.launch import check_asked, half_precision_in_layers_alone
@@ -102,17 +102,13 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         meter = Meter(args.device)  # its CPU time includes what follows
         self.objective = Objective.of(args.optimised_loss(), beta=args.beta, margin=str(args.margin),
                                       scale_gradient=args.scale_gradient)  # fmt: skip
-        if (model is None) == (model_init is None):
-            raise InputError("give either model or model_init")
+        given, self._is_made_here = model_of(model, model_init, args.seed), model is None
         rows = self._read(train_dataset, eval_dataset, processing_class, args)
-        given = made_by(model_init, args.seed) if model_init is not None else model
-        self._is_made_here = model_init is not None
         model = prepared(loaded(given) if isinstance(given, str) else given, args)
         check_optimizers(model, optimizers, optimizer_cls_and_kwargs)
         super().__init__(model=model, args=args, data_collator=Collator("rows"), processing_class=processing_class,
                          train_dataset=self.train_dataset, eval_dataset=self.eval_dataset, optimizers=optimizers,
-                         callbacks=None if callbacks is None else [*callbacks],
-                         optimizer_cls_and_kwargs=optimizer_cls_and_kwargs)  # fmt: skip
+                         callbacks=[*(callbacks or ())], optimizer_cls_and_kwargs=optimizer_cls_and_kwargs)  # fmt: skip
         check_asked(self.accelerator, args)
         half_precision_in_layers_alone(self.accelerator)
         longest = check_sizes(self.model, [each.pairs for each in rows])
@@ -147,9 +143,9 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
                 for name, data in given.items() if data is not None}  # fmt: skip
         self.summaries: dict[str, PairSummary] = {name: summary for name, (_, summary) in sets.items() if summary}
         rows = {name: Rows(pairs) for name, (pairs, _) in sets.items()}
-        self.train_dataset = rows.get("train")
+        self.train_dataset: Any = rows.get("train")
         by_name = {name: rows[f"eval_{name}"] for name in several if name}
-        self.eval_dataset = by_name or rows.get("eval")
+        self.eval_dataset: Any = by_name or rows.get("eval")
         return [*rows.values()]
 
     def _refer(self, sets: list[Rows], reference: nn.Module | None, longest: int) -> None:

@@ -22,7 +22,8 @@ FIELDS = {"loss": "loss", "beta": "beta", "learning_rate": "learning_rate", "ste
           "sample_every": "sample_every", "prompts": "sample_prompts", "reward": "sample_reward"}  # fmt: skip
 
 # Fields that the command does in another way.
-ELSEWHERE = {"push_to_hub": "`hf upload` takes the finished folder", "resume_from_checkpoint": "--resume continues a run"}
+ELSEWHERE = {"push_to_hub": "`hf upload` takes the finished folder",
+             "resume_from_checkpoint": "--resume continues a run"}  # fmt: skip
 # How --set reads the types of fields that are no texts, in this order.
 READERS: dict[type, Callable[[str], Any]] = {
     bool: lambda text: {"true": True, "false": False}[text.lower()], int: int, float: float, dict: json.loads,

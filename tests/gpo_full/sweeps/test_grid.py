@@ -110,10 +110,12 @@ def test_a_refusal_names_only_what_a_sweep_has(of: str) -> None:
     options = argparse.ArgumentParser()
     sweep.add_arguments(options)
     for loss in ("dpo", "trl-ipo", "hinge", "perceptron"):
+        said = ""
         try:
             all_runs([loss], [0.1], [0], of)
         except InputError as error:
-            assert {*re.findall(r"--[a-z-]+", with_options(str(error)))} <= {*options._option_string_actions}
+            said = with_options(str(error))
+        assert {*re.findall(r"--[a-z-]+", said)} <= {*options._option_string_actions}
 
 
 def test_the_name_of_any_formula_is_a_folder_and_long_ones_stay_apart(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def test_a_value_is_refused(name: str, value: str, tmp_path: Path) -> None:
     ("fsdp_config", {"min_num_params": 1}, "does nothing without fsdp"),
     ("dataloader_persistent_workers", True, "does nothing without dataloader_num_workers"),
     ("dataloader_multiprocessing_context", "fork", "does nothing without dataloader_num_workers"),
-    ("optim_args", "momentum=0.9", "does nothing with optim='adamw_torch_fused', whose settings are fields"),
+    ("optim_args", "momentum=0.9", "does nothing with optim='adamw_torch_fused': its settings are fields"),
     ("optim_target_modules", ["q_proj"], "does nothing with optim='adamw_torch_fused'"),
     *((f"accelerator_config: {name}", value, reason) for name, (value, reason) in REFUSED_OF_ACCELERATE.items()),
 ])  # fmt: skip
@@ -396,6 +396,7 @@ def test_without_pairs_to_train_on_it_evaluates(tmp_path: Path) -> None:
     ({"pairs": None}, {}, "neither train_dataset nor eval_dataset is given"),
     ({}, {"eval_strategy": "epoch"}, "eval_strategy='epoch' evaluates during the training, and eval_dataset is not given"),
     ({"eval_dataset": {}}, {"eval_strategy": "epoch"}, "eval_dataset is not given"),
+    ({}, {"eval_on_start": True}, "eval_on_start=True evaluates during the training, and eval_dataset is not given"),
     ({"eval_dataset": PAIRS}, {"eval_strategy": "epoch", "metric_for_best_model": "acuracy"},
      "metric_for_best_model='acuracy' is no metric of the evaluation; did you mean 'eval_accuracy'?"),
     ({"eval_dataset": {"a": PAIRS}}, {"eval_strategy": "epoch", "metric_for_best_model": "loss"}, "did you mean 'eval_a_loss'?"),
