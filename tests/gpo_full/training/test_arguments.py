@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import SchedulerType, Trainer, TrainerCallback, TrainingArguments
 
 from gpo_full import GPOConfig, GPOTrainer
 from gpo_full.training.arguments import REFUSED_ARGUMENTS
@@ -322,6 +322,33 @@ def test_an_optimizer_that_would_not_train_the_model_is_refused(case: str, reaso
         made_with(tmp_path, model, settings={"lora_rank": 2} if case == "new adapters" else {}, **optimizers(case, model))
 
 
+@pytest.mark.parametrize(("settings", "named", "reason"), [
+    ({"optim": "adamw_bnb_8bit"}, {}, "optim='adamw_bnb_8bit' cannot be made: "),
+    ({"optim": "grokadamw"}, {}, "optim='grokadamw' cannot be made: "),
+    ({"optim": "galore_adamw", "optim_target_modules": ["q_proj"]}, {}, "optim='galore_adamw' cannot be made: "),
+    ({"adam_beta1": 2.0}, {}, "optim='adamw_torch_fused' cannot be made: Invalid beta parameter at index 0: 2.0"),
+    ({"optim": "sgd", "optim_args": "nesterov=true"}, {}, "optim='sgd' cannot be made: Nesterov momentum requires"),
+    ({}, {"optimizer_cls_and_kwargs": (torch.optim.SGD, {"rate": 1})}, "cannot be made: "),
+    ({"lr_scheduler_type": "cosine_with_min_lr"}, {}, "lr_scheduler_type='cosine_with_min_lr', lr_scheduler_kwargs=None cannot be made: One of"),
+    ({"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"cycles": 2}}, {}, "'cycles'"),
+    ({"lr_scheduler_type": "warmup_stable_decay"}, {}, "num_decay_steps"),
+])  # fmt: skip
+def test_what_cannot_be_made_is_said_before_the_reference_pass(
+    settings: dict[str, Any], named: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError) as caught:
+        made_with(tmp_path, tiny_model(), settings=settings, **named)
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("kind", [each for each in SchedulerType if each.value not in ("cosine_with_min_lr", "cosine_warmup_with_min_lr",
+    "warmup_stable_decay", "reduce_lr_on_plateau", "greedy")])  # fmt: skip
+def test_every_schedule_that_needs_no_argument_is_taken(kind: Any, tmp_path: Path) -> None:
+    made_with(tmp_path, tiny_model(), settings={"lr_scheduler_type": kind.value}).train()
+
+
 def test_model_init_makes_the_model_with_the_seed(tmp_path: Path) -> None:
     def drawn(trial: Any) -> Any:
         model = tiny_model()
@@ -388,6 +415,7 @@ def test_without_pairs_to_train_on_it_evaluates(tmp_path: Path) -> None:
     only = made_with(tmp_path, policy, None, eval_dataset=PAIRS, reference=reference)
     both = made_with(tmp_path, policy, PAIRS, eval_dataset=PAIRS, reference=reference)
     assert only.evaluate() == both.evaluate()
+    assert made_with(tmp_path, policy, None, eval_dataset=PAIRS).evaluate()["eval_margin"] == pytest.approx(0, abs=1e-9)
     with pytest.raises(InputError, match="training needs a train_dataset"):
         only.train()
 
