@@ -3,13 +3,11 @@
 __all__ = ["REFUSED_ARGUMENTS", "check_arguments", "check_optimizers", "model_of"]
 
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-import torch
 from torch import nn
-from transformers import Trainer, get_scheduler, set_seed
+from transformers import set_seed
 
 from gpo_full.training.config import GPOConfig
 from gpo_full.training.reporting.length_bias import length_metrics
@@ -49,16 +47,14 @@ def check_arguments(args: Any, train: Any, held_out: Any, named: Mapping[str, An
         return
     if held_out is None or not sets:
         asked = f"eval_on_start={at_start}" if at_start else f"eval_strategy={during!r}"
-        raise InputError(f"{asked} evaluates during the training, and eval_dataset is not given")
+        raise InputError(f"the training cannot start: {asked} needs held-out pairs, eval_dataset")
     _check_best(args.metric_for_best_model, sets)
 
 
-def check_optimizers(
-    model: nn.Module, args: GPOConfig, optimizers: tuple[Any, Any], made: tuple[Any, Any] | None
-) -> None:
-    """Raise InputError for an optimizer or a schedule that would not train `model`, or that could not be made.
+def check_optimizers(model: nn.Module, optimizers: tuple[Any, Any], made: tuple[Any, Any] | None) -> None:
+    """Raise InputError for an optimizer or a schedule that would not train `model`.
 
-    `optimizers` is a pair of both, of which the `args` make what is None; `made` an optimizer's class and arguments.
+    `optimizers` is a pair of both, either of them None; `made` an optimizer's class with its arguments.
     """
     optimizer, schedule = optimizers
     if made is not None and (optimizer, schedule) != (None, None):
@@ -72,25 +68,6 @@ def check_optimizers(
         if not any(id(each) in held for each in model.parameters() if each.requires_grad):
             raise InputError("optimizers: the optimizer holds no parameter that is trained; one for adapters that are "
                              "still to be made is optimizer_cls_and_kwargs")  # fmt: skip
-    else:
-        with _one_line(f"optim={args.optim.value!r}" if made is None else f"optimizer_cls_and_kwargs={made}"):
-            kind, settings = made or Trainer.get_optimizer_cls_and_kwargs(args, model)
-            if kind.__module__.startswith("torch.optim"):  # others may need the model
-                kind([nn.Parameter(torch.zeros(1))], **settings)
-    if schedule is None:
-        with _one_line(f"lr_scheduler_type={args.lr_scheduler_type.value!r}, lr_scheduler_kwargs="
-                       f"{args.lr_scheduler_kwargs}"):  # fmt: skip
-            get_scheduler(args.lr_scheduler_type, torch.optim.SGD([nn.Parameter(torch.zeros(1))]),
-                          args.get_warmup_steps(10), 10, args.lr_scheduler_kwargs)  # fmt: skip
-
-
-@contextmanager
-def _one_line(what: str) -> Iterator[None]:
-    """Turn what a library raises where `what` cannot be made into InputError."""
-    try:
-        yield
-    except (ImportError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"{what} cannot be made: {' '.join(str(error).split())}") from None
 
 
 def model_of(model: Any, model_init: Callable[..., Any] | None, seed: int) -> Any:

@@ -105,7 +105,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         given, self._is_made_here = model_of(model, model_init, args.seed), model is None
         rows = self._read(train_dataset, eval_dataset, processing_class, args)
         model = prepared(loaded(given) if isinstance(given, str) else given, args)
-        check_optimizers(model, args, optimizers, optimizer_cls_and_kwargs)
+        check_optimizers(model, optimizers, optimizer_cls_and_kwargs)
         super().__init__(model=model, args=args, data_collator=Collator("rows"), processing_class=processing_class,
                          train_dataset=self.train_dataset, eval_dataset=self.eval_dataset, optimizers=optimizers,
                          callbacks=[*(callbacks or ())], optimizer_cls_and_kwargs=optimizer_cls_and_kwargs)  # fmt: skip

@@ -213,7 +213,7 @@ def test_more_steps_may_be_allowed_by_the_name_of_the_option(cut: Train) -> None
     ({"set": "push_to_hub=true"}, "--set push_to_hub=true is refused: `hf upload` takes the finished folder"),
     ({"set": "resume_from_checkpoint=run"}, "--set resume_from_checkpoint=run is refused: --resume continues a run"),
     ({"set": "label_names=[\"labels\"]"}, "label_names=['labels'] is refused: the batches hold no labels"),
-    ({"set": "eval_strategy=epoch"}, "evaluates during the training, and eval_dataset is not given"),
+    ({"set": "eval_strategy=epoch"}, "needs held-out pairs, eval_dataset"),
     ({"threads": 0}, "--threads 0"),
     ({"steps": 0}, "--steps 0 must be at least 1"),
     ({"steps": None, "epochs": 0}, "num_train_epochs=0.0 must be a finite number above 0"),
