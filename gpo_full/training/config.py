@@ -35,6 +35,7 @@ REFUSED = {
     "neftune_noise_alpha": "noise in the embeddings moves the policy away from its stored reference",
     "use_liger_kernel": "the response log-probabilities have their own head",
     "liger_kernel_config": "the response log-probabilities have their own head",
+    "use_cache": "no step asks for a cache, and the model's own setting is what is saved",
     "auto_find_batch_size": "it would change the batch, and with it the run",
     "average_tokens_across_devices": "the loss is the mean over the pairs of all devices, whatever their tokens",
     "length_column_name": "pairs are drawn at random, in their order (sequential) or by prompt (group_by_prompt)",

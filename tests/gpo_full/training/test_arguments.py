@@ -41,7 +41,7 @@ ELSEWHERE = {
     "trackio_static_space_id", "push_to_hub", "hub_token", "hub_private_repo", "hub_model_id", "hub_strategy",
     "hub_always_push", "hub_revision", "ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_broadcast_buffers",
     "ddp_static_graph", "ddp_backend", "ddp_timeout", "fsdp", "fsdp_config", "full_determinism", "optim_target_modules",
-    "log_on_each_node", "log_level", "log_level_replica", "disable_tqdm", "use_cache", "debug",
+    "log_on_each_node", "log_level", "log_level_replica", "disable_tqdm", "debug",
     "activation_checkpointing", "activation_checkpointing_kwargs", "gradient_checkpointing",
     "gradient_checkpointing_kwargs", "ignore_data_skip", "accelerator_config", "dataloader_pin_memory",
     "dataloader_multiprocessing_context",
@@ -93,7 +93,7 @@ VALUES: dict[str, Any] = {
     "torch_compile_mode": "default", "label_names": ["labels"], "batch_eval_metrics": True, "prediction_loss_only": True,
     "include_for_metrics": ["inputs"], "eval_do_concat_batches": False, "eval_accumulation_steps": 1,
     "eval_use_gather_object": True, "bf16_full_eval": True, "fp16_full_eval": True, "save_on_each_node": True,
-    "enable_jit_checkpoint": True, "parallelism_config": {"tp_size": 2}, "restore_callback_states_from_checkpoint": True,
+    "use_cache": True, "enable_jit_checkpoint": True, "parallelism_config": {"tp_size": 2}, "restore_callback_states_from_checkpoint": True,
 }  # fmt: skip
 
 
