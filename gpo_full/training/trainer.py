@@ -122,13 +122,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         self._lock = FolderLock(lambda: self.folder, self.accelerator)
         self._open_step: OpenStep | None = None
         self._resumed: Resumed | None = None
-        patience = timedelta(seconds=args.ddp_timeout)
-        self._interruption = Interruption(lambda number: largest(self.accelerator, number, patience))
-        self.add_callback(self._interruption)
-        self.add_callback(Logging(self))
-        follow(self)
-        if args.sample_every is not None:
-            self.add_callback(LiveEvaluation(self, reference))
+        self._add_callbacks(reference)
 
     @property
     def folder(self) -> RunFolder:
@@ -147,6 +141,15 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         by_name = {name: rows[f"eval_{name}"] for name in several if name}
         self.eval_dataset: Any = by_name or rows.get("eval")
         return [*rows.values()]
+
+    def _add_callbacks(self, reference: nn.Module | None) -> None:
+        patience = timedelta(seconds=self.args.ddp_timeout)
+        self._interruption = Interruption(lambda number: largest(self.accelerator, number, patience))
+        self.add_callback(self._interruption)
+        self.add_callback(Logging(self))
+        follow(self)
+        if self.args.sample_every is not None:
+            self.add_callback(LiveEvaluation(self, reference))
 
     def _refer(self, sets: list[Rows], reference: nn.Module | None, longest: int) -> None:
         """Attach the reference's log-probabilities to every pair."""
