@@ -40,6 +40,12 @@ METHODS: dict[str, tuple[str, str]] = {
     "nash_md": ("a moving mu: the pairs are drawn from pi_theta and its mixture with pi_ref as they change",
                 "Munos et al. 2023, arXiv 2312.00886"),
 }  # fmt: skip
+# What TRL calls some of them, and a term that it adds to other losses.
+IN_TRL = {
+    **{f"{name}_{kind}": METHODS[name] for name, kind in (("nca", "pair"), ("bco", "pair"), ("kto", "pair"),
+                                                          ("sppo", "hard"), ("aot", "pair"), ("aot", "unpaired"))},
+    "sft": ("no margin: it is the likelihood of the chosen response alone", "Wang et al. 2024, arXiv 2411.10442"),
+}  # fmt: skip
 
 
 def refusal(text: str) -> str | None:
@@ -52,9 +58,9 @@ def refusal(text: str) -> str | None:
     >>> refusal("logistic")
     """
     name = spelled(text)
-    if name not in METHODS:
+    if name not in METHODS | IN_TRL:
         return None
-    reason, source = METHODS[name]
+    reason, source = (METHODS | IN_TRL)[name]
     return f"{text!r} is not of the form f(beta rho): {reason} ({source})"
 
 

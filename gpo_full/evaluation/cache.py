@@ -3,13 +3,19 @@
 transformers' StaticCache does the same, but attends to its whole length from the first token on and cannot drop rows.
 """
 
-__all__ = ["with_room"]
+__all__ = ["cache_argument", "with_room"]
 
+import inspect
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
+
+
+def cache_argument(model: Any, cache: Any) -> dict[str, Any]:
+    """Return `cache` by the name of the model's argument: cache from transformers 5.24 on, past_key_values before."""
+    return {"cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values": cache}
 
 
 def with_room(cache: Any, tokens: int) -> Any:
@@ -24,7 +30,7 @@ class _Roomy(DynamicLayer):  # type: ignore[misc]
 
     def __init__(self, layer: DynamicLayer, tokens: int) -> None:
         super().__init__()
-        self.dtype, self.device, self.is_initialized = layer.dtype, layer.device, True
+        self.dtype, self.device, self.is_initialized = layer.keys.dtype, layer.keys.device, True
         self._whole = [torch.nn.functional.pad(each, (0, 0, 0, tokens)) for each in (layer.keys, layer.values)]
         self._show(layer.keys.shape[-2])
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from gpo_full.evaluation.cache import cache_argument
+
 # Architectures whose decoder runs its layers unchanged on hidden states given as `inputs_embeds`.
 _PLAIN = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 # Responses read together: few, so that those of a chunk have like lengths and little is padding.
@@ -63,8 +65,8 @@ def read_prompts(
         lowest, inputs = (), {"input_ids": ids}
     cache = DynamicCache()
     with _without_lowest(model, len(lowest)), _states_after(model, shared) as kept:
-        logits = model(attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0), past_key_values=cache,
-                       use_cache=True, logits_to_keep=1, **inputs).logits[:, -1]  # fmt: skip
+        logits = model(attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0), use_cache=True,
+                       logits_to_keep=1, **inputs, **cache_argument(model, cache)).logits[:, -1]  # fmt: skip
     states = (*lowest, *((layer.keys, layer.values) for layer in cache.layers[len(lowest) :]))
     return ReadPrompts(mask, mask.sum(1, keepdim=True) - 1, logits, states, shared, kept[0] if kept else None)
 
@@ -116,8 +118,9 @@ def _read_chunk(
     positions = read.last[rows] + torch.arange(1, width + 1, device=model.device)
     inputs = {"input_ids": ids} if computed is None else {"inputs_embeds": computed}
     with _without_lowest(model, first), _states_after(model, shared) as kept:
-        states = model.get_decoder()(attention_mask=mask, position_ids=positions, use_cache=True,
-                                     past_key_values=read.cache(rows, first), **inputs).last_hidden_state  # fmt: skip
+        decoder, cache = model.get_decoder(), read.cache(rows, first)
+        states = decoder(attention_mask=mask, position_ids=positions, use_cache=True, **inputs,
+                         **cache_argument(decoder, cache)).last_hidden_state  # fmt: skip
     # One matrix product for all responses, without the padding.
     wanted = torch.cat([states[i, : len(tokens) - 1] for i, (_, tokens) in enumerate(responses)])
     following = model.get_output_embeddings()(wanted).split([len(tokens) - 1 for _, tokens in responses])

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from gpo_full.evaluation.cache import with_room
+from gpo_full.evaluation.cache import cache_argument, with_room
 from gpo_full.evaluation.prompts import ReadPrompts, read_prompts
 from gpo_full.output import progress
 
@@ -89,7 +89,7 @@ def continue_prompts(model: Any, tokenizer: Any, read: ReadPrompts, uniforms: to
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
         position = position + 1
         logits = model(input_ids=chosen[:, None], attention_mask=mask, position_ids=position,
-                       past_key_values=cache, logits_to_keep=1).logits[:, -1]  # fmt: skip
+                       logits_to_keep=1, **cache_argument(model, cache)).logits[:, -1]  # fmt: skip
     samples = [_sample(tokenizer, row, stops) for row in tokens]
     return [tuple(samples[i : i + per_prompt]) for i in range(0, len(samples), per_prompt)]
 

@@ -13,7 +13,8 @@ from typing import Any
 from gpo_full.files import atomic_file
 from gpo_full.sweeps.jobs import Outcome
 from gpo_theory import InputError, find_loss, match_beta, strength
-from gpo_theory.catalogue import find_losses
+from gpo_theory.catalogue import AVERAGED, find_losses
+from gpo_theory.choosing.matching import unmatchable
 
 # Characters of a formula in a folder's name; file systems allow 255 bytes for a name.
 LONGEST = 100
@@ -21,9 +22,10 @@ LONGEST = 100
 
 @dataclass(frozen=True)
 class Run:
-    """One point of the grid; `loss` is as the user wrote it, `like` the given beta to which its own was matched.
+    """One point of the grid; `loss` is as the user wrote it, `beta` that of the training.
 
-    `parameters` are the given values of this loss's parameters.
+    `like` is the given beta to which it was matched, `beta` itself without a match. `parameters` are the given values
+    of this loss's parameters.
     """
 
     loss: str
@@ -38,7 +40,7 @@ class Run:
         loss = re.sub(r"[^A-Za-z0-9._+-]", "_", self.loss)
         if len(loss) > LONGEST:
             loss = f"{loss[:LONGEST]}-{hashlib.sha256(self.loss.encode()).hexdigest()[:12]}"
-        return f"{loss}-beta{self.like:g}-seed{self.seed}"
+        return f"{loss}-beta{repr(float(self.beta)).removesuffix('.0')}-seed{self.seed}"
 
     def words(self, shared: Sequence[str], folder: Path) -> list[str]:
         """Return the arguments of `gpo train`; a formula may begin with a minus, hence `--loss=`."""
@@ -56,7 +58,7 @@ def all_runs(losses: Sequence[str], betas: Sequence[float], seeds: Sequence[int]
     not above 0, and for anything given twice.
 
     >>> [(run.name, run.beta) for run in all_runs(["dpo", "ipo"], [0.1], [0], betas_of="dpo")]
-    [('dpo-beta0.1-seed0', 0.1), ('ipo-beta0.1-seed0', 0.05)]
+    [('dpo-beta0.1-seed0', 0.1), ('ipo-beta0.05-seed0', 0.05)]
     """
     for name, values in (("loss", losses), ("beta", betas), ("seed", seeds)):
         for value in values:
@@ -84,7 +86,12 @@ def _beta(known: Mapping[str, str], loss: str, beta: float, betas_of: str | None
         return beta
     match = match_beta(known[betas_of], known[loss], beta)
     if match.beta_to is None:
-        raise InputError(f"no beta of {loss} does what beta = {beta:g} does for {betas_of}: {match.refusal}")
+        # Not the match's own words, which offer arguments that a sweep does not have.
+        reasons = [reason for text in (betas_of, loss) if (reason := unmatchable(find_loss(known[text]))) is not None]
+        averaged = [text for text in (betas_of, loss) if text in AVERAGED]
+        reasons += [f"{averaged[0]} averages the margin over tokens"] if len(averaged) == 1 else []
+        raise InputError(f"no beta of {loss} does what `beta={beta:g}` does for `betas_of={betas_of}`: "
+                         f"{'; '.join(reasons)}; `gpo beta` knows other ways to match two betas")  # fmt: skip
     return float(match.beta_to)
 
 

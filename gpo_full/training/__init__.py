@@ -1,6 +1,6 @@
 """Training with any f: what `gpo train` and `GPOTrainer` do.
 
-config, dry_run                      the settings, each checked; what a run needs of each device
+config, arguments, dry_run           settings and arguments, each checked; what a run needs of each device
 rows, model, references              pairs in batches; the model made ready; the reference's log-probabilities
 loss                                 the loss of a batch, a function of log-probabilities
 steps                                which optimizer steps are applied, and their metrics
@@ -11,3 +11,10 @@ launch                               what the launcher started is what was asked
 finished                             the folder of a finished run: model, card, proofs, result
 reporting/                           metrics, and what is written about a run
 """
+
+__all__ = ["check_versions"]
+
+from gpo_full.versions import check_versions
+
+# Before anything of transformers is imported, which a release outside the range may lack.
+check_versions()

@@ -5,9 +5,9 @@ __all__ = ["GPOConfig", "check_total"]
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import timedelta
 from fractions import Fraction
 from pathlib import Path
@@ -24,6 +24,7 @@ from gpo_full.training.reporting.trackers import checked_trackers
 from gpo_theory import DomainError, Loss, Verdict, find_loss, taylor
 from gpo_theory.budget import OutOfTimeError, limited
 from gpo_theory.catalogue import ALIASES, AVERAGED
+from gpo_theory.choosing.matching import convention
 from gpo_theory.claims.lower_bounds import bounded_below
 from gpo_theory.claims.totality import total
 from gpo_theory.errors import InputError, nearest
@@ -34,15 +35,54 @@ REFUSED = {
     "label_smoothing_factor": "it smooths token labels; label_noise is the preference's",
     "neftune_noise_alpha": "noise in the embeddings moves the policy away from its stored reference",
     "use_liger_kernel": "the response log-probabilities have their own head",
+    "liger_kernel_config": "the response log-probabilities have their own head",
+    "use_cache": "no step asks for a cache, and the model's own setting is what is saved",
     "auto_find_batch_size": "it would change the batch, and with it the run",
-    "train_sampling_strategy": "pairs are drawn at random, once per epoch, or with group_by_prompt prompts are",
+    "average_tokens_across_devices": "the loss is the mean over the pairs of all devices, whatever their tokens",
+    "length_column_name": "pairs are drawn at random, in their order (sequential) or by prompt (group_by_prompt)",
+    "dataloader_in_order": "which pairs are in a batch would depend on time",
     "prediction_loss_only": "evaluation returns metrics of the margin, never logits",
     "batch_eval_metrics": "evaluation metrics are exact means over pairs",
+    "include_for_metrics": "evaluation metrics are exact means over pairs",
+    "eval_do_concat_batches": "evaluation adds up sums, and gathers no predictions",
+    "eval_accumulation_steps": "evaluation adds up sums, and gathers no predictions",
+    "eval_use_gather_object": "evaluation adds up sums, and gathers no predictions",
+    "bf16_full_eval": "the margin is evaluated in the precision in which it is trained",
+    "fp16_full_eval": "the margin is evaluated in the precision in which it is trained",
     "label_names": "the batches hold no labels",
     "torch_compile": "attention goes pair by pair, which torch cannot compile as one graph",
+    "torch_compile_backend": "attention goes pair by pair, which torch cannot compile as one graph",
+    "torch_compile_mode": "attention goes pair by pair, which torch cannot compile as one graph",
     "deepspeed": "sharded training is FSDP's",
+    "parallelism_config": "a sequence or a layer is not split over devices; sharded training is FSDP's",
     "fp16": "its loss scaler skips steps by rules of its own; bf16 needs none",
     "restore_callback_states_from_checkpoint": "metrics resume by themselves",
+    "save_on_each_node": "one process writes the run's folder, which all nodes share",
+    "enable_jit_checkpoint": "SIGTERM saves a checkpoint without it",
+}
+# Values of inherited options that are refused although others are used.
+REFUSED_VALUES: dict[str, tuple[tuple[str, ...], str]] = {
+    "train_sampling_strategy": (("group_by_length", "batch_rebalance"), REFUSED["length_column_name"]),
+    "include_num_input_tokens_seen": (("non_padding",), "the metric tokens is their number"),
+    "debug": (("tpu_metrics_debug",), "a TPU is not supported"),
+    "optim": (("lomo", "adalomo", "galore_adamw_layerwise", "galore_adamw_8bit_layerwise",
+               "galore_adafactor_layerwise", "apollo_adamw_layerwise", "schedule_free_radam", "schedule_free_adamw",
+               "schedule_free_sgd"),
+              "it changes weights before the step is judged, or trains others than it evaluates"),
+}  # fmt: skip
+# Fields of accelerator_config, the value that is refused, and why.
+REFUSED_OF_ACCELERATE = {
+    "even_batches": (False, "ranks must take the same number of steps"),
+    "dispatch_batches": (True, "packed batches cannot be cut up"),
+    "use_seedable_sampler": (False, "a resumed run draws the pairs in the same order"),
+}
+# Options that do nothing unless one of others is set.
+NEEDS = {
+    "activation_checkpointing_kwargs": ("activation_checkpointing", "gradient_checkpointing"),
+    "gradient_checkpointing_kwargs": ("activation_checkpointing", "gradient_checkpointing"),
+    "fsdp_config": ("fsdp",),
+    "dataloader_persistent_workers": ("dataloader_num_workers",),
+    "dataloader_multiprocessing_context": ("dataloader_num_workers",),
 }
 # Fields that are numbers, and which: out of range, some would end a run only in its middle.
 NUMBERS: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
@@ -55,7 +95,12 @@ NUMBERS: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     ("seed data_seed", f"a whole number of at least 0 and at most {2**32 - 1}",
      lambda value: isinstance(value, int) and 0 <= value < 2**32),
 )  # fmt: skip
-# Those of them that may not be None.
+# Fields that take one of a few values, of which the Trainer would take any other for one of them.
+CHOICES: dict[str, Collection[Any]] = {
+    "margin": MARGINS, "bad_rows": BAD_ROWS, "train_sampling_strategy": ("random", "sequential"),
+    "include_num_input_tokens_seen": ("no", "all", False, True),
+}  # fmt: skip
+# Those of NUMBERS that may not be None.
 NEEDED = ("beta", "num_train_epochs", "label_noise")
 _log = logging.getLogger(__name__)
 
@@ -124,6 +169,7 @@ class GPOConfig(TrainingArguments):  # type: ignore[misc]
         if self.automatic_logging:
             self.logging_steps = self.logging_interval(self.max_steps)
         check_total(self.optimised_loss())
+        _say_convention(self.loss, self.margin)
         _warn_of(self.loss, self.optimised_loss())
         trackers: Any = checked_trackers(self.report_to)
         if self.bf16 and not torch.accelerator.is_available():
@@ -133,6 +179,7 @@ class GPOConfig(TrainingArguments):  # type: ignore[misc]
             super().__post_init__()
         except (ValueError, TypeError) as error:
             raise InputError(str(error)) from None
+        _check_accelerate(self)
         self.report_to = trackers  # the Trainer adds some by itself
         self.remove_unused_columns = False
         if self.device.type == "cpu":
@@ -171,7 +218,7 @@ def _join_on_cpu(config: GPOConfig) -> None:
     """Join the launcher's other processes; on the CPU the Trainer would do so without a timeout."""
     on_cpu = config.use_cpu or os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true"
     if on_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
-        distributed.init_process_group("gloo", timeout=timedelta(seconds=config.ddp_timeout))
+        distributed.init_process_group(config.ddp_backend or "gloo", timeout=timedelta(seconds=config.ddp_timeout))
 
 
 def check_total(loss: Loss) -> None:
@@ -181,13 +228,21 @@ def check_total(loss: Loss) -> None:
         raise DomainError(f"{loss.formula!r} is not defined on all of R: {found.because}")
 
 
-def _aggregation(loss: str, margin: str | None) -> str:
+def _aggregation(loss: Any, margin: str | None) -> str:
     """Return the margin's aggregation, which some names of a loss fix."""
+    if not isinstance(loss, str):
+        raise InputError(f"loss={loss!r}: loss must be a name or a formula")
     fixed = "mean" if loss in AVERAGED else None
     if fixed and margin not in (fixed, None):
         raise InputError(f"loss={loss!r} is a function of the length-averaged margin, and margin={margin!r} is given; "
                          f"on the summed margin its name is {ALIASES[loss]}")  # fmt: skip
     return margin or fixed or "sum"
+
+
+def _say_convention(name: str, margin: str | None) -> None:
+    """Say what a name means that has other meanings elsewhere."""
+    if note := convention(name, margin):
+        _log.warning("convention: %s", note)
 
 
 def _warn_of(name: str, loss: Loss) -> None:
@@ -205,10 +260,28 @@ def _warn_of(name: str, loss: Loss) -> None:
 
 
 def _check_refused(config: GPOConfig) -> None:
-    defaults = {each.name: each.default for each in fields(TrainingArguments)}
-    for name, reason in REFUSED.items():
-        if getattr(config, name) not in (defaults[name], None, False, "", []):
-            raise InputError(f"{name}={getattr(config, name)!r} is refused: {reason}")
+    for each in fields(TrainingArguments):
+        name, value = each.name, getattr(config, each.name)
+        default = each.default if each.default_factory is MISSING else each.default_factory()
+        if name in REFUSED and value != default and (value or default):
+            raise InputError(f"{name}={value!r} is refused: {REFUSED[name]}")
+        values, reason = REFUSED_VALUES.get(name, ((), ""))
+        for one in {*_words(value)} & {*values}:
+            raise InputError(f"{name}={one!r} is refused: {reason}")
+        if value and name in NEEDS and not any(getattr(config, other) for other in NEEDS[name]):
+            raise InputError(f"{name}={value!r} does nothing without {NEEDS[name][0]}")
+
+
+def _words(value: Any) -> list[str]:
+    """The words of an option: a text of some, a member of an enumeration, or a list of either."""
+    texts = value if isinstance(value, list) else [value]
+    return [word for text in texts for word in str(getattr(text, "value", text)).split()]
+
+
+def _check_accelerate(config: GPOConfig) -> None:
+    for name, (refused, reason) in REFUSED_OF_ACCELERATE.items():
+        if getattr(config.accelerator_config, name) is refused:
+            raise InputError(f"accelerator_config: {name}={refused} is refused: {reason}")
 
 
 def _check_values(config: GPOConfig) -> None:
@@ -218,14 +291,15 @@ def _check_values(config: GPOConfig) -> None:
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not (number and fits(value)) and (value is not None or name in NEEDED):
                 raise InputError(f"{name}={value!r} must be {what}")
-    for name, allowed in (("margin", MARGINS), ("bad_rows", BAD_ROWS)):
+    for name, allowed in CHOICES.items():
         value = getattr(config, name)
         if value not in allowed:
-            raise InputError(f"{name}={value!r}; allowed: {', '.join(allowed)}{nearest(str(value), allowed)}")
+            words = [*map(str, allowed)]
+            raise InputError(f"{name}={value!r}; allowed: {', '.join(words)}{nearest(str(value), words)}")
     Columns(config.columns or {})
     _check_together(config)
-    if not isinstance(config.loss, str) or not isinstance(config.parameters or {}, Mapping):
-        raise InputError("loss must be a name or a formula, parameters a mapping from names to numbers")
+    if not isinstance(config.parameters or {}, Mapping):
+        raise InputError(f"parameters={config.parameters!r} must be a mapping from names to numbers")
 
 
 def _check_together(config: GPOConfig) -> None:
@@ -238,5 +312,13 @@ def _check_together(config: GPOConfig) -> None:
     if any(given) != all(given) or (config.sample_reward is not None and not all(given)):
         raise InputError("sample_every, the steps between samples, and sample_prompts, the file of their prompts, go "
                          "together; sample_reward needs both")  # fmt: skip
+    optim = str(getattr(config.optim, "value", config.optim))
+    if config.optim_args and optim in ("adamw_torch", "adamw_torch_fused", "adafactor"):
+        raise InputError(f"optim_args={config.optim_args!r} does nothing with optim={optim!r}: its settings are "
+                         "fields")  # fmt: skip
+    if config.optim_target_modules and not optim.startswith(("galore", "apollo")):
+        raise InputError(f"optim_target_modules={config.optim_target_modules!r} does nothing with optim={optim!r}")
+    if config.group_by_prompt and config.train_sampling_strategy == "sequential":
+        raise InputError("group_by_prompt and train_sampling_strategy='sequential' exclude each other")
     if config.train_last_layers is not None and config.lora_rank is not None:
         raise InputError("train_last_layers and lora_rank exclude each other")

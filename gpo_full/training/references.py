@@ -61,17 +61,17 @@ def attach_reference(trainer: Any, sets: Sequence[Rows], reference: nn.Module | 
                              "nats per token apart in three pairs; the first loss is then not f(0)", apart)
             rows.reference = given.to(torch.promote_types(model.dtype, torch.float32))
     if is_policy and accelerator.is_main_process:
-        _warn_of_rounding(trainer)
+        _warn_of_rounding(trainer, sets[0])
     return weights
 
 
-def _warn_of_rounding(trainer: Any) -> None:
+def _warn_of_rounding(trainer: Any, data: Rows) -> None:
     """Log how far rho of the first pairs is from 0 before training, if it is computed in half precision.
 
     Policy and reference are one model then, but the reference pass packs other pairs together than a step does. FSDP
     is left out, since no device has the whole model before training, and so are pairs that bring their reference.
     """
-    model, data, accelerator, layout = trainer.model, trainer.train_dataset, trainer.accelerator, trainer.plan.layout
+    model, accelerator, layout = trainer.model, trainer.accelerator, trainer.plan.layout
     rows = [data[i] for i in range(min(len(data), trainer.args.per_device_train_batch_size))]
     with evaluating(model), accelerator.autocast():
         half = autocast_dtype(next(model.parameters())) in HALF

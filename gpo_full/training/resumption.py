@@ -30,7 +30,8 @@ RESUME_FILE, TENSORS_FILE, RANDOM_FILE = "resume.json", "resume.safetensors", "r
 # Of a sharded run: a file of each rank instead.
 PIECES = "resume"
 # Fields of the configuration that do not change what is computed.
-UNRECORDED = {"output_dir", "reference_store", "logging_dir", "run_name", "disable_tqdm", "report_to", "project"}
+UNRECORDED = {"output_dir", "reference_store", "logging_dir", "run_name", "disable_tqdm", "report_to", "project",
+              "resume_from_checkpoint"}  # fmt: skip
 # Settings of earlier versions, and the value with which such a run computed what a run without them computes.
 REMOVED = {"compile_mlp": False, "prompt_from": None}
 _log = logging.getLogger(__name__)

@@ -23,6 +23,8 @@ from gpo_full.training.rows import Rows
 TOO_MANY = 3
 # A mean |f'(x)| that is too large for the gradient to underflow: the square of 2^-40 is far above float32's 2^-149.
 NOT_ROUNDED_AWAY = 2.0**-40
+# Metrics of a Meter that held-out pairs do not have.
+OF_TRAINING = ("grad_norm", "tokens", "cpu_seconds")
 _log = logging.getLogger(__name__)
 
 
@@ -177,8 +179,8 @@ def held_out_metrics(batches: Iterable[MicroBatch], accelerator: Any) -> dict[st
         meter.add(each.sums, each.tokens)
         by_length += each.by_length
     means = meter.drain(lambda sums: _over_ranks(accelerator, sums))
-    for of_training in ("grad_norm", "tokens", "cpu_seconds"):
-        del means[of_training]
+    for name in OF_TRAINING:
+        del means[name]
     return means | length_metrics(summed(accelerator, by_length).tolist())
 
 

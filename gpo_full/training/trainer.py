@@ -2,10 +2,11 @@
 
 __all__ = ["GPOTrainer"]
 
+import inspect
 import json
 import logging
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import timedelta
@@ -30,6 +31,7 @@ from gpo_full.engine.model_plan import plan
 from gpo_full.other_libraries import in_one_line
 from gpo_full.run_files import EVENTS_FILE, METER, METRICS_FILE, RESUMED, STATE_FILE
 from gpo_full.training import resumption
+from gpo_full.training.arguments import check_arguments, check_optimizers, model_of
 from gpo_full.training.callbacks import Interrupted, Interruption, Logging
 from gpo_full.training.config import GPOConfig
 from gpo_full.training.launch import check_asked, half_precision_in_layers_alone
@@ -55,8 +57,9 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
 
     The latter for pairs whose `numbers` have a weight w or a probability p of their label that is not 1.
     `train_dataset` and `eval_dataset` are what `read_pairs` takes, or sequences of `Pair`; a file is
-    read through `pair_table`, and its pairs stay on disk. `model` is a causal language
-    model or the name of one, loaded in float32; of one with an adapter (peft), the adapter is trained. The reference is
+    read through `pair_table`, and its pairs stay on disk. `eval_dataset` may also be a mapping of several from their
+    names, and the only one. `model` is a causal language model or the name of one, loaded in float32, or what
+    `model_init` makes; of one with an adapter (peft), the adapter is trained. The reference is
     `reference`, or else the model as it is handed in, its adapter included, before anything is trained. Its
     log-probabilities are computed, or read from `args.reference_store`, when the trainer is made, unless the pairs
     bring them; no second model is kept (with `args.sample_every`, a copy of the parameters that are trained).
@@ -71,6 +74,9 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
     SIGTERM and SIGINT finish the step, save a checkpoint and raise Interrupted. Checkpoints are
     `gpo_full.checkpoints.atomic`'s.
 
+    `callbacks`, `optimizers` and `optimizer_cls_and_kwargs` are the Trainer's; its other arguments are refused
+    (`REFUSED_ARGUMENTS`).
+
     What this class overrides hands over to `training`'s other modules: `loss` (the loss of a batch), `steps` (which
     steps are applied, and their metrics), `saving` and `resumption`.
     """
@@ -80,56 +86,78 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
 
     def __init__(
         self,
-        model: nn.Module | str,
-        args: GPOConfig,
-        train_dataset: Any,
+        model: nn.Module | str | None = None,
+        args: GPOConfig | None = None,
+        train_dataset: Any = None,
         eval_dataset: Any = None,
         processing_class: Any = None,
         reference: nn.Module | None = None,
+        *,
+        model_init: Callable[..., nn.Module] | None = None,
+        callbacks: Sequence[Any] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        optimizer_cls_and_kwargs: tuple[Any, dict[str, Any]] | None = None,
         **others: Any,
     ) -> None:
-        if not isinstance(args, GPOConfig):
-            raise InputError(f"args must be a GPOConfig, not {type(args).__name__}")
+        check_arguments(args, train_dataset, eval_dataset, others, inspect.signature(GPOTrainer).parameters)
+        assert args is not None
         meter = Meter(args.device)  # its CPU time includes what follows
         self.objective = Objective.of(args.optimised_loss(), beta=args.beta, margin=str(args.margin),
                                       scale_gradient=args.scale_gradient)  # fmt: skip
-        given = {"train": train_dataset} if eval_dataset is None else {"train": train_dataset, "eval": eval_dataset}
-        sets = {name: pairs_of(name, data, processing_class, args) for name, data in given.items()}
-        self.summaries: dict[str, PairSummary] = {name: summary for name, (_, summary) in sets.items() if summary}
-        rows = {name: Rows(pairs) for name, (pairs, _) in sets.items()}
-        model = prepared(loaded(model) if isinstance(model, str) else model, args)
+        given, self._is_made_here = model_of(model, model_init, args.seed), model is None
+        rows = self._read(train_dataset, eval_dataset, processing_class, args)
+        model = prepared(loaded(given) if isinstance(given, str) else given, args)
+        check_optimizers(model, optimizers, optimizer_cls_and_kwargs)
         config: Any = model.config
         use_cache = config.use_cache
         with in_one_line("the training cannot start"):
-            super().__init__(model=model, args=args, data_collator=Collator("rows"), train_dataset=rows["train"],
-                             eval_dataset=rows.get("eval"), processing_class=processing_class, **others)  # fmt: skip
+            super().__init__(
+                model=model, args=args, data_collator=Collator("rows"), processing_class=processing_class,
+                train_dataset=self.train_dataset, eval_dataset=self.eval_dataset, optimizers=optimizers,
+                callbacks=[*(callbacks or ())], optimizer_cls_and_kwargs=optimizer_cls_and_kwargs)  # fmt: skip
         config.use_cache = use_cache  # it is saved with the model, and no step asks for it
-        try_start(model, processing_class, args, optimizers=others.get("optimizers", (None, None)))
+        try_start(model, processing_class, args, optimizers=optimizers)
         check_asked(self.accelerator, args)
         half_precision_in_layers_alone(self.accelerator)
-        longest = check_sizes(self.model, [each.pairs for each in rows.values()])
+        longest = check_sizes(self.model, [each.pairs for each in rows])
         self.plan = plan(self.model, longest, self.accelerator.autocast)
         for reason in self.plan.reasons:
             _log.warning("%s: %s", type(self.model).__name__, reason)
         self.data_collator = Collator(self.plan.layout)
-        self._refer([*rows.values()], reference, longest)
+        self._refer(rows, reference, longest)
         self.facts: dict[str, Any] = {}  # what else run.json is to record
         self.steps = Steps(self.accelerator, meter, lambda: self.folder, self.train_dataset)
         self._lock = FolderLock(lambda: self.folder, self.accelerator)
         self._open_step: OpenStep | None = None
         self._resumed: Resumed | None = None
-        patience = timedelta(seconds=args.ddp_timeout)
-        self._interruption = Interruption(lambda number: largest(self.accelerator, number, patience))
-        self.add_callback(self._interruption)
-        self.add_callback(Logging(self))
-        follow(self)
-        if args.sample_every is not None:
-            self.add_callback(LiveEvaluation(self, reference))
+        self._add_callbacks(reference)
 
     @property
     def folder(self) -> RunFolder:
         """The folder of the run, `args.output_dir` as it is now; the first rank writes into it."""
         return RunFolder(Path(self.args.output_dir), self.is_world_process_zero())
+
+    def _read(self, train: Any, held_out: Any, tokenizer: Any, args: GPOConfig) -> list[Rows]:
+        """Read `train_dataset` and `eval_dataset`, of which there may be several by name; return all of them."""
+        several = held_out if isinstance(held_out, Mapping) else {"": held_out}
+        given = {"train": train, **{f"eval_{name}".rstrip("_"): each for name, each in several.items()}}
+        sets = {name: pairs_of(name.partition("_")[0], data, tokenizer, args)
+                for name, data in given.items() if data is not None}  # fmt: skip
+        self.summaries: dict[str, PairSummary] = {name: summary for name, (_, summary) in sets.items() if summary}
+        rows = {name: Rows(pairs) for name, (pairs, _) in sets.items()}
+        self.train_dataset: Any = rows.get("train")
+        by_name = {name: rows[f"eval_{name}"] for name in several if name}
+        self.eval_dataset: Any = by_name or rows.get("eval")
+        return [*rows.values()]
+
+    def _add_callbacks(self, reference: nn.Module | None) -> None:
+        patience = timedelta(seconds=self.args.ddp_timeout)
+        self._interruption = Interruption(lambda number: largest(self.accelerator, number, patience))
+        self.add_callback(self._interruption)
+        self.add_callback(Logging(self))
+        follow(self)
+        if self.args.sample_every is not None:
+            self.add_callback(LiveEvaluation(self, reference))
 
     def _refer(self, sets: list[Rows], reference: nn.Module | None, longest: int) -> None:
         """Attach the reference's log-probabilities to every pair."""
@@ -186,8 +214,14 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Return the metrics of the held-out pairs, exact means over all of them; nothing of the training changes."""
+        """Return the metrics of the held-out pairs, exact means over all of them; nothing of the training changes.
+
+        Of several sets, each has its own: `eval_NAME_loss` and so on.
+        """
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(rows, Mapping):
+            several = [self.evaluate(each, ignore_keys, f"{metric_key_prefix}_{name}") for name, each in rows.items()]
+            return {name: value for found in several for name, value in found.items()}
         if not isinstance(rows, Rows):
             raise InputError("evaluate takes the eval_dataset that the trainer was made with")
         training = self.model.training
@@ -201,7 +235,8 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         return metrics
 
     def _evaluated(self, rows: Rows) -> Iterator[MicroBatch]:
-        for inputs in self.get_eval_dataloader(rows):
+        # The Trainer may keep a loader for evaluation, whatever it is asked to evaluate next; none for a test.
+        for inputs in self.get_test_dataloader(rows):
             inputs = self._prepare_inputs({**inputs, "real": self._real(inputs, rows)})
             yield evaluate_pairs(self.model, inputs, self.objective, self.plan)
 
@@ -249,13 +284,19 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         """Train; with `resume_from_checkpoint`, continue bitwise where the checkpoint was saved.
 
         True takes the newest whole checkpoint of `output_dir` (the start, if there is none), a path that one and no
-        other. A run with other settings, data, reference or number of processes is refused, each named, unless named in
-        `allow_changes`, which `events.jsonl` records. Raises NoGoodCheckpoint, DamagedCheckpoint, CheckpointNotSaved,
-        FolderInUse, NonFiniteLoss, and Interrupted after a signal.
+        other; None what `args.resume_from_checkpoint` says. A run with other settings, data, reference or number of
+        processes is refused, each named, unless named in `allow_changes`, which `events.jsonl` records. Raises
+        NoGoodCheckpoint, DamagedCheckpoint, CheckpointNotSaved, FolderInUse, NonFiniteLoss, and Interrupted after a
+        signal.
         """
+        if self.train_dataset is None:
+            raise InputError("training needs a train_dataset")
+        resume = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
+        if self._is_made_here and self.state.global_step and not resume:
+            raise InputError("the model that model_init made is trained already; make another trainer")
         with self.writing(), self._interruption.watching():
             self.state: Any
-            found = resumption.chosen_checkpoint(resume_from_checkpoint, self.folder.path, self.accelerator)
+            found = resumption.chosen_checkpoint(resume, self.folder.path, self.accelerator)
             self._resumed = None if found is None else resumption.resumed(found, self._record(), allow_changes)
             self.folder.run(self.run_record())
             output = self._finished() or super().train(found and str(found.path), *others, **keywords)

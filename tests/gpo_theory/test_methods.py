@@ -1,5 +1,6 @@
 """The methods that are not of the form f(beta rho): listed with reason and source, and refused by name."""
 
+import dataclasses
 import re
 
 import mpmath as mp
@@ -45,6 +46,23 @@ def test_the_names_of_the_literature_are_read() -> None:
         assert "not of the form" in (refusal(text) or "")
     assert refusal("dpo") is None
     assert refusal("max(0, 1-x)") is None
+
+
+def test_the_names_of_trl_are_read() -> None:
+    """Each of its losses is one here, is refused with the reason, or is said to be another here."""
+    trl = pytest.importorskip("trl")
+    text = next(each for each in dataclasses.fields(trl.DPOConfig) if each.name == "loss_type").metadata["help"]
+    names = re.findall(r"`'(\w+)'`", text)
+    assert len(names) == 15
+    known = {"sigmoid": "sigmoid", "ipo": "squared", "hinge": "hinge", "exo_pair": "exo", "discopop": "discopop"}
+    for name, meant in known.items():
+        assert find_loss(name).name == meant
+        names.remove(name)
+    for name in names:
+        with pytest.raises(InputError, match=r"is not of the form f\(beta rho\): |what TRL calls so is "):
+            find_loss(name)
+    assert "no margin" in (refusal("sft") or "")
+    assert METHODS["bco"][0] in (refusal("bco-pair") or "")
 
 
 def test_the_command_line_gives_the_reason() -> None:

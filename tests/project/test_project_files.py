@@ -5,8 +5,14 @@ import re
 import tomllib
 from typing import Any
 
+import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
+from gpo_full import versions
+from gpo_theory.errors import InputError
 from tests.support.places import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -28,6 +34,40 @@ def test_ci_runs_the_readme_s_commands_on_every_supported_python() -> None:
     assert commands == ["make check", "make test"]
     low, high = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", PROJECT["requires-python"]).groups()  # type: ignore[union-attr]
     assert ci["strategy"]["matrix"]["python"] == [f"3.{minor}" for minor in range(int(low), int(high))]
+
+
+RANGED = ("transformers", "accelerate", "peft", "safetensors", "datasets")  # what a training leans on, torch apart
+
+
+def ranges() -> dict[str, SpecifierSet]:
+    extras = PROJECT["optional-dependencies"]
+    return {each.name: each.specifier for each in map(Requirement, [*extras["lm"], *extras["dev"]]) if each.name in RANGED}
+
+
+def test_ci_trains_with_the_lowest_and_the_newest_releases_that_are_allowed() -> None:
+    job = read(".github/workflows/ci.yml")["jobs"]["range"]
+    lowest, newest = job["strategy"]["matrix"]["packages"]
+    floors = {name: Version(floor) for name, floor in (each.split("==") for each in lowest.split())}
+    assert {name: Version(min(each.version for each in found if each.operator == ">=")) for name, found in ranges().items()} == floors
+    assert newest.startswith("--upgrade --upgrade-strategy eager --editable .[lm]")
+    assert any("tests/gpo_full/training" in step.get("run", "") for step in job["steps"])
+
+
+@pytest.mark.parametrize(("name", "bad"), [
+    ("transformers", "5.22.2"), ("transformers", "5.17.0"), ("transformers", "6.0.0"), ("accelerate", "1.14.0"),
+    ("peft", "0.20.0"), ("safetensors", "0.7.0"), ("datasets", "5.0.1"), ("torch", "2.7.1"), ("numpy", "1.26.4"),
+])  # fmt: skip
+def test_a_release_outside_the_range_is_named_before_anything_is_imported(name: str, bad: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    extras = [f'{each}; extra == "{extra}"' for extra, some in PROJECT["optional-dependencies"].items() for each in some]
+    here = {each.name: str(min(each.specifier, key=lambda one: one.operator != ">=").version)
+            for each in map(Requirement, PROJECT["dependencies"] + PROJECT["optional-dependencies"]["lm"]) if each.specifier}  # fmt: skip
+    here |= {"torch": "2.13.0+cpu", "datasets": "5.1", "gpo-toolkit": "0.1.0", "transformers": "5.24.0.dev0"}
+    monkeypatch.setattr(versions, "requires", lambda of: [*PROJECT["dependencies"], *extras])
+    monkeypatch.setattr(versions, "version", lambda package: here[package])
+    versions.check_versions()
+    here[name] = bad
+    with pytest.raises(InputError, match=f"^{name} {re.escape(bad)} is installed, and .*[0-9] is needed: pip install"):
+        versions.check_versions()
 
 
 def test_pre_commit_runs_what_make_check_runs() -> None:

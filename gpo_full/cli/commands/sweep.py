@@ -35,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--loss", required=True, action="append", help="name, alias or formula in x = beta * rho; repeatable")
     add_param_option(parser, "every loss that has it")
     add("--beta", required=True, action="append", type=float, help="scale of the margin, above 0; repeatable")
-    add("--betas-of", metavar="LOSS", help="the betas are those of LOSS: each loss gets the one of the same strength")
+    add("--betas-of", metavar="LOSS", help="the betas are those of LOSS: each loss is trained at the one of the same "
+        "strength, by which its folder is called")  # fmt: skip
     add("--seed", action="append", type=int, help="order of the pairs (default: 42); repeatable")
     add("--output", required=True, metavar="FOLDER", help=f"new or empty folder for the runs and {RESULTS}")
     add("--workers", type=int, help="runs at a time on this machine (default: one, or one for each GPU)")
@@ -68,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
     with _signals_as_interrupts():
         try:
             if left:
+                _say_conventions(args)
                 _reference_pass(execute, runs[0], shared, output)
         except (InputError, ModuleNotFoundError):
             if not args.resume:
@@ -107,6 +109,14 @@ def _undo(output: Path, created: bool) -> None:
     (output / PLAN).unlink()
     if created and not any(output.iterdir()):
         output.rmdir()
+
+
+def _say_conventions(args: argparse.Namespace) -> None:
+    """Say what names mean that have other meanings elsewhere; what a run says of it nobody sees."""
+    from gpo_theory.choosing.matching import convention
+
+    for note in filter(None, (convention(loss, args.margin) for loss in args.loss)):
+        print(f"gpo sweep: convention: {note}", file=sys.stderr)
 
 
 def _executor(args: argparse.Namespace) -> Execute:
@@ -161,8 +171,10 @@ def _report(runs: Sequence["Run"], outcomes: Mapping[str, Outcome], output: Path
     from gpo_full.output import print_json
 
     failed = [run.name for run in runs if outcomes[run.name].code]
+    betas = {run.name: {"beta": run.beta, "beta_asked": run.like} for run in runs}
     if as_json:
-        print_json({"output": str(output), "results": str(output / RESULTS), "runs": len(runs), "failed": failed})
+        print_json({"output": str(output), "results": str(output / RESULTS), "runs": len(runs), "failed": failed,
+                    "betas": betas})  # fmt: skip
     else:
         _table(output / RESULTS)
         print(f"{len(runs) - len(failed)} of {len(runs)} runs done; the table is {output / RESULTS}")
@@ -174,7 +186,11 @@ def _table(path: Path) -> None:
 
     rows = parquet.read_table(path).to_pylist()
     width = max(len(row["run"]) for row in rows)
-    print(f"{'run':<{width}}  {'beta':>8} {'beta R':>8} {'loss':>8} {'margin':>8} {'accuracy':>8} {'held out':>8}")
+    shown = {"beta": "beta", "beta_R": "beta R", "loss": "loss", "margin": "margin", "accuracy": "accuracy",
+             "eval_accuracy": "held out"}  # fmt: skip
+    if any(row["beta"] != row["beta_asked"] for row in rows):
+        shown = {"beta_asked": "asked"} | shown
+    print(f"{'run':<{width}}  " + " ".join(f"{title:>8}" for title in shown.values()))
     for row in rows:
-        numbers = (row.get(name) for name in ("beta", "beta_R", "loss", "margin", "accuracy", "eval_accuracy"))
+        numbers = (row.get(name) for name in shown)
         print(f"{row['run']:<{width}}  " + " ".join(f"{'-' if n is None else format(n, '.4g'):>8}" for n in numbers))

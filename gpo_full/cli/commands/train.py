@@ -261,14 +261,10 @@ def _train(trainer: "GPOTrainer", args: argparse.Namespace) -> int:
     from gpo_full.training.reporting.model_cards import card_files
     from gpo_full.training.steps import NoGradient
     from gpo_theory import analyze
-    from gpo_theory.choosing.matching import convention
 
     analysis = analyze(trainer.objective.loss, SECONDS)
     command = ["gpo", "train", *words_of(args)]
     card_files(trainer, analysis, words=command, held_out=None)  # what fails, fails before the training
-    note = convention(args.loss, trainer.args.margin)
-    if note and _is_first_rank():
-        print(f"gpo train: convention: {note}", file=sys.stderr)
     try:
         with trainer.writing(), redirect_stdout(sys.stderr):  # trackers print, and stdout is for the result
             trainer.train(resume_from_checkpoint=args.resume or None,

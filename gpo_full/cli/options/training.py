@@ -22,6 +22,9 @@ FIELDS = {"loss": "loss", "beta": "beta", "learning_rate": "learning_rate", "ste
           "last_layers": "train_last_layers", "reference_store": "reference_store", "report_to": "report_to",
           "sample_every": "sample_every", "prompts": "sample_prompts", "reward": "sample_reward"}  # fmt: skip
 
+# Fields that the command does in another way.
+ELSEWHERE = {"push_to_hub": "`hf upload` takes the finished folder",
+             "resume_from_checkpoint": "--resume continues a run"}  # fmt: skip
 # How --set reads the types of fields that are no texts, in this order.
 READERS: dict[type, Callable[[str], Any]] = {
     bool: lambda text: {"true": True, "false": False}[text.lower()], int: int, float: float, dict: json.loads,
@@ -112,12 +115,15 @@ def config_of(args: argparse.Namespace) -> "GPOConfig":
     for name, value in read_parameters(args.set, "--set").items():
         if name in {*values, "output_dir", "parameters"}:
             raise InputError(f"--set {name}={value}: {name} has an option of its own")
+        if name in ELSEWHERE:
+            raise InputError(f"--set {name}={value} is refused: {ELSEWHERE[name]}")
         values[name] = _typed(name, value)
     if args.columns:
         values["columns"] = columns_of(args.columns)
     if args.steps is None and args.epochs is None:
         values.setdefault("num_train_epochs", 1.0)
-    return GPOConfig(output_dir=args.output, disable_tqdm=True, parameters=read_parameters(args.param), **values)
+    return GPOConfig(**{"output_dir": args.output, "disable_tqdm": True, "parameters": read_parameters(args.param),
+                        **values})  # fmt: skip
 
 
 def _typed(name: str, text: str) -> Any:

@@ -26,8 +26,8 @@ from tests.support.tiny_models import saved_policy
 from tests.support.trainings import same, untimed
 
 GRID = ("--loss", "dpo", "--loss", "ipo", "--beta", "0.1", "--beta", "0.4", "--betas-of", "dpo")
-KILLED = "ipo-beta0.4-seed42"
-NAMES = ["dpo-beta0.1-seed42", "dpo-beta0.4-seed42", "ipo-beta0.1-seed42", KILLED]
+KILLED = "ipo-beta0.2-seed42"
+NAMES = ["dpo-beta0.1-seed42", "dpo-beta0.4-seed42", "ipo-beta0.05-seed42", KILLED]
 # By hand: R of dpo is 1/2, of ipo 1, so ipo's beta is half of dpo's.
 BETAS = dict(zip(NAMES, (0.1, 0.4, 0.05, 0.2), strict=True))
 OF_START = ("attempts", "message")
@@ -91,8 +91,11 @@ def files(folder: Path) -> dict[str, tuple[int, bytes]]:
 @pytest.mark.slow
 def test_one_table_with_a_row_per_run(workshop: Workshop, swept: tuple[str, str]) -> None:
     printed, said = swept
-    assert json.loads(printed) == {"schema": 1, "output": "sweep", "results": "sweep/results.parquet", "runs": 4,
-                                   "failed": []}  # fmt: skip
+    found = json.loads(printed)
+    betas = found.pop("betas")
+    assert found == {"schema": 1, "output": "sweep", "results": "sweep/results.parquet", "runs": 4, "failed": []}
+    assert {name: each["beta"] for name, each in betas.items()} == BETAS
+    assert [each["beta_asked"] for each in betas.values()] == [0.1, 0.4, 0.1, 0.4]
     rows = workshop.rows("sweep")
     assert [row["run"] for row in rows] == NAMES
     assert {row["run"]: row["beta"] for row in rows} == BETAS
@@ -279,6 +282,27 @@ def test_a_run_that_fails_is_a_row_and_exit_1(sweep: Sweep) -> None:
     sweep.trainings(TRAINED)
     assert json.loads(sweep("--seed", 1, "--seed", 2, "--resume", "--json").stdout)["failed"] == []
     assert sweep.rows("status", "attempts") == [("done", 1), ("done", 2)]
+
+
+def test_folder_table_plan_and_json_name_the_beta_of_the_training(sweep: Sweep, tmp_path: Path) -> None:
+    """By hand: R of dpo is 1/2, of ipo 1, so 0.3 of dpo is 0.15 of ipo."""
+    sweep.trainings(f'echo "$@" >> {tmp_path}/asked; {TRAINED}')
+    words = ("--beta", "0.3", "--betas-of", "dpo")
+    _, out, err = sweep(*words, loss="ipo")
+    assert "gpo sweep: convention: ipo is (x-1)^2, x = beta rho, rho summed over tokens" in err
+    names = ["ipo-beta0.05-seed42", "ipo-beta0.15-seed42"]
+    assert [line.split()[:3] for line in out.splitlines()[:3]] == [
+        ["run", "asked", "beta"], [names[0], "0.1", "0.05"], [names[1], "0.3", "0.15"]]  # fmt: skip
+    assert sweep.rows("run", "beta", "beta_asked") == [(names[0], 0.05, 0.1), (names[1], 0.15, 0.3)]
+    plan = json.loads((sweep.output / "sweep.json").read_text())
+    assert (plan["runs"], plan["betas"]) == (names, [0.05, 0.15])
+    assert [words in (tmp_path / "asked").read_text() for words in ("--beta=0.05 ", "--beta=0.15 ")] == [True, True]
+    printed = json.loads(sweep(*words, "--resume", "--json", loss="ipo").stdout)
+    assert printed["betas"] == {names[0]: {"beta": 0.05, "beta_asked": 0.1}, names[1]: {"beta": 0.15, "beta_asked": 0.3}}
+
+
+def test_a_sweep_without_a_match_shows_one_beta(sweep: Sweep) -> None:
+    assert sweep().stdout.split()[:3] == ["run", "beta", "beta"]  # the other is beta R
 
 
 def test_resume_refuses_another_sweep_and_names_what_changed(sweep: Sweep) -> None:

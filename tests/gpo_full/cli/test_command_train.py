@@ -125,7 +125,7 @@ def test_under_a_launcher_two_processes_train_as_one(train: Train, tmp_path: Pat
 
 
 def test_the_report_for_people(train: Train) -> None:
-    out = train(steps=None, last_layers=1, set="weight_decay=0.1").stdout
+    out = train("--set", "disable_tqdm=true", steps=None, last_layers=1, set="weight_decay=0.1").stdout
     assert "3 steps on 7 pairs, loss logistic, beta 0.1" in out  # one epoch by default: ceil(7 / 3)
     assert f"model and metrics.jsonl in {train.output}" in out
 
@@ -252,6 +252,10 @@ def test_more_steps_may_be_allowed_by_the_name_of_the_option(cut: Train) -> None
     ({"set": "weight_decay=heavy"}, "is not a value of type float"),
     ({"set": "compile_mlp=true"}, "GPOConfig has no field 'compile_mlp'"),
     ({"set": "beta=2"}, "beta has an option of its own"),
+    ({"set": "push_to_hub=true"}, "--set push_to_hub=true is refused: `hf upload` takes the finished folder"),
+    ({"set": "resume_from_checkpoint=run"}, "--set resume_from_checkpoint=run is refused: --resume continues a run"),
+    ({"set": "label_names=[\"labels\"]"}, "label_names=['labels'] is refused: the batches hold no labels"),
+    ({"set": "eval_strategy=epoch"}, "needs held-out pairs, eval_dataset"),
     ({"threads": 0}, "--threads 0"),
     ({"steps": 0}, "--steps 0 must be at least 1"),
     ({"steps": None, "epochs": 0}, "num_train_epochs=0.0 must be a finite number above 0"),

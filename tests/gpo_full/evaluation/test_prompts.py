@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from gpo_full.evaluation.cache import cache_argument
 from gpo_full.evaluation.prompts import read_prompts, shared_layers
 from tests.support.tiny_models import tiny_model
 
@@ -72,7 +73,8 @@ def test_a_cache_can_be_continued_without_touching_what_was_read() -> None:
     before = [keys.clone() for keys, _ in read.states]
     rows = torch.tensor([2, 0])
     mask = torch.cat([read.mask[rows], torch.ones(2, 1, dtype=torch.long)], 1)
-    out = model(input_ids=torch.tensor([[20], [21]]), attention_mask=mask, position_ids=read.last[rows] + 1, past_key_values=read.cache(rows))
+    out = model(input_ids=torch.tensor([[20], [21]]), attention_mask=mask, position_ids=read.last[rows] + 1,
+                **cache_argument(model, read.cache(rows)))  # fmt: skip
     for row, prompt in enumerate(([*PROMPTS[2], 20], [*PROMPTS[0], 21])):
         alone = model(input_ids=torch.tensor([prompt])).logits[0, -1]
         torch.testing.assert_close(out.logits[row, -1], alone, rtol=1e-6, atol=1e-6)

@@ -1,11 +1,17 @@
 """The grid of a sweep against values found by hand, its run folders one to one, and the table of its results."""
 
+import argparse
 import json
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pyarrow import parquet
 
+from gpo_full.cli.commands import sweep
+from gpo_full.cli.options.messages import with_options
 from gpo_full.sweeps.grid import Run, all_runs, write_results
 from gpo_full.sweeps.jobs import Outcome
 from gpo_theory import InputError
@@ -32,7 +38,7 @@ def test_betas_of_gives_each_loss_the_beta_of_the_same_strength(
     (run,) = all_runs([loss], [beta], [0], betas_of=of)
     assert run.beta == pytest.approx(matched, rel=1e-15)
     assert run.like == beta
-    assert run.name.endswith(f"-beta{beta:g}-seed0")  # called by what was asked for
+    assert float(run.name.rpartition("-beta")[2].removesuffix("-seed0")) == run.beta  # called by what it is trained at
 
 
 # By hand: exp(-a x) has f' = -a, f'' = a^2, so R = a; dpo's R is 1/2.
@@ -75,10 +81,12 @@ def test_the_table_names_parameters_and_knows_the_strength_at_their_values(tmp_p
     (["dpo"], [float("inf")], [0], None, "`beta=inf` must"),
     (["dpo"], [float("nan")], [0], None, "`beta=nan` must"),
     (["logstic"], [0.1], [0], None, "did you mean 'logistic'"),
-    (["hinge"], [0.1], [0], "dpo", "no beta of hinge does what beta = 0.1 does for dpo: "),
+    (["hinge"], [0.1], [0], "dpo", "no beta of hinge does what `beta=0.1` does for `betas_of=dpo`: "),
     (["dpo"], [0.1], [0], "logstic", "did you mean 'logistic'"),
     (["exp(-x*2)", "exp(-x/2)"], [0.1], [0], None, "two runs of the grid would be called 'exp_-x_2_-beta0.1-seed0'"),
-    (["dpo"], [0.1, 0.1 + 1e-9], [0], None, "two runs of the grid would be called 'dpo-beta0.1-seed0'"),
+    (["trl-ipo"], [0.1], [0], "dpo", "no beta of trl-ipo does what `beta=0.1` does for `betas_of=dpo`: trl-ipo averages "
+                                     "the margin over tokens; "),
+    (["dpo"], [0.1], [0], "hinge", "hinge has R = 0: no beta of it regularises near 0; `gpo beta` knows"),
 ])  # fmt: skip
 def test_what_cannot_be_a_grid(
     losses: list[str], betas: list[float], seeds: list[int], of: str | None, reason: str
@@ -86,6 +94,28 @@ def test_what_cannot_be_a_grid(
     with pytest.raises(InputError) as caught:
         all_runs(losses, betas, seeds, of)
     assert reason in str(caught.value)
+
+
+@given(st.floats(min_value=0, exclude_min=True, allow_infinity=False))
+def test_a_folder_names_its_beta_exactly(beta: float) -> None:
+    (run,) = all_runs(["dpo"], [beta], [3])
+    found = re.fullmatch(r"dpo-beta([0-9.e+-]+)-seed3", run.name)
+    assert found is not None
+    assert float(found[1]) == beta
+
+
+@pytest.mark.parametrize("of", ["dpo", "trl-ipo", "hinge", "perceptron"])
+def test_a_refusal_names_only_what_a_sweep_has(of: str) -> None:
+    """Whatever the match of two losses would offer."""
+    options = argparse.ArgumentParser()
+    sweep.add_arguments(options)
+    for loss in ("dpo", "trl-ipo", "hinge", "perceptron"):
+        said = ""
+        try:
+            all_runs([loss], [0.1], [0], of)
+        except InputError as error:
+            said = with_options(str(error))
+        assert {*re.findall(r"--[a-z-]+", said)} <= {*options._option_string_actions}
 
 
 def test_the_name_of_any_formula_is_a_folder_and_long_ones_stay_apart(tmp_path: Path) -> None:

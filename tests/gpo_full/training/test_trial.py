@@ -32,7 +32,7 @@ def nothing(policy: Any) -> None:
         (nothing, {"optim": "adamw_bnb_8bit"}, r"^optim='adamw_bnb_8bit': You need to install `bitsandbytes`"),
         (nothing, {"optim": "grokadamw"}, r"^optim='grokadamw': .*install"),
         (nothing, {"optim": "apollo_adamw", "optim_target_modules": ["attn"]}, r"^optim='apollo_adamw': .*[Ii]nstall"),
-        (nothing, {"optim_args": "foo=1", "optim": "adafactor"}, None),
+        (nothing, {"optim_args": "momentum=0.9", "optim": "sgd"}, None),
         (nothing, {"adam_beta1": 1.5}, r"^optim='adamw_torch_fused': .*beta"),
         (nothing, {"lr_scheduler_type": "cosine_with_min_lr"}, r"^lr_scheduler_type='cosine_with_min_lr': One of min_lr"),
         (nothing, {"lr_scheduler_type": "warmup_stable_decay"}, r"^lr_scheduler_type='warmup_stable_decay': "),
