@@ -119,5 +119,5 @@ def test_without_a_checkout_it_says_so(tmp_path: Path) -> None:
     done = gpo("--scale", "smoke", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 2
     assert "checkout" in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert done.stderr.count("\n") == 2  # with what it says while it loads
     assert not (tmp_path / "build").exists()

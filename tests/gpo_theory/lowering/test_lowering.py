@@ -378,8 +378,8 @@ def test_any_formula_is_lowered(text: str, x: float) -> None:
         assert "where" in text
         assert "not rational" in refusal
         return
-    left, right = f.knees
-    at = min(max(x, left if left is not None else x), right if right is not None else x)
+    left, right = (knee if knee is not None else infinite for knee, infinite in zip(f.knees, (-math.inf, math.inf), strict=True))
+    at = min(max(x, left), right)
     with mp.workdps(60):
         value, size = evaluate(text, mp.mpf(at)), 1 + abs(evaluate(text, mp.mpf(at) + 1)) + abs(evaluate(text, mp.mpf(at) - 1))
     for seen in (f(torch.tensor(at, dtype=torch.float64)).item(), float(to_numpy(loss)(np.float64(at)))):
