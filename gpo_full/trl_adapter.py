@@ -33,7 +33,7 @@ def dpo_trainer(loss: str | Loss, parameters: Mapping[str, str] | None = None) -
         Trainer = dpo_trainer("max(0, 1-x)**2")
         Trainer(model, args=trl.DPOConfig(beta=0.1), train_dataset=rows, processing_class=tokenizer).train()
     """
-    from gpo_full.training.config import check_total
+    from gpo_full.config import check_total
 
     objective = find_loss(loss, parameters or {}) if isinstance(loss, str) else loss
     check_total(objective)

@@ -37,7 +37,7 @@ def missing(name: str) -> str | None:
 
 
 def _ours(model: nn.Module, pairs: Sequence[Pair], folder: Path, place: Place) -> Step:
-    from gpo_full.training.config import GPOConfig
+    from gpo_full.config import GPOConfig
     from gpo_full.training.trainer import GPOTrainer
 
     args = GPOConfig(output_dir=str(folder / "gpo"), reference_store=str(folder), beta=BETA, loss="dpo",

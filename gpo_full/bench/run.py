@@ -29,7 +29,7 @@ from gpo_full.bench.device import MIB, Place
 from gpo_full.data.pairs import Pair
 from gpo_full.files import write_whole
 from gpo_full.output import progress
-from gpo_full.training.dry_run import attention_flops
+from gpo_full.training.start.dry_run import attention_flops
 from gpo_full.versions import versions_of
 
 # The spread of lengths: the standard deviation of their logarithm.

@@ -47,7 +47,7 @@ def fine_tuned(folder: Path, workload: Workload, scale: Scale) -> dict[str, Any]
 
 def load_policy(folder: Path) -> Any:
     """Return the policy that `fine_tuned` saved in `folder`, in float32."""
-    from gpo_full.training.model import loaded
+    from gpo_full.training.start.model import loaded
 
     return loaded(str(folder)).to("cuda" if torch.cuda.is_available() else "cpu").eval()
 

@@ -75,8 +75,8 @@ def train(start: Start, one: PlannedRun, rate: float, steps: int) -> tuple[Any, 
     """Return the policy trained from the reference with learning rate `rate`, and its curves."""
     from transformers import PrinterCallback
 
+    from gpo_full.config import GPOConfig
     from gpo_full.training.callbacks import ProgressLines
-    from gpo_full.training.config import GPOConfig
     from gpo_full.training.trainer import GPOTrainer
 
     scale = start.scale

@@ -1,13 +1,12 @@
 """Training with any f: what `gpo train` and `GPOTrainer` do.
 
-config, arguments, dry_run           settings and arguments, each checked; what a run needs of each device
-rows, model, references              pairs in batches; the model made ready; the reference's log-probabilities
+start/                               before the first step: arguments, the model, what is tried; the dry run
+rows, references                     pairs in batches; the reference's log-probabilities
 loss                                 the loss of a batch, a function of log-probabilities
 steps                                which optimizer steps are applied, and their metrics
 trainer                              GPOTrainer, which hands what transformers' Trainer asks over to the others
 callbacks, live_evaluation           between steps: signals, logs, progress; samples of the policy
 saving, resumption                   one checkpoint of all ranks; continuing it
-launch                               what the launcher started is what was asked for
 finished                             the folder of a finished run: model, card, proofs, result
 reporting/                           metrics, and what is written about a run
 """

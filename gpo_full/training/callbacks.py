@@ -14,7 +14,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from gpo_full.run_files import EVENTS_FILE, METER
-from gpo_full.training.launch import check_distribution
+from gpo_full.training.start.launch import check_distribution
 
 _log = logging.getLogger(__name__)
 

@@ -19,10 +19,10 @@ from gpo_full.checkpoints import atomic
 from gpo_full.checkpoints.atomic import Checkpoint, DamagedCheckpoint
 from gpo_full.checkpoints.sharded import SavedShards
 from gpo_full.checkpoints.state import decode, encode, random_state, set_random_state
+from gpo_full.config import GPOConfig
 from gpo_full.data.pairs import Pair
 from gpo_full.data.pairs_on_disk import digests_of, optional_columns_of
 from gpo_full.distributed import largest, stacked, together
-from gpo_full.training.config import GPOConfig
 from gpo_theory.errors import InputError, nearest
 
 # Optimizer, schedule and settings; and the random generators of every rank.

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpo_full.config import GPOConfig
 from gpo_full.data.pairs import Pair, PairSummary, read_pairs
 from gpo_full.data.pairs_on_disk import PairTable, pair_table
 from gpo_full.data.sources import is_on_disk, open_data
 from gpo_full.data.tensor_files import Array
 from gpo_full.distributed import first
 from gpo_full.engine.packing import Batch, pack
-from gpo_full.training.config import GPOConfig
 from gpo_theory.errors import InputError
 
 _log = logging.getLogger(__name__)

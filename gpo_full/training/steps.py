@@ -15,7 +15,7 @@ from gpo_full.distributed import concatenated, summed
 from gpo_full.run_files import EVENTS_FILE
 from gpo_full.training.loss import MicroBatch
 from gpo_full.training.reporting.length_bias import length_metrics
-from gpo_full.training.reporting.metrics import COLUMNS, Meter, NonFiniteLoss
+from gpo_full.training.reporting.metrics import COLUMNS, OF_TRAINING, Meter, NonFiniteLoss
 from gpo_full.training.reporting.run_folder import RunFolder
 from gpo_full.training.rows import Rows
 
@@ -23,8 +23,6 @@ from gpo_full.training.rows import Rows
 TOO_MANY = 3
 # A mean |f'(x)| that is too large for the gradient to underflow: the square of 2^-40 is far above float32's 2^-149.
 NOT_ROUNDED_AWAY = 2.0**-40
-# Metrics of a Meter that held-out pairs do not have.
-OF_TRAINING = ("grad_norm", "tokens", "cpu_seconds")
 _log = logging.getLogger(__name__)
 
 

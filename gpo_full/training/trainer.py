@@ -24,6 +24,7 @@ from transformers.trainer_utils import TrainOutput
 from gpo_full.checkpoints import atomic
 from gpo_full.checkpoints.atomic import Checkpoint
 from gpo_full.checkpoints.sharded import is_sharded, load_model
+from gpo_full.config import GPOConfig
 from gpo_full.data.pairs import PairSummary
 from gpo_full.data.pairs_on_disk import prompt_keys_of
 from gpo_full.distributed import largest, summed
@@ -31,13 +32,9 @@ from gpo_full.engine.model_plan import plan
 from gpo_full.other_libraries import in_one_line
 from gpo_full.run_files import EVENTS_FILE, METER, METRICS_FILE, RESUMED, STATE_FILE
 from gpo_full.training import resumption
-from gpo_full.training.arguments import check_arguments, check_optimizers, model_of
 from gpo_full.training.callbacks import Interrupted, Interruption, Logging
-from gpo_full.training.config import GPOConfig
-from gpo_full.training.launch import check_asked, half_precision_in_layers_alone
 from gpo_full.training.live_evaluation import LiveEvaluation
 from gpo_full.training.loss import MicroBatch, Objective, evaluate_pairs
-from gpo_full.training.model import check_sizes, loaded, prepared
 from gpo_full.training.references import attach_reference
 from gpo_full.training.reporting.metrics import Meter
 from gpo_full.training.reporting.run_folder import RunFolder
@@ -45,8 +42,11 @@ from gpo_full.training.reporting.trackers import follow
 from gpo_full.training.resumption import Resumed
 from gpo_full.training.rows import Collator, PromptSampler, Rows, pairs_of, real_rows
 from gpo_full.training.saving import FolderLock, model_writer, save_together
+from gpo_full.training.start.arguments import check_arguments, check_optimizers, model_of
+from gpo_full.training.start.launch import check_asked, half_precision_in_layers_alone
+from gpo_full.training.start.model import check_sizes, loaded, prepared
+from gpo_full.training.start.trial import try_start
 from gpo_full.training.steps import OpenStep, Steps, held_out_metrics
-from gpo_full.training.trial import try_start
 from gpo_theory import InputError
 
 _log = logging.getLogger(__name__)

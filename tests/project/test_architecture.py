@@ -110,7 +110,7 @@ LIGHT = {
                    ("torch", "sympy", "transformers", "matplotlib", "numpy")),
     "the core of the engine": ("\n".join(f"import gpo_full.{name}" for name in CORE), "gpo_full.engine.packing",
                                ("transformers.trainer", "accelerate", "gpo_full.training.trainer")),
-    "a configuration": ("import gpo_full.training.config", "gpo_full.training.config",
+    "a configuration": ("import gpo_full.config", "gpo_full.config",
                         tuple(f"gpo_full.{folder}" for folder in ("engine", "attention", "kernels", "reference", "evaluation", "experiment"))),
     "the trainer": ("import gpo_full.training.trainer", "gpo_full.engine.log_probabilities", OF_THE_EXPERIMENT),
     "values of a lesson": ("import gpo_full.course.values", "gpo_full.course.values", ("IPython",)),

@@ -42,8 +42,9 @@ from gpo_full.engine.model_plan import Plan
 from gpo_full.engine.packing import pack
 from gpo_full.reference import compute
 from gpo_full.reference.store import open_store
-from gpo_full.training import launch, saving
+from gpo_full.training import saving
 from gpo_full.training.callbacks import Interrupted
+from gpo_full.training.start import launch
 from gpo_theory import InputError
 from tests.support.crashing import die, disk_full, dying
 from tests.support.pairs import ranked_pairs

@@ -66,7 +66,7 @@ def adapted(base: Any = None, **options: Any) -> Any:
     """A model, if none is given the tiny one in float64, with a LoRA adapter as after supervised training."""
     from peft import LoraConfig, get_peft_model
 
-    from gpo_full.training.adapters import without_peft_warning
+    from gpo_full.training.start.adapters import without_peft_warning
 
     settings = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM", **options}
     with torch.random.fork_rng(), without_peft_warning():

@@ -97,7 +97,7 @@ def _score(args: argparse.Namespace, tasks: list[Task]) -> "list[PromptScore]":
     from gpo_full.evaluation.golden_reward import load_reward
     from gpo_full.evaluation.prompts import shared_layers
     from gpo_full.reference.weights import weights_hash
-    from gpo_full.training.model import loaded, loaded_tokenizer
+    from gpo_full.training.start.model import loaded, loaded_tokenizer
 
     logging.disable_progress_bar()
     if args.threads is not None:

@@ -18,7 +18,7 @@ from gpo_full.output import announce, print_json
 from gpo_theory.errors import InputError
 
 if TYPE_CHECKING:
-    from gpo_full.training.config import GPOConfig
+    from gpo_full.config import GPOConfig
     from gpo_full.training.trainer import GPOTrainer
 
 EXAMPLE = 'gpo train --model MODEL --data pairs.jsonl --loss "max(0,1-x)**2" --beta 0.1 --output run --steps 60'
@@ -134,7 +134,7 @@ def _check_model(model: str) -> None:
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
 
     if Path(model).is_dir():
-        from gpo_full.training.adapters import adapter_config
+        from gpo_full.training.start.adapters import adapter_config
 
         if (adapter := adapter_config(model)) is not None:
             _check_model(str(adapter.base_model_name_or_path))
@@ -186,9 +186,9 @@ def _changes(output: Path, record: Mapping[str, Any], allowed: Collection[str]) 
 def _dry_run(args: argparse.Namespace, config: "GPOConfig", data: Mapping[str, Any]) -> int:
     from dataclasses import asdict
 
-    from gpo_full.training.dry_run import forecast_needs
-    from gpo_full.training.model import loaded_tokenizer
     from gpo_full.training.rows import pairs_of
+    from gpo_full.training.start.dry_run import forecast_needs
+    from gpo_full.training.start.model import loaded_tokenizer
 
     tokenizer = loaded_tokenizer(args.model)
     pairs, _ = pairs_of("train", data["data"], tokenizer, config)
@@ -242,7 +242,7 @@ def _trainer(args: argparse.Namespace, config: "GPOConfig", data: Mapping[str, A
     from transformers import PrinterCallback
 
     from gpo_full.training.callbacks import ProgressLines
-    from gpo_full.training.model import loaded_tokenizer
+    from gpo_full.training.start.model import loaded_tokenizer
     from gpo_full.training.trainer import GPOTrainer
 
     model = _resolved(args.model)  # by this path an adapter's folder names its base model, wherever it is loaded from

@@ -13,7 +13,7 @@ from gpo_full.cli.options.parameters import read_parameters
 from gpo_theory.errors import InputError, nearest
 
 if TYPE_CHECKING:
-    from gpo_full.training.config import GPOConfig
+    from gpo_full.config import GPOConfig
 
 # Option -> field of GPOConfig.
 FIELDS = {"loss": "loss", "beta": "beta", "learning_rate": "learning_rate", "steps": "max_steps",
@@ -109,7 +109,7 @@ def words_of(options: argparse.Namespace) -> list[str]:
 
 def config_of(args: argparse.Namespace) -> "GPOConfig":
     """Return the configuration that the options of `gpo train` make; InputError for what cannot be used."""
-    from gpo_full.training.config import GPOConfig
+    from gpo_full.config import GPOConfig
 
     values = {name: getattr(args, option) for option, name in FIELDS.items() if getattr(args, option) is not None}
     for name, value in read_parameters(args.set, "--set").items():
@@ -131,7 +131,7 @@ def _typed(name: str, text: str) -> Any:
     from dataclasses import fields
     from typing import get_args, get_type_hints
 
-    from gpo_full.training.config import GPOConfig
+    from gpo_full.config import GPOConfig
 
     allowed = [each.name for each in fields(GPOConfig) if each.init]
     if name not in allowed:

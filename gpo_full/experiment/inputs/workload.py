@@ -81,7 +81,7 @@ def _prepared(policy: str | None, reward: str | None) -> Workload:
 
 
 def _load(policy: str) -> tuple[Any, Any]:
-    from gpo_full.training.model import loaded, loaded_tokenizer
+    from gpo_full.training.start.model import loaded, loaded_tokenizer
 
     tokenizer = loaded_tokenizer(policy)
     return loaded(policy).to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer

@@ -15,6 +15,8 @@ FLAT = 0.01
 # One column per pair; `pairs` counts them.
 COLUMNS = ("pairs", "loss", "margin", "regularizer", "log_ratio_chosen", "log_ratio_rejected", "accuracy", "weight",
            "saturated_left", "saturated_right", "flat_right", "regularizer_share")  # fmt: skip
+# Metrics of a Meter that held-out pairs do not have.
+OF_TRAINING = ("grad_norm", "tokens", "cpu_seconds")
 
 
 class NonFiniteLoss(ArithmeticError):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from datasets import Dataset
 
+from gpo_full.config import GPOConfig
 from gpo_full.data.pairs import Pair, read_pairs
 from gpo_full.data.pairs_on_disk import (
     PairTable,
@@ -20,7 +21,6 @@ from gpo_full.data.pairs_on_disk import (
     sizes_of,
 )
 from gpo_full.data.sources import open_data
-from gpo_full.training.config import GPOConfig
 from gpo_full.training.rows import pairs_of
 from gpo_full.training.trainer import GPOTrainer
 from gpo_theory import InputError

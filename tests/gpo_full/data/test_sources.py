@@ -9,10 +9,10 @@ from typing import Any, NoReturn
 
 import pytest
 
+from gpo_full.config import GPOConfig
 from gpo_full.data.columns import Columns
 from gpo_full.data.pairs import read_pairs
 from gpo_full.data.sources import fingerprint, numbered_rows, open_data
-from gpo_full.training.config import GPOConfig
 from gpo_full.training.rows import pairs_of
 from gpo_theory import InputError
 from tests.support.tables import write_rows

@@ -11,7 +11,7 @@ from gpo_full import GPOConfig
 from gpo_full.engine.packing import pack
 from gpo_full.kernels import matmul as module
 from gpo_full.kernels.matmul import _agrees, _kernel, _Linear, fast_products, product
-from gpo_full.training.dry_run import forecast_needs
+from gpo_full.training.start.dry_run import forecast_needs
 from tests.support.pairs import distance, some_pairs, values_and_gradient
 from tests.support.tiny_models import tiny_model
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, Trainer, get_scheduler
 
+from gpo_full.config import GPOConfig
 from gpo_full.other_libraries import in_one_line
-from gpo_full.training.config import GPOConfig
 
 _log = logging.getLogger(__name__)
 

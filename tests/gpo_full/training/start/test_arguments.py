@@ -17,8 +17,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from gpo_full import GPOConfig, GPOTrainer
-from gpo_full.training.arguments import REFUSED_ARGUMENTS
-from gpo_full.training.config import NEEDS, REFUSED, REFUSED_OF_ACCELERATE, REFUSED_VALUES
+from gpo_full.config import NEEDS, REFUSED, REFUSED_OF_ACCELERATE, REFUSED_VALUES
+from gpo_full.training.start.arguments import REFUSED_ARGUMENTS
 from gpo_theory import InputError
 from tests.support.pairs import ROWS, some_pairs
 from tests.support.tiny_models import tiny_model, tiny_tokenizer

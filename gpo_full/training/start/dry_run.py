@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gpo_full.attention.mask import kept_by_attention
 from gpo_full.attention.prompt_blocks import BlockSizes
+from gpo_full.config import GPOConfig
 from gpo_full.data.pairs import Pair
 from gpo_full.data.pairs_on_disk import sizes_of
 from gpo_full.engine.lm_head import CHUNK
@@ -22,10 +23,9 @@ from gpo_full.engine.log_probabilities import response_log_probabilities
 from gpo_full.engine.model_plan import sharing_obstacle
 from gpo_full.engine.packing import Batch, pack
 from gpo_full.other_libraries import in_one_line
-from gpo_full.training.adapters import adapter_config, with_adapter
-from gpo_full.training.config import GPOConfig
-from gpo_full.training.model import check_sizes, prepared
-from gpo_full.training.trial import try_start
+from gpo_full.training.start.adapters import adapter_config, with_adapter
+from gpo_full.training.start.model import check_sizes, prepared
+from gpo_full.training.start.trial import try_start
 from gpo_theory.errors import InputError
 
 MIB = 2**20

@@ -13,8 +13,8 @@ import pytest
 from gpo_full import GPOConfig
 from gpo_full.bench.run import SHAPES, SIZES
 from gpo_full.data.pairs import Pair
-from gpo_full.training.dry_run import DryRun, forecast_needs
-from gpo_full.training.model import prepared
+from gpo_full.training.start.dry_run import DryRun, forecast_needs
+from gpo_full.training.start.model import prepared
 from gpo_theory import InputError
 from tests.gpo_full.cli.test_command_train import Train, model, train  # noqa: F401
 from tests.support.tiny_models import tiny_model

@@ -12,7 +12,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from gpo_full.training.config import GPOConfig
+from gpo_full.config import GPOConfig
 from gpo_theory.errors import InputError
 
 

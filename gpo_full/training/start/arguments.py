@@ -9,10 +9,9 @@ from typing import Any
 from torch import nn
 from transformers import set_seed
 
-from gpo_full.training.config import GPOConfig
+from gpo_full.config import GPOConfig
 from gpo_full.training.reporting.length_bias import length_metrics
-from gpo_full.training.reporting.metrics import Meter
-from gpo_full.training.steps import OF_TRAINING
+from gpo_full.training.reporting.metrics import OF_TRAINING, Meter
 from gpo_theory.errors import InputError, nearest
 
 # Arguments of transformers' Trainer, then of TRL's, that are refused, and what there is instead.

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from gpo_full.training.config import GPOConfig
+from gpo_full.config import GPOConfig
 from gpo_theory import InputError, to_torch
 
 

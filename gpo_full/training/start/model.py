@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from gpo_full.config import GPOConfig
 from gpo_full.data.pairs import Pair
 from gpo_full.data.pairs_on_disk import largest_length_and_id
 from gpo_full.other_libraries import in_one_line
-from gpo_full.training.adapters import (
+from gpo_full.training.start.adapters import (
     adapter_config,
     check_no_adapter,
     train_on,
     with_new_adapter,
     without_peft_warning,
 )
-from gpo_full.training.config import GPOConfig
 from gpo_theory.errors import InputError
 
 
