@@ -4,6 +4,7 @@ __all__ = ["as_restructured_text", "write_api_pages"]
 
 import pkgutil
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -31,7 +32,7 @@ def _exported(package: ModuleType) -> str:
     entries = [f"## {name}\n", f"{package.__doc__}\n"]
     for member in package.__all__:
         value = getattr(package, member)
-        if isinstance(value, dict):  # its own docstring is that of every dict
+        if isinstance(value, Mapping):  # its docstring is that of every mapping of its kind
             entries.append(_directive(f"py:data:: {name}.{member}", "", f"By name: {', '.join(value)}."))
         elif isinstance(value, type):
             entries.append(_directive(f"autoclass:: {name}.{member}", ":members:"))
