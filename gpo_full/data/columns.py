@@ -23,10 +23,12 @@ OPTIONAL_COLUMNS = ("weight", "p", *REFERENCE_COLUMNS)
 # Names of ours that the data may call otherwise.
 OURS = (*KEYS, "system", *TEMPLATE, *OPTIONAL_COLUMNS)
 # Columns that a text-only training cannot use, in the singular.
-MEDIA = {"image", "audio", "video", "pixel_value"}
+MEDIA = {"image", "audio", "video"}
 # A name with one of these words, in the singular, is that of a column which may hold the prompt or a part of it ...
 CARRIERS = {"prompt", "question", "instruction", "input", "query", "context", "message", "conversation", "history",
-            "dialog", "dialogue", "document", "passage", "problem", "post", "article"}  # fmt: skip
+            "dialog", "dialogue", "document", "passage", "problem", "post", "article", "user", "human", "request",
+            "task", "text", "content", "body", "title", "turn", "chat", "utterance", "ask", "scenario",
+            "command"}  # fmt: skip
 # ... unless one of these says that it holds something about it, or about the responses.
 ABOUT = {"id", "hash", "source", "type", "length", "len", "token", "count", "num", "score", "rating", "category",
          "label", "lang", "language", "model", "name", "date", "time", "url", "chosen", "rejected", "response",
@@ -59,6 +61,9 @@ class Columns:
         if not isinstance(self.names, Mapping):
             raise InputError(f"columns={self.names!r} must be a mapping, as in {{'prompt': 'question'}}")
         for ours, theirs in self.names.items():
+            twice = [other for other in KEYS if other != ours in KEYS and self.names.get(other) == theirs]
+            if twice:
+                raise InputError(f"columns: {theirs!r} is given as {ours!r} and as {twice[0]!r}")
             if ours not in self.allowed:
                 raise InputError(f"columns: {ours!r} is none of {', '.join(self.allowed)}"
                                  f"{nearest(str(ours), self.allowed)}")  # fmt: skip
@@ -86,7 +91,7 @@ class Columns:
             if name not in header and name not in self.names:
                 reason = missing(name, header)
                 if name in self.required or "is it" in reason:
-                    raise InputError(f"{path}: column {reason}")
+                    raise InputError(f"{path}: column {reason}; there are {', '.join(map(repr, header))}")
 
     def renamed(self, row: Any) -> Mapping[str, Any]:
         """Return a row of the data under our names; raises BadRow if a column that is mapped is not there."""
@@ -102,7 +107,7 @@ class Columns:
     def unused(self, seen: Collection[str], used: Collection[str]) -> list[str]:
         """Return the columns in `seen` that no pair was made of; `used` are those of SYSTEM and TEMPLATE that were."""
         known = {*KEYS, *OPTIONAL_COLUMNS, *used} - {*self.names} | self.sources | {*self.also}
-        return [name for name in seen if name not in known]
+        return [name if name.strip() else repr(name) for name in seen if name not in known]
 
 
 def _taken(row: Mapping[str, Any], theirs: str) -> Any:
@@ -114,6 +119,9 @@ def _taken(row: Mapping[str, Any], theirs: str) -> Any:
             raise BadRow(f"column {name!r} must be a text to stand in {theirs!r}, not {type(row[name]).__name__}")
     if not fields:
         return row[theirs]
+    last = f"{{{fields[-1]}}}"
+    if row[fields[-1]] in (None, "") and theirs.endswith(last):
+        theirs = theirs.removesuffix(last).rstrip()  # what would separate the last field from the others
     return _FIELD.sub(lambda found: "" if row[found[1]] is None else str(row[found[1]]), theirs)
 
 
@@ -131,18 +139,19 @@ def _words(name: str) -> list[str]:
 
 
 def _may_hold_prompt(name: str) -> bool:
-    words = {*_words(name)}
-    return bool(words & CARRIERS) and not words & ABOUT and name not in OURS and name not in SYSTEM
+    words = {*_words(name)}  # a name in other letters is not understood
+    return (bool(words & CARRIERS) or not name.isascii()) and not words & ABOUT and name not in (*OURS, *SYSTEM)
 
 
 def _is_media(name: str) -> bool:
-    return name.lower().removesuffix("s") in MEDIA
+    words = {*_words(name)}
+    return "pixel_value" in name or (bool(words & MEDIA) and not words & (ABOUT - {"url", "name"}))
 
 
 def refuse_media(row: Mapping[str, Any]) -> None:
     """Raise InputError for a row with images, sound or video."""
     for name, value in row.items():
-        if _is_media(name) and value not in (None, "", [], {}):
+        if _is_media(name) and isinstance(value, str | list | Mapping | bytes) and value:
             raise InputError(f"column {name!r} is not empty, and training is on text alone; remove the column to train "
                              "on the texts without it")  # fmt: skip
 
@@ -156,7 +165,8 @@ def check_implicit_prompt(row: Mapping[str, Any], shared: Sequence[Any] = ()) ->
     held = [name for name, value in row.items() if (_may_hold_prompt(name) or (name in SYSTEM and not shared))
             and isinstance(value, str | list) and value and value not in shared]  # fmt: skip
     if held:
-        carriers = [name for name in held if name not in SYSTEM] or held
+        # One that is empty here may be filled in other rows.
+        carriers = [name for name in row if _may_hold_prompt(name) and isinstance(row[name], str | list)] or held
         texts = len(carriers) > 1 and all(isinstance(row[name], str) for name in carriers)
         theirs = "\\n".join(f"{{{name}}}" for name in carriers) if texts else carriers[0]
         raise InputError(f"there is no column 'prompt', and {', '.join(map(repr, held))} may hold it: name it, as in "

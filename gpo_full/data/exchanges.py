@@ -10,7 +10,7 @@ from gpo_full.data.columns import KEYS, SYSTEM, BadRow, check_implicit_prompt, m
 from gpo_full.data.file_formats import MAX_CHARACTERS
 from gpo_full.strict_json import NotJson, parse_json
 
-NO_PROMPT = "without a prompt, chosen and rejected must begin alike"
+NO_PROMPT = "there is no 'prompt', and without a prompt, chosen and rejected must begin alike"
 # The beginning of a list of messages that was written as a text, as pandas does when it saves CSV.
 CONVERSATION = re.compile(r"""\s*\[\s*\{\s*["'](role|content)["']\s*:""")
 # Roles of messages with `from` and `value`, as ShareGPT has them; others keep their names.
@@ -23,18 +23,24 @@ LEAST_REPEATED = 8
 Messages = list[Mapping[str, Any]]
 
 
+# What the summary of the data says of responses that begin with the prompt.
+REPEATED = "with a prompt that both responses repeat"
+REPEATED_ONCE = "with a prompt that one of the responses repeats, trained as a part of it"
+BEGUN_ALIKE = f"with a prompt of less than {LEAST_REPEATED} characters with which both responses begin, left in them"
+
+
 class Exchange(NamedTuple):
-    """Prompt and responses; `repeated` if both responses repeated the prompt, `used` are columns of SYSTEM."""
+    """Prompt and responses; `said` is what the summary says of the row, `used` are columns of SYSTEM."""
 
     prompt: Any
     chosen: Any
     rejected: Any
-    repeated: bool = False
+    said: tuple[str, ...] = ()
     used: tuple[str, ...] = ()
 
 
-def exchange_of(row: Mapping[str, Any]) -> Exchange:
-    """Return what a row means, by the rules of `PairReader`.
+def exchange_of(row: Mapping[str, Any], bos: str = "") -> Exchange:
+    """Return what a row means, by the rules of `PairReader`; `bos` is the text of the beginning of a sequence.
 
     Raises BadRow if it cannot be used, InputError if its columns cannot: media, or a prompt that may be elsewhere.
     """
@@ -58,10 +64,34 @@ def exchange_of(row: Mapping[str, Any]) -> Exchange:
     if prompt is None:
         check_implicit_prompt(row)
         return Exchange(None, chosen, rejected)
-    begin_so = all(text.startswith(prompt) and text != prompt for text in (chosen, rejected))
-    repeated = begin_so and len(prompt) >= LEAST_REPEATED
-    start = len(prompt) if repeated else 0
-    return Exchange(f"{system}\n\n{prompt}" if system else prompt, chosen[start:], rejected[start:], repeated, used)
+    plain = prompt.removeprefix(bos)
+    starts = [_repeated(plain, text) for text in (chosen, rejected)]
+    long = len(plain) >= LEAST_REPEATED
+    said = (REPEATED if all(starts) else REPEATED_ONCE) if long else BEGUN_ALIKE if all(starts) else ""
+    if said == REPEATED:
+        chosen, rejected = (text[start:] for text, start in zip((chosen, rejected), starts, strict=True))
+    if system:
+        prompt = f"{bos if plain != prompt else ''}{system}\n\n{plain}"
+    return Exchange(prompt, chosen, rejected, (said,) if said and any(starts) else (), used)
+
+
+def _repeated(prompt: str, text: str) -> int:
+    """Return where in a text its repetition of the prompt ends, white space apart; 0 if it does not begin with one."""
+    if text.startswith(prompt):
+        end = len(prompt)
+        inside = len(prompt) < LEAST_REPEATED and text[end - 1].isalnum() and text[end : end + 1].isalnum()
+        return 0 if inside or not text[end:].strip() else end  # 11 begins with 1, but does not repeat it
+    words, found = prompt.split(), re.finditer(r"\S+", text)
+    for word in words[:-1]:
+        if (next(found, None) or ("",))[0] != word:
+            return 0
+    last = next(found, None)
+    if not words or last is None or not last[0].startswith(words[-1]):
+        return 0
+    end = last.start() + len(words[-1])
+    if prompt[-1].isspace():
+        end += len(text[end:]) - len(text[end:].lstrip())
+    return end if text[end:].strip() else 0
 
 
 def common_prefix(first: Sequence[Any], second: Sequence[Any]) -> int:
@@ -98,6 +128,9 @@ def _value(row: Mapping[str, Any], key: str) -> str | Messages | None:
         return value
     if isinstance(value, Mapping) and {"role", "from"} & {*value}:
         value = [value]
+    if isinstance(value, Mapping) and value and all(str(name).isdigit() for name in value):
+        raise BadRow(f"{key!r} holds a value for each row, as pandas writes columns: save the rows, by "
+                     "to_json(orient='records', lines=True)")  # fmt: skip
     if not isinstance(value, list):
         raise BadRow(f"{key!r} must be a text or a list of messages, not {type(value).__name__}")
     if not value:
@@ -129,6 +162,8 @@ def _check_text(value: str, name: str, *, blank: bool = False) -> None:
 
 def _message(message: Any, key: str) -> Any:
     """Return a message with a role and, unless it calls tools, a content that is a text; its other fields stay."""
+    if isinstance(message, str):
+        raise BadRow(f"{key!r} must hold messages with a role and a content, not texts")
     if isinstance(message, Mapping) and "from" in message and "role" not in message:
         rest = {name: value for name, value in message.items() if name not in ("from", "value")}
         message = {"role": ROLES.get(message["from"], message["from"]), "content": message.get("value"), **rest}
@@ -160,7 +195,6 @@ def _part(part: Any, key: str) -> str:
 
 def _split_messages(row: Mapping[str, Any], prompt: Any, chosen: Messages, rejected: Messages) -> Exchange:
     """Return prompt and responses of which each message stands in one, the responses those of the assistant."""
-    repeated = False
     if not isinstance(prompt, list):
         opening = _shared(chosen, rejected)
         shared = chosen[:opening]
@@ -187,7 +221,7 @@ def _split_messages(row: Mapping[str, Any], prompt: Any, chosen: Messages, rejec
             role = response[at]["role"] if response else "nobody"
             if role != "assistant":
                 raise BadRow(f"the {which} message of the response in {key!r} is of {role!r}, not of 'assistant'")
-    return Exchange(prompt, chosen, rejected, repeated)
+    return Exchange(prompt, chosen, rejected, (REPEATED,) * repeated)
 
 
 def _shared(chosen: Messages, rejected: Messages) -> int:

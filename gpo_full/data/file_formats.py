@@ -108,6 +108,9 @@ def _zstd(path: Path, mode: str) -> Any:
 
 def _json(path: Path, columns: Columns) -> Rows:
     head = _head(path)
+    for mark, what in (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"), (b"\x1f\x8b", "compressed by gzip (.gz)"):
+        if head.startswith(mark):
+            raise InputError(f"{str(path)!r} is {what}; JSON is UTF-8")
     if re.match(rb"\{\s*\n", head):
         raise InputError(f"{str(path)!r} is one JSON object over several lines; data is one per line, or an array")
     yield from _array(path) if head.startswith(b"[") else _json_lines(path)

@@ -187,10 +187,15 @@ class PairReader:
         columns = Columns(self.columns or {})
         kept, skipped, truncated, mended, stated = 0, *(Counter[str]() for _ in range(4))
         seen, used = dict[str, None](), set[str]()
+        with_prompt = False  # in a row before
         for number, row in numbered_rows(self.source, columns):
             seen |= dict.fromkeys(row if isinstance(row, Mapping) else ())
             try:
-                pair, found = _pair(columns.renamed(row), self.tokenizer, self.max_length, self.max_prompt_length)
+                renamed = columns.renamed(row)
+                if with_prompt and "prompt" not in renamed and isinstance(renamed.get("chosen"), str):
+                    raise BadRow("key 'prompt' is missing, and the rows before have it")
+                with_prompt |= "prompt" in renamed
+                pair, found = _pair(renamed, self.tokenizer, self.max_length, self.max_prompt_length)
             except BadRow as reason:
                 if self.bad_rows == "fail":
                     raise InputError(f"{label}: row {number}: {reason}") from None

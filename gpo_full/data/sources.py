@@ -19,7 +19,7 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # Files by which a folder that `save_to_disk` wrote is recognised.
 SAVED = ("state.json", "dataset_dict.json")
 # The names of the files of one split on the hub: train-00000-of-00002.parquet.
-SHARD = re.compile(r"-\d+-of-\d+$")
+SHARD = re.compile(r"-(\d+)-of-(\d+)$")
 # Words in the names of splits, as `datasets` knows them, and a few more.
 TRAIN = {"train", "training"}
 TEST = {"test", "tests", "testing", "validation", "valid", "val", "eval", "evaluation", "dev", "heldout", "holdout"}
@@ -116,6 +116,8 @@ def _saved(option: str, folder: Path, split: str, part: str) -> Iterable[Any]:
         if len({path.name.removeprefix(stem_of(path)) for path in files}) > 1:
             raise InputError(f"{option} {str(folder)!r} holds {name} in several formats, "
                              f"{', '.join(path.name for path in files)}: give one file")  # fmt: skip
+    for name, files in by_split.items():
+        _check_shards(f"{option} {str(folder)!r}", name, files)
     if not split and not any(map(_part, by_split)):
         return _Files(sorted(path for files in by_split.values() for path in files))
     return _split(option, {name: _Files(files) for name, files in by_split.items()}, str(folder), split, part)
@@ -136,6 +138,14 @@ def _split_name(path: Path, folder: Path) -> str:
     name = SHARD.sub("", stem_of(path))
     place = path.parent.relative_to(folder).as_posix()
     return name if place in (".", "data") else place if _part(place) and not _part(name) else f"{place}/{name}"
+
+
+def _check_shards(where: str, name: str, files: list[Path]) -> None:
+    """Raise InputError if files that are numbered as parts of a whole are not all there."""
+    parts = [found for path in files if (found := SHARD.search(stem_of(path)))]
+    count = max((int(found[2]) for found in parts), default=0)
+    if parts and len({int(found[1]) for found in parts}) < count:
+        raise InputError(f"{where}: {len(parts)} of the {count} files of {name} are there")
 
 
 def _part(name: str) -> str | None:
@@ -188,6 +198,7 @@ def _split(option: str, found: Any, where: str, split: str, part: str) -> Iterab
         missing = (f"there is no split {split!r}" if split else f"no split is named, and {_are(fitting)} for {part}ing"
                    if fitting or part == "test" else "no split is named, and none is called train")  # fmt: skip
         tests = [name for name in names if _part(name) == "test"]
+        fitting = fitting or [name for name in names if name not in tests]
         raise InputError(f"{option}: {missing}; there are {', '.join(names)}{nearest(split, names)}"
                          + (f"; one is given as {where}:{(fitting or names)[0]}" if not split else "")
                          + (f", for held-out pairs `eval_data='{where}:{tests[0]}'`" if tests and not split else "")
@@ -195,6 +206,8 @@ def _split(option: str, found: Any, where: str, split: str, part: str) -> Iterab
     if len(names) > 1 and not split:
         others = ", ".join(name for name in names if name != wanted)
         _log.warning("%s %r: the split %s is used, not %s", option, where, wanted, others)
+    if part == "train" and not split and _part(wanted) == "test":
+        _log.warning("%s %r: its only split, %s, is trained on", option, where, wanted)
     return found[wanted]  # type: ignore[no-any-return]
 
 

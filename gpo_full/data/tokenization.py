@@ -18,7 +18,7 @@ Ids = list[int]
 # template of Llama 3 writes where it is told none.
 TIME = datetime(2024, 7, 26)
 # What was changed in a row, as the summary of the data names it.
-REPEATED, TWO_BEGINNINGS = "with a prompt that both responses repeat", "with a second beginning-of-sequence token"
+TWO_BEGINNINGS = "with a second beginning-of-sequence token"
 CLOCK = f"with the chat template's time written as {TIME:%d %b %Y}"
 RUNNING_CLOCK = "with a time of the chat template's that other days change"
 _CLOCK = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
@@ -48,8 +48,9 @@ def tokenize_row(row: Mapping[str, Any], tokenizer: Any, max_length: int, max_pr
     texts = all(isinstance(row.get(key), str | None) for key in KEYS)
     if not texts and not getattr(tokenizer, "chat_template", None):
         raise InputError("the data holds lists of messages, but the tokenizer has no chat template")
-    exchange = exchange_of(row)
-    mended, used = [REPEATED] * exchange.repeated, [*exchange.used]
+    row, begun = _without_inner_beginning(row, bos := tokenizer.bos_token or "")
+    exchange = exchange_of(row, bos)
+    mended, used = [*exchange.said, *[TWO_BEGINNINGS] * begun], [*exchange.used]
     if isinstance(exchange.chosen, str):
         prompt_ids, chosen, rejected = _encoded_texts(tokenizer, exchange)
     else:
@@ -57,17 +58,25 @@ def tokenize_row(row: Mapping[str, Any], tokenizer: Any, max_length: int, max_pr
         prompt_ids, chosen, rejected = template.encoded(exchange)
         used += template.used
         mended += template.mended
-    bos = tokenizer.bos_token_id
-    begun = [_with_one_beginning(ids, bos) for ids in (prompt_ids, chosen, rejected)]
-    mended += [TWO_BEGINNINGS] * (begun[1] != chosen)
-    prompt_ids, chosen, rejected = begun
-    if prompt_ids == [bos] and exchange.prompt is None:
+    bos_id = tokenizer.bos_token_id
+    once = [_with_one_beginning(ids, bos_id) for ids in (prompt_ids, chosen, rejected)]
+    mended += [TWO_BEGINNINGS] * (once[1] != chosen and not begun)
+    prompt_ids, chosen, rejected = once
+    if prompt_ids in ([], [bos_id]) and exchange.prompt is None:
         raise BadRow(NO_PROMPT)
     if chosen == rejected:
         how = "as tokens" if isinstance(exchange.chosen, str) else "after the chat template"
         raise BadRow(f"chosen and rejected are equal {how}, though their texts differ")
-    return TokenizedRow(*_truncated(prompt_ids, (chosen, rejected), bos, max_length, max_prompt_length),
+    return TokenizedRow(*_truncated(prompt_ids, (chosen, rejected), bos_id, max_length, max_prompt_length),
                         mended=tuple(mended), used=tuple(used))  # fmt: skip
+
+
+def _without_inner_beginning(row: Mapping[str, Any], bos: str) -> tuple[Mapping[str, Any], bool]:
+    """Return a row of texts without the beginning of a sequence that its responses have although a prompt is before."""
+    inner = [key for key in KEYS[1:] if bos and isinstance(row.get(key), str) and row[key].startswith(bos)]
+    if not inner or not isinstance(row.get("prompt"), str):
+        return row, False
+    return {**row, **{key: row[key].removeprefix(bos) for key in inner}}, True
 
 
 def _with_one_beginning(ids: Ids, bos: int | None) -> Ids:
@@ -80,6 +89,8 @@ def _encoded_texts(tokenizer: Any, exchange: Exchange) -> tuple[Ids, Ids, Ids]:
     end = tokenizer.eos_token_id
 
     def whole(text: str) -> Ids:
+        if end is not None and text.rstrip().endswith(tokenizer.eos_token):
+            text = text.rstrip()  # as a chat template writes a line's end behind it
         ids = list(tokenizer(text, verbose=False)["input_ids"])
         return ids if end is None or ids[-1:] == [end] else [*ids, end]
 
@@ -126,6 +137,9 @@ class _Template:
         conversations = [[*prompt, *response] for response in responses]
         if any(each.get("tool_calls") for each in conversations[0] + responses[1]) and not self.reads("tool_calls"):
             raise BadRow("a message has tool_calls, and the chat template writes none")
+        fields = {name for message in conversations[0] + responses[1] for name in message}
+        self.mended += [f"with messages whose {name!r} the chat template does not write"
+                        for name in sorted(fields - {"role", "content"}) if not self.reads(name)]  # fmt: skip
         chosen, rejected = (self._ids(each, generate=False) for each in conversations)
         return self._ids(prompt, generate=True), chosen, rejected
 

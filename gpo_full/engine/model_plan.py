@@ -54,11 +54,14 @@ def plan(model: nn.Module, longest: int, autocast: Callable[[], AbstractContextM
     obstacle = sharing_obstacle(_config(model), longest)
     pairs = [Pair((3, 5, 4), (6, 7, 8), (9,), 2), Pair((4, 5, 6, 7), (3, 9), (5, 5), 4), Pair((7,), (4,), (3,), 1)]
     expected = _separately(model, pairs)
+    if not expected.isfinite().all():
+        raise InputError(f"{type(model).__name__}: log-probabilities are not finite: are the model's weights?")
     fused_head = _agrees(model, pairs, "apart", True, expected)
     if not fused_head:
         reasons.append("the model changes its logits after the head, which is therefore not computed in chunks")
         if not _agrees(model, pairs, "apart", False, expected):
-            raise InputError(f"{type(model).__name__}: response log-probabilities cannot be computed")
+            raise InputError(f"{type(model).__name__}: response log-probabilities cannot be computed: is it a causal "
+                             "language model?")  # fmt: skip
     layout = _preferred_layout(model, autocast)
     if layout == "line" and _device(model).type != "cpu":
         with autocast():  # where attention is one call of another kernel

@@ -64,5 +64,6 @@ def _has_effect(layer: Any, adapter: str) -> bool:
     if layer.disable_adapters or adapter not in layer.active_adapters:
         return False
     second = getattr(layer, "lora_B", {})
-    plain = adapter in second and adapter not in layer.lora_variant
+    # A variant, such as DoRA, computes something else; AdaLoRA has parameters in place of modules.
+    plain = adapter in second and isinstance(second[adapter], nn.Module) and adapter not in layer.lora_variant
     return not plain or any(bool(each.any()) for each in second[adapter].parameters())

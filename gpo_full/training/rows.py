@@ -1,6 +1,6 @@
 """What the Trainer's loaders draw: pairs by row with their reference, in which order, and packed into batches."""
 
-__all__ = ["Collator", "PromptSampler", "Rows", "batch_of", "pairs_of", "real_rows"]
+__all__ = ["Collator", "PromptSampler", "Rows", "batch_of", "check_sets", "pairs_of", "real_rows"]
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gpo_full.config import GPOConfig
 from gpo_full.data.pairs import Pair, PairSummary, read_pairs
-from gpo_full.data.pairs_on_disk import PairTable, pair_table
+from gpo_full.data.pairs_on_disk import PairTable, digests_of, optional_columns_of, pair_table
 from gpo_full.data.sources import is_on_disk, open_data
 from gpo_full.data.tensor_files import Array
 from gpo_full.distributed import first
@@ -86,6 +86,23 @@ class PromptSampler(torch.utils.data.Sampler[int]):
         prompts = np.split(self._rows, self._ends[:-1])
         for which in np.random.default_rng([self.seed, self.epoch]).permutation(len(prompts)):
             yield from prompts[which].tolist()
+
+
+def check_sets(train: Sequence[Pair], held_out: Mapping[str, Sequence[Pair]], *, from_reference: bool) -> None:
+    """Warn of held-out pairs that are trained on; InputError if no pair of `train` could move a policy.
+
+    A pair of weight 0 moves none, and one with p = 1/2 none that starts from its reference (`from_reference`).
+    """
+    if not train:  # evaluation alone
+        return
+    weight, p, *_ = optional_columns_of(train).T
+    if np.all((weight == 0) | (from_reference & (p == 0.5))):
+        raise InputError("every pair has weight 0 or p = 1/2, so that nothing would be trained")
+    trained = digests_of(train).view("S32")[:, 0]
+    for name, pairs in held_out.items():
+        both = int(np.isin(digests_of(pairs).view("S32")[:, 0], trained).sum())
+        if both:
+            _log.warning("%s: %d of %d held-out pairs are trained on too", name, both, len(pairs))
 
 
 def pairs_of(name: str, data: Any, tokenizer: Any, args: GPOConfig) -> tuple[Sequence[Pair], PairSummary | None]:

@@ -40,7 +40,7 @@ from gpo_full.training.reporting.metrics import Meter
 from gpo_full.training.reporting.run_folder import RunFolder
 from gpo_full.training.reporting.trackers import follow
 from gpo_full.training.resumption import Resumed
-from gpo_full.training.rows import Collator, PromptSampler, Rows, pairs_of, real_rows
+from gpo_full.training.rows import Collator, PromptSampler, Rows, check_sets, pairs_of, real_rows
 from gpo_full.training.saving import FolderLock, model_writer, save_together
 from gpo_full.training.start.arguments import check_arguments, check_optimizers, model_of
 from gpo_full.training.start.launch import check_asked, half_precision_in_layers_alone
@@ -105,7 +105,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         self.objective = Objective.of(args.optimised_loss(), beta=args.beta, margin=str(args.margin),
                                       scale_gradient=args.scale_gradient)  # fmt: skip
         given, self._is_made_here = model_of(model, model_init, args.seed), model is None
-        rows = self._read(train_dataset, eval_dataset, processing_class, args)
+        rows = self._read(train_dataset, eval_dataset, processing_class, args, from_reference=reference is None)
         model = prepared(loaded(given) if isinstance(given, str) else given, args)
         check_optimizers(model, optimizers, optimizer_cls_and_kwargs)
         config: Any = model.config
@@ -137,14 +137,18 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         """The folder of the run, `args.output_dir` as it is now; the first rank writes into it."""
         return RunFolder(Path(self.args.output_dir), self.is_world_process_zero())
 
-    def _read(self, train: Any, held_out: Any, tokenizer: Any, args: GPOConfig) -> list[Rows]:
+    def _read(
+        self, train: Any, held_out: Any, tokenizer: Any, args: GPOConfig, *, from_reference: bool
+    ) -> list[Rows]:
         """Read `train_dataset` and `eval_dataset`, of which there may be several by name; return all of them."""
         several = held_out if isinstance(held_out, Mapping) else {"": held_out}
         given = {"train": train, **{f"eval_{name}".rstrip("_"): each for name, each in several.items()}}
         sets = {name: pairs_of(name.partition("_")[0], data, tokenizer, args)
                 for name, data in given.items() if data is not None}  # fmt: skip
         self.summaries: dict[str, PairSummary] = {name: summary for name, (_, summary) in sets.items() if summary}
-        rows = {name: Rows(pairs) for name, (pairs, _) in sets.items()}
+        pairs = {name: each for name, (each, _) in sets.items()}
+        check_sets(pairs.pop("train", ()), pairs, from_reference=from_reference)
+        rows = {name: Rows(each) for name, (each, _) in sets.items()}
         self.train_dataset: Any = rows.get("train")
         by_name = {name: rows[f"eval_{name}"] for name in several if name}
         self.eval_dataset: Any = by_name or rows.get("eval")

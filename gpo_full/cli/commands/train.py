@@ -79,7 +79,11 @@ def _run(args: argparse.Namespace) -> int:
     _check_options(args)
     _quiet(args.threads)
     config = config_of(args)
-    _check_model(args.model)
+    try:
+        _check_model(args.model)
+    except InputError as error:
+        moved = "; if the run's model has moved: --model FOLDER --allow-change model" if args.resume else ""
+        raise InputError(f"{error}{moved}") from None
     data = _open(args)
     record = _record(args, config, data)
     if args.resume:
@@ -137,7 +141,11 @@ def _check_model(model: str) -> None:
         from gpo_full.training.start.adapters import adapter_config
 
         if (adapter := adapter_config(model)) is not None:
-            _check_model(str(adapter.base_model_name_or_path))
+            try:
+                _check_model(str(adapter.base_model_name_or_path))
+            except InputError as error:
+                raise InputError(f"the base model of the adapter --model {model!r}: {error}; its adapter_config.json "
+                                 "says where the base is") from None  # fmt: skip
         return
     # Anything but owner/name can only be a folder.
     if model.count("/") > 1 or model.startswith((".", "/", "~")):

@@ -5,6 +5,7 @@ __all__ = ["adapter_config", "check_no_adapter", "train_on", "with_adapter", "wi
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,10 +26,18 @@ def adapter_config(name: str) -> Any:
 
     with in_one_line(f"adapter {name!r} cannot be read"):
         if find_adapter_config_file(name) is None:
+            _check_several(Path(name))
             return None
         from peft import PeftConfig
 
         return PeftConfig.from_pretrained(name)
+
+
+def _check_several(folder: Path) -> None:
+    """Raise InputError for a folder in which peft saved adapters of several names."""
+    inside = sorted(path.parent.name for path in folder.glob("*/adapter_config.json"))
+    if inside and not (folder / "config.json").exists():
+        raise InputError(f"it holds the adapters {', '.join(inside)}: give the folder of one")
 
 
 def with_new_adapter(model: nn.Module, rank: int, seed: int) -> nn.Module:
@@ -84,7 +93,8 @@ def train_on(model: Any) -> None:
                          "computes: enable_adapter_layers() and unmerge_adapter() put it back")  # fmt: skip
     if not any(parameter.requires_grad for parameter in model.parameters()):
         model.set_adapter(model.active_adapter)
-    kept = {value.data_ptr() for value in get_peft_model_state_dict(model, save_embedding_layers=False).values()}
+    saved = get_peft_model_state_dict(model, adapter_name=model.active_adapter, save_embedding_layers=False)
+    kept = {value.data_ptr() for value in saved.values()}
     lost = [name for name, each in model.named_parameters() if each.requires_grad and each.data_ptr() not in kept]
     if lost:
         raise InputError(f"{lost[0]} would be trained, but is not saved with the adapter: freeze it, or name its "

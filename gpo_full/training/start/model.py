@@ -79,7 +79,8 @@ def prepared(model: nn.Module, args: GPOConfig) -> nn.Module:
     elif hasattr(model, "peft_config"):
         train_on(model)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise InputError("no parameter of the model is trainable: requires_grad is False for all of them")
+        raise InputError("no parameter of the model is trainable, requires_grad is False for all of them: "
+                         "requires_grad_(True) trains them, lora_rank an adapter")
     _check_precision(model)
     return model
 

@@ -85,7 +85,7 @@ def test_a_column_that_is_not_there_is_named_with_its_nearest(suffix: str, tmp_p
     ({"question": "Which?"}, "'question'", "--columns prompt=question"),
     ({"system": "Help.", "question": "Which?"}, "'system', 'question'", "--columns prompt=question"),
     ({"instruction": "Answer.", "input": "Which?"}, "'instruction', 'input'", r"--columns 'prompt={instruction}\n{input}'"),
-    ({"instruction": "Answer.", "input": ""}, "'instruction'", "--columns prompt=instruction"),
+    ({"instruction": "Answer.", "input": ""}, "'instruction'", r"--columns 'prompt={instruction}\n{input}'"),
     ({"query": "Which?"}, "'query'", "--columns prompt=query"),
     ({"User_Query": "Which?"}, "'User_Query'", "--columns prompt=User_Query"),
     ({"userQuestion": "Which?"}, "'userQuestion'", "--columns prompt=userQuestion"),
@@ -187,3 +187,20 @@ def test_a_list_of_prompts_may_be_an_array(tmp_path: Path) -> None:
     path = tmp_path / "tasks.json"
     path.write_text("\ufeff" + json.dumps([{"prompt": "a", "target": "b"}], indent=1), encoding="utf-8")
     assert [task.prompt for task in read_tasks(path)] == ["a"]
+
+
+def test_one_column_is_not_two_of_ours() -> None:
+    with pytest.raises(InputError, match=r"columns: 'good' is given as 'prompt' and as 'chosen'"):
+        read_pairs([], TOKENIZER, columns={"prompt": "good", "chosen": "good"})
+
+
+def test_what_separates_an_empty_last_field_is_left_out() -> None:
+    rows = [{"i": "Add", "n": other, **ANSWERS} for other in ("", None, "1")]
+    pairs, _ = read_pairs(rows, TOKENIZER, columns={"prompt": "{i}\n{n}"})
+    assert [TOKENIZER.decode(pair.prompt) for pair in pairs] == ["Add", "Add", "Add\n1"]
+
+
+@pytest.mark.parametrize("name", ["\u95ee\u9898", "user", "userText", "post_title", "Task"])
+def test_a_column_in_other_letters_or_of_a_person_may_hold_the_prompt(name: str) -> None:
+    with pytest.raises(InputError, match=f"'{name}' may hold it"):
+        read_pairs([{name: "Which?", **ANSWERS}], TOKENIZER)

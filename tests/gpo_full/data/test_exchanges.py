@@ -141,7 +141,8 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1
 @settings(deadline=None, max_examples=60)
 @given(TEXT.filter(lambda text: len(text) >= 8), TEXT, TEXT)
 def test_a_text_that_both_responses_repeat_counts_once(prompt: str, chosen: str, rejected: str) -> None:
-    if chosen == rejected or chosen.startswith(prompt) or rejected.startswith(prompt):
+    begins = [" ".join(text.split()).startswith(" ".join(prompt.split())) for text in (chosen, rejected)]
+    if chosen == rejected or any(begins):
         return
     plain = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
     try:
@@ -154,7 +155,7 @@ def test_a_text_that_both_responses_repeat_counts_once(prompt: str, chosen: str,
     # One response that begins so is an answer that repeats the question.
     one, summary = read_pairs([{**plain, "chosen": prompt + chosen}], TOKENIZER)
     assert whole(one[0])[0] == [*written(prompt + prompt + chosen), 2]
-    assert summary.mended == {}
+    assert summary.mended == {"with a prompt that one of the responses repeats, trained as a part of it": 1}
 
 
 def test_a_short_text_begins_both_responses_by_chance() -> None:
@@ -215,3 +216,47 @@ def test_an_empty_message_of_some_roles_is_ordinary(role: str) -> None:
     prompt = [{"role": role, "content": ""}, *turns(ASKED)]
     pair, _ = read({"prompt": prompt, "chosen": answer(SAT), "rejected": answer(RAN)})
     assert list(pair.prompt) == [*written(f"<s>{role}\n</s>"), *ids(ASKED), *written("<s>assistant\n")]
+
+
+QUESTION = "What is the capital of France?"
+
+
+@pytest.mark.parametrize(("prompt", "begins"), [
+    (QUESTION + "\n", QUESTION + " "), (QUESTION, " " + QUESTION + " "), (QUESTION.replace(" ", "\r\n"), QUESTION.replace(" ", "\n") + "\n"),
+    ("Human: " + QUESTION + "\n\nAssistant:", "\n\nHuman: " + QUESTION + "\n\nAssistant:"), ("<s>" + QUESTION, QUESTION), (QUESTION, "<s>" + QUESTION),
+])  # fmt: skip
+def test_a_repeated_text_is_seen_whatever_its_white_space_and_its_beginning(prompt: str, begins: str) -> None:
+    pair, summary = read({"prompt": prompt, "chosen": begins + " Paris", "rejected": begins + " Rome"})
+    text = TOKENIZER.decode(pair.prefix + pair.chosen)
+    assert text.count("capital") == 1
+    assert "Paris" in text
+    assert summary.mended["with a prompt that both responses repeat"] == 1
+
+
+@pytest.mark.parametrize(("prompt", "chosen", "rejected", "said"), [
+    (QUESTION, "Paris", QUESTION + " Rome", "with a prompt that one of the responses repeats, trained as a part of it"),
+    ("2+2=", "2+2=4", "2+2=5", "with a prompt of less than 8 characters with which both responses begin, left in them"),
+    (QUESTION, "<s>Paris", "<s>Rome", "with a second beginning-of-sequence token"),
+])  # fmt: skip
+def test_what_may_be_meant_is_counted(prompt: str, chosen: str, rejected: str, said: str) -> None:
+    pair, summary = read({"prompt": prompt, "chosen": chosen, "rejected": rejected})
+    assert summary.mended == {said: 1}
+    assert TOKENIZER.decode(pair.prefix + pair.chosen).count("<s>") == 0
+
+
+def test_a_system_prompt_goes_behind_the_beginning_of_the_sequence() -> None:
+    pair, _ = read({"system": "Sys", "prompt": "<s>Hi", "chosen": " a", "rejected": " b"})
+    assert TOKENIZER.decode(pair.prompt) == "<s>Sys\n\nHi"
+
+
+def test_a_text_that_ends_with_the_end_and_a_line_ends_once() -> None:
+    pair, _ = read({"prompt": "the cat", "chosen": " sat</s>\n", "rejected": " ran</s>"})
+    assert pair.chosen[-1] == 2
+    assert [*pair.chosen].count(2) == 1
+
+
+def test_a_row_without_the_prompt_that_others_have_is_a_bad_row() -> None:
+    rows = [{"prompt": QUESTION, "chosen": "a", "rejected": "b"}, {"chosen": "The a", "rejected": "The b"}]
+    with pytest.raises(InputError, match="row 2: key 'prompt' is missing, and the rows before have it"):
+        read_pairs(rows, TOKENIZER)
+    assert len(read_pairs(rows[1:], TOKENIZER)[0]) == 1

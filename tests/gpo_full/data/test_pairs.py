@@ -217,7 +217,7 @@ def test_the_implicit_prompt_of_conversations_is_whole_messages() -> None:
 
 
 @pytest.mark.parametrize(("row", "reason"), [
-    ({"chosen": "the", "rejected": "a"}, "share no token"),
+    ({"chosen": "the", "rejected": "a"}, "there is no 'prompt'"),
     ({"chosen": "<s>the", "rejected": "<s>a"}, "without a prompt, chosen and rejected must begin alike"),
     ({"chosen": conversation("a"), "rejected": conversation("b")}, "must begin alike"),
     ({"chosen": conversation("a"), "rejected": conversation("a", "b")}, "is the beginning of the other"),

@@ -233,8 +233,22 @@ class TestNoGradient:
     def test_nor_do_labels_that_say_nothing(self, tmp_path: Path) -> None:
         from dataclasses import replace
 
-        trained(tmp_path, tiny_model(), [replace(pair, p=0.5) for pair in PAIRS], max_steps=1, learning_rate=0.0)
+        pairs = [*(replace(pair, p=0.5) for pair in PAIRS[1:]), PAIRS[0]]
+        options = {"max_steps": 2, "per_device_train_batch_size": 4, "train_sampling_strategy": "sequential"}
+        trained(tmp_path, tiny_model(), pairs, **options)
         assert objects(tmp_path)[0]["grad_norm"] < 1e-6
+        with pytest.raises(InputError, match=r"every pair has weight 0 or p = 1/2, so that nothing would be trained"):
+            trained(tmp_path, tiny_model(), pairs[:-1])
+        trained(tmp_path, tiny_model(), pairs[:-1], reference=tiny_model(seed=1))
+        with pytest.raises(InputError, match="nothing would be trained"):
+            trained(tmp_path, tiny_model(), [replace(pair, weight=0.0) for pair in PAIRS], reference=tiny_model(seed=1))
+
+    def test_held_out_pairs_that_are_trained_on_are_counted(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        trainer(tmp_path, tiny_model(), PAIRS[2:], eval_dataset=PAIRS[:5])
+        assert "eval: 3 of 5 held-out pairs are trained on too" in caplog.text
+        caplog.clear()
+        trainer(tmp_path, tiny_model(), PAIRS[5:], eval_dataset=PAIRS[:5])
+        assert "held-out" not in caplog.text
 
 
 @pytest.mark.slow
