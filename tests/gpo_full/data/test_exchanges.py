@@ -260,3 +260,28 @@ def test_a_row_without_the_prompt_that_others_have_is_a_bad_row() -> None:
     with pytest.raises(InputError, match="row 2: key 'prompt' is missing, and the rows before have it"):
         read_pairs(rows, TOKENIZER)
     assert len(read_pairs(rows[1:], TOKENIZER)[0]) == 1
+
+
+def test_messages_of_sharegpt_keep_their_other_fields_and_roles() -> None:
+    from gpo_full.data.exchanges import exchange_of
+
+    turn = {"from": "human", "value": "Which?", "weight": 1}
+    answer = [{"from": "gpt", "value": "This."}]
+    found = exchange_of({"prompt": [{"from": "critic", "value": "Be short."}, turn], "chosen": answer, "rejected": [{"from": "gpt", "value": "That."}]})
+    assert found.prompt == [{"role": "critic", "content": "Be short."}, {"role": "user", "content": "Which?", "weight": 1}]
+    assert found.chosen == [{"role": "assistant", "content": "This."}]
+    mixed = {"role": "user", "from": "mail", "content": "Which?"}
+    assert exchange_of({"prompt": [mixed], "chosen": answer, "rejected": "That."} | {"rejected": [{"role": "assistant", "content": "That."}]}).prompt == [mixed]
+
+
+@pytest.mark.parametrize(("first", "column", "refused"), [("Be short.", "Be long.", True), ("Be short. ", "Be short.", False), ("", "Be short.", False)])
+def test_two_system_prompts_are_one_or_refused(first: str, column: str, refused: bool) -> None:
+    from gpo_full.data.exchanges import BadRow, exchange_of
+
+    answers = {key: [{"role": "assistant", "content": key}] for key in ("chosen", "rejected")}
+    row = {"system": column, "prompt": [{"role": "system", "content": first}, {"role": "user", "content": "Which?"}], **answers}
+    if refused:
+        with pytest.raises(BadRow, match="begins with a system message, and the column"):
+            exchange_of(row)
+    else:
+        assert exchange_of(row).prompt == [{"role": "system", "content": column}, {"role": "user", "content": "Which?"}]

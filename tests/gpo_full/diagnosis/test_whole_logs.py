@@ -430,3 +430,12 @@ def test_another_first_loss_at_margin_0_is_not_laid_on_the_reference(tmp_path: P
     (finding,) = [finding for finding in judged(tmp_path, moved).findings if finding.id == "wrong_start"]
     assert "so the reference is not the policy at the start" in finding.limits
     assert judged(tmp_path, moved).loss_multiple == 1.0
+
+
+@pytest.mark.parametrize(("first", "loss", "multiple"), [
+    (1, 8 * math.log(2), 8.0), (1, math.log(2), 1.0), (0, 2 * math.log(2), 2.0), (10, 8 * 0.6, None), (10, 0.6, 1.0), (10, 1.2, 1.0), (2, 8 * math.log(2), None),
+])  # fmt: skip
+def test_a_log_without_margins_is_judged_by_its_first_step(first: int, loss: float, multiple: float | None, tmp_path: Path) -> None:
+    """A first log of step 1 is f(0) or a multiple of it; a later one, far above f(0), is a multiple that is not known."""
+    rows = [{"step": first + 10 * i, "loss": loss * 0.99**i, "rewards/accuracies": 0.5 + 0.01 * i} for i in range(12)]
+    assert judged(tmp_path, rows).as_dict()["loss_multiple"] == multiple

@@ -155,6 +155,38 @@ def test_the_store_s_key_does_not_know_an_adapter_that_computes_nothing() -> Non
     assert weights_hash(model) == plain
 
 
+@pytest.mark.parametrize("kind", ["DoRA", "IA3", "AdaLoRA", "LoHa"])
+def test_the_store_s_key_knows_adapters_of_other_kinds(kind: str) -> None:
+    """Their first weights may compute something, so they always enter."""
+    from peft import AdaLoraConfig, IA3Config, LoHaConfig
+
+    target: dict[str, Any] = {"target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
+    config = {"DoRA": lambda: LoraConfig(r=2, use_dora=True, **target), "IA3": lambda: IA3Config(feedforward_modules=[], **target),
+              "AdaLoRA": lambda: AdaLoraConfig(init_r=3, total_step=9, **target), "LoHa": lambda: LoHaConfig(r=2, **target)}[kind]()
+    model = get_peft_model(tiny_model(**F64), config)
+    before = weights_hash(model)
+    assert before != weights_hash(tiny_model(**F64))
+    with torch.no_grad():
+        next(each for each in model.parameters() if each.requires_grad).add_(1e-6)
+    assert weights_hash(model) != before
+
+
+def test_one_of_several_adapters_is_trained_and_a_folder_of_several_is_named(tmp_path: Path) -> None:
+    model = adapted()
+    model.add_adapter("second", LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    moved(model, 7).set_adapter("second")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    made = trained(tmp_path, model, max_steps=2)
+    assert {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])} == {name for name in before if ".second." in name}
+    assert step0(trainer(tmp_path, adapted(), run="first")) == pytest.approx(math.log(2))
+    made.model.save_pretrained(tmp_path / "several")
+    (tmp_path / "several" / "adapter_config.json").unlink()  # as where none is called default
+    (tmp_path / "several" / "first").mkdir()
+    (tmp_path / "several" / "first" / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match="it holds the adapters first, second: give the folder of one"):
+        trainer(tmp_path, str(tmp_path / "several"))
+
+
 def moved_only(model: Any, name: str) -> Any:
     with torch.no_grad():
         for key, each in model.named_parameters():
