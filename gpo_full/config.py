@@ -30,6 +30,21 @@ from gpo_theory.claims.totality import total
 from gpo_theory.errors import InputError, nearest
 from gpo_theory.transforms import soft_label
 
+# Fields of TRL's DPOConfig, and what there is instead.
+IN_TRL = {
+    "loss_type": "the loss is called loss, a name or a formula", "f_divergence_type": "the loss is called loss",
+    "label_smoothing": "the rate of flipped labels is called label_noise",
+    "precompute_ref_log_probs": "the reference's log-probabilities are always computed once, and stored",
+    "precompute_ref_batch_size": "the reference pass chooses its batches by their tokens",
+    "reference_free": "a loss without a reference is no f(beta rho)",
+    "sync_ref_model": "the reference does not move", "rpo_alpha": "the loss is f(beta rho) alone",
+    "max_completion_length": "max_length bounds prompt and response", "truncation_mode": "the prompt's end is kept",
+    "padding_free": "pairs are always packed", "disable_dropout": "dropout is always off",
+    "dataset_num_proc": "pairs are tokenized once, and kept on disk",
+    "model_adapter_name": "the adapter that is active is trained",
+    "ref_adapter_name": "the reference is the model as it is handed in, or reference",
+    "model_init_kwargs": "hand in the model itself",
+}  # fmt: skip
 # Inherited options that this training would ignore, or that would break it, and why.
 REFUSED = {
     "label_smoothing_factor": "it smooths token labels; label_noise is the preference's",
@@ -158,6 +173,14 @@ class GPOConfig(TrainingArguments):  # type: ignore[misc]
     ddp_find_unused_parameters: bool | None = _option(False, "see DistributedDataParallel")
     ddp_timeout: int = _option(120, "seconds after which a run ends of which a process hangs")
     logging_steps: float | None = _option(None, "steps between metrics (default: 1 up to 1,000 steps, else 10)")
+
+    def __new__(cls, *_: Any, **named: Any) -> "GPOConfig":
+        """Name what there is instead of an argument that is none, before the fields are set."""
+        for name in named.keys() - {each.name for each in fields(cls) if each.init}:
+            instead = f": {IN_TRL[name]}" if name in IN_TRL else nearest(name, [each.name for each in fields(cls)])
+            raise InputError(f"GPOConfig has no field {name!r}{instead}")
+        found: GPOConfig = super().__new__(cls)
+        return found
 
     def __post_init__(self) -> None:
         _check_refused(self)

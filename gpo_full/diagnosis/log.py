@@ -187,7 +187,9 @@ def _parse(file: Path, text: bytes) -> Any:
     try:
         return json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError):
-        raise InputError(f"{str(file)!r} is not the JSON of a run; {READ}") from None
+        what = "is empty" if not text.strip() else "is not the JSON of a run"
+        printed = "; it looks printed: a checkpoint holds trainer_state.json" if text.lstrip()[:2] == b"{'" else ""
+        raise InputError(f"{str(file)!r} {what}{printed}; {READ}") from None
 
 
 def _is_number(value: Any) -> bool:

@@ -43,7 +43,7 @@ class LiveEvaluation(TrainerCallback):  # type: ignore[misc]
             raise InputError("sample_every needs a whole policy on each device, and FSDP shards it")
         if trainer.processing_class is None:
             raise InputError("sample_every needs the tokenizer: processing_class")
-        tasks = read_tasks(args.sample_prompts)
+        tasks = [task.as_text(trainer.processing_class) for task in read_tasks(args.sample_prompts)]
         self._reward = load_reward(args.sample_reward)
         self._prompts = [task.prompt for task in tasks]
         self._judged = [task.judged_against(self._reward) for task in tasks]

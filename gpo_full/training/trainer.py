@@ -302,8 +302,8 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
             self.state: Any
             found = resumption.chosen_checkpoint(resume, self.folder.path, self.accelerator)
             self._resumed = None if found is None else resumption.resumed(found, self._record(), allow_changes)
-            self.folder.run(self.run_record())
-            output = self._finished() or super().train(found and str(found.path), *others, **keywords)
+            with self.folder.started(self.run_record()):
+                output = self._finished() or super().train(found and str(found.path), *others, **keywords)
             self._stop_if_interrupted()
         return output
 

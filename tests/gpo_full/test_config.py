@@ -1,5 +1,6 @@
 """GPOConfig: what it takes, what it refuses, and that it says why."""
 
+import copy
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -133,3 +134,16 @@ def test_label_noise_is_a_transform_of_the_loss(tmp_path: Path) -> None:
     x = torch.tensor([-2.0, 0.0, 3.0])
     noisy = to_torch(config(tmp_path, loss="1-x", label_noise=0.25).optimised_loss())
     torch.testing.assert_close(noisy(x), 1 - x / 2)
+
+
+@pytest.mark.parametrize(("name", "said"), [("loss_type", "the loss is called loss"), ("label_smoothing", "is called label_noise"), ("lose", "did you mean 'loss'"),
+                                            ("precompute_ref_log_probs", "always computed once"), ("rpo_alpha", "alone")])  # fmt: skip
+def test_a_field_that_is_none_names_what_there_is(name: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"GPOConfig has no field '{name}'") as caught:
+        GPOConfig(output_dir=str(tmp_path), **{name: 1})
+    assert said in str(caught.value)
+
+
+def test_a_configuration_can_be_copied(tmp_path: Path) -> None:
+    made = GPOConfig(output_dir=str(tmp_path), beta=0.3, use_cpu=True)
+    assert copy.deepcopy(made).beta == 0.3

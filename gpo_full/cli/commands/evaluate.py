@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference", required=True, help="folder of the model that its training started from")
     parser.add_argument("--data", required=True, help="JSON, CSV or Parquet with `prompt` and `target` in each row (a "
                         "reward model needs no target)")  # fmt: skip
-    add_columns_option(parser, "prompt, target")
+    add_columns_option(parser, "prompt, target, system")
     parser.add_argument("--reward", help="folder of a sentence encoder (cosine to the target) or of a reward model (a "
                         "sequence classifier), or module:function (samples, targets) -> one number each, your own "
                         "code, which is run (default: the prepared encoder)")  # fmt: skip
@@ -102,9 +102,9 @@ def _score(args: argparse.Namespace, tasks: list[Task]) -> "list[PromptScore]":
     logging.disable_progress_bar()
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    reward = load_reward(args.reward)
+    reward, tokenizer = load_reward(args.reward), loaded_tokenizer(args.reference)
+    tasks = [task.as_text(tokenizer) for task in tasks]
     judged = [task.judged_against(reward) for task in tasks]
-    tokenizer = loaded_tokenizer(args.reference)
     policy, reference = _merged(loaded(args.policy)), loaded(args.reference)
     _note_another_start(args, weights_hash(reference))
     reference = _merged(reference)

@@ -25,9 +25,18 @@ class RunFolder:
     path: Path
     writes: bool = True
 
-    def run(self, settings: Mapping[str, Any]) -> None:
-        """Write the settings to run.json."""
+    @contextmanager
+    def started(self, settings: Mapping[str, Any]) -> Iterator[None]:
+        """Write the settings to run.json; a new one goes again if what runs here fails and leaves nothing else."""
+        is_new = not (self.path / RUN_FILE).exists()
         self._write(RUN_FILE, json.dumps(settings, indent=1, sort_keys=True) + "\n")
+        try:
+            yield
+        except Exception:
+            if is_new and self.writes and not any(map(_is_of_a_run, self.path.iterdir())):
+                for name in (RUN_FILE, *LOGS):
+                    (self.path / name).unlink(missing_ok=True)
+            raise
 
     def settings(self) -> dict[str, Any]:
         """Return what run.json holds; InputError if it is damaged."""

@@ -105,7 +105,7 @@ def test_a_reward_that_does_not_answer_for_each_sample_is_one_line(place: Path) 
 @pytest.mark.parametrize(
     ("row", "message"),
     [("{", "row 2 is not JSON"), ("[]", "row 2 is not an object"), ('{"prompt": "a"}', "row 2: 'target' is missing"),
-     ('{"prompt": "", "target": "b"}', "row 2: 'prompt' is missing, empty or not text"),
+     ('{"prompt": "", "target": "b"}', "row 2: 'prompt' is missing, empty, or neither text nor messages"),
      ('{"prompt": 1, "target": "b"}', "row 2: 'prompt'")],
 )  # fmt: skip
 def test_a_bad_row_is_named(place: Path, tmp_path: Path, row: str, message: str) -> None:

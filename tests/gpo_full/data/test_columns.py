@@ -179,7 +179,7 @@ def test_prompts_to_sample_for_are_read_under_the_names_of_their_file(tmp_path: 
         assert len(read_tasks(path, 1, {"prompt": "question"})) == 1
     with pytest.raises(InputError, match="'chosen' is none of prompt, target"):
         read_tasks(path, names={"chosen": "answer"})
-    with pytest.raises(InputError, match=r"column 'prompt' is missing|'prompt' is missing, empty or not text"):
+    with pytest.raises(InputError, match=r"column 'prompt' is missing|there is no column 'prompt'"):
         read_tasks(path)
 
 

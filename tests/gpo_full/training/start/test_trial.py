@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import TrainerCallback
 
 from gpo_full.checkpoints.atomic import sole_writer
 from gpo_full.training.reporting.run_folder import leaving_nothing
@@ -159,3 +160,18 @@ def test_what_a_run_has_found_is_kept(name: str, tmp_path: Path) -> None:
     assert len(list((tmp_path / "run").iterdir())) == 2
 
 
+
+
+def test_a_start_in_python_that_fails_leaves_no_record(tmp_path: Path) -> None:
+    class Fails(TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(self, *_: Any, **named: Any) -> None:
+            raise AssertionError("no metric")
+
+    made = trainer(tmp_path, tiny_model())
+    made.add_callback(Fails)
+    with pytest.raises(AssertionError, match="no metric"):
+        made.train()
+    assert not list((tmp_path / "run").iterdir())
+    made.remove_callback(Fails)
+    made.train()
+    assert (tmp_path / "run" / "run.json").exists()
