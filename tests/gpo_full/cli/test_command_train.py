@@ -89,7 +89,7 @@ def test_it_trains_saves_and_reports(train: Train, tmp_path: Path) -> None:
 
     _, out, err = train("--json", loss="max(0, a-x)**2", param="a=1", eval_data=train.data)
     result = json.loads(out)
-    assert err == ""
+    assert err == "gpo train: eval: 7 of 7 held-out pairs are trained on too\n"
     assert (result["schema"], result["steps"], result["pairs"]) == (1, 4, 7)
     assert result["first"]["loss"] == pytest.approx(1.0, abs=1e-4)
     assert result["last"]["loss"] < 1.0

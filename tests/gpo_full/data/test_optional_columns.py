@@ -150,7 +150,7 @@ def test_a_label_turned_round_is_the_pair_turned_round(tmp_path: Path) -> None:
         found.append(weights(made.model))
     torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=1e-8)
     undecided = trainer(tmp_path, tiny_model(dtype=torch.float64), certain(PAIRS, [{"p": 0.5}] * len(PAIRS)),
-                        run="undecided")  # fmt: skip
+                        run="undecided", reference=tiny_model(dtype=torch.float64))  # fmt: skip
     undecided.train()
     assert objects(tmp_path, "undecided")[0]["grad_norm"] < 1e-12
     assert objects(tmp_path, "undecided")[0]["loss"] == pytest.approx(math.log(2), rel=1e-12)

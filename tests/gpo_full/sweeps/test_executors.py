@@ -265,7 +265,8 @@ def test_a_sweep_on_ray_is_the_sweep_on_this_machine(on_a_cluster: Cluster, warm
     ran = {"on ray": ray_runs(folder, *words, "--ray", "local", "--output", "on ray"),
            "here": ray_runs(folder, *words, "--workers", "1", "--output", "here", begin=(warm, "-m", "gpo_full.cli"))}  # fmt: skip
     for output, done in ran.items():
-        assert json.loads(done.stdout) == {"schema": 1, "output": output, "runs": 2, "failed": [],
+        betas = {f"{loss}-beta0.1-seed42": {"beta": 0.1, "beta_asked": 0.1} for loss in ("dpo", "ipo")}
+        assert json.loads(done.stdout) == {"schema": 1, "output": output, "runs": 2, "failed": [], "betas": betas,
                                            "results": f"{output}/results.parquet"}  # fmt: skip
         assert done.stderr.count("reference pass") == 1
         tables.append(untimed(parquet.read_table(folder / output / "results.parquet").to_pylist()))
