@@ -96,5 +96,6 @@ class Job:
 
 
 def _last(errors: str) -> str:
-    """Return the last line."""
-    return (errors.strip().splitlines() or [""])[-1]
+    """Return the last line, but for that with which a run begins."""
+    lines = [line for line in errors.strip().splitlines() if not line.endswith("loading torch ...")]
+    return (lines or [""])[-1]
