@@ -38,12 +38,20 @@ def take_recorded(args: argparse.Namespace, recorded: Mapping[str, Any]) -> None
         if name in _NAMED and hasattr(args, name):
             own = getattr(args, name) or []
             names = {each.partition("=")[0] for each in own}
-            setattr(args, name, [each for each in value if each.partition("=")[0] not in names] + own)
+            kept = [each for each in value if each.partition("=")[0] not in names]
+            for each in kept:
+                if each.startswith("sample_reward="):  # what --reward sets
+                    _check_no_code(each.partition("=")[2])
+            setattr(args, name, kept + own)
         elif hasattr(args, name) and name not in given and _EITHER.get(name) not in given:
-            if name == "reward" and not Path(value).is_dir():
-                raise InputError(f"the run names code, --reward {value!r}, which is only run if it is typed: give it "
-                                 "again")  # fmt: skip
+            if name == "reward":
+                _check_no_code(value)
             setattr(args, name, value)
+
+
+def _check_no_code(reward: str) -> None:
+    if not Path(reward).is_dir():
+        raise InputError(f"the run names code, --reward {reward!r}, which is only run if it is typed: give it again")
 
 
 def _is_given(value: Any) -> bool:

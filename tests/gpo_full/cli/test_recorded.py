@@ -66,5 +66,7 @@ def test_code_is_typed_again_and_a_folder_is_not(here: Path) -> None:
     args = options()
     with pytest.raises(InputError, match=r"^the run names code, --reward 'mine:judge', which is only run if it is typed: give it again$"):
         take_recorded(args, {"reward": "mine:judge"})
+    with pytest.raises(InputError, match=r"^the run names code, --reward 'mine:judge'"):
+        take_recorded(options(), {"set": ["seed=1", "sample_reward=mine:judge"]})
     take_recorded(args, {"reward": str(here / "judge")})
     assert args.reward == str(here / "judge")
