@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, example, given, settings
 from rich.console import Console
 
 from gpo_theory import LOSSES, InputError, analyze, parse
+from gpo_theory.claims.lower_bounds import bounded_below
+from gpo_theory.report.signs import warnings_of
 from tests.support.oracle import CLAIMS, TAIL_CLASSES, evaluate, number
 from tests.support.session import analysis, payload
 from tests.support.strategies import formulas
@@ -129,14 +131,25 @@ RISING = [
 
 @pytest.mark.parametrize(("text", "meant"), RISING)
 def test_a_loss_that_rises_at_0_is_told_of_with_its_sign(text: str, meant: str) -> None:
-    (said,) = analyze(text).as_dict()["warnings"]
+    (said,) = told(text)
     assert "f rises at 0, so that training would begin by making the chosen response less likely; its sign is probably wrong" in said
     instead = said.rpartition("write '")[2].removesuffix("'")
     with mp.workdps(40):
         for x in (-3, mp.mpf(-1) / 3, mp.mpf(2) / 7, 5):
             assert abs(evaluate(parse(instead).formula, mp.mpf(x)) - evaluate(meant, mp.mpf(x))) < 1e-30
-    assert analyze(instead).warnings == []
-    assert said in analyze(text)._repr_html_().replace("&#x27;", "'").replace("&gt;", ">")
+    assert told(instead) == []
+
+
+def told(text: str) -> list[str]:
+    """The warnings alone, from the one claim that they read."""
+    loss = parse(text)
+    return warnings_of(loss, {"bounded_below": bounded_below(loss.f.primitive())})
+
+
+def test_an_analysis_shows_its_warnings() -> None:
+    found = analyze("(1+x)^2")
+    assert found.warnings == found.as_dict()["warnings"] == told("(1+x)^2") != []
+    assert found.warnings[0] in found._repr_html_().replace("&#x27;", "'").replace("&gt;", ">")
 
 
 def test_a_parameter_stays_in_what_to_write_instead() -> None:

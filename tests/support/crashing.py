@@ -4,7 +4,6 @@ Importing the Trainer costs seconds, and torch refuses a backward pass in the fo
 every training is a fork of this process. Each writes what it ended with, or dies; the tests read `results.json`.
 """
 
-import gc
 import hashlib
 import itertools
 import json
@@ -28,6 +27,7 @@ from transformers import set_seed
 
 from gpo_full.checkpoints import atomic as checkpoint
 from gpo_full.checkpoints.state import encode, random_state
+from tests.support.forking import ready_to_fork
 from tests.support.soak import SOAK, budget
 from tests.support.tiny_models import tiny_model
 from tests.support.trainings import objects, trainer, untimed
@@ -285,5 +285,5 @@ if __name__ == "__main__":
     transformers.utils.logging.disable_progress_bar()
     lab = Lab(Path(sys.argv[1]))
     lab.trainer.remove_callback(transformers.PrinterCallback)
-    gc.freeze()  # a collection in a fork would copy every page it visits
+    ready_to_fork()
     (lab.folder / "results.json").write_text(json.dumps(lab.everything()))

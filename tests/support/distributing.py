@@ -4,7 +4,6 @@ Importing the Trainer costs seconds, so the ranks of every run are forks of this
 A rank writes what it found to RUN-RANK.json, or dies. The tests read results.json: exit codes, seconds, findings.
 """
 
-import gc
 import json
 import os
 import shutil
@@ -47,6 +46,7 @@ from gpo_full.training.callbacks import Interrupted
 from gpo_full.training.start import launch
 from gpo_theory import InputError
 from tests.support.crashing import die, disk_full, dying
+from tests.support.forking import ready_to_fork
 from tests.support.pairs import ranked_pairs
 from tests.support.places import ROOT
 from tests.support.tables import write_rows
@@ -494,7 +494,7 @@ def failures(ranks: Ranks) -> None:
 
 if __name__ == "__main__":
     transformers.utils.logging.disable_progress_bar()
-    gc.freeze()  # a collection in a fork would copy every page it visits
+    ready_to_fork()
     lab = Ranks(Path(sys.argv[1]))
     everything(lab)
     (lab.folder / "results.json").write_text(json.dumps(lab.results))

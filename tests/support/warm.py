@@ -1,6 +1,6 @@
 """A warm process whose forks are programs, without the seconds that importing torch and the Trainer costs each time.
 
-`python warm.py FOLDER` writes the programs `FOLDER/gpo` and `FOLDER/gpo-python`, which takes the place of Python in
+`python -m tests.support.warm FOLDER` writes the programs `FOLDER/gpo` and `FOLDER/gpo-python`, which takes the place of Python in
 `python -m gpo_full.cli ...` and `python -m ipykernel_launcher ...`, the specification of the kernel "python3" as such a
 program, in `FOLDER/kernels`, and serves them on `FOLDER/socket`. A fork that dies of a signal makes its program die of the
 same one, SIGTERM goes on to it, and it dies with its program. In the environment of the program, `AFTER_STEP_2` holds
@@ -8,7 +8,6 @@ same one, SIGTERM goes on to it, and it dies with its program. In the environmen
 or waits to be told to stop.
 """
 
-import gc
 import json
 import os
 import select
@@ -21,6 +20,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from tests.support.forking import ready_to_fork
+from tests.support.places import ROOT
 
 _PROGRAM = """#!{python} -SE
 import json, os, signal, socket, sys
@@ -44,8 +46,9 @@ sys.exit(code)
 @contextmanager
 def warm_program(folder: Path) -> Iterator[str]:
     """Yield the path of `gpo-python` while the warm process lives."""
-    server = subprocess.Popen([sys.executable, __file__, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                              env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"})  # fmt: skip
+    settings = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+    server = subprocess.Popen([sys.executable, "-m", "tests.support.warm", str(folder)], cwd=ROOT, env=settings,
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
     assert server.stdin
     assert server.stdout
     try:
@@ -88,7 +91,7 @@ def _serve(folder: Path) -> None:
 
     torch.set_num_threads(1)
     program = _write_programs(folder)
-    gc.freeze()  # a collection in a fork would copy every page it visits
+    ready_to_fork()
     # Nobody waits for the forks that hold a connection each.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as server:

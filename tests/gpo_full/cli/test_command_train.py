@@ -106,13 +106,14 @@ def test_it_trains_saves_and_reports(train: Train, tmp_path: Path) -> None:
 def test_under_a_launcher_two_processes_train_as_one(train: Train, tmp_path: Path) -> None:
     """The same command for each: torchrun starts two, of half the pairs each."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "gpo_full.cli"]
+    words = map(str, train.words("--json", output=tmp_path / "two", batch_pairs=2, set="use_cpu=true"))
+    done = subprocess.run([*launcher, *words], capture_output=True, text=True, timeout=300,
+                          env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    alone = train("--json", output=tmp_path / "one", batch_pairs=4, set="use_cpu=true")
     told, weights = {}, {}
-    for name, begin, pairs in (("one", [sys.executable, "-m", "gpo_full.cli"], 4), ("two", launcher, 2)):
-        words = map(str, train.words("--json", output=tmp_path / name, batch_pairs=pairs, set="use_cpu=true"))
-        done = subprocess.run([*begin, *words], capture_output=True, text=True, timeout=300,
-                              env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}, check=False)  # fmt: skip
-        assert done.returncode == 0, done.stderr[-2000:]
-        (line,) = done.stdout.splitlines()  # the first process alone speaks
+    for name, out in (("one", alone.stdout), ("two", done.stdout)):
+        (line,) = out.splitlines()  # of two processes, the first alone speaks
         told[name] = json.loads(line)
         weights[name] = torch.cat([w.flatten() for w in load_file(tmp_path / name / "model.safetensors").values()])
     assert told["one"]["steps"] == told["two"]["steps"] == 4
