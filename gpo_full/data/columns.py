@@ -34,6 +34,8 @@ ABOUT = {"id", "hash", "source", "type", "length", "len", "token", "count", "num
          "label", "lang", "language", "model", "name", "date", "time", "url", "chosen", "rejected", "response",
          "answer", "completion", "output", "idx", "index"}  # fmt: skip
 _FIELD = re.compile(r"\{(\w+)\}")
+# Fields as other template languages write them.
+_OTHER_FIELD = re.compile(r"(?:\{\{\s*|\$\{|\{\s+|%\()(\w+)(?:\s*\}\}|\s*\}|\)s)")
 
 
 class BadRow(Exception):
@@ -69,6 +71,8 @@ class Columns:
                                  f"{nearest(str(ours), self.allowed)}")  # fmt: skip
             if not isinstance(theirs, str) or not theirs.strip():
                 raise InputError(f"columns: {ours!r} must be the name of a column or a template, not {theirs!r}")
+            if other := _OTHER_FIELD.search(theirs):
+                raise InputError(f"columns: {ours!r}: a template has a column as {{{other[1]}}}, not {other[0]}")
 
     @property
     def sources(self) -> set[str]:

@@ -17,6 +17,8 @@ CONVERSATION = re.compile(r"""\s*\[\s*\{\s*["'](role|content)["']\s*:""")
 ROLES = {"human": "user", "gpt": "assistant", "observation": "tool"}
 # Roles whose messages may be empty: no instructions, a tool that returned nothing.
 MAY_BE_EMPTY = ("system", "developer", "tool")
+# Columns that a message names.
+MOST_NAMED = 12
 # A shorter text begins both responses by chance.
 LEAST_REPEATED = 8
 
@@ -26,6 +28,8 @@ Messages = list[Mapping[str, Any]]
 # What the summary of the data says of responses that begin with the prompt.
 REPEATED = "with a prompt that both responses repeat"
 REPEATED_ONCE = "with a prompt that one of the responses repeats, trained as a part of it"
+WITHIN = "with a prompt that both responses have further on"
+TURNS = "whose responses have turns of the user, which are trained as parts of them"
 BEGUN_ALIKE = f"with a prompt of less than {LEAST_REPEATED} characters with which both responses begin, left in them"
 
 
@@ -66,13 +70,21 @@ def exchange_of(row: Mapping[str, Any], bos: str = "") -> Exchange:
         return Exchange(None, chosen, rejected)
     plain = prompt.removeprefix(bos)
     starts = [_repeated(plain, text) for text in (chosen, rejected)]
-    long = len(plain) >= LEAST_REPEATED
-    said = (REPEATED if all(starts) else REPEATED_ONCE) if long else BEGUN_ALIKE if all(starts) else ""
+    said = _said_of(plain, (chosen, rejected), starts)
     if said == REPEATED:
         chosen, rejected = (text[start:] for text, start in zip((chosen, rejected), starts, strict=True))
     if system:
         prompt = f"{bos if plain != prompt else ''}{system}\n\n{plain}"
-    return Exchange(prompt, chosen, rejected, (said,) if said and any(starts) else (), used)
+    return Exchange(prompt, chosen, rejected, (said,) if said else (), used)
+
+
+def _said_of(prompt: str, texts: tuple[str, str], starts: list[int]) -> str:
+    """Return what the summary says of two responses whose repetitions of the prompt end at `starts`."""
+    if len(prompt) < LEAST_REPEATED:
+        return BEGUN_ALIKE if all(starts) else ""
+    words = " ".join(prompt.split())
+    within = words and all(words in " ".join(text.split()) for text in texts)
+    return REPEATED if all(starts) else REPEATED_ONCE if any(starts) else WITHIN if within else ""
 
 
 def _repeated(prompt: str, text: str) -> int:
@@ -121,7 +133,11 @@ def _value(row: Mapping[str, Any], key: str) -> str | Messages | None:
         reason = missing(key, [name for name in row if isinstance(name, str)])
         if key == "prompt" and "is it" not in reason:
             return None
-        raise BadRow(f"key {reason}")
+        for name, value in row.items():
+            if isinstance(value, list) and value and isinstance(value[0], Mapping) and key in value[0]:
+                raise BadRow(f"the rows are in the list {name!r}: save that list alone")
+        there = ", ".join(repr(name) for name in [*row][:MOST_NAMED]) + (", ..." if len(row) > MOST_NAMED else "")
+        raise BadRow(f"key {reason}; there are {there or 'none'}")
     value: Any = row[key]
     if isinstance(value, str):
         _check_text(value, key)
@@ -169,6 +185,8 @@ def _message(message: Any, key: str) -> Any:
         message = {"role": ROLES.get(message["from"], message["from"]), "content": message.get("value"), **rest}
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise BadRow(f"{key!r} must hold messages with a role and a content")
+    if "content" not in message and not message.get("tool_calls"):
+        raise BadRow(f"{key!r} must hold messages with a role and a content, not with {', '.join(map(repr, message))}")
     content, role = message.get("content"), message["role"]
     if isinstance(content, list):
         content = "".join(_part(part, key) for part in content)
@@ -202,14 +220,16 @@ def _split_messages(row: Mapping[str, Any], prompt: Any, chosen: Messages, rejec
             check_implicit_prompt(row, [chosen, rejected, shared, *(message.get("content") for message in shared)])
             if not shared:
                 raise BadRow(NO_PROMPT)
-        elif shared and not any(_same(prompt, each) for each in shared):
-            raise BadRow("'prompt' is none of the messages of the user with which both responses begin")
+        elif shared and not _repeat(shared, prompt):
+            raise BadRow("'prompt' is none of the user's messages with which both responses begin, or has more text")
         repeated = prompt is not None and bool(shared)
         prompt = shared or [{"role": "user", "content": prompt}]
     else:
         lengths = range(min(len(prompt), len(chosen), len(rejected)), 0, -1)
         opening = next((n for n in lengths if prompt[-n:] == chosen[:n] == rejected[:n]), 0)
         repeated = opening > 0
+        if not repeated and prompt[-1]["role"] == "user" == chosen[0]["role"] == rejected[0]["role"]:
+            raise BadRow("'prompt' ends with a message of the user, and the responses begin with another")
     chosen, rejected = chosen[opening:], rejected[opening:]
     # What both say before the assistant answers belongs to the prompt.
     while chosen and rejected and chosen[0] == rejected[0] and chosen[0]["role"] != "assistant":
@@ -221,7 +241,8 @@ def _split_messages(row: Mapping[str, Any], prompt: Any, chosen: Messages, rejec
             role = response[at]["role"] if response else "nobody"
             if role != "assistant":
                 raise BadRow(f"the {which} message of the response in {key!r} is of {role!r}, not of 'assistant'")
-    return Exchange(prompt, chosen, rejected, (REPEATED,) * repeated)
+    turns = any(message["role"] == "user" for message in (*chosen, *rejected))
+    return Exchange(prompt, chosen, rejected, (REPEATED,) * repeated + (TURNS,) * turns)
 
 
 def _shared(chosen: Messages, rejected: Messages) -> int:
@@ -234,10 +255,14 @@ def _shared(chosen: Messages, rejected: Messages) -> int:
     return shared
 
 
-def _same(prompt: str, message: Mapping[str, Any]) -> bool:
-    """Return whether a message of the user is the prompt, or a part of it, or contains it."""
-    text = (message.get("content") or "").strip()
-    return message["role"] == "user" and (text in prompt or prompt.strip() in text)
+def _repeat(messages: Messages, prompt: str) -> bool:
+    """Return whether messages say a prompt: one of the user does, or begins or ends with it, or all do together."""
+    said, words = [" ".join((each.get("content") or "").split()) for each in messages], " ".join(prompt.split())
+    long = len(words) >= LEAST_REPEATED
+    of_user = [text for text, each in zip(said, messages, strict=True) if each["role"] == "user"]
+    return words == " ".join(said) or any(
+        text == words or (long and (text.startswith(words) or text.endswith(words))) for text in of_user
+    )
 
 
 def _after_system(system: str, prompt: Messages) -> Messages:

@@ -36,7 +36,8 @@ _NAMES = {"an Excel sheet": ".xlsx .xls .ods", "an Arrow file": ".arrow .feather
 OTHERS = {suffix: name for name, suffixes in _NAMES.items() for suffix in suffixes.split()}
 
 # Files beside data that describe it, or a model.
-DESCRIPTIONS = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json"}
+DESCRIPTIONS = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json",
+                "metadata.json"}  # fmt: skip
 
 Rows = Iterator[tuple[int, Any]]
 
@@ -183,6 +184,9 @@ def _csv(path: Path, columns: Columns) -> Rows:
             header = next(rows, [])
             if isinstance(header, BadRow):
                 raise InputError(f"{path}: header: {header}")
+            other = re.search(r"[;|\t]", header[0]) if len(header) == 1 else None
+            if other and "chosen" in header[0]:
+                raise InputError(f"{path}: fields are separated by {other[0]!r}, not by {delimiter!r}")
             columns.check(path, header)
             for number, fields in enumerate(rows, 1):
                 if fields != []:

@@ -198,7 +198,7 @@ class PairReader:
                 pair, found = _pair(renamed, self.tokenizer, self.max_length, self.max_prompt_length)
             except BadRow as reason:
                 if self.bad_rows == "fail":
-                    raise InputError(f"{label}: row {number}: {reason}") from None
+                    raise InputError(f"{label}: row {number}: {reason} (bad_rows=skip leaves such rows out)") from None
                 skipped[str(reason)] += 1
                 continue
             except InputError as error:  # of all rows: the columns, or the chat template

@@ -21,8 +21,11 @@ SAVED = ("state.json", "dataset_dict.json")
 # The names of the files of one split on the hub: train-00000-of-00002.parquet.
 SHARD = re.compile(r"-(\d+)-of-(\d+)$")
 # Words in the names of splits, as `datasets` knows them, and a few more.
-TRAIN = {"train", "training"}
-TEST = {"test", "tests", "testing", "validation", "valid", "val", "eval", "evaluation", "dev", "heldout", "holdout"}
+TRAIN = {"train", "training", "trainset", "trn"}
+TEST = {"test", "tests", "testing", "testset", "tst", "validation", "valid", "val", "valset", "eval", "evaluation",
+        "evalset", "dev", "devset", "heldout", "holdout", "unseen"}  # fmt: skip
+# Files that a warning names.
+MOST_NAMED = 8
 _log = logging.getLogger(__name__)
 
 
@@ -103,12 +106,13 @@ def _saved(option: str, folder: Path, split: str, part: str) -> Iterable[Any]:
     if any((folder / name).is_file() for name in SAVED):
         datasets = _datasets(f"{option} {str(folder)!r} was saved by datasets")
         try:
-            found = datasets.load_from_disk(str(folder))
+            saved = datasets.load_from_disk(str(folder))
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{option} {str(folder)!r} cannot be read: {_first_line(error)}") from None
-        return _split(option, found, str(folder), split, part)
+        return _split(option, saved, str(folder), split, part)
     by_split: dict[str, list[Path]] = {}
-    for path in _data_files(folder):
+    found = _data_files(folder)
+    for path in found:
         by_split.setdefault(_split_name(path, folder), []).append(path)
     if not by_split:
         raise InputError(f"{option} {str(folder)!r} holds neither a saved data set nor files of data")
@@ -118,19 +122,28 @@ def _saved(option: str, folder: Path, split: str, part: str) -> Iterable[Any]:
                              f"{', '.join(path.name for path in files)}: give one file")  # fmt: skip
     for name, files in by_split.items():
         _check_shards(f"{option} {str(folder)!r}", name, files)
+    if others := sorted({*_in_folder(folder, "**/*")} - {*found}):
+        _log.warning("%s %r: not read: %s", option, str(folder), _named(others, folder))
     if not split and not any(map(_part, by_split)):
+        if len(by_split) > 1:
+            _log.warning("%s %r: all its files are read: %s", option, str(folder), _named(found, folder))
         return _Files(sorted(path for files in by_split.values() for path in files))
     return _split(option, {name: _Files(files) for name, files in by_split.items()}, str(folder), split, part)
 
 
 def _data_files(folder: Path) -> list[Path]:
     """Return the files of rows in a folder, else in its folder `data` as on the hub, else in its folders, two deep."""
-    for pattern in ("*", "data/*", "*/*", "*/*/*"):
-        found = sorted(path for path in folder.glob(pattern) if path.is_file() and is_data(path)
-                       and not any(part.startswith(".") for part in path.relative_to(folder).parts))  # fmt: skip
-        if found:
-            return found
-    return []
+    return next(filter(None, (_in_folder(folder, pattern) for pattern in ("*", "data/*", "*/*", "*/*/*"))), [])
+
+
+def _in_folder(folder: Path, pattern: str) -> list[Path]:
+    return sorted(path for path in folder.glob(pattern) if path.is_file() and is_data(path)
+                  and not any(part.startswith(".") for part in path.relative_to(folder).parts))  # fmt: skip
+
+
+def _named(files: list[Path], folder: Path) -> str:
+    names = [path.relative_to(folder).as_posix() for path in files[:MOST_NAMED]]
+    return ", ".join(names) + (f" and {len(files) - MOST_NAMED} more" if len(files) > MOST_NAMED else "")
 
 
 def _split_name(path: Path, folder: Path) -> str:
@@ -150,7 +163,7 @@ def _check_shards(where: str, name: str, files: list[Path]) -> None:
 
 def _part(name: str) -> str | None:
     """Return what a split's name says that it is for: "train", "test", or None."""
-    words = {*re.split(r"[^a-z]+", name.lower())}
+    words = {*re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())}  # pairsTest
     return "test" if words & TEST else "train" if words & TRAIN else None
 
 

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from gpo_full.data.columns import KEYS, TEMPLATE, BadRow
@@ -19,6 +20,7 @@ Ids = list[int]
 TIME = datetime(2024, 7, 26)
 # What was changed in a row, as the summary of the data names it.
 TWO_BEGINNINGS = "with a second beginning-of-sequence token"
+SPECIAL = "with special tokens written in their texts"
 CLOCK = f"with the chat template's time written as {TIME:%d %b %Y}"
 RUNNING_CLOCK = "with a time of the chat template's that other days change"
 _CLOCK = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
@@ -61,6 +63,7 @@ def tokenize_row(row: Mapping[str, Any], tokenizer: Any, max_length: int, max_pr
     bos_id = tokenizer.bos_token_id
     once = [_with_one_beginning(ids, bos_id) for ids in (prompt_ids, chosen, rejected)]
     mended += [TWO_BEGINNINGS] * (once[1] != chosen and not begun)
+    mended += [SPECIAL] * _has_special_tokens(tokenizer, exchange)
     prompt_ids, chosen, rejected = once
     if prompt_ids in ([], [bos_id]) and exchange.prompt is None:
         raise BadRow(NO_PROMPT)
@@ -69,6 +72,24 @@ def tokenize_row(row: Mapping[str, Any], tokenizer: Any, max_length: int, max_pr
         raise BadRow(f"chosen and rejected are equal {how}, though their texts differ")
     return TokenizedRow(*_truncated(prompt_ids, (chosen, rejected), bos_id, max_length, max_prompt_length),
                         mended=tuple(mended), used=tuple(used))  # fmt: skip
+
+
+def _has_special_tokens(tokenizer: Any, exchange: Exchange) -> bool:
+    """Return whether messages have special tokens in their texts, or plain responses some before their end.
+
+    Plain texts may be what a chat template wrote, with the tokens that begin and end its messages.
+    """
+    if isinstance(exchange.chosen, str):
+        marks = [mark for mark in (tokenizer.eos_token, tokenizer.pad_token) if mark]
+        return any(mark in text.rstrip().removesuffix(tokenizer.eos_token or "") for mark in marks
+                   for text in (exchange.chosen, exchange.rejected))  # fmt: skip
+    texts = [message.get("content") or "" for part in exchange[:3] for message in part]
+    return any(mark in text for mark in _special_tokens(tokenizer) for text in texts)
+
+
+@lru_cache(maxsize=1)
+def _special_tokens(tokenizer: Any) -> tuple[str, ...]:
+    return tuple(str(mark) for mark in tokenizer.all_special_tokens if str(mark).strip())
 
 
 def _without_inner_beginning(row: Mapping[str, Any], bos: str) -> tuple[Mapping[str, Any], bool]:

@@ -1,6 +1,7 @@
 """Columns under the names of the data: mapped, used, named as not used, and never taken for what they are not."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,8 @@ def test_a_template_reads_columns_and_nothing_else() -> None:
     ({"prompt": ""}, "columns: 'prompt' must be the name of a column or a template, not ''"),
     ({"prompt": 3}, "columns: 'prompt' must be the name of a column or a template, not 3"),
     (["prompt"], "must be a mapping"),
+    *(({"prompt": f"Ask: {other}"}, f"columns: 'prompt': a template has a column as {{question}}, not {re.escape(other)}")
+      for other in ("{{question}}", "{{ question }}", "${question}", "%(question)s", "{ question }")),
 ])  # fmt: skip
 def test_a_mapping_that_means_nothing_is_refused(names: Any, reason: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=reason):

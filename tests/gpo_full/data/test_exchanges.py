@@ -177,8 +177,12 @@ def test_an_implicit_prompt_ends_before_an_answer(ends: tuple[Talk, Talk]) -> No
 
 MALFORMED: dict[str, tuple[dict[str, Any], str]] = {
     "one repeats": ({"prompt": turns(ASKED), "chosen": turns(ASKED, SAT), "rejected": answer(RAN)}, "the first message of the response in 'chosen' is of 'user'"),
-    "another question": ({"prompt": turns(ASKED), "chosen": turns("b", SAT), "rejected": turns("c", RAN)}, "the first message of the response in 'chosen' is of 'user'"),
-    "text of neither": ({"prompt": "where is the dog", **CHATS}, "'prompt' is none of the messages of the user"),
+    "another question": ({"prompt": turns(ASKED), "chosen": turns("b", SAT), "rejected": turns("c", RAN)},
+                         "'prompt' ends with a message of the user, and the responses begin with another"),
+    "another shared question": ({"prompt": turns("z"), "chosen": turns("q", SAT), "rejected": turns("q", RAN)},
+                                "'prompt' ends with a message of the user, and the responses begin with another"),
+    **{f"prompt {prompt!r}": ({"prompt": prompt, **CHATS}, "'prompt' is none of the user's messages with which both responses begin, or has more")
+       for prompt in ("where is the dog", f"The cat sat on a mat.\n\nQuestion: {ASKED}", f"{ASKED} now", "w", "the cat", f"{ASKED} {SAT}")},
     "last is the user's": ({"prompt": turns(ASKED), "chosen": answer(SAT), "rejected": turns(RAN, "and", first="assistant")},
                            "the last message of the response in 'rejected' is of 'user', not of 'assistant'"),
     "last is a tool's": ({"prompt": turns(ASKED), "chosen": [*answer(SAT), {"role": "tool", "content": "3"}], "rejected": answer(RAN)},
@@ -190,7 +194,11 @@ MALFORMED: dict[str, tuple[dict[str, Any], str]] = {
     "empty question": ({"prompt": turns(""), "chosen": answer(SAT), "rejected": answer(RAN)}, "a message of role 'user' in 'prompt' is empty"),
     "null response": ({"prompt": turns(ASKED), "chosen": [{"role": "assistant", "content": None}], "rejected": answer(RAN)},
                       "'chosen' must hold messages whose content is a text, not NoneType"),
-    "no content": ({"prompt": turns(ASKED), "chosen": [{"role": "assistant"}], "rejected": answer(RAN)}, "whose content is a text, not NoneType"),
+    "no content": ({"prompt": turns(ASKED), "chosen": [{"role": "assistant"}], "rejected": answer(RAN)}, "with a role and a content, not with 'role'"),
+    "a text": ({"prompt": [{"role": "user", "text": ASKED}], "chosen": answer(SAT), "rejected": answer(RAN)}, "not with 'role', 'text'"),
+    "null content": ({"prompt": turns(ASKED), "chosen": [{"role": "assistant", "content": None}], "rejected": answer(RAN)}, "whose content is a text, not NoneType"),
+    "rows below": ({"data": [{"prompt": "a", "chosen": "b", "rejected": "c"}]}, "the rows are in the list 'data': save that list alone"),
+    "other columns": ({"question": "a", "response_a": "b"}, "there are 'question', 'response_a'"),
     "picture": ({"prompt": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what"}]}], "chosen": answer(SAT),
                  "rejected": answer(RAN)}, "'prompt' holds a message with a part 'image', and training is on text alone"),
     "equal conversations": ({"chosen": turns(ASKED, SAT), "rejected": turns(ASKED, SAT)}, "chosen and rejected are equal"),
@@ -237,11 +245,50 @@ def test_a_repeated_text_is_seen_whatever_its_white_space_and_its_beginning(prom
     (QUESTION, "Paris", QUESTION + " Rome", "with a prompt that one of the responses repeats, trained as a part of it"),
     ("2+2=", "2+2=4", "2+2=5", "with a prompt of less than 8 characters with which both responses begin, left in them"),
     (QUESTION, "<s>Paris", "<s>Rome", "with a second beginning-of-sequence token"),
+    (QUESTION, f"### Human: {QUESTION} ### Assistant: Paris", f"### Human:\n{QUESTION}\n### Assistant: Rome", "with a prompt that both responses have further on"),
+    (QUESTION, "Paris</s> and more", "Rome", "with special tokens written in their texts"),
 ])  # fmt: skip
 def test_what_may_be_meant_is_counted(prompt: str, chosen: str, rejected: str, said: str) -> None:
     pair, summary = read({"prompt": prompt, "chosen": chosen, "rejected": rejected})
     assert summary.mended == {said: 1}
     assert TOKENIZER.decode(pair.prefix + pair.chosen).count("<s>") == 0
+
+
+@pytest.mark.parametrize(("prompt", "shared"), [
+    (ASKED, turns(ASKED)), (f" {ASKED}\n", turns(ASKED)), (ASKED, turns(f"Answer in brief.\n\n{ASKED}")), (ASKED, turns(f"{ASKED}\n\nAnswer in brief.")),
+    ("Be kind.\n\nwhere is\nthe cat", [system("Be kind."), *turns(ASKED)]), (ASKED, turns(ASKED, "there", "and the dog")),
+    ("and the dog", turns(ASKED, "there", "and the dog")),
+])  # fmt: skip
+def test_a_prompt_that_the_messages_say_is_theirs(prompt: str, shared: Talk) -> None:
+    alone, _ = read({"chosen": [*shared, *answer(SAT)], "rejected": [*shared, *answer(RAN)]})
+    pair, summary = read({"prompt": prompt, "chosen": [*shared, *answer(SAT)], "rejected": [*shared, *answer(RAN)]})
+    assert (pair, summary.mended) == (alone, {"with a prompt that both responses repeat": 1})
+
+
+@pytest.mark.parametrize(("chosen", "rejected"), [
+    (turns(SAT, "why", "so", first="assistant"), answer(RAN)), (answer(SAT), turns(RAN, "why", "so", first="assistant")),
+])  # fmt: skip
+def test_turns_of_the_user_in_a_response_are_counted(chosen: Talk, rejected: Talk) -> None:
+    for row in ({"prompt": turns(ASKED), "chosen": chosen, "rejected": rejected},
+                {"chosen": [*turns(ASKED), *chosen], "rejected": [*turns(ASKED), *rejected]}):  # fmt: skip
+        pair, summary = read(row)
+        assert summary.mended == {"whose responses have turns of the user, which are trained as parts of them": 1}
+        assert list(pair.prompt) == [*ids(ASKED), *written("<s>assistant\n")]
+    assert read({"prompt": turns(ASKED), "chosen": answer(SAT), "rejected": answer(RAN)})[1].mended == {}
+
+
+@pytest.mark.parametrize("text", ["on</s>", "on<s>user"])
+@pytest.mark.parametrize("place", ["prompt", "chosen", "rejected"])
+def test_special_tokens_in_messages_are_counted(place: str, text: str) -> None:
+    row = {"prompt": turns(ASKED), "chosen": answer(SAT), "rejected": answer(RAN)}
+    row[place] = turns(text) if place == "prompt" else answer(text)
+    assert read(row)[1].mended == {"with special tokens written in their texts": 1}
+
+
+def test_what_a_chat_template_wrote_is_no_special_token_too_many() -> None:
+    begun = f"<s>user\n{ASKED}</s><s>assistant\n"
+    assert read({"prompt": begun, "chosen": "on the mat</s>\n", "rejected": "with a dog</s>"})[1].mended == {}
+    assert read({"prompt": begun, "chosen": "on</s> the", "rejected": "with a dog"})[1].mended == {"with special tokens written in their texts": 1}
 
 
 def test_a_system_prompt_goes_behind_the_beginning_of_the_sequence() -> None:

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 import sys
 import tracemalloc
 from pathlib import Path
@@ -190,3 +191,11 @@ def test_nulls_that_arrow_adds_are_no_fields(tmp_path: Path) -> None:
     assert first["chosen"] == TALK[0]["chosen"]
     assert second["chosen"] == TALK[1]["chosen"]  # without a name
     assert second["weight"] is None
+
+
+@pytest.mark.parametrize(("suffix", "delimiter", "other"), [(".csv", ",", ";"), (".csv", ",", "\t"), (".csv", ",", "|"), (".tsv", "\t", ";")])
+def test_another_separator_is_named(suffix: str, delimiter: str, other: str, tmp_path: Path) -> None:
+    path = tmp_path / f"pairs{suffix}"
+    path.write_bytes(table(ROWS, other))
+    with pytest.raises(InputError, match=re.escape(f"fields are separated by {other!r}, not by {delimiter!r}")):
+        read_pairs(path, TOKENIZER)

@@ -75,6 +75,7 @@ def test_a_second_run_reads_what_the_first_has_written(data: Path) -> None:
     class Counting:
         eos_token_id, bos_token_id, calls = TOKENIZER.eos_token_id, TOKENIZER.bos_token_id, 0
         save_pretrained, bos_token, eos_token = TOKENIZER.save_pretrained, TOKENIZER.bos_token, TOKENIZER.eos_token
+        pad_token = TOKENIZER.pad_token
 
         def __call__(self, *words: Any, **options: Any) -> Any:
             self.calls += 1

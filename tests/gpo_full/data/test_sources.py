@@ -197,7 +197,31 @@ def test_the_one_split_for_the_part_is_taken_and_the_others_are_named(
     others = {*names} - {*read}
     told = "".join(record.getMessage() for record in caplog.records)
     assert all(name.split("/")[-1 if "data" in name else 0].split(".")[-1] in told for name in others)
-    assert bool(told) == bool(others) or "its only split, test, is trained on" in told
+    several = len({name.split("/")[0] for name in names}) > 1 and not others
+    assert bool(told) == bool(others) or "its only split, test, is trained on" in told or several
+    assert ("all its files are read: " + ", ".join(f"{name}{suffix}" for name in sorted(names)) in told) == several
+
+
+@pytest.mark.parametrize(("names", "read"), [
+    (("pairsTrain", "pairsTest"), "pairsTrain"), (("trainset", "testset"), "trainset"), (("trn", "tst"), "trn"), (("Train/a", "Test/a"), "Train/a"),
+    (("trainSplit", "valSet"), "trainSplit"), (("PairsTRAIN", "pairs_TEST"), "PairsTRAIN"),
+])  # fmt: skip
+def test_other_spellings_of_splits(names: tuple[str, ...], read: str, tmp_path: Path) -> None:
+    assert prompts(open_data("--data", folder_of(tmp_path, *names))) == [read]
+
+
+@pytest.mark.parametrize(("names", "read", "said"), [
+    (("data/pairs", "results/pairs"), ["data/pairs"], "not read: results/pairs.jsonl"),
+    (("pairs", "old/pairs"), ["pairs"], "not read: old/pairs.jsonl"),
+    (("pairs", "pairs copy"), ["pairs", "pairs copy"], "all its files are read: pairs copy.jsonl, pairs.jsonl"),
+    (tuple(f"p{i:02}" for i in range(11)), [f"p{i:02}" for i in range(11)], "p07.jsonl and 3 more"),
+])  # fmt: skip
+def test_files_that_are_joined_or_left_out_are_named(
+    names: tuple[str, ...], read: list[str], said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert sorted(prompts(open_data("--data", folder_of(tmp_path, *names)))) == read
+    (record,) = caplog.records
+    assert said in record.getMessage()
 
 
 # The files, for what the data are wanted, and what is said; never are both read.
