@@ -1,5 +1,6 @@
 """Tests that need a tool run where the tool is, and are deselected and listed with the cause where it is not."""
 
+import fcntl
 import gc
 import os
 import shutil
@@ -45,6 +46,12 @@ def _cuda() -> bool:
     return torch.cuda.is_available()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than cores: for a fifth of their time, tests wait for other processes, disks and clocks."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collect_file() -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
     """Look for examples in the packages alone: no docstring of a test has one."""
@@ -68,21 +75,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.slow)
     # Long work first, so that no process is left with it alone at the end.
     slow = {groups[item] for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (groups[item] != _TOGETHER, groups[item] not in slow))
+    items.sort(key=lambda item: (groups[item] != "published", groups[item] not in slow))
 
 
 # Fixtures that take a minute: whatever reads them is slow.
-_LONG_MADE = {"published", "ran", "crashed", "on_a_cluster"}
-# The published output takes longest, and needs the analyses of the catalogue, as others do.
-_TOGETHER = "published-and-analyses"
+_LONG_MADE = {"published", "experiment", "ran", "crashed", "on_a_cluster"}
 
 
 def _group(item: pytest.Item) -> str:
     """Return what one process runs: a file, so that its fixtures are made once, or all that read what takes long to make."""
+    if "published" in getattr(item, "fixturenames", ()):  # which takes longest
+        return "published"
     shared = vars(item.module).values() if isinstance(item, pytest.Function) else ()
     analyses = any(getattr(each, "__module__", None) == "tests.support.session" for each in shared)
     analyses = analyses or item.path.name == "test_matching.py"  # which matches the whole catalogue
-    return _TOGETHER if analyses or "published" in getattr(item, "fixturenames", ()) else item.nodeid.split("::")[0]
+    return "analyses" if analyses else item.nodeid.split("::")[0]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -124,7 +131,21 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def published(tmp_path_factory: pytest.TempPathFactory, warm: str) -> Path:
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the experiment at scale smoke, which the first process of the tests that asks for it runs."""
+    from gpo_full.experiment.run import run_experiment
+
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "experiment" / "smoke"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run_experiment("smoke", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory, warm: str, experiment: Path) -> Path:
     """The output of `gpo reproduce --scale smoke`, made once a session, with its cache beside: cache/.
 
     The lessons' kernels and their `gpo` commands are forks of the warm process.
@@ -133,6 +154,7 @@ def published(tmp_path_factory: pytest.TempPathFactory, warm: str) -> Path:
     from gpo_full.course import execution
 
     output, settings = tmp_path_factory.mktemp("build"), execution.kernel_environment
+    shutil.copytree(experiment, output / "cache" / "experiment" / "smoke")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GPO_CACHE", str(output / "cache"))
         patch.setenv("JUPYTER_PATH", str(Path(warm).parent))

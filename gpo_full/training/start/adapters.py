@@ -1,7 +1,9 @@
 """Adapters of a policy (peft): a new one of a given rank, or the one that the model brings, which is trained on."""
 
-__all__ = ["adapter_config", "check_no_adapter", "train_on", "with_adapter", "with_new_adapter", "without_peft_warning"]
+__all__ = ["adapter_config", "check_base", "check_no_adapter", "train_on", "with_adapter", "with_new_adapter",
+           "with_rows_for", "with_saved_adapter"]  # fmt: skip
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +17,11 @@ from gpo_full.other_libraries import in_one_line
 from gpo_theory.errors import InputError
 
 # What to do instead of a second adapter on top of one.
-_RECIPE = ("to train the adapter that is there, leave {name} out; to merge it first: "
-           "peft.AutoPeftModelForCausalLM.from_pretrained(ADAPTER).merge_and_unload().save_pretrained(MERGED), "
-           "and copy the tokenizer's files")  # fmt: skip
+_MERGE = ("peft.AutoPeftModelForCausalLM.from_pretrained(ADAPTER).merge_and_unload().save_pretrained(MERGED), "
+          "and copy the tokenizer's files")  # fmt: skip
+_STACKED = ("the base model of adapter {name!r} is {base!r}, which holds an adapter itself: merge that one into its "
+            f"base model first, by {_MERGE}")  # fmt: skip
+_RECIPE = f"to train the adapter that is there, leave {{name}} out; to merge it first: {_MERGE}"
 
 
 def adapter_config(name: str) -> Any:
@@ -38,6 +42,48 @@ def _check_several(folder: Path) -> None:
     inside = sorted(path.parent.name for path in folder.glob("*/adapter_config.json"))
     if inside and not (folder / "config.json").exists():
         raise InputError(f"it holds the adapters {', '.join(inside)}: give the folder of one")
+
+
+def check_base(name: str, adapter: Any) -> str:
+    """Return the base model of the adapter in a folder, or of a name; InputError if it has none of its own."""
+    base: str | None = adapter.base_model_name_or_path
+    if not base:
+        raise InputError(f"adapter {name!r} names no base model: base_model_name_or_path is empty in its configuration")
+    if adapter.task_type not in (None, "CAUSAL_LM"):
+        raise InputError(f"adapter {name!r} is for the task {adapter.task_type}, not for CAUSAL_LM")
+    if not Path(base).is_dir() and not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", base):
+        raise InputError(f"the base model of adapter {name!r}, {base!r}, is not there")
+    if (Path(base) / "adapter_config.json").is_file():
+        raise InputError(_STACKED.format(name=name, base=base))
+    return base
+
+
+def with_rows_for(model: Any, tokens: int) -> None:
+    """Give the embeddings a row for each of so many tokens, as peft does for an adapter saved with its tokenizer."""
+    if tokens > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(tokens)
+
+
+def with_saved_adapter(base: Any, name: str) -> nn.Module:
+    """Return `base` with the adapter in a folder, or of a name, trainable; InputError if its weights do not fit it."""
+    from peft import PeftModelForCausalLM, load_peft_weights, set_peft_model_state_dict
+
+    if hasattr(base, "peft_config"):  # an adapter on the hub, which transformers has put on its own base model
+        raise InputError(_STACKED.format(name=name, base=base.config.name_or_path))
+    with in_one_line(f"adapter {name!r} cannot be loaded"), without_peft_warning():
+        warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)
+        model: nn.Module = PeftModelForCausalLM.from_pretrained(base, name, is_trainable=True)
+        # Again, for the report, which peft keeps to itself.
+        saved = load_peft_weights(name, device="cpu")
+        report = set_peft_model_state_dict(model, saved)
+    trained = {key for key, each in model.named_parameters() if each.requires_grad}
+    # Resized embeddings of modules_to_save are saved twice, once with that word in their name.
+    over = {key for key in report.unexpected_keys if key.replace(".modules_to_save", "") not in {*saved} - {key}}
+    for what, keys in (("lacks", trained & {*report.missing_keys}), ("has", over)):
+        if found := sorted(keys):
+            raise InputError(f"adapter {name!r} does not fit its base model and its configuration: it {what} weights "
+                             f"for {found[0]} ({len(found)} in all)")  # fmt: skip
+    return model
 
 
 def with_new_adapter(model: nn.Module, rank: int, seed: int) -> nn.Module:

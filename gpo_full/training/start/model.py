@@ -2,7 +2,8 @@
 
 __all__ = ["check_sizes", "loaded", "loaded_tokenizer", "prepared"]
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,50 +15,85 @@ from gpo_full.data.pairs_on_disk import largest_length_and_id
 from gpo_full.other_libraries import in_one_line
 from gpo_full.training.start.adapters import (
     adapter_config,
+    check_base,
     check_no_adapter,
     train_on,
     with_new_adapter,
-    without_peft_warning,
+    with_rows_for,
+    with_saved_adapter,
 )
 from gpo_theory.errors import InputError
+
+_DIGITS = re.compile(r"\d+")
 
 
 def loaded(name: str) -> nn.Module:
     """Return the causal language model in a folder, or of a name, in float32; InputError if there is none.
 
-    Of an adapter that is its base model with the adapter, which is trainable.
+    Of an adapter that is its base model with the adapter, which is trainable. Every weight must be there: one that is
+    missing would be random, and one of a layer that the configuration does not have would be lost.
     """
+    adapter = adapter_config(name)
+    if adapter is None:
+        return _whole(name)
+    model = _whole(check_base(name, adapter), adapter.revision)
+    if (tokenizer := _own_tokenizer(name)) is not None:
+        with_rows_for(model, len(tokenizer))
+    return with_saved_adapter(model, name)
+
+
+def _whole(name: str, revision: str | None = None) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
-    options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False}
-    adapter = adapter_config(name)
+    options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False, "revision": revision}
     try:
-        with in_one_line(f"model {name!r} cannot be loaded"), without_peft_warning():
-            if adapter is None:
-                model: nn.Module = AutoModelForCausalLM.from_pretrained(name, **options)
-            else:
-                from peft import AutoPeftModelForCausalLM
-
-                model = AutoPeftModelForCausalLM.from_pretrained(name, is_trainable=True, **options)
+        with in_one_line(f"model {name!r} cannot be loaded"):
+            model, report = AutoModelForCausalLM.from_pretrained(
+                name, output_loading_info=True, ignore_mismatched_sizes=True, **options
+            )
     except InputError as error:
         if "trust_remote_code" not in str(error.__cause__):
             raise
         raise InputError(f"model {name!r} contains custom code, which is not run here: load it in Python with "
                          "trust_remote_code=True, and give the model to GPOTrainer") from None
-    return model
+    _check_whole(name, model, report)
+    return model  # type: ignore[no-any-return]
+
+
+def _check_whole(name: str, model: nn.Module, report: Mapping[str, Any]) -> None:
+    """Raise InputError if weights that were read are not those of the model: of `report`, as transformers gives it."""
+    where, kinds = f"model {name!r} does not fit its config.json", {_DIGITS.sub("#", key) for key in model.state_dict()}
+    if wrong := sorted(report["mismatched_keys"]):
+        key, saved, expected = wrong[0]
+        raise InputError(f"{where}: {key} is {list(saved)}, not {list(expected)} ({len(wrong)} differ)")
+    if lost := sorted(report["missing_keys"]):
+        raise InputError(f"{where}: there are no weights for {lost[0]} ({len(lost)} are missing), they would be random")
+    if over := sorted(key for key in report["unexpected_keys"] if _DIGITS.sub("#", key) in kinds):
+        raise InputError(f"{where}: it has weights of further layers, {over[0]} ({len(over)} in all)")
 
 
 def loaded_tokenizer(name: str) -> Any:
     """Return the tokenizer in the folder of a model, or of its name; of an adapter without one, its base model's."""
+    adapter = adapter_config(name)
+    if adapter is None:
+        return _tokenizer(name)
+    return _own_tokenizer(name) or _tokenizer(check_base(name, adapter))
+
+
+def _tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
-    try:
-        with in_one_line(f"no tokenizer in model {name!r}"):
-            return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except InputError:
-        if (adapter := adapter_config(name)) is not None:
-            return loaded_tokenizer(adapter.base_model_name_or_path)
-        raise
+    with in_one_line(f"the tokenizer of model {name!r} cannot be loaded"):
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+
+
+def _own_tokenizer(adapter: str) -> Any:
+    """Return the tokenizer that was saved with an adapter, or None."""
+    from transformers.utils import cached_file
+
+    file = cached_file(adapter, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False,
+                       _raise_exceptions_for_connection_errors=False)  # fmt: skip
+    return None if file is None else _tokenizer(adapter)
 
 
 def prepared(model: nn.Module, args: GPOConfig) -> nn.Module:

@@ -22,8 +22,8 @@ if __name__ == "__main__":
 
 
 @pytest.fixture
-def begun(published: Path, tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
-    shared_stages(published, tmp_path)
+def begun(experiment: Path, tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    shared_stages(experiment, tmp_path)
     process = subprocess.Popen([sys.executable, "-c", CODE, str(tmp_path)], stderr=subprocess.PIPE, text=True)
     yield process
     process.kill()

@@ -55,9 +55,9 @@ def those_of(result: ExperimentResult, many: ExperimentResult) -> list[Run]:
 
 
 @pytest.fixture(scope="module")
-def folder(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The experiment that the published output has run."""
-    return shutil.copytree(published / "cache" / "experiment" / "smoke", tmp_path_factory.mktemp("experiment") / "smoke")
+def folder(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the experiment's folder."""
+    return shutil.copytree(experiment, tmp_path_factory.mktemp("experiment") / "smoke")
 
 
 @pytest.fixture(scope="module")
@@ -163,17 +163,17 @@ def test_an_unknown_scale_has_no_folder() -> None:
     assert len({default_folder("cpu"), default_folder("full"), default_folder("cpu", "mine"), default_folder("cpu", None, "m:f")}) == 4
 
 
-def shared_stages(published: Path, folder: Path) -> Path:
-    """Copy the published experiment's stages before the runs to `folder`."""
+def shared_stages(experiment: Path, folder: Path) -> Path:
+    """Copy the experiment's stages before the runs to `folder`."""
     for stage in ("sft", "pairs", "pilot"):
-        (made,) = (published / "cache" / "experiment" / "smoke").glob(f"{stage}-*")
+        (made,) = experiment.glob(f"{stage}-*")
         shutil.copytree(made, folder / made.name)
     return folder
 
 
 @pytest.fixture(scope="module")
-def many_folder(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shared_stages(published, tmp_path_factory.mktemp("many"))
+def many_folder(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shared_stages(experiment, tmp_path_factory.mktemp("many"))
 
 
 @pytest.fixture(scope="module")
@@ -215,8 +215,8 @@ def test_the_width_is_that_of_the_scores_kept(many: ExperimentResult, many_folde
 
 
 @pytest.mark.slow
-def test_two_processes_find_what_one_finds(many: ExperimentResult, published: Path, tmp_path: Path) -> None:
-    shared_stages(published, tmp_path)
+def test_two_processes_find_what_one_finds(many: ExperimentResult, experiment: Path, tmp_path: Path) -> None:
+    shared_stages(experiment, tmp_path)
     # One thread in each, as here.
     code = f"{CHILD}import os; os.cpu_count = lambda: 2\nif __name__ == '__main__': run_experiment(FEW, Path(sys.argv[1]), workers=2)"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
@@ -229,8 +229,8 @@ def test_two_processes_find_what_one_finds(many: ExperimentResult, published: Pa
 
 
 @pytest.mark.slow
-def test_killed_between_two_runs_it_goes_on_and_finds_the_same(many: ExperimentResult, published: Path, tmp_path: Path) -> None:
-    shared_stages(published, tmp_path)
+def test_killed_between_two_runs_it_goes_on_and_finds_the_same(many: ExperimentResult, experiment: Path, tmp_path: Path) -> None:
+    shared_stages(experiment, tmp_path)
     code = f"{CHILD}run_experiment(FEW, Path(sys.argv[1]))"
     child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.DEVNULL)
     try:

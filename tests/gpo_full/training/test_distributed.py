@@ -254,6 +254,8 @@ def test_spec_16_a_signal_to_one_rank_finishes_the_step_on_both(ran: Ran) -> Non
 ])  # fmt: skip
 def test_a_run_that_asked_for_sharding_and_is_not_sharded_is_refused(run: str, reason: str, ran: Ran) -> None:
     for rank, code in enumerate(ran.results[run]["codes"]):
+        if rank and ran.error(run, rank).startswith("DistNetworkError"):
+            continue  # rank 0, to which it was about to connect, had been refused and was gone
         assert code == 13
         assert reason in ran.error(run, rank)
 
