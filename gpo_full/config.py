@@ -107,6 +107,7 @@ NUMBERS: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     ("max_length max_prompt_length train_last_layers lora_rank sample_every sample_length per_device_train_batch_size "
      "per_device_eval_batch_size gradient_accumulation_steps", "a whole number of at least 1",
      lambda value: isinstance(value, int) and value >= 1),
+    ("max_steps", "a whole number", lambda value: isinstance(value, int)),
     ("seed data_seed", f"a whole number of at least 0 and at most {2**32 - 1}",
      lambda value: isinstance(value, int) and 0 <= value < 2**32),
 )  # fmt: skip
@@ -116,7 +117,8 @@ CHOICES: dict[str, Collection[Any]] = {
     "include_num_input_tokens_seen": ("no", "all", False, True),
 }  # fmt: skip
 # Those of NUMBERS that may not be None.
-NEEDED = ("beta", "num_train_epochs", "label_noise")
+NEEDED = {"beta", "num_train_epochs", "label_noise", "learning_rate", "max_length", "max_steps", "sample_length",
+          "seed", "per_device_train_batch_size", "gradient_accumulation_steps"}  # fmt: skip
 _log = logging.getLogger(__name__)
 
 
@@ -314,6 +316,9 @@ def _check_values(config: GPOConfig) -> None:
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not (number and fits(value)) and (value is not None or name in NEEDED):
                 raise InputError(f"{name}={value!r} must be {what}")
+    for each in fields(config):
+        if each.type in (bool, "bool") and not isinstance(value := getattr(config, each.name), bool):
+            raise InputError(f"{each.name}={value!r} must be True or False")
     for name, allowed in CHOICES.items():
         value = getattr(config, name)
         if value not in allowed:

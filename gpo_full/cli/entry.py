@@ -51,10 +51,15 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
         # An unknown option is reported before the required ones that are missing because of it.
         options = () if self._subparsers is not None else takewhile(lambda word: word != "--", args or ())
+        seen = set[str]()
         for word in options:
             name = word.split("=", 1)[0]
             if name.startswith("--") and name not in self._option_string_actions:
                 self.error(f"unknown option {name}{self._nearest_option(name)}")
+            # argparse would take the last.
+            if name in seen and type(self._option_string_actions[name]) is argparse._StoreAction:
+                self.error(f"{name} is given twice, and takes one value")
+            seen |= {name} & {*self._option_string_actions}
         return super().parse_known_args(args, namespace)
 
     def _nearest_option(self, name: str) -> str:

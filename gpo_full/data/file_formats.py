@@ -27,6 +27,7 @@ MAX_CHARACTERS = 1_000_000
 PIECE, MAX_ELEMENT = 1 << 20, 18 * MAX_CHARACTERS
 # Where an element of a JSON array may end: a whole string (the end of which may not be read yet), or one mark.
 _MARK = re.compile(rb'"(?:[^"\\]++|\\.)*+"|["\[\]{},]', re.DOTALL)
+_LFS = b"version https://git-lfs.github.com/spec/"
 _UTF8_MARK = b"\xef\xbb\xbf"
 # Other formats, by suffix, and what they are.
 _NAMES = {"an Excel sheet": ".xlsx .xls .ods", "an Arrow file": ".arrow .feather", "YAML": ".yaml .yml", "ORC": ".orc",
@@ -53,6 +54,8 @@ def read_rows(path: str | Path, columns: Columns | None = None) -> Rows:
     """
     path = Path(path)
     try:
+        if path.is_file() and path.stat().st_size < 1024 and path.read_bytes().startswith(_LFS):
+            raise InputError(f"{str(path)!r} is a pointer of Git LFS, not the data: `git lfs pull` fetches it")
         yield from reader_of(path)(path, columns or Columns())
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         why = getattr(error, "strerror", None) or error

@@ -13,6 +13,7 @@ from typing import Any
 from gpo_full.data.arrow_tables import arrow_rows, without_nulls
 from gpo_full.data.columns import Columns
 from gpo_full.data.file_formats import is_data, read_rows, stem_of
+from gpo_full.other_libraries import in_one_line
 from gpo_theory.errors import InputError, nearest
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -105,10 +106,8 @@ class _Files:
 def _saved(option: str, folder: Path, split: str, part: str) -> Iterable[Any]:
     if any((folder / name).is_file() for name in SAVED):
         datasets = _datasets(f"{option} {str(folder)!r} was saved by datasets")
-        try:
+        with in_one_line(f"{option} {str(folder)!r} cannot be read"):  # as a split without rows
             saved = datasets.load_from_disk(str(folder))
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{option} {str(folder)!r} cannot be read: {_first_line(error)}") from None
         return _split(option, saved, str(folder), split, part)
     by_split: dict[str, list[Path]] = {}
     found = _data_files(folder)
@@ -156,8 +155,10 @@ def _split_name(path: Path, folder: Path) -> str:
 def _check_shards(where: str, name: str, files: list[Path]) -> None:
     """Raise InputError if files that are numbered as parts of a whole are not all there."""
     parts = [found for path in files if (found := SHARD.search(stem_of(path)))]
-    count = max((int(found[2]) for found in parts), default=0)
-    if parts and len({int(found[1]) for found in parts}) < count:
+    counts = sorted({int(found[2]) for found in parts})
+    if len(counts) > 1:
+        raise InputError(f"{where}: files of {name} in {' and in '.join(map(str, counts))} parts: keep one set")
+    if (count := sum(counts)) and len({int(found[1]) for found in parts}) < count:
         raise InputError(f"{where}: {len(parts)} of the {count} files of {name} are there")
 
 
@@ -211,10 +212,11 @@ def _split(option: str, found: Any, where: str, split: str, part: str) -> Iterab
         missing = (f"there is no split {split!r}" if split else f"no split is named, and {_are(fitting)} for {part}ing"
                    if fitting or part == "test" else "no split is named, and none is called train")  # fmt: skip
         tests = [name for name in names if _part(name) == "test"]
-        fitting = fitting or [name for name in names if name not in tests]
+        one = (fitting or [name for name in names if name not in tests] or names)[0]
+        held_out = next((name for name in tests if name != one), None) if part == "train" else None
         raise InputError(f"{option}: {missing}; there are {', '.join(names)}{nearest(split, names)}"
-                         + (f"; one is given as {where}:{(fitting or names)[0]}" if not split else "")
-                         + (f", for held-out pairs `eval_data='{where}:{tests[0]}'`" if tests and not split else "")
+                         + (f"; one is given as {where}:{one}" if not split else "")
+                         + (f", for held-out pairs `eval_data='{where}:{held_out}'`" if held_out and not split else "")
                          )  # fmt: skip
     if len(names) > 1 and not split:
         others = ", ".join(name for name in names if name != wanted)

@@ -10,13 +10,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpo_full.cli.options.parameters import add_param_option, read_parameters
 from gpo_full.cli.options.training import add_shared_arguments, shared_words
 from gpo_full.files import atomic_file
+from gpo_full.signals import signals_as_exits
 from gpo_full.sweeps.executors import on_ray, on_this_machine
 from gpo_full.sweeps.jobs import Job, Outcome
 from gpo_theory.errors import InputError
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     outcomes = {name: found for name, job in jobs.items() if (found := job.outcome()) and found.code == 0}
     left = [job for name, job in jobs.items() if name not in outcomes]
     execute = _executor(args)
-    with _signals_as_interrupts():
+    with signals_as_exits(signal.SIGTERM, signal.SIGHUP):
         try:
             if left:
                 _say_conventions(args)
@@ -134,19 +134,6 @@ def _reference_pass(execute: Execute, first: "Run", shared: Sequence[str], outpu
     for _, outcome in execute([job]):
         if outcome.code:
             raise InputError(f"the reference pass ended with exit code {outcome.code}: {outcome.message}")
-
-
-@contextmanager
-def _signals_as_interrupts() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the sweep as Ctrl-C does: after its runs have saved and stopped."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise SystemExit(128 + number)
-
-    with ExitStack() as before:
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            before.callback(signal.signal, number, signal.signal(number, stop) or signal.SIG_DFL)
-        yield
 
 
 def _devices() -> list[str]:

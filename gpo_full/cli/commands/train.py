@@ -5,6 +5,7 @@ __all__ = ["EXAMPLE", "add_arguments", "run"]
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stdout
@@ -15,6 +16,7 @@ from gpo_full.cli.options.parameters import add_param_option
 from gpo_full.cli.options.recorded import options_to_record, take_recorded
 from gpo_full.cli.options.training import FIELDS, add_shared_arguments, config_of, words_of
 from gpo_full.output import announce, print_json
+from gpo_full.signals import signals_as_exits
 from gpo_theory.errors import InputError
 
 if TYPE_CHECKING:
@@ -93,7 +95,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return _dry_run(args, config, _sides(args, config, data))
     with leaving_nothing(output) if _is_first_rank() and not args.resume else nullcontext():
-        trainer = _trainer(args, config, _sides(args, config, data))
+        with signals_as_exits(signal.SIGTERM):  # in the training, it is saved first
+            trainer = _trainer(args, config, _sides(args, config, data))
         if args.reference_only:
             pairs, summary = len(trainer.train_dataset), trainer.summaries.get("train")
             where = "the data" if summary and summary.referred else config.store_folder()

@@ -112,9 +112,10 @@ def config_of(args: argparse.Namespace) -> "GPOConfig":
     from gpo_full.config import GPOConfig
 
     values = {name: getattr(args, option) for option, name in FIELDS.items() if getattr(args, option) is not None}
+    own = {name: option for option, name in FIELDS.items()} | {"output_dir": "output", "parameters": "param"}
     for name, value in read_parameters(args.set, "--set").items():
-        if name in {*values, "output_dir", "parameters"}:
-            raise InputError(f"--set {name}={value}: {name} has an option of its own")
+        if name in values or name in ("output_dir", "parameters") or (args.steps and name == "num_train_epochs"):
+            raise InputError(f"--set {name}={value}: {name} has an option of its own, --{own[name].replace('_', '-')}")
         if name in ELSEWHERE:
             raise InputError(f"--set {name}={value} is refused: {ELSEWHERE[name]}")
         values[name] = _typed(name, value)
@@ -131,11 +132,12 @@ def _typed(name: str, text: str) -> Any:
     from dataclasses import fields
     from typing import get_args, get_type_hints
 
-    from gpo_full.config import GPOConfig
+    from gpo_full.config import IN_TRL, GPOConfig
 
     allowed = [each.name for each in fields(GPOConfig) if each.init]
     if name not in allowed:
-        raise InputError(f"--set {name}={text}: GPOConfig has no field {name!r}{nearest(name, allowed)}")
+        instead = f": {IN_TRL[name]}" if name in IN_TRL else nearest(name, allowed)
+        raise InputError(f"--set {name}={text}: GPOConfig has no field {name!r}{instead}")
     hint = get_type_hints(GPOConfig)[name]
     kinds = get_args(hint) or (hint,)
     if type(None) in kinds and text.lower() == "none":

@@ -41,7 +41,8 @@ def _check_several(folder: Path) -> None:
     """Raise InputError for a folder in which peft saved adapters of several names."""
     inside = sorted(path.parent.name for path in folder.glob("*/adapter_config.json"))
     if inside and not (folder / "config.json").exists():
-        raise InputError(f"it holds the adapters {', '.join(inside)}: give the folder of one")
+        raise InputError(f"{str(folder)!r} holds the adapters {', '.join(inside)}: give the folder of one, as in "
+                         f"{str(folder / inside[0])!r}")  # fmt: skip
 
 
 def check_base(name: str, adapter: Any) -> str:
@@ -70,6 +71,8 @@ def with_saved_adapter(base: Any, name: str) -> nn.Module:
 
     if hasattr(base, "peft_config"):  # an adapter on the hub, which transformers has put on its own base model
         raise InputError(_STACKED.format(name=name, base=base.config.name_or_path))
+    if Path(name).is_dir() and not [*Path(name).glob("adapter_model.*")]:
+        raise InputError(f"adapter {name!r} has no weights: adapter_model.safetensors is missing")
     with in_one_line(f"adapter {name!r} cannot be loaded"), without_peft_warning():
         warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)
         model: nn.Module = PeftModelForCausalLM.from_pretrained(base, name, is_trainable=True)

@@ -149,9 +149,9 @@ def test_resume_ends_where_a_straight_run_ends(train: Train) -> None:
     assert "resuming from checkpoint-2" in train(*SAVE, "--resume").stderr
     assert same(load_file(train.output / "model.safetensors"), straight)
     assert "is already complete" in train(*SAVE, "--resume").stderr
-    again = [*SAVE, "--resume", "--learning-rate", "0.01"]
-    assert "learning_rate: 0.001 -> 0.01 (--allow-change NAME allows one)" in train.refused(*again)
-    line = train.refused(*again, "--allow-change", "learning-rate")
+    again = [*SAVE, "--resume"]
+    assert "learning_rate: 0.001 -> 0.01 (--allow-change NAME allows one)" in train.refused(*again, learning_rate=0.01)
+    line = train.refused(*again, "--allow-change", "learning-rate", learning_rate=0.01)
     assert "is complete, and no setting of it can change now: learning_rate: 0.001 -> 0.01; to train on" in line
 
 
@@ -252,7 +252,9 @@ def test_more_steps_may_be_allowed_by_the_name_of_the_option(cut: Train) -> None
     ({"set": "weight_decai=1"}, "did you mean 'weight_decay'"),
     ({"set": "weight_decay=heavy"}, "is not a value of type float"),
     ({"set": "compile_mlp=true"}, "GPOConfig has no field 'compile_mlp'"),
-    ({"set": "beta=2"}, "beta has an option of its own"),
+    ({"set": "beta=2"}, "beta has an option of its own, --beta"),
+    ({"set": "num_train_epochs=2"}, "num_train_epochs has an option of its own, --epochs"),
+    ({"set": "label_smoothing=0.1"}, "GPOConfig has no field 'label_smoothing': the rate of flipped labels is called label_noise"),
     ({"set": "push_to_hub=true"}, "--set push_to_hub=true is refused: `hf upload` takes the finished folder"),
     ({"set": "resume_from_checkpoint=run"}, "--set resume_from_checkpoint=run is refused: --resume continues a run"),
     ({"set": "label_names=[\"labels\"]"}, "label_names=['labels'] is refused: the batches hold no labels"),
@@ -271,6 +273,26 @@ def test_more_steps_may_be_allowed_by_the_name_of_the_option(cut: Train) -> None
 def test_bad_input_is_one_line_and_leaves_nothing(changes: dict[str, Any], reason: str, train: Train) -> None:
     assert reason in train.refused(**changes)
     assert not train.output.exists()
+
+
+@pytest.mark.parametrize("words", [("--data", "more.jsonl"), ("--loss", "ipo"), ("--beta=0.5",), ("--steps", "5")])
+def test_an_option_of_one_value_is_given_once(words: tuple[str, ...], train: Train) -> None:
+    assert f"{words[0].partition('=')[0]} is given twice, and takes one value" in train.refused(*words)
+    assert not train.output.exists()
+
+
+def test_a_signal_at_the_start_leaves_nothing(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM after the output folder was made; the handler of before is there again."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def told(*_: Any, **__: Any) -> None:
+        assert train.output.is_dir()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("gpo_full.training.references.open_store", told)
+    assert train(code=143).stdout == ""
+    assert not train.output.exists()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_an_output_that_cannot_be_made_is_one_line(train: Train) -> None:
@@ -400,12 +422,12 @@ def test_spec_08_an_allowed_change_is_made_and_recorded(train: Train) -> None:
     train(*SAVE)
     for path in (train.output / "config.json", *train.output.glob("checkpoint-4/*")):
         path.unlink()
-    changed = [*SAVE, "--resume", "--learning-rate", "0.005", "--loss", "hinge"]
-    line = train.refused(*changed, "--allow-change", "loss")
+    again, changed = [*SAVE, "--resume"], {"learning_rate": 0.005, "loss": "hinge"}
+    line = train.refused(*again, "--allow-change", "loss", **changed)
     assert "learning_rate: 0.001 -> 0.005" in line
     assert "loss:" not in line
-    assert "did you mean 'learning_rate'" in train.refused(*changed, "--allow-change", "learning_rat")
-    train(*changed, "--allow-change", "loss", "--allow-change", "learning_rate")
+    assert "did you mean 'learning_rate'" in train.refused(*again, "--allow-change", "learning_rat", **changed)
+    train(*again, "--allow-change", "loss", "--allow-change", "learning_rate", **changed)
     (event,) = objects(train.output.parent, name="events")
     assert (event["step"], event["event"]) == (2, "resumed with changes")
     assert event["changes"] == {"learning_rate": [0.001, 0.005], "loss": ["dpo", "hinge"]}

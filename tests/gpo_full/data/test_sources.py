@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
+import datasets
 import pytest
 
 from gpo_full.config import GPOConfig
@@ -240,8 +241,8 @@ def test_several_splits_are_refused_with_their_names(names: tuple[str, ...], par
     folder = folder_of(tmp_path, *names)
     with pytest.raises(InputError, match=said) as caught:
         open_data("--data", folder, part)
-    tests = [name for name in sorted(names) if name.startswith(("test", "dev"))]
-    assert not tests or f"`eval_data='{folder}:{tests[0]}'`" in str(caught.value)
+    tests = [name for name in sorted(names) if name.startswith(("test", "dev")) and f"one is given as {folder}:{name}" not in str(caught.value)]
+    assert part == "test" or not tests or f"`eval_data='{folder}:{tests[0]}'`" in str(caught.value)
     for name in names:  # each as the message says to choose it
         assert prompts(open_data("--data", f"{folder}:{name}", part)) == [name]
 
@@ -287,3 +288,35 @@ def test_a_part_that_is_missing_is_told(there: tuple[int, ...], tmp_path: Path) 
     folder = folder_of(tmp_path, *(f"train-{part:05}-of-00003" for part in there), suffix=".jsonl")
     with pytest.raises(InputError, match=f"{len(there)} of the 3 files of train are there"):
         open_data("--data", folder)
+
+
+def test_a_saved_split_without_rows_is_one_line(tmp_path: Path) -> None:
+    """Which datasets 5.1 saves and cannot read."""
+    made = datasets.Dataset.from_list(ROWS)
+    datasets.DatasetDict({"train": made.select([]), "test": made}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(InputError, match="saved' cannot be read: list index out of range"):
+        open_data("--data", f"{tmp_path / 'saved'}:test")
+
+
+def test_two_sets_of_shards_are_not_mixed(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "train-00000-of-00002", "train-00001-of-00002", "train-00000-of-00003")
+    with pytest.raises(InputError, match="files of train in 2 and in 3 parts: keep one set"):
+        open_data("--data", folder)
+
+
+@pytest.mark.parametrize(("names", "part"), [(("evaluation", "validation"), "train"), (("eval_train", "train_eval"), "train"), (("dev", "test"), "test")])
+def test_one_split_is_not_advised_for_both(names: tuple[str, ...], part: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        open_data("--data", folder_of(tmp_path, *names), part)
+    told = str(caught.value)
+    for name in names:
+        assert told.count(f":{name}") <= 1
+    assert part == "train" or "eval_data" not in told
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
+def test_a_pointer_of_git_lfs_is_named(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"pairs{suffix}"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    with pytest.raises(InputError, match="is a pointer of Git LFS, not the data"):
+        list(numbered_rows(str(path)))
