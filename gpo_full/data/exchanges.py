@@ -133,8 +133,8 @@ def _value(row: Mapping[str, Any], key: str) -> str | Messages | None:
         reason = missing(key, [name for name in row if isinstance(name, str)])
         if key == "prompt" and "is it" not in reason:
             return None
-        for name, value in row.items():
-            if isinstance(value, list) and value and isinstance(value[0], Mapping) and key in value[0]:
+        for name, held in row.items():
+            if isinstance(held, list) and held and isinstance(held[0], Mapping) and key in held[0]:
                 raise BadRow(f"the rows are in the list {name!r}: save that list alone")
         there = ", ".join(repr(name) for name in [*row][:MOST_NAMED]) + (", ..." if len(row) > MOST_NAMED else "")
         raise BadRow(f"key {reason}; there are {there or 'none'}")
