@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gpo_full import GPOConfig
@@ -50,10 +50,12 @@ def test_a_mapped_column_is_the_column(names: dict[str, str], row: dict[str, Any
     assert summary.unused == ["prompt"] * (row.get("prompt") == "is not used")
 
 
-@given(*[st.text(max_size=9)] * 2, *[st.text(st.characters(exclude_characters="{}"), max_size=5)] * 3)
+@given(*[st.text(max_size=9)] * 2, *[st.text(st.characters(exclude_characters="{}$%"), max_size=5)] * 3)
+@example("x", "", "", "\x85", "").via("what stands before an empty last field")
 def test_a_template_is_the_texts_in_their_places(a: str, b: str, first: str, second: str, third: str) -> None:
     found = Columns({"prompt": f"{first}{{a}}{second}{{b_2}}{third}"}).renamed({"a": a, "b_2": b, "c": "c"})
-    assert found == {"c": "c", "prompt": first + a + second + b + third}
+    between = second if b or third else second.rstrip()  # what separates an empty last field is left out
+    assert found == {"c": "c", "prompt": first + a + between + b + third}
 
 
 def test_a_template_reads_columns_and_nothing_else() -> None:
