@@ -10,8 +10,7 @@ from gpo_theory.calculus.pieces import Piece, UnsplitError, split
 from gpo_theory.calculus.rational import sign_chart
 from gpo_theory.certificate import Certificate, proved, refuted
 from gpo_theory.formula.expression import Expr
-from gpo_theory.formula.operations import COMPARISONS
-from gpo_theory.kernel.domain import asks
+from gpo_theory.kernel.domain import asks, sides
 
 # Points tried first: numbers at which a formula as people write it is undefined.
 _PROBES = tuple(Fraction(n, d) for n in (0, 1, -1, 2, -2, 3, -3, 10, -10, 100, -100) for d in (1, 2, 3))
@@ -63,17 +62,13 @@ def undefined_at(f: Expr, x: Fraction) -> bool:
     """Whether f is certainly undefined at x; only the branch of a `where` that is taken counts."""
     if f.head == "where":
         truth = _truth(f.args[0], x)
-        conditions = any(undefined_at(n, x) for part in f.args[0].walk() for n in part.children if _is_value(n))
+        conditions = any(undefined_at(side, x) for side in sides(f.args[0]))
         if conditions or truth is None:
             return conditions
         return undefined_at(f.args[1] if truth else f.args[2], x)
     if any(undefined_at(child, x) for child in f.children):
         return True
     return asks(f) is not None and not _defined(f, x)
-
-
-def _is_value(node: Expr) -> bool:
-    return node.head not in {*COMPARISONS, "and", "or"}
 
 
 def _truth(condition: Expr, x: Fraction) -> bool | None:
