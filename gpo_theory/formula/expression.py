@@ -194,8 +194,8 @@ def _product(factors: tuple[Expr, ...]) -> Expr:
     raised = [_power(base, exponent) for (base, _), exponent in powers.items()]
     if any(part.head == "*" or part.number is not None for part in raised):
         return _product((Expr.of(constant), *raised))
-    # Denominators stand last, where they are printed.
-    parts = sorted(raised, key=lambda part: part.power is not None and part.power < 0)
+    # Denominators stand last, where they are printed, and denominators of denominators after them.
+    parts = sorted(raised, key=lambda part: _inverse(part) and 1 + _inverse(part.args[0]))
     if not constant:
         parts = [part for part in parts if not _surely_defined(part)]
         if not parts:
@@ -249,15 +249,24 @@ def _power(base: Expr, exponent: Expr) -> Expr:
     if value is not None and value.denominator == 1:
         if base.number is not None and (base.number or value > 0):
             return Expr.of(base.number ** int(value))
-        if base.head == "*" and value < 0:
+        if base.head == "*" and value < 0 and base.args[0].number != 0:
             return _product(tuple(_power(factor, exponent) for factor in base.args))
-        if base.head == "*" and base.args[0].number is not None:
+        if base.head == "*" and value > 0 and base.args[0].number is not None:
             number, rest = _split_number(base)
             assert rest is not None
             return _product((Expr.of(number ** int(value)), _power(rest, exponent)))
-        if inner is not None and (inner > 0 or value > 0) and (inner.denominator == 1 or (inner * value).denominator > 1):
-            return _power(base.args[0], Expr.of(inner * value))
+        if inner is not None and (inner.denominator == 1 or (inner * value).denominator > 1):
+            if inner > 0 or value > 0 or _inverse(base.args[0]):
+                return _power(base.args[0], Expr.of(inner * value))
+            base, exponent = _power(base.args[0], Expr.of(-inner * value)), Expr.of(-1)  # 1/(1/x) is undefined at 0
+        elif base.head == "*" and value < -1:
+            base, exponent = _power(base, Expr.of(-value)), Expr.of(-1)
     return Expr("**", (base, exponent))
+
+
+def _inverse(node: Expr) -> bool:
+    """Whether a formula is a power with a negative exponent."""
+    return node.power is not None and node.power < 0
 
 
 def fold(node: Expr, rule: Callable[[Expr, Callable[[Expr], T]], T]) -> T:
