@@ -4,6 +4,7 @@ __all__ = ["total"]
 
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain
 
 from gpo_theory.calculus.balls import enclose, exact_value
 from gpo_theory.calculus.pieces import Piece, UnsplitError, split
@@ -26,17 +27,14 @@ def total(f: Expr) -> Certificate:
     >>> total(parse_formula("log(x)").primitive()).witness
     {'kind': 'point', 'x': '0'}
     """
-    for x in _PROBES:
-        if undefined_at(f, x):
-            return refuted("total", f"undefined at x = {x}", kind="point", x=str(x))
+    reason, pieces = "every logarithm, quotient and root is defined wherever it is used", [Piece(None, None, f)]
     try:
-        for piece in split(f):
-            bad = next((x for node in _partial(piece.f) for x in _bad_points(node, piece) if undefined_at(f, x)), None)
-            if bad is not None:
-                return refuted("total", f"undefined at x = {bad}", kind="point", x=str(bad))
+        pieces += split(f)
     except UnsplitError as error:
-        return proved("total", f"every logarithm, quotient and root is defined at every x (not split: {error})")
-    return proved("total", "every logarithm, quotient and root is defined wherever it is used")
+        reason = f"every logarithm, quotient and root is defined at every x (not split: {error})"
+    found = (x for piece in pieces for node in _partial(piece.f) for x in _bad_points(node, piece))
+    bad = next((x for x in chain(_PROBES, found) if undefined_at(f, x)), None)
+    return proved("total", reason) if bad is None else refuted("total", f"undefined at x = {bad}", kind="point", x=str(bad))
 
 
 def _partial(f: Expr) -> Iterator[Expr]:
