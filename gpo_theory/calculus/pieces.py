@@ -203,7 +203,7 @@ def sign_charts(pieces: Iterable[Piece], order: int) -> Iterator[tuple[Piece, Si
 
 @dataclass(frozen=True)
 class Joint:
-    """One breakpoint: `continuous` (None: undecided), `bend` the sign of f'(x+) - f'(x-), the two slopes as exact text."""
+    """One breakpoint: `continuous` (None: undecided), `bend` the sign of f'(x+) - f'(x-), the slopes as exact text."""
 
     x: Fraction
     continuous: bool | None

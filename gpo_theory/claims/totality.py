@@ -34,7 +34,9 @@ def total(f: Expr) -> Certificate:
         reason = f"every logarithm, quotient and root is defined at every x (not split: {error})"
     found = (x for piece in pieces for node in _partial(piece.f) for x in _bad_points(node, piece))
     bad = next((x for x in chain(_PROBES, found) if undefined_at(f, x)), None)
-    return proved("total", reason) if bad is None else refuted("total", f"undefined at x = {bad}", kind="point", x=str(bad))
+    if bad is None:
+        return proved("total", reason)
+    return refuted("total", f"undefined at x = {bad}", kind="point", x=str(bad))
 
 
 def _partial(f: Expr) -> Iterator[Expr]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
-from math import prod
 from typing import Any, TypeVar
 
 from gpo_theory.budget import spend
@@ -406,7 +405,8 @@ def _text(node: Expr, binding: int) -> str:
     if head == "number":
         value: Fraction = args[0]
         weak = value < 0 or value.denominator != 1
-        bare = "-" * (value < 0) + "/".join(map(_digits, (abs(value.numerator), value.denominator)[: 1 + (value.denominator != 1)]))
+        bare = "-" * (value < 0) + _digits(abs(value.numerator))
+        bare += f"/{_digits(value.denominator)}" if value.denominator != 1 else ""
         return f"({bare})" if weak and (binding >= 2 or (binding == 1 and value < 0)) else bare
     if head == "x" or head in CONSTANTS:
         return head

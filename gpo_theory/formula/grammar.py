@@ -94,7 +94,7 @@ def parse_constant(text: str) -> Expr:
     Raises ParseError if the text depends on x.
 
     >>> str(parse_constant("1" + "0" * 40))
-    '10000000000000000000000000000000000000000'
+    '1e40'
     """
     node = _Reader(text, (), limited=False).formula().primitive()
     if node.depends_on_x:

@@ -152,7 +152,7 @@ def _formula(loss: Mapping[str, Any]) -> Expr:
         values = {name: rational(value) for name, value in loss["parameters"].items()}
         body = parse_formula(loss["formula"], values)
         if loss.keys() != LOSS_FIELDS or values.keys() != {n.args[0] for n in body.walk() if n.head == "parameter"}:
-            raise ValueError(f"it must have {', '.join(sorted(LOSS_FIELDS))}, and each parameter must occur in the formula")
+            raise ValueError(f"it has {', '.join(sorted(LOSS_FIELDS))}, and no parameter that the formula has not")
         put_in = {Expr("parameter", (name,)): Expr.of(value) for name, value in values.items()}
         return substitute(body, put_in).primitive()
     except (KeyError, TypeError, AttributeError, ValueError, ZeroDivisionError) as error:

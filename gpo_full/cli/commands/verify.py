@@ -50,9 +50,10 @@ def _verified(document: dict[str, Any] | None) -> dict[str, Any]:
     loss, claims = document["loss"], document["claims"]
     of = {name: {claim: claims[claim][name] for claim in CLAIMS if claims[claim][name] is not None}
           for name in ("verdict", "value", "witness", "because")}  # fmt: skip
-    rest = {"name": loss["name"], "reference": loss["reference"], "because": of["because"], "versions": document["versions"]}
+    rest = {"name": loss["name"], "reference": loss["reference"], "because": of["because"]}
     return {"formula": loss["formula"], "parameters": loss["parameters"], "claims": of["verdict"],
-            "constants": of["value"], "witnesses": of["witness"], "not_verified": rest}  # fmt: skip
+            "constants": of["value"], "witnesses": of["witness"],
+            "not_verified": {**rest, "versions": document["versions"]}}  # fmt: skip
 
 
 def _print(document: dict[str, Any]) -> None:
