@@ -85,8 +85,13 @@ def _fails_at(node: Expr, x: Fraction) -> bool:
         return _fails_at(node.args[1] if true_at(node.args[0], x) else node.args[2], x)
     if any(_fails_at(child, x) for child in node.children):
         return True
-    asked, value = asks(node), at(node.args[0], x) if node.head in ("log", "**") else None
-    if asked is None or (node.head == "**" and node.power is None):  # an exponent such as pi/3 may be whole in disguise
+    asked = asks(node)
+    if asked is None:
         return False
-    zero = bool(value.a == 0 and value.b == 0)
-    return bool(value.b < 0 and asked != "nonzero") or (zero and asked != "nonnegative")
+    value = at(node.args[0], x)
+    below, zero = bool(value.b < 0), bool(value.a == 0 and value.b == 0)
+    if node.head == "**" and node.power is None:  # an exponent such as g*pi, which must not be an integer
+        n = at(node.args[1], x)
+        whole = int(float(n.a) // 1)
+        return (below and bool(n.a > whole and n.b < whole + 1)) or (zero and bool(n.b < 0))
+    return (below and asked != "nonzero") or (zero and asked != "nonnegative")

@@ -280,6 +280,6 @@ def cancelled(f: Expr) -> Expr:
     if f.head not in ("*", "**"):
         return f
     powers = factors(f)
-    if 0 in [base.number for base in powers]:
+    if any(base.number == 0 and n > 0 for base, n in powers.items()):
         return Expr.of(0)
     return reduce(lambda a, b: a * b, (base**n for base, n in powers.items() if n), Expr.of(1))

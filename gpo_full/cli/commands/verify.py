@@ -87,7 +87,7 @@ def _replayed(content: bytes, seconds: float) -> dict[str, Any]:
 
     if len(content) > LARGEST:
         raise InputError(f"it has more than {LARGEST} bytes")
-    document = parse_json(content)
+    document: dict[str, Any] = parse_json(content)
     try:
         with limited(seconds):
             verify(document)
