@@ -1,6 +1,6 @@
 """The rule for `total`: every operation that is evaluated has an argument in its domain."""
 
-__all__ = ["asks", "sides", "total", "undefined"]
+__all__ = ["asks", "fails_at", "total", "undefined"]
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -49,7 +49,7 @@ def _defined(node: Expr, part: Part, hints: Hints) -> None:
     """Every logarithm, quotient and root that is evaluated on the part has an argument in its domain."""
     if node.head == "where":
         condition, yes, no = node.children
-        for side in sides(condition):
+        for side in _sides(condition):
             _defined(side, part, hints)
         # Branches of equal value differ in where they are defined, so the condition decides which one is taken.
         holds = true_at(condition, place(part)) if part.is_point else true_on(condition, part.low, part.high, hints)
@@ -61,7 +61,7 @@ def _defined(node: Expr, part: Part, hints: Hints) -> None:
         _in_domain(node, _on_part(node.args[0], part, hints), part, hints)
 
 
-def sides(condition: Expr) -> Iterator[Expr]:
+def _sides(condition: Expr) -> Iterator[Expr]:
     """Yield what a condition compares, all of which is evaluated."""
     return (side for c in (condition.args if condition.head in ("and", "or") else (condition,)) for side in c.args)
 
@@ -74,16 +74,16 @@ def _on_part(node: Expr, part: Part, hints: Hints) -> Expr:
 def undefined(s: Statement) -> None:
     """An operation that is evaluated at the point has an argument outside its domain."""
     x = rational(s.witness["x"])
-    need(_fails_at(s.f, x), f"f undefined at x = {x}")
+    need(fails_at(s.f, x), f"f undefined at x = {x}")
 
 
-def _fails_at(node: Expr, x: Fraction) -> bool:
+def fails_at(node: Expr, x: Fraction) -> bool:
     """Whether a formula is certainly undefined at x."""
     if node.head == "where":
-        if any(_fails_at(side, x) for side in sides(node.args[0])):
+        if any(fails_at(side, x) for side in _sides(node.args[0])):
             return True
-        return _fails_at(node.args[1] if true_at(node.args[0], x) else node.args[2], x)
-    if any(_fails_at(child, x) for child in node.children):
+        return fails_at(node.args[1] if true_at(node.args[0], x) else node.args[2], x)
+    if any(fails_at(child, x) for child in node.children):
         return True
     asked = asks(node)
     if asked is None:
