@@ -172,7 +172,7 @@ class _Symbols:
             a, b = _line(node.args[0])
             yield (call("sin", value) / call("cos", value) - b) / a
         elif node.head == "*":
-            square_term, constant = _even_square(node.args[1].args[0].args[0])
+            square_term, constant = _even_square(node.args[1].args[0])
             square = signed(self.read(constant) / (1 - self.read(square_term) * self.read(value) ** 2))
             yield value * self.back(sympy.factor(square)) ** Fraction(1, 2)
 
