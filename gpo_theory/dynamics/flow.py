@@ -43,7 +43,7 @@ def gradient_flow(loss: Loss) -> Flow:
 
     At a kink where f'(x-) <= 0 <= f'(x+) the flow rests. A zero of f' is reached only where the integral of 1/|f'| up
     to it is finite, which it is not where f'' is bounded. Nothing is returned where the flow is not unique, as from a
-    corner that is a maximum, and where it leaves for infinity in finite time.
+    corner that is a maximum, and where it leaves for infinity in finite time. A jump of f does not show in f'.
 
     >>> from gpo_theory.loss import parse
     >>> gradient_flow(parse("max(0, 1-x)"))
@@ -170,8 +170,8 @@ def _solved(slope: Expr, at: Fraction, goal: Fraction | None) -> tuple[Expr, Exp
         k = rate[1]
         end = (call("exp", Expr.of(-k * (goal - at))) - 1) / (k * start) if goal is not None else Expr.of(0)
         return at - call("log", 1 + k * start * T) / k, end
-    line = _line(slope / slope.diff())
-    return _power(start, *line, at, goal) if line is not None and line[0] else None
+    power = _power_of(slope)
+    return None if power is None else _power(start, *power, at, goal)
 
 
 def _line(node: Expr) -> tuple[Fraction, Fraction] | None:
@@ -184,6 +184,16 @@ def _line(node: Expr) -> tuple[Fraction, Fraction] | None:
     return fraction(form.numerator[1] / form.denominator[0]), fraction(form.numerator[0] / form.denominator[0])
 
 
+def _power_of(slope: Expr) -> tuple[Fraction, Fraction] | None:
+    """Return (n, r) where f' is a multiple of |x - r|^n: f'/f'' is (x - r)/n, or f' is written so."""
+    line = _line(slope / slope.diff())
+    if line is not None:
+        return (1 / line[0], -line[1] / line[0]) if line[0] else None
+    *factors, node = slope.args if slope.head == "*" else (slope,)
+    base = _line(node.args[0]) if node.power is not None and all(one.number is not None for one in factors) else None
+    return None if base is None or node.power is None or not base[0] else (node.power, -base[1] / base[0])
+
+
 def _affine(start: Fraction, b: Fraction, at: Fraction, goal: Fraction | None) -> tuple[Expr, Expr]:
     """f' = start + b (x - at): constant, or x - r falls like exp(-b t)."""
     if not b:
@@ -193,9 +203,8 @@ def _affine(start: Fraction, b: Fraction, at: Fraction, goal: Fraction | None) -
     return r + (at - r) * call("exp", -b * T), end
 
 
-def _power(start: Fraction, a: Fraction, b: Fraction, at: Fraction, goal: Fraction | None) -> tuple[Expr, Expr]:
-    """f' = start (w/w0)^n, w = x - r: f'/f'' = w/n = a x + b, and w^(1-n) = w0^(1-n) (1 - (1-n) start t / w0)."""
-    n, r = 1 / a, -b / a
+def _power(start: Fraction, n: Fraction, r: Fraction, at: Fraction, goal: Fraction | None) -> tuple[Expr, Expr]:
+    """f' = start (w/w0)^n, w = x - r, n != 1: w^(1-n) = w0^(1-n) (1 - (1-n) start t / w0)."""
     w0 = at - r
     speed = -(1 - n) * start / w0
     x = r + w0 * (1 + speed * T) ** (1 / (1 - n))

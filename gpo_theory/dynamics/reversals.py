@@ -11,9 +11,11 @@ from gpo_theory.calculus.balls import UndecidedError, bisected, decided, enclose
 from gpo_theory.calculus.pieces import Piece, UnsplitError, joints, split
 from gpo_theory.calculus.rational import sign_chart
 from gpo_theory.calculus.tails import half_line
-from gpo_theory.formula.expression import Expr
+from gpo_theory.formula.expression import Expr, substitute
+from gpo_theory.kernel.expansion import expanded
 from gpo_theory.loss import Loss
 
+X = Expr.x()
 MOST_BOXES = 4000  # examined before a sign is left undecided; measured: of the catalogue probit needs most, 2,300
 SMALLEST = Fraction(1, 2**40)  # least width of a box, and of the bracket around a sign change
 
@@ -117,7 +119,7 @@ def runs(piece: Piece, g: Expr) -> list[Run]:
     if piece.is_point:
         return []
     low, high = Bracket(piece.low, piece.low), Bracket(piece.high, piece.high)
-    chart = sign_chart(g, piece.low, piece.high)
+    chart = sign_chart(expanded(g) or g, piece.low, piece.high)
     if chart is None:
         return _isolated(piece, g)
     if not chart.defined:
@@ -138,14 +140,8 @@ def _merged(found: list[Run]) -> list[Run]:
 
 def _isolated(piece: Piece, g: Expr) -> list[Run]:
     """Isolate the sign changes by balls: boxes on which g has a sign, and boxes on which it is monotone."""
-    span = list[Fraction]()
-    for end, side in ((piece.low, -1), (piece.high, 1)):
-        far = half_line(replace(piece, f=g), side) if end is None else None
-        if end is None and (far is None or not far.sign):
-            raise UndecidedError
-        span.append(far.start if far is not None else end or Fraction(0))
     low, high = Bracket(piece.low, piece.low), Bracket(piece.high, piece.high)
-    sign, slope, todo, seen = partial(sign_at, g), g.diff(), [(span[0], span[1])], 0
+    sign, slope, todo, seen = partial(sign_at, g), g.diff(), [(_edge(piece, g, -1), _edge(piece, g, 1))], 0
     places, signs = list[Bracket](), list[int]()
     while todo:
         spend()
@@ -172,6 +168,25 @@ def _isolated(piece: Piece, g: Expr) -> list[Run]:
     starts = [low, *places[:-1]]
     places[-1] = high
     return _merged([Run(*run) for run in zip(signs, starts, places, strict=True)])
+
+
+def _edge(piece: Piece, g: Expr, side: int) -> Fraction:
+    """Return a point of the piece beyond which g keeps its sign up to the end of the piece, as its leading term shows.
+
+    At a finite end where g is 0 that is the leading term in y = 1/|x - end|; the end itself where g is not 0 there.
+    """
+    end = piece.low if side < 0 else piece.high
+    if end is None:
+        far = half_line(replace(piece, f=g), side)
+        if far is None or not far.sign:
+            raise UndecidedError
+        return far.start
+    if sign_at(g, end):
+        return end
+    width = None if piece.low is None or piece.high is None else piece.high - piece.low
+    inside = Piece(2 / width if width else Fraction(0), None, substitute(g, {X: end - side / X}))
+    far = half_line(inside, 1)
+    return end - side / far.start if far is not None and far.sign else end
 
 
 def _sign_on(g: Expr, a: Fraction, b: Fraction) -> int:
