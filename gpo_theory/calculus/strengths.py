@@ -13,8 +13,8 @@ from gpo_theory.loss import Loss
 class Strength:
     """R, exact as text and as a number, with the sign of f''(0).
 
-    Where f'' jumps, R and `sign` are those of the mean of f''(0-) and f''(0+), and `left` and `right` have the mean R: the
-    side on which f bends the other way is negative. Every field is None where f'(0) does not exist or is 0.
+    Where f'' jumps, R and `sign` are those of the mean of f''(0-) and f''(0+), and `left` and `right` have the mean R:
+    the side on which f bends the other way is negative. Every field is None where f'(0) does not exist or is 0.
     """
 
     exact: str | None = None
@@ -50,5 +50,6 @@ def strength(loss: Loss) -> Strength:
         return Strength()
     left, right = (2 * (upwards or 1) * way * second.exact / first.exact for second in (below, above))
     mean = (left + right) / 2
-    sides = (None, None) if below == above else (float(left), float(right))
-    return Strength(text(mean), float(mean), *sides, upwards)
+    if below == above:
+        return Strength(text(mean), float(mean), sign=upwards)
+    return Strength(text(mean), float(mean), float(left), float(right), upwards)

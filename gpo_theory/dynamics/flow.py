@@ -86,7 +86,8 @@ def _in_finite_time(slope: Expr, at: Fraction, side: int, way: int) -> bool:
 
     It does not where f'' is bounded. Else y = side/(x - at) goes up to infinity at the speed y^2 |f'(at + side/y)|.
     """
-    if any(enclose_between(slope.diff(), *sorted((at, at + side * h))).is_finite() for h in NEAR):
+    around = [(min(at, at + side * h), max(at, at + side * h)) for h in NEAR]
+    if any(enclose_between(slope.diff(), *ends).is_finite() for ends in around):
         return False
     found = leading(-way * X**2 * substitute(slope, {X: at + side / X}), 1)
     if found is None:
@@ -97,7 +98,7 @@ def _in_finite_time(slope: Expr, at: Fraction, side: int, way: int) -> bool:
 def _endless(speed: Growth) -> bool:
     """Whether a flow of this speed takes for ever to reach infinity: the integral of 1/speed diverges there."""
     q = next(filter(None, speed.q), None)
-    return q < 0 if q is not None else (speed.a, speed.b) <= (1, 1)
+    return q < 0 if q is not None else speed.a < 1 or (speed.a == 1 and speed.b <= 1)
 
 
 def _arrives(slope: Expr, goal: Bracket) -> bool:
@@ -107,10 +108,11 @@ def _arrives(slope: Expr, goal: Bracket) -> bool:
         if found is None or not _endless(found[0]):
             raise UndecidedError
         return False
-    if goal.exact is not None and sign_at(slope, goal.exact) == -1:
-        return True
-    if goal.exact is not None and sign_at(slope, goal.exact) == 0:
-        return _in_finite_time(slope, goal.exact, -1, 1)
+    if goal.exact is not None:
+        sign = sign_at(slope, goal.exact)
+        if sign is None or sign > 0:
+            raise UndecidedError
+        return sign < 0 or _in_finite_time(slope, goal.exact, -1, 1)
     if not enclose_between(slope.diff(), goal.low, goal.high).is_finite():
         raise UndecidedError
     return False
@@ -152,9 +154,9 @@ def _rightwards(f: Expr) -> Flow:
 
 
 def _shown(goal: Bracket) -> str:
-    if goal.low is None:
+    if goal.low is None or goal.high is None:
         return "inf"
-    return str(goal.exact) if goal.exact is not None else repr(float(goal.low))
+    return str(goal.exact) if goal.exact is not None else repr(float((goal.low + goal.high) / 2))
 
 
 def _solved(slope: Expr, at: Fraction, goal: Fraction | None) -> tuple[Expr, Expr] | None:

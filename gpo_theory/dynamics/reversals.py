@@ -17,7 +17,8 @@ from gpo_theory.loss import Loss
 
 X = Expr.x()
 MOST_BOXES = 4000  # examined before a sign is left undecided; measured: of the catalogue probit needs most, 2,300
-SMALLEST = Fraction(1, 2**40)  # least width of a box, and of the bracket around a sign change
+SMALLEST = Fraction(1, 2**40)  # least width of a box
+NARROW = Fraction(1, 2**80)  # width of the bracket around a sign change
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def _isolated(piece: Piece, g: Expr) -> list[Run]:
             inner = [one for one in ends if one]
             if inner[0] != inner[-1]:
                 signs.append(inner[0])
-                places.append(Bracket(*bisected(sign, inner[0], a, b, lambda _: SMALLEST)))
+                places.append(Bracket(*bisected(sign, inner[0], a, b, lambda _: NARROW)))
             signs.append(inner[-1])
             places.append(Bracket(b, b))
             continue

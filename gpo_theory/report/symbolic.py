@@ -45,7 +45,8 @@ def validity_in(loss: Loss) -> tuple[tuple[str, str], ...]:
     """Return the conditions on the parameters under which `slope_in` and `strength_in` hold, where f is defined.
 
     Each is a formula and its relation to 0: no breakpoint passes 0, f'(0) keeps its sign, and f''(0)/f'(0) does on
-    either side, or its mean does where the sides differ in sign. A parameter that holds a breakpoint at 0 has its value put in the formulas, and keeps it.
+    either side, or in the mean where the sides differ in sign. A parameter that holds a breakpoint at 0 has its value
+    put in the formulas, and keeps it.
 
     >>> from gpo_theory.catalogue import LOSSES
     >>> validity_in(LOSSES["gamma_hinge"]), validity_in(LOSSES["lum"])
@@ -97,7 +98,8 @@ def _strengths(loss: Loss) -> tuple[Any, list[Any]] | None:
     if len({text(_symbolic(_valued(value, loss.parameters), loss)) for value in firsts}) > 1:
         return None
     sense = (upwards or 1) * (ways[0] or 1)
-    sides = [_short(sense * _symbolic(two, loss) / _symbolic(one, loss)) for one, two in zip(firsts, seconds, strict=True)]
+    sides = [_short(sense * _symbolic(second, loss) / _symbolic(first, loss))
+             for first, second in zip(firsts, seconds, strict=True)]  # fmt: skip
     mean = sides[0] if sides[0] == sides[1] else _short((sides[0] + sides[1]) / 2)
     return mean, [mean] if {-1, 1} <= {*bends} else sides
 

@@ -1,7 +1,6 @@
 """Tails of f and -f' at both ends: the table, hand-derived formulas, and every printed rate measured far out."""
 
 import re
-
 from fractions import Fraction
 
 import mpmath as mp
