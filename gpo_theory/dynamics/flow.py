@@ -14,6 +14,7 @@ from gpo_theory.calculus.tails import leading
 from gpo_theory.dynamics.reversals import Bracket, runs
 from gpo_theory.formula.expression import Expr, call, piecewise, substitute
 from gpo_theory.formula.grammar import parse_constant
+from gpo_theory.kernel.expansion import expanded
 from gpo_theory.loss import Loss
 
 X, T, ZERO = Expr.x(), Expr("parameter", ("t",)), Fraction(0)
@@ -64,11 +65,16 @@ def gradient_flow(loss: Loss) -> Flow:
 
 
 def _slope_sign(f: Expr, at: Fraction, side: int) -> int:
-    """Return the sign of f' next to a point on one side."""
-    sign = sign_at(beside(split(f), at, side).f.diff(), at)
-    if sign is None:
-        raise UndecidedError
-    return sign
+    """Return the sign of f' at a point on one side."""
+    return _sign(beside(split(f), at, side).f.diff(), at)
+
+
+def _sign(slope: Expr, at: Fraction) -> int:
+    for form in (slope, expanded(slope)):
+        sign = sign_at(form, at) if form is not None else None
+        if sign is not None:
+            return sign
+    raise UndecidedError
 
 
 def _rests(f: Expr, at: Fraction) -> bool:
@@ -109,10 +115,7 @@ def _arrives(slope: Expr, goal: Bracket) -> bool:
             raise UndecidedError
         return False
     if goal.exact is not None:
-        sign = sign_at(slope, goal.exact)
-        if sign is None or sign > 0:
-            raise UndecidedError
-        return sign < 0 or _in_finite_time(slope, goal.exact, -1, 1)
+        return _sign(slope, goal.exact) < 0 or _in_finite_time(slope, goal.exact, -1, 1)
     if not enclose_between(slope.diff(), goal.low, goal.high).is_finite():
         raise UndecidedError
     return False
