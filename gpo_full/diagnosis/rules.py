@@ -2,7 +2,7 @@
 
 A rule is named like its finding, and its parameters like what it needs: metrics that the run logs, facts of the View,
 and `trend`, which is the View of a run of enough logs. It is applied, to the logs that hold its metrics, if all of that
-is known.
+is known; a parameter with a default is a metric that the run need not log.
 """
 
 __all__ = ["Diagnosis", "Finding", "diagnose"]
@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from inspect import signature
+from statistics import fmean
 from typing import Any
 
 from gpo_full.diagnosis.log import RunLog
@@ -18,6 +19,7 @@ from gpo_full.diagnosis.log_rules import LOG_RULES, MOST, Found
 from gpo_full.diagnosis.scale import allowed_at_start, loss_multiple
 from gpo_full.diagnosis.view import FLAT, STILL_NATS, STILL_X, Metric, View, metrics_of
 from gpo_theory.catalogue import find_loss
+from gpo_theory.certificate import Verdict
 from gpo_theory.errors import InputError
 from gpo_theory.loss import Loss
 from gpo_theory.report.result import Analysis
@@ -31,6 +33,13 @@ FEW_LOGS, FEW_SHARE = 5, 4  # a collapse takes at most five logs, and at most a 
 LEFT = 0.02  # of the first loss, what is about 0
 JUMP = 5.0  # of x: from 0 to there, -f' of the logistic loss falls to 1/75 of its value
 FALL = 1.0  # of x, by which the chosen log-ratio has fallen: at beta = 0.1, 10 nats
+FALL_NATS = 10.0  # of a log-probability
+SOON = 10  # the last step at which a log's mean is still about that of the start
+AT_ONCE, FAR_NATS = 2.0, 10.0  # nats of a log-ratio that no noise has at step 1, and no descent over SOON steps
+DRIFT = 1.5  # times the first log's, the size that a drift from 0 has at the least in the next three: 3 if it is steady
+USUAL_BETA = 0.1  # for nats where beta is not known
+PRECISE = 0.05  # relative deviation of f at a mean margin, by precision and rounding
+LEAST_FALL = 0.1  # of f(0) - f(mean x): less has only a batch of which nineteen in twenty pairs are at x = 0
 
 
 @dataclass(frozen=True)
@@ -95,13 +104,14 @@ def diagnose(
     view = replace(view, multiple=loss_multiple(view))
     findings, reasons = [], {}
     for name, rule in RULES.items():
-        needs = [*signature(rule).parameters]
+        needs = [each.name for each in signature(rule).parameters.values()
+                 if each.default is each.empty or each.name in log.columns]  # fmt: skip
         reason = view.missing(needs)
         if reason is not None:
             reasons[name] = reason
             continue
         seen = view.holding(metrics_of(needs))
-        if found := rule(*map(seen.needed, needs)):
+        if found := rule(**{need: seen.needed(need) for need in needs}):
             findings.append(Finding(name, *found, columns=tuple(log.names.get(used, used) for used in seen.used)))
     looked_at = tuple(name for name in RULES if name not in reasons)
     return Diagnosis(log, loss, beta, view.label_noise, tuple(findings), looked_at, reasons, view.multiple)
@@ -147,8 +157,9 @@ def _starts_backwards(slope: float) -> Found:
 
 
 def _wrong_start(view: View, loss: Metric, step: Metric, at_zero: float, slope: float, beta: float) -> Found:
-    allowed, off = allowed_at_start(at_zero, slope, beta), view.starts_off
-    if step[0] > 1 or abs(loss[0] - at_zero) <= allowed:
+    allowed, off, later = allowed_at_start(at_zero, slope, beta), view.starts_off, step[0] > 1
+    allowed += NEAR * max(abs(at_zero), abs(slope)) if later else 0.0
+    if step[0] > SOON or (later and off != 0.0) or abs(loss[0] - at_zero) <= allowed:
         return None
     causes = ("a reference from other weights, another truncation or dropout causes this, and so does a loss or beta "
               "that is not the run's")  # fmt: skip
@@ -157,17 +168,56 @@ def _wrong_start(view: View, loss: Metric, step: Metric, at_zero: float, slope: 
                   "other weights, another truncation, dropout, or a method without a reference" if off else
                   "margin and log-ratios are 0 there, so the reference is the policy: what differs is the loss, one of "
                   "its parameters or a part beside f")  # fmt: skip
-    return (loss[0], f"the first step's loss is not f(0) = {at_zero:.4g}, as it is where policy and reference agree",
+    return (loss[0], f"the loss {f'up to step {step[0]:g}' if later else 'of the first step'} is not "
+            f"f(0) = {at_zero:.4g}, as it is where policy and reference agree",
             f"{causes}; a difference below {allowed:.2g} is not reported")  # fmt: skip
 
 
-def _stuck_at_start(trend: View, loss: Metric, margin: Metric, at_zero: float, beta: float) -> Found:
-    if not trend.still:
+def _wrong_reference(view: View, step: Metric, log_ratio_chosen: Metric, log_ratio_rejected: Metric) -> Found:
+    name, values = max(("chosen", log_ratio_chosen), ("rejected", log_ratio_rejected), key=lambda side: abs(side[1][0]))
+    size, later = abs(values[0]), values[1:4]
+    nats = size if view.unit == "nats" else size / USUAL_BETA
+    if step[0] > SOON or nats < (FAR_NATS if step[0] > 1 else AT_ONCE) or view.elsewhere:
         return None
-    return (loss.mean(), f"near the reference the loss is f(0) + f'(0) x with f(0) = {at_zero:.4g}, and x = "
-            f"beta rho is {beta * margin.mean():.2g} at the end: the margin has not moved",
+    grown = fmean(map(abs, later)) / size if len(later) > 1 else math.inf
+    apart = abs(log_ratio_chosen[0] - log_ratio_rejected[0]) >= size / 2
+    if step[0] > 1 and (apart or grown >= DRIFT):
+        return None
+    how = (f"up to step {step[0]:g}, and {grown:.2g} times that in the next {len(later)} logs, where a drift from 0 "
+           "goes on to 3 times and more" if step[0] > 1 else f"at step {step[0]:g}")  # fmt: skip
+    return (values[0], f"the {name} log-ratio is {values[0]:.3g} {view.unit} {how}: the reference is not the policy at "
+            "the start, with which all log-ratios are 0",
+            "other weights, another truncation, dropout, or a method without a reference; a mean up to a later step is "
+            "also like this if the first steps make a jump and the others none. Reported at step 1 from "
+            f"{AT_ONCE:g} nats on, up to step {SOON} from {FAR_NATS:g} on where both are away and grow less than "
+            f"{DRIFT:g} times; beta, if not known, is taken for {USUAL_BETA:g}")  # fmt: skip
+
+
+def _stuck_at_start(trend: View, loss: Metric, at_zero: float, beta: float, margin: Metric | None = None) -> Found:
+    off = max(abs(value - at_zero) for value in loss)
+    if margin is not None:
+        moved, seen = not trend.still, f"x = beta rho is {beta * margin.mean():.2g} at the end"
+    else:
+        right = trend.column("accuracy") if trend.holds("accuracy") else Metric((0.0,))
+        moved = off > STILL_X * abs(trend.slope or 1.0) or right.mean() > 0.5 + 3 * right.error()
+        seen = f"no log's loss is farther from that than {off:.2g}"
+    if moved:
+        return None
+    return (loss.mean(), f"near the reference the loss is f(0) + f'(0) x with f(0) = {at_zero:.4g}, and {seen}: the "
+            "margin has not moved",
             "the metrics do not say why: a learning rate that is too small, frozen weights and a long warm-up look "
             f"the same; below {STILL_X:g} in x and {STILL_NATS:g} nats counts as unmoved")  # fmt: skip
+
+
+def _log_probability_falls(trend: View, logp_chosen: Metric, logp_rejected: Metric) -> Found:
+    chosen, rejected = (column.mean() - column.mean(0) for column in (logp_chosen, logp_rejected))
+    if not logp_chosen.drift or chosen > -FALL_NATS:
+        return None
+    return (chosen, f"from the first third of the logs to the last, the log-probability of chosen responses changes by "
+            f"{chosen:.3g} nats and that of rejected ones by {rejected:.3g}: with a reference that stays, so do the "
+            "log-ratios. rewards/*, which hold these, are not logged",
+            "a mean over other pairs is another, so the reference's part stays only on average, over data in a random "
+            f"order; a fall below {FALL_NATS:g} nats is not reported")  # fmt: skip
 
 
 def _likelihood_displaced(trend: View, margin: Metric, log_ratio_chosen: Metric, log_ratio_rejected: Metric) -> Found:
@@ -248,11 +298,37 @@ def _beta_holds(trend: View, margin: Metric, regularizer: Metric, summed: bool, 
             f"P1 holds near p = 1/2; that less than {SMALL_NATS:g} nats is small is a convention")  # fmt: skip
 
 
-def _worse_than_reference(trend: View, loss: Metric, at_zero: float, slope: float) -> Found:
-    if loss.mean() <= at_zero + NEAR * abs(slope):
+def _contradicts_margins(
+    view: View, loss: Metric, margin: Metric, analysis: Analysis, at_zero: float, slope: float, to_x: float,
+    accuracy: Metric | None = None,
+) -> Found:  # fmt: skip
+    f, proved = view.at_margins.mean(), {name for name, of in analysis.claims.items() if of.verdict is Verdict.PROVED}
+    noise = allowed_at_start(at_zero, slope, view.beta) + PRECISE * abs(f)
+    right = accuracy is not None and min(accuracy.third()) == 1
+    # Jensen's inequality; and f(x) <= f(0) of every pair.
+    low = f - noise if "convex" in proved else -math.inf
+    high = at_zero - LEAST_FALL * (at_zero - f) + noise if right and "monotone_decreasing" in proved else math.inf
+    if view.log.source == "gpo" or view.multiple != 1 or low <= loss.mean() <= high:
         return None
+    why = (f"below {f:.4g}, the mean of f at the logged margins, which a mean over pairs of a convex f does not fall "
+           "below" if loss.mean() < low else f"not below f(0) = {at_zero:.4g} as with every margin above 0 and a "
+           f"falling f it is: f at the logged margins is {f:.4g}")  # fmt: skip
+    return (loss.mean(), f"the loss is {why}: f is not the run's loss, or its parameters, beta or margins are not",
+            "a loss that is weighted, summed over steps or has parts beside f looks the same; a difference below "
+            f"{noise:.2g} is not reported, and a loss below f(0) only if it has less than {LEAST_FALL:.0%} of the fall "
+            "to f at the mean margin")  # fmt: skip
+
+
+def _worse_than_reference(
+    trend: View, loss: Metric, at_zero: float, slope: float,
+    margin: Metric | None = None, accuracy: Metric | None = None,
+) -> Found:  # fmt: skip
+    beyond = margin is not None and margin.mean() > 0 and bool(trend.at_margins) and trend.at_margins.mean() > at_zero
+    if loss.mean() <= at_zero + NEAR * abs(slope) or beyond or (accuracy is not None and min(accuracy.third()) == 1):
+        return None  # beyond the target or with every margin above 0, past_target or contradicts_margins says it
+    rises = "" if trend.target is None else ", or far beyond the target,"
     return (loss.mean(), f"the loss is above f(0) = {at_zero:.4g}, which the reference itself has: pairs with a margin "
-            "below 0 cost more than the others gain",
+            f"below 0{rises} cost more than the others gain",
             "a step size that is too large, swapped columns and pairs that contradict each other look the same; "
             f"reported from the loss on that a margin of x = -{NEAR:g} has to first order")  # fmt: skip
 
@@ -298,7 +374,7 @@ def _past_label_noise(trend: View, margin: Metric, supported: float, beta: float
 
 # In the order of the report: first the rules whose findings make the others doubtful.
 _RULES: tuple[Callable[..., Found], ...] = (
-    *LOG_RULES, _starts_backwards, _wrong_start, _stuck_at_start, _worse_than_reference, _wrong_way, _collapsed,
-    _likelihood_displaced, _flat_tail, _beyond_knee, _beta_not_felt, _beta_holds, _at_target, _past_target,
-    _past_label_noise)  # fmt: skip
+    *LOG_RULES, _starts_backwards, _wrong_start, _wrong_reference, _stuck_at_start, _contradicts_margins,
+    _worse_than_reference, _wrong_way, _collapsed, _likelihood_displaced, _log_probability_falls, _flat_tail,
+    _beyond_knee, _beta_not_felt, _beta_holds, _at_target, _past_target, _past_label_noise)  # fmt: skip
 RULES = {rule.__name__.removeprefix("_"): rule for rule in _RULES}

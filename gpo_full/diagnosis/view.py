@@ -26,7 +26,7 @@ ERRORS = 4  # standard errors between two thirds, beyond which a metric moves: t
 EARLY = 10  # the first log is of the start if its step is at most 1/10 of the last
 MOVING = (*SCALED, "loss")
 # The metrics whose rules hold for any method, pairs or none.
-OF_ANY_METHOD = {"view", "grad_norm"}
+OF_ANY_METHOD = {"view", "grad_norm", "step"}
 WHY_MISSING = {
     "analysis": "the loss is not known (`loss=None`)",
     "beta": "beta is not known (`beta=None`)",
@@ -146,12 +146,12 @@ class View:
     @property
     def unit(self) -> str:
         """The unit of the log-ratios."""
-        return "nats" if self.log.source == "gpo" or self.beta else "units of beta nats"
+        return "nats" if self.log.in_nats or self.beta else "units of beta nats"
 
     @property
     def to_x(self) -> float | None:
         """The factor from a column of log-ratios to x = beta rho."""
-        return self.beta or (None if self.log.source == "gpo" else 1.0)
+        return self.beta or (None if self.log.in_nats else 1.0)
 
     def missing(self, needs: Sequence[str]) -> str | None:
         """Return why a rule with these `needs` cannot be applied, or None."""
@@ -204,7 +204,7 @@ class View:
         self.used[name] = None
         if name == "loss":
             return 1 / (self.multiple or 1.0)
-        return 1 / self.beta if self.beta and self.log.source != "gpo" and name in SCALED else 1.0
+        return 1 / self.beta if self.beta and not self.log.in_nats and name in SCALED else 1.0
 
     @property
     def spread(self) -> float:
@@ -224,6 +224,12 @@ class View:
         x = self.beta * self.column("margin").mean()
         there = x > 0 and -_slope_at(self.loss, x) < FLAT * abs(self.slope)
         return self.column("accuracy").mean() if there else 0.0, f"the mean x = {x:.3g} has"
+
+    @property
+    def at_margins(self) -> Metric:
+        """f at the mean x of each log that holds it."""
+        return Metric(_values_at(self.loss, [value * self.to_x for value in self.column("margin")])
+                      if self.loss and self.to_x else ())  # fmt: skip
 
     @property
     def still(self) -> bool:
@@ -297,10 +303,15 @@ def _finite(text: str | None) -> float | None:
     return None if text in (None, "inf", "-inf") else float(exact(parse_constant(str(text))))
 
 
-def _slope_at(loss: Loss, x: float, step: float = 1e-4) -> float:
+def _values_at(loss: Loss, x: Sequence[float]) -> list[float]:
     import numpy as np
 
     from gpo_theory.lowering.lower import to_numpy
 
-    below, above = to_numpy(loss)(np.array([x - step, x + step]))
-    return float((above - below) / (2 * step))
+    values: list[float] = to_numpy(loss)(np.array(x)).tolist()
+    return values
+
+
+def _slope_at(loss: Loss, x: float, step: float = 1e-4) -> float:
+    below, above = _values_at(loss, [x - step, x + step])
+    return (above - below) / (2 * step)
