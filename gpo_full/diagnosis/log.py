@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ READ = (f"{METRICS_FILE}, {STATE_FILE} (TRL, axolotl, LLaMA-Factory), {SWIFT_FIL
         "(LLaMA-Factory), and JSON lines or CSV of their keys, OpenRLHF's or NeMo-RL's are read")  # fmt: skip
 SAMPLED = ("step", "kl", "kl_se", "win_rate", "win_low", "win_high", "n")
 SCALED = ("margin", "log_ratio_chosen", "log_ratio_rejected")
+IN_NATS = ("gpo", "nemo-rl")  # sources whose SCALED are log-ratios without beta
 BESIDE_F = ("nll_loss", "sft_loss", "aux_loss")  # parts of the loss that TRL, LLaMA-Factory and ms-swift log apart
 
 
@@ -30,7 +31,7 @@ class RunLog:
 
     `source` is "gpo" for our runs, or the trainer: "trl", "llama-factory", "ms-swift", "openrlhf" or "nemo-rl". A
     value is NaN in a log that lacks the metric, and infinite in one whose value is not finite. The columns of SCALED
-    are in nats, or if not `in_nats` in units of beta times nats. `settings` is the configuration that the run records,
+    are in nats, or if not of IN_NATS in units of beta times nats. `settings` is the configuration that the run records,
     empty if it records none; `samples` the objects of its samples.jsonl. For other trainers' logs, `names` are their
     keys of our columns, `unread` those that no rule uses, `beside` the parts of the loss that are not f, and `method`
     is the method where that is not of an f(beta rho).
@@ -48,11 +49,6 @@ class RunLog:
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
-
-    @property
-    def in_nats(self) -> bool:
-        """Whether the columns of SCALED are log-ratios without beta."""
-        return self.source in ("gpo", "nemo-rl")
 
     @property
     def broken(self) -> int:
@@ -84,8 +80,8 @@ def read_run(path: Path | str) -> RunLog:
     written = [entry for entry in entries.rows if isinstance(entry, dict)]
     rows = [*map(numbers_of, written)]
     keys = {key for row in rows for key in row}
-    named = file.name == METRICS_FILE and "margin" in keys
-    source = "gpo" if entries.ours else source_of(keys) or ("gpo" if named else "trl")
+    named = entries.ours or (file.name == METRICS_FILE and "margin" in keys and not source_of(keys))
+    source = "gpo" if named else source_of(keys) or "trl"
     ours = source == "gpo"
     rewards = any(NAMES.get(key) in SCALED for key in keys)
     names = {key: key for key in keys} if ours else NAMES if rewards else NAMES | LOGPS
@@ -102,7 +98,7 @@ def read_run(path: Path | str) -> RunLog:
         folder = file.parent if entries.lines else file.parent.parent
         samples = _samples(folder / SAMPLES_FILE) if folder == file.parent else ()
         return RunLog(str(path), source, columns, _settings(folder / RUN_FILE), samples)
-    return _foreign(RunLog(str(path), source, columns, names=own), logs, keys)
+    return _foreign(RunLog(str(path), source, columns, names=own), logs, rows)
 
 
 def _merged(logs: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
@@ -118,15 +114,15 @@ def _merged(logs: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
     return found
 
 
-def _foreign(log: RunLog, logs: Sequence[Mapping[str, float]], every: Set[str]) -> RunLog:
+def _foreign(log: RunLog, logs: Sequence[Mapping[str, float]], rows: Sequence[Mapping[str, float]]) -> RunLog:
     keys = frozenset(key for row in logs for key in row)
     step = log.columns["step"][0] if "step" in log.columns else None
     apart = log.source == "openrlhf" or log.names.get("loss") == "preference_loss"
     beside = () if apart else tuple(key for key in BESIDE_F if key in keys)
     method = method_of(logs, keys, step)
     read = {*NAMES, *log.names.values(), *beside, *(method.by if method else ())}
-    # Of rows that are no logs of training, such as evaluations, the first word of their keys is enough.
-    others = {re.sub("[_/].*", "_*", key) for key in every - keys - read}
+    # Of rows that are no logs of training, as of evaluations, the first word of the keys is enough; of a summary, none.
+    others = {re.sub("[_/].*", "_*", key) for row in rows if "train_runtime" not in row for key in {*row} - keys - read}
     return replace(log, unread=tuple(sorted(keys - read | others)), beside=beside, method=method)
 
 

@@ -31,9 +31,9 @@ def _steps_begin_again(view: View, step: Metric) -> Found:
     if not falls:
         return None
     at = falls[0]
-    return (len(falls), f"the step falls from {step[at - 1]:g} to {step[at]:g} at log {at + 1}, and {len(falls)} times "
-            "in all: this holds several runs, or one whose logs are not in order",
-            "the other findings take it for one run in this order: give the logs of one")  # fmt: skip
+    return (len(falls), f"the step falls at {len(falls)} of {len(step)} logs, first from {step[at - 1]:g} to "
+            f"{step[at]:g} at log {at + 1}: these are several runs, one that was resumed, or logs out of order",
+            "the other findings take them for one run in this order: give the logs of one")  # fmt: skip
 
 
 def _not_finite(view: View) -> Found:
@@ -121,8 +121,7 @@ def _gradient_grows(view: View, grad_norm: Metric) -> Found:
         return None
     return (last, f"the median gradient norm grows from {first:.3g} over the first third of the logs to {last:.3g} "
             "over the last: the run diverges, or only clipping holds it",
-            f"a norm is usually logged before it is clipped, so the steps can still be small; reported from {GROWS:g} "
-            "times on")  # fmt: skip
+            f"a norm is logged before it is clipped: steps may be small; reported from {GROWS:g} times on")  # fmt: skip
 
 
 def _moved_at_0(view: View, grad_norm: Metric) -> str | None:

@@ -14,7 +14,7 @@ from inspect import signature
 from statistics import fmean
 from typing import Any
 
-from gpo_full.diagnosis.log import RunLog
+from gpo_full.diagnosis.log import SCALED, RunLog
 from gpo_full.diagnosis.log_rules import LOG_RULES, MOST, Found
 from gpo_full.diagnosis.scale import allowed_at_start, loss_multiple
 from gpo_full.diagnosis.view import FLAT, STILL_NATS, STILL_X, Metric, View, metrics_of
@@ -32,14 +32,13 @@ NEAR = 0.1  # relative distance from a target that counts as reached
 FEW_LOGS, FEW_SHARE = 5, 4  # a collapse takes at most five logs, and at most a quarter of all
 LEFT = 0.02  # of the first loss, what is about 0
 JUMP = 5.0  # of x: from 0 to there, -f' of the logistic loss falls to 1/75 of its value
-FALL = 1.0  # of x, by which the chosen log-ratio has fallen: at beta = 0.1, 10 nats
-FALL_NATS = 10.0  # of a log-probability
+FALL, FALL_NATS = 1.0, 10.0  # of x, by which the chosen log-ratio has fallen; and of a log-probability
 SOON = 10  # the last step at which a log's mean is still about that of the start
 AT_ONCE, FAR_NATS = 2.0, 10.0  # nats of a log-ratio that no noise has at step 1, and no descent over SOON steps
 DRIFT = 1.5  # times the first log's, the size that a drift from 0 has at the least in the next three: 3 if it is steady
 USUAL_BETA = 0.1  # for nats where beta is not known
-PRECISE = 0.05  # relative deviation of f at a mean margin, by precision and rounding
-LEAST_FALL = 0.1  # of f(0) - f(mean x): less has only a batch of which nineteen in twenty pairs are at x = 0
+# Of f at a mean margin, what precision and rounding do; of f(0) - f(mean x), less than with 9 of 10 pairs at x = 0.
+PRECISE, LEAST_FALL = 0.05, 0.1
 
 
 @dataclass(frozen=True)
@@ -159,6 +158,8 @@ def _starts_backwards(slope: float) -> Found:
 def _wrong_start(view: View, loss: Metric, step: Metric, at_zero: float, slope: float, beta: float) -> Found:
     allowed, off, later = allowed_at_start(at_zero, slope, beta), view.starts_off, step[0] > 1
     allowed += NEAR * max(abs(at_zero), abs(slope)) if later else 0.0
+    if any(math.isinf(view.log.columns.get(name, (0.0,))[0]) for name in SCALED):
+        return None  # transformers logs a loss of 0 in place of a NaN
     if step[0] > SOON or (later and off != 0.0) or abs(loss[0] - at_zero) <= allowed:
         return None
     causes = ("a reference from other weights, another truncation or dropout causes this, and so does a loss or beta "
@@ -174,33 +175,30 @@ def _wrong_start(view: View, loss: Metric, step: Metric, at_zero: float, slope: 
 
 
 def _wrong_reference(view: View, step: Metric, log_ratio_chosen: Metric, log_ratio_rejected: Metric) -> Found:
-    name, values = max(("chosen", log_ratio_chosen), ("rejected", log_ratio_rejected), key=lambda side: abs(side[1][0]))
-    size, later = abs(values[0]), values[1:4]
-    nats = size if view.unit == "nats" else size / USUAL_BETA
-    if step[0] > SOON or nats < (FAR_NATS if step[0] > 1 else AT_ONCE) or view.elsewhere:
+    far = max(log_ratio_chosen, log_ratio_rejected, key=lambda side: abs(side[0]))
+    later, nats = step[0] > 1, abs(far[0]) / (1.0 if view.unit == "nats" else USUAL_BETA)
+    if step[0] > SOON or nats < (FAR_NATS if later else AT_ONCE) or view.elsewhere:
         return None
-    grown = fmean(map(abs, later)) / size if len(later) > 1 else math.inf
-    apart = abs(log_ratio_chosen[0] - log_ratio_rejected[0]) >= size / 2
-    if step[0] > 1 and (apart or grown >= DRIFT):
+    grown = fmean(map(abs, far[1:4])) / abs(far[0]) if len(far) > 2 else math.inf
+    if later and (grown >= DRIFT or abs(log_ratio_chosen[0] - log_ratio_rejected[0]) >= abs(far[0]) / 2):
         return None
-    how = (f"up to step {step[0]:g}, and {grown:.2g} times that in the next {len(later)} logs, where a drift from 0 "
-           "goes on to 3 times and more" if step[0] > 1 else f"at step {step[0]:g}")  # fmt: skip
-    return (values[0], f"the {name} log-ratio is {values[0]:.3g} {view.unit} {how}: the reference is not the policy at "
-            "the start, with which all log-ratios are 0",
-            "other weights, another truncation, dropout, or a method without a reference; a mean up to a later step is "
-            "also like this if the first steps make a jump and the others none. Reported at step 1 from "
-            f"{AT_ONCE:g} nats on, up to step {SOON} from {FAR_NATS:g} on where both are away and grow less than "
-            f"{DRIFT:g} times; beta, if not known, is taken for {USUAL_BETA:g}")  # fmt: skip
+    how = f", and {grown:.2g} times that in the next, where a drift from 0 has 3 times and more" if later else ""
+    side = "chosen" if far is log_ratio_chosen else "rejected"
+    return (far[0], f"the {side} log-ratio is {far[0]:.3g} {view.unit} in the log of step {step[0]:g}{how}: the "
+            "reference is not the policy at the start, where it is 0",
+            "other weights, another truncation, dropout, a method without a reference, and after step 1 a jump that "
+            f"ended, look the same; reported at step 1 from {AT_ONCE:g} nats on, up to step {SOON} from {FAR_NATS:g} "
+            f"on if both are away and grow less than {DRIFT:g} times; a beta not known counts as {USUAL_BETA:g}")  # fmt: skip
 
 
 def _stuck_at_start(trend: View, loss: Metric, at_zero: float, beta: float, margin: Metric | None = None) -> Found:
-    off = max(abs(value - at_zero) for value in loss)
     if margin is not None:
         moved, seen = not trend.still, f"x = beta rho is {beta * margin.mean():.2g} at the end"
     else:
+        off = max(abs(value - at_zero) for value in loss)
         right = trend.column("accuracy") if trend.holds("accuracy") else Metric((0.0,))
         moved = off > STILL_X * abs(trend.slope or 1.0) or right.mean() > 0.5 + 3 * right.error()
-        seen = f"no log's loss is farther from that than {off:.2g}"
+        seen = f"every log's loss is within {off:.2g} of that"
     if moved:
         return None
     return (loss.mean(), f"near the reference the loss is f(0) + f'(0) x with f(0) = {at_zero:.4g}, and {seen}: the "
@@ -213,11 +211,11 @@ def _log_probability_falls(trend: View, logp_chosen: Metric, logp_rejected: Metr
     chosen, rejected = (column.mean() - column.mean(0) for column in (logp_chosen, logp_rejected))
     if not logp_chosen.drift or chosen > -FALL_NATS:
         return None
-    return (chosen, f"from the first third of the logs to the last, the log-probability of chosen responses changes by "
-            f"{chosen:.3g} nats and that of rejected ones by {rejected:.3g}: with a reference that stays, so do the "
-            "log-ratios. rewards/*, which hold these, are not logged",
-            "a mean over other pairs is another, so the reference's part stays only on average, over data in a random "
-            f"order; a fall below {FALL_NATS:g} nats is not reported")  # fmt: skip
+    return (chosen, f"from the first third of the logs to the last the log-probability of chosen responses changes by "
+            f"{chosen:.3g} nats and that of rejected ones by {rejected:.3g}: so do, on average, the log-ratios of "
+            "rewards/*, which are not logged",
+            "the reference is constant only over the same pairs, so the data must be in a random order; a fall below "
+            f"{FALL_NATS:g} nats is not reported")  # fmt: skip
 
 
 def _likelihood_displaced(trend: View, margin: Metric, log_ratio_chosen: Metric, log_ratio_rejected: Metric) -> Found:
@@ -304,19 +302,17 @@ def _contradicts_margins(
 ) -> Found:  # fmt: skip
     f, proved = view.at_margins.mean(), {name for name, of in analysis.claims.items() if of.verdict is Verdict.PROVED}
     noise = allowed_at_start(at_zero, slope, view.beta) + PRECISE * abs(f)
-    right = accuracy is not None and min(accuracy.third()) == 1
-    # Jensen's inequality; and f(x) <= f(0) of every pair.
-    low = f - noise if "convex" in proved else -math.inf
-    high = at_zero - LEAST_FALL * (at_zero - f) + noise if right and "monotone_decreasing" in proved else math.inf
+    falls = accuracy is not None and min(accuracy.third()) == 1 and "monotone_decreasing" in proved
+    low = f - noise if "convex" in proved else -math.inf  # Jensen's inequality
+    high = at_zero - LEAST_FALL * (at_zero - f) + noise if falls else math.inf
     if view.log.source == "gpo" or view.multiple != 1 or low <= loss.mean() <= high:
         return None
-    why = (f"below {f:.4g}, the mean of f at the logged margins, which a mean over pairs of a convex f does not fall "
-           "below" if loss.mean() < low else f"not below f(0) = {at_zero:.4g} as with every margin above 0 and a "
-           f"falling f it is: f at the logged margins is {f:.4g}")  # fmt: skip
-    return (loss.mean(), f"the loss is {why}: f is not the run's loss, or its parameters, beta or margins are not",
-            "a loss that is weighted, summed over steps or has parts beside f looks the same; a difference below "
-            f"{noise:.2g} is not reported, and a loss below f(0) only if it has less than {LEAST_FALL:.0%} of the fall "
-            "to f at the mean margin")  # fmt: skip
+    why = ("f is convex, so its mean over pairs is not below that" if loss.mean() < low else
+           f"the accuracy is 1, so every margin is above 0, where f is below f(0) = {at_zero:.4g}")  # fmt: skip
+    return (loss.mean(), f"the loss contradicts the margins, at whose means f is {f:.4g}: {why}. The loss is not this "
+            "f, or not with these parameters",
+            "a loss that is weighted, summed or has parts beside f, and margins in another unit, look the same; not "
+            f"reported within {noise:.2g}, or where {LEAST_FALL:.0%} of the fall from f(0) to {f:.2g} is there")  # fmt: skip
 
 
 def _worse_than_reference(
@@ -325,12 +321,12 @@ def _worse_than_reference(
 ) -> Found:  # fmt: skip
     beyond = margin is not None and margin.mean() > 0 and bool(trend.at_margins) and trend.at_margins.mean() > at_zero
     if loss.mean() <= at_zero + NEAR * abs(slope) or beyond or (accuracy is not None and min(accuracy.third()) == 1):
-        return None  # beyond the target or with every margin above 0, past_target or contradicts_margins says it
+        return None  # past_target and contradicts_margins say what does not come from margins below 0
     rises = "" if trend.target is None else ", or far beyond the target,"
     return (loss.mean(), f"the loss is above f(0) = {at_zero:.4g}, which the reference itself has: pairs with a margin "
             f"below 0{rises} cost more than the others gain",
-            "a step size that is too large, swapped columns and pairs that contradict each other look the same; "
-            f"reported from the loss on that a margin of x = -{NEAR:g} has to first order")  # fmt: skip
+            "a step size that is too large, swapped columns, pairs that contradict each other and another loss look "
+            f"the same; reported from the loss on that a margin of x = -{NEAR:g} has to first order")  # fmt: skip
 
 
 def _wrong_way(trend: View, accuracy: Metric, margin: Metric) -> Found:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from statistics import fmean, stdev
 from typing import Any
 
-from gpo_full.diagnosis.log import SCALED, RunLog
+from gpo_full.diagnosis.log import IN_NATS, SCALED, RunLog
 from gpo_theory.analysis import analyze
 from gpo_theory.loss import Loss
 from gpo_theory.report.result import Analysis
@@ -146,12 +146,12 @@ class View:
     @property
     def unit(self) -> str:
         """The unit of the log-ratios."""
-        return "nats" if self.log.in_nats or self.beta else "units of beta nats"
+        return "nats" if self.log.source in IN_NATS or self.beta else "units of beta nats"
 
     @property
     def to_x(self) -> float | None:
         """The factor from a column of log-ratios to x = beta rho."""
-        return self.beta or (None if self.log.in_nats else 1.0)
+        return self.beta or (None if self.log.source in IN_NATS else 1.0)
 
     def missing(self, needs: Sequence[str]) -> str | None:
         """Return why a rule with these `needs` cannot be applied, or None."""
@@ -204,7 +204,7 @@ class View:
         self.used[name] = None
         if name == "loss":
             return 1 / (self.multiple or 1.0)
-        return 1 / self.beta if self.beta and not self.log.in_nats and name in SCALED else 1.0
+        return 1 / self.beta if self.beta and self.log.source not in IN_NATS and name in SCALED else 1.0
 
     @property
     def spread(self) -> float:
