@@ -199,7 +199,7 @@ def _parse(file: Path, text: bytes) -> Any:
         return json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError):
         what = "is empty" if not text.strip() else "is not the JSON of a run"
-        looks = re.search(rb"\{'[\w/]+': ", text)
+        looks = re.search(rb"\{'[\w/]+': ", file.read_bytes())
         printed = "; it looks printed: a checkpoint holds trainer_state.json" if looks else ""
         raise InputError(f"{str(file)!r} {what}{printed}; {READ}") from None
 

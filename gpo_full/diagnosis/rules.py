@@ -188,7 +188,7 @@ def _wrong_reference(view: View, step: Metric, log_ratio_chosen: Metric, log_rat
             "reference is not the policy at the start, where it is 0",
             "other weights, another truncation, dropout, a method without a reference, and after step 1 a jump that "
             f"ended, look the same; reported at step 1 from {AT_ONCE:g} nats on, up to step {SOON} from {FAR_NATS:g} "
-            f"on if both are away and grow less than {DRIFT:g} times; a beta not known counts as {USUAL_BETA:g}")  # fmt: skip
+            f"on if both are away and grow below {DRIFT:g} times; unknown beta: {USUAL_BETA:g}")  # fmt: skip
 
 
 def _stuck_at_start(trend: View, loss: Metric, at_zero: float, beta: float, margin: Metric | None = None) -> Found:
@@ -308,11 +308,11 @@ def _contradicts_margins(
     if view.log.source == "gpo" or view.multiple != 1 or low <= loss.mean() <= high:
         return None
     why = ("f is convex, so its mean over pairs is not below that" if loss.mean() < low else
-           f"the accuracy is 1, so every margin is above 0, where f is below f(0) = {at_zero:.4g}")  # fmt: skip
+           f"the accuracy is 1, so every margin is above 0, where f falls from f(0) = {at_zero:.4g}")  # fmt: skip
     return (loss.mean(), f"the loss contradicts the margins, at whose means f is {f:.4g}: {why}. The loss is not this "
             "f, or not with these parameters",
             "a loss that is weighted, summed or has parts beside f, and margins in another unit, look the same; not "
-            f"reported within {noise:.2g}, or where {LEAST_FALL:.0%} of the fall from f(0) to {f:.2g} is there")  # fmt: skip
+            f"reported within {noise:.2g}, or with {LEAST_FALL:.0%} of the fall from f(0) to {f:.2g}")  # fmt: skip
 
 
 def _worse_than_reference(

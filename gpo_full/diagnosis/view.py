@@ -39,6 +39,7 @@ WHY_MISSING = {
     "supported": "the rate of flipped labels is not known (`label_noise=None`), or the loss accounts for it itself",
     "to_x": "beta is not known (`beta=None`)",
 }
+NOT_LOGGED = {"logp_chosen": "it is for logs of logps/* without rewards"}
 OF_LOSS = {"analysis", "at_zero", "slope", "strength", "target"}
 
 
@@ -167,7 +168,7 @@ class View:
             if name in WHY_MISSING and getattr(self, name) is None:
                 return WHY_MISSING[name]
             if name not in WHY_MISSING and name not in self.log.columns:
-                return f"the run does not log {name}"
+                return NOT_LOGGED.get(name, f"the run does not log {name}")
         return self._incomparable(needs) or self._too_few(metrics_of(needs), least)
 
     def _incomparable(self, needs: Sequence[str]) -> str | None:
