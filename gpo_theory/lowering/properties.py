@@ -1,0 +1,95 @@
+"""Tests of a user's function that need no formula: its gradient against its values, and what a loss should be."""
+
+__all__ = ["PROPERTIES", "alone"]
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from gpo_theory.lowering.calling import Finding, Floats, Function, evaluate
+from gpo_theory.lowering.conduct import Batches
+from gpo_theory.lowering.margins import LADDER, random_margins
+
+# A loss may lack them by its nature; its gradient is always that of its value.
+PROPERTIES = ("decrease", "convexity", "consistency")
+_PROBABILITIES = (0.6, 0.75, 0.9, 0.99)  # of the preferred response, from doubtful to nearly certain
+_ROUNDING = 1e-13  # of a value, relative to the values near 0 and at x, times 1 + |x|
+
+
+def alone(function: Function, batches: Batches) -> Iterator[Finding]:
+    """Yield what is wrong in float64, where differences of values are sharp."""
+
+    def f(x: Floats) -> Floats:
+        return evaluate(function, x, "float64")[0]
+
+    size = float(np.abs(f(np.array([-1.0, 0.0, 1.0]))).sum())
+    with np.errstate(all="ignore"):
+        yield from _gradient(function, size, batches)
+        yield from _decrease(f, size)
+        yield from _convexity(f, size, batches)
+        yield from _consistency(f, size)
+
+
+def _gradient(function: Function, size: float, batches: Batches) -> Iterator[Finding]:
+    """The gradient lies among four difference quotients around it, within their spread, on three scales.
+
+    At a kink any slope between is one. Of the wider scales those quotients count that agree within a factor of two.
+    """
+    x = np.array(sorted([*LADDER, *random_margins(batches.count, batches.seed)], key=abs))
+    value, slope = evaluate(function, x, "float64")
+    for scale in (1e-6, 1e-4, 1e-2):
+        h = scale * np.maximum(1, abs(x))
+        points = x + h * np.arange(-2.0, 3.0)[:, None]
+        values = evaluate(function, points.ravel(), "float64")[0].reshape(points.shape)
+        quotients = np.diff(values, axis=0) / np.diff(points, axis=0)
+        low, high = quotients.min(axis=0), quotients.max(axis=0)
+        spread, steepest = high - low, abs(quotients).max(axis=0)
+        slack = spread + 1e-7 * steepest + _ROUNDING * (abs(values).sum(axis=0) + size * (1 + abs(x))) / h
+        outside = (slope < low - slack) | (slope > high + slack)
+        resolved = (scale < 1e-5) | (spread <= steepest / 2)
+        bad = np.flatnonzero(outside & resolved & np.isfinite(slack) & np.isfinite(slope))
+        if bad.size:
+            i = bad[0]
+            also = f"; also at {bad.size - 1} margins farther out" if bad.size > 1 else ""
+            yield Finding("gradient", "float64", float(x[i]), f"autograd gives {slope[i]:.6g}, differences of the value "
+                          f"{low[i]:.6g} to {high[i]:.6g}{also}")  # fmt: skip
+            return
+
+
+def _decrease(f: Callable[[Floats], Floats], size: float) -> Iterator[Finding]:
+    h = 1e-6
+    behind, here, ahead = f(np.array([-h, 0.0, h]))
+    left, right = (here - behind) / h, (ahead - here) / h
+    if not max(left, right) < -1e-8 * size:
+        yield Finding("decrease", "float64", 0.0, f"f does not fall at 0: its slope is about {left:.6g} on the left "
+                      f"and {right:.6g} on the right")  # fmt: skip
+
+
+def _convexity(f: Callable[[Floats], Floats], size: float, batches: Batches) -> Iterator[Finding]:
+    draw, count = np.random.default_rng(batches.seed), 2 * batches.count  # near 0, and as many on all scales
+    near, far = draw.uniform(-6, 6, count), draw.choice([-1, 1], count) * 10 ** draw.uniform(-2, 2.5, count)
+    middle = np.concatenate([near, far])
+    width = 10 ** draw.uniform(-2, 2, middle.size)
+    a, b = middle - width * draw.uniform(0.1, 1, middle.size), middle + width
+    at_a, at_b, at_middle = f(a), f(b), f(middle)
+    chord = at_a + (at_b - at_a) * ((middle - a) / (b - a))
+    slack = 1e-10 * (abs(at_a) + abs(at_b) + abs(at_middle)) + 1e-13 * size
+    excess = np.where(np.isfinite(slack), (at_middle - chord) / slack, -1.0)
+    if excess.max() > 1:
+        i = int(excess.argmax())
+        yield Finding("convexity", "float64", float(middle[i]), f"f = {at_middle[i]:.9g} lies above its chord from "
+                      f"{a[i]:.6g} to {b[i]:.6g}, which has {chord[i]:.9g}; so do {int((excess > 1).sum()) - 1} "
+                      f"of {middle.size} random chords")  # fmt: skip
+
+
+def _consistency(f: Callable[[Floats], Floats], size: float) -> Iterator[Finding]:
+    x = np.concatenate([np.arange(1, 64 * 20 + 1) / 64, np.geomspace(1e-4, 1e3, 400)])
+    ahead, behind, here = f(x), f(-x), f(np.zeros(1))[0]
+    for p in _PROBABILITIES:
+        right, wrong = p * ahead + (1 - p) * behind, p * behind + (1 - p) * ahead
+        best, worst = np.nanmin(right), np.nanmin([here, np.nanmin(wrong)])
+        if not best < worst - 1e-9 * size:
+            place = float(x[np.nanargmin(right)])
+            yield Finding("consistency", "float64", place, f"a pair preferred with probability {p}: the least expected "
+                          f"loss with x > 0 is {best:.9g}, with x <= 0 it is {worst:.9g}")  # fmt: skip
+            return
