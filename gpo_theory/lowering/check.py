@@ -10,7 +10,7 @@ from gpo_theory.errors import InputError, nearest
 from gpo_theory.loss import Loss
 from gpo_theory.lowering.calling import Finding, Function, UserCodeError
 from gpo_theory.lowering.comparison import AGAINST_A_LOSS, against
-from gpo_theory.lowering.conduct import CONDUCT, Batches, conduct, repeats
+from gpo_theory.lowering.conduct import CONDUCT, Batches, conduct, repeats, settings_kept
 from gpo_theory.lowering.lower import to_torch
 from gpo_theory.lowering.margins import random_margins
 from gpo_theory.lowering.precision import finite, precision
@@ -45,16 +45,17 @@ class Report:
                 "margins": self.margins}  # fmt: skip
 
 
+@settings_kept()
 def check_loss(function: Function, loss: Loss | None = None, *, skip: Collection[str] = (), seed: int = 0,
                margins: int = 10_000) -> Report:  # fmt: skip
     """Test a torch function of x = beta * rho, |x| <= 1e6, in float32 and float64, at fixed and `margins` random x.
 
-    As torch code: shapes (empty too), dtypes, batches of several sizes and orders, memory layouts, repeated calls, calls
-    without gradients, random upstream gradients, the input left as it was. As a loss: no NaN or infinity in value or
-    gradient (bfloat16 too), the gradient against finite differences, f'(0) < 0, no chord below f (convexity), and the
-    least C_p(x) = p f(x) + (1-p) f(-x) at x > 0 for p > 1/2 (consistency). With `loss` also value and gradient against f
-    and f' computed with 256 bits, to half the dtype's digits. `skip` names tests that are not run. Raises InputError for
-    a name that is no test.
+    As torch code: shapes (empty ones too), dtypes, batches of several sizes and orders, memory layouts, repeated calls,
+    calls without gradients, random upstream gradients, the input left as it was. As a loss: no NaN or infinity in value
+    or gradient (also in bfloat16, unless refused), the gradient against finite differences, f'(0) < 0, no chord below f
+    (convexity), and the least C_p(x) = p f(x) + (1-p) f(-x) at x > 0 for p > 1/2 (consistency). With `loss` also value
+    and gradient against f and f' computed with 256 bits, to half the dtype's digits. `skip` names tests that are not
+    run. Raises InputError for a name that is no test.
 
     >>> import torch
     >>> for finding in check_loss(lambda x: torch.log(1 + torch.exp(-x)), skip=["gradient"]).findings:
@@ -71,17 +72,29 @@ def check_loss(function: Function, loss: Loss | None = None, *, skip: Collection
         raise InputError(f"seed {seed} must be at least 0 and margins {margins} at least 1")
     numbers = [test for test in TESTS if test not in CONDUCT and (loss or test not in AGAINST_A_LOSS)]
     batches, seen = Batches(margins, seed), _Seen([], set(), set())
+    try:
+        repeated = repeats(function, batches)
+    except UserCodeError:  # which a test below meets again, and names
+        repeated = _nothing
     for dtype in DTYPES:
         seen.look(CONDUCT, dtype, conduct(function, dtype, batches))
     if any(finding.test in _NEEDED for finding in seen.findings):
         seen.cut_short.update(numbers)
     else:
         _numbers(function, loss, batches, seen)
+    changed = _Seen([], set(), set())
+    changed.look((), "float64", repeated())
+    if changed.findings and not any(finding.test == "state" for finding in seen.findings):
+        seen.findings[:] = changed.findings  # the others may be those of another state
+        seen.cut_short.update(TESTS)
     return seen.report([test for test in (*CONDUCT, *numbers) if test not in skip], batches)
 
 
+def _nothing() -> Iterator[Finding]:
+    return iter(())
+
+
 def _numbers(function: Function, loss: Loss | None, batches: Batches, seen: "_Seen") -> None:
-    again = repeats(function, batches)
     random = random_margins(batches.count, batches.seed)
     for dtype in DTYPES:
         seen.look(("finite",), dtype, finite(function, dtype, random))
@@ -93,10 +106,6 @@ def _numbers(function: Function, loss: Loss | None, batches: Batches, seen: "_Se
     seen.look(("gradient", *PROPERTIES), "float64", alone(function, batches))
     if loss is not None and any(finding.test in PROPERTIES for finding in seen.findings):
         seen.inherent.update({finding.test for finding in alone(to_torch(loss), batches)} & {*PROPERTIES})
-    changed = list(again())
-    if changed:  # the numbers in between may be those of another state
-        seen.findings[:] = changed
-        seen.cut_short.update(TESTS[len(CONDUCT) :])
 
 
 @dataclass(frozen=True)

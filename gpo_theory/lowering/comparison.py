@@ -49,20 +49,21 @@ def _suspects(loss: Loss, x: Floats, seen: tuple[Floats, Floats]) -> "np.ndarray
     """Return where the function differs most from the generated code, whose word is not taken for it."""
     right = evaluate(to_torch(loss), x, "float64")
     with np.errstate(all="ignore"):
-        error = [abs(a - b) / (abs(b) + abs(x * slope)) for a, b, slope in zip(seen, right, (right[1], right[1]), strict=True)]
+        error = [abs(a - b) / (abs(b) + abs(x * right[1])) for a, b in zip(seen, right, strict=True)]
     return np.concatenate([np.argsort(-np.nan_to_num(part, posinf=0.0))[:_SUSPECTS] for part in error])
 
 
 def _compared(pieces: Sequence[Piece], name: str, dtype: str, x: Floats, seen: tuple[Floats, ...]) -> Iterator[Finding]:
     at_zero = sum(abs(number) for number in _sides(pieces, Fraction(0))[1][:2])
+    finite = np.isfinite(seen).all(axis=0)
     for k, test in enumerate(AGAINST_A_LOSS):
         wrong = []
-        for at, found in zip(x.tolist(), seen[k].tolist(), strict=True):
+        for at, found, known in zip(x.tolist(), seen[k].tolist(), finite.tolist(), strict=True):
             left, right = _sides(pieces, Fraction(at))
             low, high = sorted((left[k], right[k]))  # at a kink any slope between the two is one
             scale = max(abs(side[k]) + abs(at * side[k + 1]) for side in (left, right))
             slack = _TOLERANCE[dtype] * scale + 8 * float(np.finfo(dtype).eps) * at_zero
-            known = np.isfinite(found) and max(map(abs, (*left, *right))) < _LARGE
+            known = known and max(map(abs, (*left, *right))) < _LARGE
             if known and not low - slack <= found <= high + slack:
                 wrong.append((at, found, right[k]))
         if wrong:

@@ -1,11 +1,12 @@
 """Tests of a user's function as torch code: shapes, dtypes, batches, memory, state, upstream gradients."""
 
-__all__ = ["CONDUCT", "Batches", "conduct", "repeats"]
+__all__ = ["CONDUCT", "Batches", "compared", "conduct", "repeats", "settings_kept", "slack"]
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +14,7 @@ from numpy.typing import NDArray
 from gpo_theory.lowering.calling import Finding, Floats, Function, UserCodeError, call, evaluate
 from gpo_theory.lowering.margins import random_margins
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
+Run = Callable[[Floats], tuple[Floats, ...]]
 CONDUCT = ("runs", "shape", "dtype", "state", "input", "no_grad", "elementwise", "layout", "upstream")
 _SHAPES = ((), (4,), (2, 3), (1,), (3, 1), (1, 3), (2, 3, 4), (0,), (0, 3))
 _SIZES = (2, 3, 8, 33, 101, 257, 1025, 4099, 16_411, 65_539)
@@ -41,7 +40,7 @@ class Batches:
             for _ in range(2):
                 chosen = draw.permutation(keys.size)[:size]
                 batch = random_margins(size, int(draw.integers(1 << 30)))
-                places = draw.permutation(size)[: chosen.size]
+                places = np.append(draw.permutation(size - 1)[: chosen.size - 1], size - 1)  # the last is often special
                 batch[places] = keys[chosen]
                 at = np.full(keys.size, -1)
                 at[chosen] = places
@@ -57,8 +56,8 @@ def conduct(function: Function, dtype: str, batches: Batches) -> Iterator[Findin
     if not found:
         yield from _input(function, dtype, keys)
         yield from _no_grad(function, dtype, keys)
-        yield from _batches(function, dtype, keys, batches)
-        yield from _upstream(function, dtype, batches)
+        coupled = list(_batches(function, dtype, keys, batches))
+        yield from coupled or _upstream(function, dtype, batches)
 
 
 def _form(function: Function, dtype: str) -> Iterator[Finding]:
@@ -84,7 +83,6 @@ def _state(function: Function, dtype: str, keys: Floats) -> Iterator[Finding]:
     """Repeat a call, also with others before it and between it and its backward pass."""
     import torch
 
-    settings = _settings()
     first = evaluate(function, keys, dtype)
     for repeat in range(2, 10):
         try:
@@ -101,28 +99,45 @@ def _state(function: Function, dtype: str, keys: Floats) -> Iterator[Finding]:
         yield from found
         if found:
             return
-    if _settings() != settings:
-        torch.set_grad_enabled(True)
-        torch.set_default_dtype(settings[1])
-        yield Finding("state", dtype, None, f"after its calls (grad mode, default dtype) is {settings} no longer")
 
 
-def repeats(function: Function, batches: Batches, dtype: str = "float64") -> Callable[[], Iterator[Finding]]:
-    """Evaluate now, and return a test that the same call still gives the same later."""
-    keys = batches.keys.astype(dtype).astype(np.float64)
-    first = evaluate(function, keys, dtype)
+def repeats(function: Function, batches: Batches) -> Callable[[], Iterator[Finding]]:
+    """Call the function now, and return a test that at the end the same call still gives the same."""
+    import torch
+
+    settings = _settings()
+    first = evaluate(function, batches.keys, "float64")
 
     def test() -> Iterator[Finding]:
-        return compared("state", dtype, keys, first, evaluate(function, keys, dtype), _rounding(first, dtype),
-                        "differs between calls, here an early and a late one")  # fmt: skip
+        now = _settings()
+        torch.set_grad_enabled(settings["grad mode"])
+        for name in (name for name in settings if now[name] != settings[name]):
+            message = f"it changes torch's {name}: {now[name]}, {settings[name]} expected"
+            yield Finding("state", "float64", None, message)
+        again = evaluate(function, batches.keys, "float64")
+        yield from compared("state", "float64", batches.keys, first, again, _rounding(first, "float64"),
+                            "differs between calls, here the last and the first")  # fmt: skip
 
     return test
 
 
-def _settings() -> tuple[bool, "torch.dtype"]:  # type: ignore[name-defined]  # noqa: F821
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """Put torch's settings back at the end, whatever the function did to them."""
     import torch
 
-    return torch.is_grad_enabled(), torch.get_default_dtype()
+    settings = _settings()
+    try:
+        yield
+    finally:
+        torch.set_grad_enabled(settings["grad mode"])
+        torch.set_default_dtype(settings["default dtype"])
+
+
+def _settings() -> dict[str, Any]:
+    import torch
+
+    return {"grad mode": torch.is_grad_enabled(), "default dtype": torch.get_default_dtype()}
 
 
 def _input(function: Function, dtype: str, keys: Floats) -> Iterator[Finding]:
@@ -132,7 +147,10 @@ def _input(function: Function, dtype: str, keys: Floats) -> Iterator[Finding]:
         given = torch.tensor(keys, dtype=getattr(torch, dtype), requires_grad=wants)
         kept = given.detach().clone()
         x = given.clone() if wants else given
-        call(function, x)
+        try:
+            call(function, x)
+        except UserCodeError:  # without a gradient, that is: the finding of another test
+            return
         changed = (x.detach() != kept).numpy().nonzero()[0]
         if changed.size:
             i = int(changed[0])
@@ -146,7 +164,6 @@ def _input(function: Function, dtype: str, keys: Floats) -> Iterator[Finding]:
 def _no_grad(function: Function, dtype: str, keys: Floats) -> Iterator[Finding]:
     """Without a gradient the value is the same, as an evaluation needs it."""
     import torch
-    from contextlib import nullcontext
 
     value, _ = evaluate(function, keys, dtype)
     for name, mode in (("for margins that require no gradient", nullcontext), ("under torch.no_grad", torch.no_grad),
@@ -163,22 +180,29 @@ def _no_grad(function: Function, dtype: str, keys: Floats) -> Iterator[Finding]:
 
 def _batches(function: Function, dtype: str, keys: Floats, batches: Batches) -> Iterator[Finding]:
     """A margin's value and gradient are those that it has alone, whatever stands beside it and wherever it stands."""
-    one_by_one = [evaluate(function, keys[i : i + 1], dtype) for i in range(keys.size)]
-    alone = tuple(np.concatenate(part) for part in zip(*one_by_one, strict=True))
-    allowed = slack(function, keys, dtype, alone)
-    repeated = repeats(function, batches, dtype)
+    alone = _one_by_one(function, keys, dtype)
+    allowed = slack(lambda x: _one_by_one(function, x, dtype), keys, alone, float(np.finfo(dtype).eps) ** 0.5)
     for batch, at in batches.around(keys):
         some = at >= 0
         result = tuple(part[at[some]] for part in evaluate(function, batch, dtype))
         found = list(compared("elementwise", dtype, keys[some], tuple(part[some] for part in alone), result,
                                tuple(part[some] for part in allowed),
-                               f"depends on the other margins or their order, here in a batch of {batch.size} and alone"))  # fmt: skip
+                               f"depends on the other margins or their order, here in a batch of {batch.size} and "
+                               "alone"))  # fmt: skip
         if found:
-            yield from list(repeated()) or found
+            yield from found
             return
     for test, how, layout in _layouts():
-        result = evaluate(function, keys, dtype, layout=layout)
-        yield from compared(test, dtype, keys, alone, result, allowed, f"depends on the {how}")
+        found = list(compared(test, dtype, keys, alone, evaluate(function, keys, dtype, layout=layout), allowed,
+                              f"depends on the {how}"))  # fmt: skip
+        yield from found
+        if found:
+            return
+
+
+def _one_by_one(function: Function, x: Floats, dtype: str) -> tuple[Floats, ...]:
+    each = [evaluate(function, x[i : i + 1], dtype) for i in range(x.size)]
+    return tuple(np.concatenate(part) for part in zip(*each, strict=True))
 
 
 def _layouts() -> Iterator[tuple[str, str, Function]]:
@@ -224,7 +248,8 @@ def compared(test: str, dtype: str, x: Floats, expected: tuple[Floats, ...], fou
         bad = np.flatnonzero(~same & (np.isfinite(got) | np.isfinite(right)))
         if bad.size:
             i = bad[np.argmin(abs(x[bad]))]
-            yield Finding(test, dtype, float(x[i]), f"the {name} {how}: {got[i]:.9g}, {right[i]:.9g} expected{_also(bad.size)}")
+            yield Finding(test, dtype, float(x[i]), f"the {name} {how}: {got[i]:.9g}, {right[i]:.9g} expected"
+                          f"{_also(bad.size)}")  # fmt: skip
             return
 
 
@@ -236,14 +261,14 @@ def _rounding(of: tuple[Floats, ...], dtype: str) -> tuple[Floats, ...]:
     return tuple(_EXACT * float(np.finfo(dtype).eps) * np.where(np.isfinite(part), abs(part), 0) for part in of)
 
 
-def slack(function: Function, x: Floats, dtype: str, at: tuple[Floats, ...], half: float = 0.0) -> tuple[Floats, ...]:
-    """Half the dtype's digits, or `half`, and how far the function moves while x moves by that; x begins with 0 and 1.
+def slack(run: Run, x: Floats, at: tuple[Floats, ...], half: float) -> tuple[Floats, ...]:
+    """Return `half`, half the digits, of the results `at` x and how far they move while x moves by that.
 
+    x begins with 0 and 1, which set the scale.
     The vectorised and the scalar form of a kernel round differently, which a cancellation can blow up.
     """
-    half = half or float(np.finfo(dtype).eps) ** 0.5
     step = half * np.maximum(1, abs(x))
-    beside = [evaluate(function, x + move, dtype) for move in (-step, step)]
+    beside = [run(x + move) for move in (-step, step)]
     with np.errstate(invalid="ignore"):
         return tuple(2 * np.maximum(*(abs(near[k] - at[k]) for near in beside)) + half * abs(at[k])
                      + 64 * half**2 * np.nan_to_num(abs(at[k][:2])).sum() for k in range(2))  # fmt: skip
