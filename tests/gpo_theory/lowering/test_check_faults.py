@@ -131,6 +131,7 @@ ALONE: dict[str, tuple[Callable[[], Function], str]] = {
     "a clipped gradient": (lambda: backward(lambda x, g: g * slope(x).clamp(min=-0.9)), "gradient"),
     "sigma(1.0001 x) in the gradient": (lambda: backward(lambda x, g: -g * torch.sigmoid(-1.0001 * x)), "gradient"),
     "a gradient 1e-5 too large": (lambda: backward(lambda x, g: 1.00001 * g * slope(x)), "gradient"),
+    "detached at 0": (lambda: detached(lambda x: x == 0), "gradient"),
     "straight through": (lambda: lambda x: right(x) + (right(x).clamp(min=0.01) - right(x)).detach(), "gradient"),
     "ignores its upstream gradient": (lambda: backward(lambda x, g: slope(x)), "upstream"),
     "clamps its upstream gradient": (lambda: backward(lambda x, g: g.clamp(-1, 1) * slope(x)), "upstream"),
