@@ -10,7 +10,7 @@ from gpo_theory.errors import InputError, nearest
 from gpo_theory.loss import Loss
 from gpo_theory.lowering.calling import Finding, Function, UserCodeError
 from gpo_theory.lowering.comparison import AGAINST_A_LOSS, against
-from gpo_theory.lowering.conduct import CONDUCT, Batches, conduct, repeats, settings_kept
+from gpo_theory.lowering.conduct import CONDUCT, STAGES, Batches, repeats, settings_kept
 from gpo_theory.lowering.lower import to_torch
 from gpo_theory.lowering.margins import random_margins
 from gpo_theory.lowering.precision import finite, precision
@@ -18,8 +18,7 @@ from gpo_theory.lowering.properties import PROPERTIES, alone
 
 TESTS = (*CONDUCT, "finite", *AGAINST_A_LOSS, "gradient", *PROPERTIES)
 DTYPES = ("float32", "float64")
-# Without them the numbers mean nothing.
-_NEEDED = ("runs", "shape", "dtype", "state", "elementwise")
+_NEEDED = ("runs", "shape", "state", "elementwise")  # without them what follows means nothing
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,12 @@ def check_loss(function: Function, loss: Loss | None = None, *, skip: Collection
     except UserCodeError:  # which a test below meets again, and names
         repeated = _nothing
     for dtype in DTYPES:
-        seen.look(CONDUCT, dtype, conduct(function, dtype, batches))
-    if any(finding.test in _NEEDED for finding in seen.findings):
+        for tests, run in STAGES.items():
+            if any(finding.test in _NEEDED and finding.dtype == dtype for finding in seen.findings):
+                seen.cut_short.update(tests)
+            else:
+                seen.look(tests, dtype, run(function, dtype, batches))
+    if any(finding.test in (*_NEEDED, "dtype") for finding in seen.findings):
         seen.cut_short.update(numbers)
     else:
         _numbers(function, loss, batches, seen)

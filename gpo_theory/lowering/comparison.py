@@ -8,6 +8,7 @@ from functools import lru_cache
 from math import inf
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpo_theory.calculus.balls import enclose
 from gpo_theory.calculus.pieces import Piece, UnsplitError, beside, split
@@ -45,7 +46,7 @@ def against(function: Function, loss: Loss, dtype: str, random: Floats) -> Itera
             return
 
 
-def _suspects(loss: Loss, x: Floats, seen: tuple[Floats, Floats]) -> "np.ndarray":  # type: ignore[type-arg]
+def _suspects(loss: Loss, x: Floats, seen: tuple[Floats, Floats]) -> NDArray[np.int64]:
     """Return where the function differs most from the generated code, whose word is not taken for it."""
     right = evaluate(to_torch(loss), x, "float64")
     with np.errstate(all="ignore"):
@@ -55,7 +56,7 @@ def _suspects(loss: Loss, x: Floats, seen: tuple[Floats, Floats]) -> "np.ndarray
 
 def _compared(pieces: Sequence[Piece], name: str, dtype: str, x: Floats, seen: tuple[Floats, ...]) -> Iterator[Finding]:
     at_zero = sum(abs(number) for number in _sides(pieces, Fraction(0))[1][:2])
-    finite = np.isfinite(seen).all(axis=0)
+    finite = np.isfinite(seen[0]) & np.isfinite(seen[1])
     for k, test in enumerate(AGAINST_A_LOSS):
         wrong = []
         for at, found, known in zip(x.tolist(), seen[k].tolist(), finite.tolist(), strict=True):

@@ -56,7 +56,7 @@ def margin_loss(name: str, **options: float) -> Any:
 
 def found(name: str) -> set[tuple[str, str, float | None]]:
     options, loss = OF_THE_MARGIN[name]
-    return {(f.test, f.dtype, f.x) for f in check_loss(margin_loss(name, **options), loss).findings}
+    return {(f.test, f.dtype, f.x) for f in check_loss(margin_loss(name, **options), loss, margins=50).findings}
 
 
 @pytest.mark.parametrize("name", [name for name in OF_THE_MARGIN if name not in ("exo_pair", "discopop")])

@@ -36,8 +36,8 @@ def backward(rule: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Func
             return right(x)
 
         @staticmethod
-        def backward(ctx: Any, upstream: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-            return rule(*ctx.saved_tensors, upstream)
+        def backward(ctx: Any, upstream: torch.Tensor) -> torch.Tensor:
+            return rule(ctx.saved_tensors[0], upstream)
 
     return Planted.apply
 
@@ -51,8 +51,8 @@ def if_many(count: int) -> Function:
 
 
 def after(calls: int) -> Function:
-    seen = []
-    return lambda x: (seen.append(x.shape), right(x) * (1.01 if len(seen) > calls else 1))[1]
+    count = iter(range(1_000_000))
+    return lambda x: right(x) * (1.01 if next(count) >= calls else 1)
 
 
 def running_mean() -> Function:
@@ -93,7 +93,7 @@ def shared_backward() -> Function:
             return right(x)
 
         @staticmethod
-        def backward(ctx: Any, upstream: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        def backward(ctx: Any, upstream: torch.Tensor) -> torch.Tensor:
             return upstream * slope(kept["x"].reshape(-1)[: upstream.numel()].reshape(upstream.shape))
 
     return Shared.apply
@@ -274,7 +274,7 @@ class Exact(torch.autograd.Function):
         return right(x)
 
     @staticmethod
-    def backward(ctx: Any, upstream: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def backward(ctx: Any, upstream: torch.Tensor) -> torch.Tensor:
         return upstream * slope(*ctx.saved_tensors)
 
 
