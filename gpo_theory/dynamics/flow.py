@@ -231,4 +231,5 @@ def _rate(slope: Expr) -> str | None:
     rest = 1 - growth.a
     if not rest:
         return None
-    return str((rest * a * T * (call("log", T) / rest) ** growth.b) ** (1 / rest))
+    whole = rest * a * T * (call("log", T) / rest) ** growth.b if growth.b else rest * a * T
+    return str(whole ** (1 / rest))

@@ -450,7 +450,8 @@ def _digits(n: int) -> str:
 def _large_power(base: Expr, exponent: Fraction, binding: int) -> str:
     """Return the text of a power whose exponent is too large for one literal, as a product or a square of others."""
     if exponent.denominator > 1:
-        return f"({_text(Expr('**', (base, Expr.of(exponent / 2))), 0)})**2"
+        square = f"({_text(Expr('**', (base, Expr.of(exponent / 2))), 0)})**2"
+        return f"({square})" if binding > 3 else square
     body = f"{_text(base, 4)}**{LARGEST}*{_text(base ** (exponent - LARGEST), 2)}"
     return f"({body})" if binding >= 3 else body
 
