@@ -10,7 +10,8 @@ from functools import lru_cache, partial, reduce
 from itertools import combinations, pairwise
 
 from gpo_theory.budget import spend
-from gpo_theory.calculus.balls import enclose, exact_value, sign_at
+from gpo_theory.calculus.balls import exact_value, sign_at
+from gpo_theory.calculus.constants import exact, text
 from gpo_theory.calculus.rational import SignChart, sign_chart
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.formula.operations import CHOICES, COMPARISONS
@@ -175,8 +176,7 @@ def _holds(condition: Expr, sign: Callable[[Expr], int]) -> bool:
 
 
 def _sign(node: Expr, at: Fraction) -> int:
-    exact = exact_value(node, at)
-    sign = sign_at(node, at) if exact is None else (exact > 0) - (exact < 0)
+    sign = sign_at(node, at)
     if sign is None:
         raise UnsplitError(f"the sign of {node} at x = {at} is not decided")
     return sign
@@ -235,5 +235,5 @@ def _difference(a: Expr, b: Expr, x: Fraction) -> int | None:
 
 
 def _text(slope: Expr, x: Fraction) -> str:
-    exact = exact_value(slope, x)
-    return str(exact) if exact is not None else enclose(slope, x).str(12, radius=False)
+    known = exact_value(slope, x)
+    return str(known) if known is not None else text(exact(substitute(slope, {Expr.x(): Expr.of(x)})))

@@ -1,20 +1,19 @@
-"""The strength R = |f''(0) / f'(0)| with which a loss regularises, one-sided where f'' jumps at 0."""
+"""The strength R = |f''(0) / f'(0)| with which a loss regularises, from the mean of f'' where it jumps at 0."""
 
 __all__ = ["Strength", "strength"]
 
 from dataclasses import dataclass
-from typing import Any
 
-from gpo_theory.calculus.constants import sign, text
-from gpo_theory.calculus.series import Coefficient, one_sided, taylor
+from gpo_theory.calculus.constants import nearest, sign, text
+from gpo_theory.calculus.series import one_sided, taylor
 from gpo_theory.loss import Loss
 
 
 @dataclass(frozen=True)
 class Strength:
-    """R, exact as text and as a number, with the sign of f''(0); `left` and `right` where f'' jumps (R is their mean).
+    """R, exact as text and as a number, with the sign of f''(0); `left` and `right` where f'' jumps.
 
-    Every field is None where f'(0) does not exist or is 0.
+    There R is their mean and `sign` that of the mean of f'', against which one of the two may be negative. Every field is None where f'(0) does not exist or is 0.
     """
 
     exact: str | None = None
@@ -46,15 +45,11 @@ def strength(loss: Loss) -> Strength:
     sides = [one_sided(f, side, 2)[2] for side in (-1, 1)]
     if sides[0] is None or sides[1] is None:
         return Strength()
-    left, right = (_ratio(second, first) for second in (sides[0], sides[1]))
-    curvature = sides[0].value + sides[1].value
-    upwards = (curvature > 0) - (curvature < 0)
-    if sides[0] == sides[1]:
-        return Strength(text(left), float(left), None, None, upwards)
-    mean = (left + right) / 2
-    return Strength(text(mean), float(mean), float(left), float(right), upwards)
-
-
-def _ratio(second: Coefficient, first: Coefficient) -> Any:
-    ratio = 2 * second.exact / first.exact
-    return -ratio if second.value * first.value < 0 else ratio
+    left, right = (2 * second.exact / first.exact for second in (sides[0], sides[1]))
+    mean = left if sides[0] == sides[1] else (left + right) / 2
+    ahead = sign(mean)
+    if ahead is None:
+        return Strength()
+    turn = ahead or 1
+    one_sided_values = (None, None) if sides[0] == sides[1] else (nearest(turn * left), nearest(turn * right))
+    return Strength(text(turn * mean), nearest(turn * mean), *one_sided_values, ahead * (sign(first.exact) or 0))

@@ -18,6 +18,7 @@ from gpo_theory.budget import spend
 from gpo_theory.calculus.balls import ball, between, enclose
 from gpo_theory.calculus.pieces import Piece
 from gpo_theory.calculus.rational import Rational, as_rational, fraction, sign_chart
+from gpo_theory.calculus.samples import unit
 from gpo_theory.calculus.tails import half_line, shifts_of
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.kernel.inequality import Fact
@@ -85,7 +86,7 @@ def _boxes(fact: Fact, low: Fraction, high: Fraction, bits: int) -> tuple[list[F
     """Return cuts of [low, high] between which balls show the sign; else none, and whether a small box is undecided."""
     orders = [fact.g, fact.g.diff()]
     orders += [orders[1].diff()]
-    inner = sorted(x for x in shifts_of(fact.g) if low < x < high)
+    inner, least = sorted(x for x in shifts_of(fact.g) if low < x < high), SMALLEST * min(unit(fact.g), 1)
     todo, done = list(reversed(list(pairwise([low, *inner, high])))), list[Fraction]()
     while todo:
         spend()
@@ -93,8 +94,8 @@ def _boxes(fact: Fact, low: Fraction, high: Fraction, bits: int) -> tuple[list[F
         if _shown(orders, a, b, fact, bits, (a == fact.low, b == fact.high)):
             done.append(b)
             continue
-        if b - a < SMALLEST or len(todo) + len(done) > MOST_BOXES or _fails(fact, (a + b) / 2, bits):
-            return [], b - a < SMALLEST
+        if b - a < least or len(todo) + len(done) > MOST_BOXES or _fails(fact, (a + b) / 2, bits):
+            return [], b - a < least
         middle = (a + b) / 2
         todo += [(middle, b), (a, middle)]
     return [low, *done], False
