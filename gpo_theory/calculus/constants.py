@@ -1,6 +1,6 @@
 """Exact constants: numbers such as log(2) or 1/pi, kept exactly by sympy, which never decides anything here."""
 
-__all__ = ["TooLargeError", "exact", "function", "nearest", "sign", "text", "tidy"]
+__all__ = ["TooLargeError", "exact", "function", "as_double", "sign", "text", "tidy"]
 
 import os
 from collections.abc import Callable, Mapping
@@ -65,8 +65,8 @@ def sign(value: Any) -> int | None:
     return sign_at(parse_constant(text(value)), Fraction(0))
 
 
-def nearest(value: Any) -> float:
-    """Return an exact number as a double: 0 or infinite only where it is beyond the range of doubles."""
+def as_double(value: Any) -> float:
+    """Return an exact number as a double, 0 or infinite only where it is beyond the range of doubles."""
     if value.is_Rational:
         from_fraction = Fraction(int(value.p), int(value.q))
         return _double(from_fraction)

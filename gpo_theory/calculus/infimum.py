@@ -1,12 +1,12 @@
 """The least value of a formula: proposed for the verifier to prove, or enclosed rigorously.
 
-`exact_infimum` decides by the exact signs of the slope, `infimum_of` by branch and bound in ball arithmetic. Values that
-are too close to be told apart are not ordered: the place of the least is then unknown, or an interval that holds both.
+`exact_infimum` decides by the exact signs of the slope, `infimum_of` by branch and bound in ball arithmetic. Values too
+close to be told apart are not ordered: the place of the least is then unknown, or an interval that holds both.
 """
 
 __all__ = ["Enclosure", "Infimum", "exact_infimum", "infimum_of", "proposed_infimum"]
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache, reduce
@@ -36,8 +36,8 @@ class Infimum:
     """A proposed infimum of a formula, which only the verifier proves: exact text where known, a float, and its place.
 
     `at` is the least x that attains it ("-inf" where a whole half-line does), "inf" or "-inf" where it is only
-    approached there, None where that is not known or a jump leaves it out. `near` tells the verifier where it is reached:
-    a rational point, an infinite end, or two points between which a factor changes sign.
+    approached there, None where that is not known or a jump leaves it out. `near` tells the verifier where it is
+    reached: a rational point, an infinite end, or two points between which a factor changes sign.
     """
 
     exact: str | None
@@ -117,13 +117,13 @@ def exact_infimum(pieces: tuple[Piece, ...]) -> Infimum | None:
         return None
     best = next((place for place in kept if place.low == place.high), kept[0])
     zero = best.low < best.high and _touches_zero(best)
-    value = best.ball(BITS)
-    if not zero and best.low < best.high and value.rel_accuracy_bits() < SHARP:
+    value = arb(0) if zero else best.ball(BITS)
+    if best.low < best.high and not zero and value.rel_accuracy_bits() < SHARP:
         return None
     attaining = min((place for place in kept if place.attained), key=lambda place: place.where, default=None)
     ends = [str(place.where) for place in kept if isinstance(place.where, float)]
     at = _shown(attaining) if attaining is not None else ends[0] if ends else None
-    return Infimum("0" if zero else best.text, 0.0 if zero else float(value.mid()), at if tied else None, best.near(zero))
+    return Infimum("0" if zero else best.text, float(value.mid()), at if tied else None, best.near(zero))
 
 
 def _places(pieces: tuple[Piece, ...]) -> list[_Place]:
@@ -192,20 +192,31 @@ def _enclosed_infimum(pieces: tuple[Piece, ...]) -> Infimum | None:
             kept, low, high = _kept(list(pieces))
     except UndecidedError:
         return None
-    best = min(kept, key=lambda leaf: (leaf.limit is None, leaf.left != leaf.right))
-    if best.limit is not None:
-        return Infimum(best.limit, float(best.value.mid()), None, str(best.left))
-    a, b = ([x for x in (best.left, best.right) if isinstance(x, Fraction)] * 2 or [Fraction(0)] * 2)[:2]
-    place = _Place(next(p.f for p in pieces if _holds(p, a) and _holds(p, b)), a, b, a)
-    if a < b and _touches_zero(place):
-        return Infimum("0", 0.0, None, place.near(is_zero=True))
+    limit = next((leaf for leaf in kept if leaf.limit is not None), None)
+    if limit is not None and limit.limit is not None:
+        return Infimum(limit.limit, float(limit.value.mid()), None, str(limit.left))
+    places = list(_boxes(pieces, kept))
+    touching = next((place for place in places if place.low < place.high and _touches_zero(place)), None)
+    if touching is not None:
+        return Infimum("0", 0.0, None, touching.near(is_zero=True))
     value = low.union(high)
-    return Infimum(None, float(value.mid()), None, place.near(is_zero=False)) if value.rel_accuracy_bits() >= SHARP else None
+    sharp = places and value.rel_accuracy_bits() >= SHARP
+    return Infimum(None, float(value.mid()), None, places[0].near(is_zero=False)) if sharp else None
 
 
-def _holds(piece: Piece, x: Fraction) -> bool:
-    """Whether x lies on the piece or at an end of it."""
-    return (piece.low is None or piece.low <= x) and (piece.high is None or x <= piece.high)
+def _boxes(pieces: tuple[Piece, ...], kept: "list[_Leaf]") -> Iterator[_Place]:
+    """Yield the boxes that may hold the infimum, those of a piece that touch joined."""
+    for piece in pieces:
+        found: list[list[Fraction]] = []
+        for leaf in sorted(kept, key=lambda leaf: leaf.left):
+            ends = [x for x in (leaf.left, leaf.right) if isinstance(x, Fraction)] or [piece.sample]
+            low, high = ends[0] if piece.low is None else piece.low, ends[-1] if piece.high is None else piece.high
+            inside = low <= ends[0] and ends[-1] <= high
+            if inside and found and ends[0] <= found[-1][1]:
+                found[-1][1] = max(found[-1][1], ends[-1])
+            elif inside:
+                found.append([ends[0], ends[-1]])
+        yield from (_Place(piece.f, a, b, a) for a, b in found)
 
 
 @dataclass(frozen=True)
@@ -342,9 +353,22 @@ def _search(g: Expr, slope: Expr, low: Fraction, high: Fraction) -> list[_Leaf]:
         if any(v > top for v in values):
             continue
         if b - a < least and (a <= 0 <= b or b - a < SMALLEST * max(abs(a), abs(b))):
-            if not values:
-                raise UndecidedError
-            out.append(_Leaf(values[-1], a, b))
+            out.append(_end_of(g, slope, a, b) or _box(values, a, b))
             continue
         todo += [(a, middle), (middle, b)]
     return out
+
+
+def _end_of(g: Expr, slope: Expr, a: Fraction, b: Fraction) -> _Leaf | None:
+    """Return the end of a box at which g is least, where its slope is exactly 0 at one end and monotone between."""
+    for end, other in ((a, b), (b, a)):
+        if exact_value(slope, end) == 0:
+            bend = enclose_between(slope.diff(), a, b, BITS)
+            return _leaf(g, end) if bend > 0 else _leaf(g, other) if bend < 0 else None
+    return None
+
+
+def _box(values: list[arb], a: Fraction, b: Fraction) -> _Leaf:
+    if not values:
+        raise UndecidedError
+    return _Leaf(values[-1], a, b)

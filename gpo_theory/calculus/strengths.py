@@ -4,7 +4,7 @@ __all__ = ["Strength", "strength"]
 
 from dataclasses import dataclass
 
-from gpo_theory.calculus.constants import nearest, sign, text
+from gpo_theory.calculus.constants import as_double, sign, text
 from gpo_theory.calculus.series import one_sided, taylor
 from gpo_theory.loss import Loss
 
@@ -13,7 +13,8 @@ from gpo_theory.loss import Loss
 class Strength:
     """R, exact as text and as a number, with the sign of f''(0); `left` and `right` where f'' jumps.
 
-    There R is their mean and `sign` that of the mean of f'', against which one of the two may be negative. Every field is None where f'(0) does not exist or is 0.
+    There R is their mean and `sign` that of the mean of f'', against which one of the two may be negative. Every field
+    is None where f'(0) does not exist or is 0.
     """
 
     exact: str | None = None
@@ -51,5 +52,5 @@ def strength(loss: Loss) -> Strength:
     if ahead is None:
         return Strength()
     turn = ahead or 1
-    one_sided_values = (None, None) if sides[0] == sides[1] else (nearest(turn * left), nearest(turn * right))
-    return Strength(text(turn * mean), nearest(turn * mean), *one_sided_values, ahead * (sign(first.exact) or 0))
+    one_sided_values = (None, None) if sides[0] == sides[1] else (as_double(turn * left), as_double(turn * right))
+    return Strength(text(turn * mean), as_double(turn * mean), *one_sided_values, ahead * (sign(first.exact) or 0))

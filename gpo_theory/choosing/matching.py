@@ -14,7 +14,7 @@ from flint import arb
 
 from gpo_theory.analysis import analyze
 from gpo_theory.calculus.balls import UndecidedError, bisected, enclose
-from gpo_theory.calculus.constants import exact, nearest, sign
+from gpo_theory.calculus.constants import as_double, exact, sign
 from gpo_theory.calculus.pieces import Piece, UnsplitError, beside, clipped, joints, split
 from gpo_theory.calculus.rational import sign_chart
 from gpo_theory.calculus.series import taylor
@@ -164,7 +164,7 @@ def _by_strength(source: Loss, target: Loss, _: Fraction | None) -> tuple[float,
     if reasons:
         raise _RefusedError("; ".join(dict.fromkeys(reasons)) + _offer(source, target))
     r_from, r_to = (exact(parse_constant(strength(loss).exact or "nan")) for loss in (source, target))
-    return nearest(r_from / r_to), nearest(r_from), "exact" if _exact(source) and _exact(target) else "second"
+    return as_double(r_from / r_to), as_double(r_from), "exact" if _exact(source) and _exact(target) else "second"
 
 
 def _offer(source: Loss, target: Loss) -> str:

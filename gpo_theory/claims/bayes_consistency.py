@@ -139,11 +139,11 @@ def _gap(values: np.ndarray, mirrored: np.ndarray, step: float) -> Iterator[Cert
         low, high = max(best - width, 0), min(best + width, len(mean) - 1)
         top, bottom = values[low : high + 1].max(), mirrored.min()
         if best and top < bottom:
-            bracket = [Fraction(step) * Fraction(float(_MARGINS[i])).limit_denominator(2**16) for i in (low, best, high)]
+            grid = (Fraction(float(_MARGINS[i])).limit_denominator(2**16) for i in (low, best, high))
             level = Fraction(float((top + bottom) / 2))
             yield proved(CLAIM, "gap theorem: (f(a) + f(-a))/2 is least at some a* where f is lower than anywhere on "
                                 "the left, so every wrong side loses theta times that gap", theorem="gap",
-                         bracket=[str(x) for x in bracket], level=str(level))  # fmt: skip
+                         bracket=[str(Fraction(step) * x) for x in grid], level=str(level))  # fmt: skip
 
 
 def _compared(values: np.ndarray, mirrored: np.ndarray, step: float) -> Iterator[Certificate]:

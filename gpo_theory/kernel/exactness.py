@@ -10,6 +10,7 @@ from operator import mul
 from mpmath import iv
 
 from gpo_theory.formula.expression import Expr, substitute
+from gpo_theory.kernel.expansion import expanded
 from gpo_theory.kernel.inequality import at, rational, root_factors
 from gpo_theory.kernel.intervals import interval
 from gpo_theory.kernel.resolution import Hints, Part, parts, prove, same_at
@@ -66,7 +67,7 @@ def _ratio_is(pieces: list[Part], rate: Fraction) -> bool:
                 continue
             behind, ahead, degree = _without_roots(substitute(q.f.diff(), {X: -X}), p.f.diff())
             factor = Expr("exp", (rate * degree * X,)) if rate else Expr.of(1)
-            difference = behind - factor * ahead
+            difference = expanded(behind - factor * ahead) or behind - factor * ahead
             flat = interval(difference, ZERO, None)
             if flat.a == 0 and flat.b == 0:  # all terms cancel
                 continue

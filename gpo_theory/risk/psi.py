@@ -109,7 +109,8 @@ def psi_at(loss: Loss, theta: Fraction) -> tuple[float, float] | None:
         above = start.upper()
         chord = enclose(Expr.of(1 - theta), ZERO, PRECISION) * fair.low
         chord += enclose(Expr.of(theta), ZERO, PRECISION) * wrong.low if theta else 0
-        if not above - chord <= NARROW * abs(chord - least.high) and (other := infimum_of(risk, None, ZERO)) is not None:
+        narrow = above - chord <= NARROW * abs(chord - least.high)
+        if not narrow and (other := infimum_of(risk, None, ZERO)) is not None:
             above = above.min(other.high)
         low, high = (chord - least.high).lower(), (above - least.low).upper()
     return max(0.0, nextafter(float(low), -inf)), nextafter(float(high), inf)
