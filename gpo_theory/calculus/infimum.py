@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache, reduce
 from math import inf, nextafter
+from operator import add
 
 from flint import arb, ctx
 
 from gpo_theory.budget import spend
 from gpo_theory.calculus.balls import UndecidedError, between, enclose, enclose_between, exact_value, sign_at
-from gpo_theory.calculus.constants import exact, text
+from gpo_theory.calculus.constants import as_double, exact, text
 from gpo_theory.calculus.pieces import Piece, UnsplitError, clipped, sign_charts, split
 from gpo_theory.calculus.rational import as_rational
 from gpo_theory.calculus.samples import unit
@@ -117,13 +118,14 @@ def exact_infimum(pieces: tuple[Piece, ...]) -> Infimum | None:
         return None
     best = next((place for place in kept if place.low == place.high), kept[0])
     zero = best.low < best.high and _touches_zero(best)
-    value = arb(0) if zero else best.ball(BITS)
-    if best.low < best.high and not zero and value.rel_accuracy_bits() < SHARP:
+    value, known = best.ball(BITS), "0" if zero else best.text
+    if known is None and value.rel_accuracy_bits() < SHARP:
         return None
     attaining = min((place for place in kept if place.attained), key=lambda place: place.where, default=None)
     ends = [str(place.where) for place in kept if isinstance(place.where, float)]
     at = _shown(attaining) if attaining is not None else ends[0] if ends else None
-    return Infimum("0" if zero else best.text, float(value.mid()), at if tied else None, best.near(zero))
+    number = float(value.mid()) if known is None else as_double(exact(parse_constant(known)))
+    return Infimum(known, number, at if tied else None, best.near(zero))
 
 
 def _places(pieces: tuple[Piece, ...]) -> list[_Place]:
@@ -187,15 +189,18 @@ def _shown(place: _Place) -> str:
 
 def _enclosed_infimum(pieces: tuple[Piece, ...]) -> Infimum | None:
     """Return the infimum where branch and bound encloses it in a relatively narrow interval."""
+    step = unit(reduce(add, (piece.f for piece in pieces)))
     try:
         with ctx.workprec(BITS):
-            kept, low, high = _kept(list(pieces))
+            kept, low, high = _kept([_scaled(piece, step) for piece in pieces])
     except UndecidedError:
         return None
     limit = next((leaf for leaf in kept if leaf.limit is not None), None)
+    if limit is not None and limit.limit in ("inf", "-inf"):
+        return None
     if limit is not None and limit.limit is not None:
-        return Infimum(limit.limit, float(limit.value.mid()), None, str(limit.left))
-    places = list(_boxes(pieces, kept))
+        return Infimum(limit.limit, as_double(exact(parse_constant(limit.limit))), None, str(limit.left))
+    places = list(_boxes(pieces, kept, step))
     touching = next((place for place in places if place.low < place.high and _touches_zero(place)), None)
     if touching is not None:
         return Infimum("0", 0.0, None, touching.near(is_zero=True))
@@ -204,12 +209,18 @@ def _enclosed_infimum(pieces: tuple[Piece, ...]) -> Infimum | None:
     return Infimum(None, float(value.mid()), None, places[0].near(is_zero=False)) if sharp else None
 
 
-def _boxes(pieces: tuple[Piece, ...], kept: "list[_Leaf]") -> Iterator[_Place]:
-    """Yield the boxes that may hold the infimum, those of a piece that touch joined."""
+def _scaled(piece: Piece, step: Fraction) -> Piece:
+    """Return the piece as a function of x / step."""
+    low, high = (None if end is None else end / step for end in (piece.low, piece.high))
+    return Piece(low, high, substitute(piece.f, {Expr.x(): step * Expr.x()}))
+
+
+def _boxes(pieces: tuple[Piece, ...], kept: "list[_Leaf]", step: Fraction) -> Iterator[_Place]:
+    """Yield the boxes, in units of `step`, that may hold the infimum, those of a piece that touch joined."""
     for piece in pieces:
         found: list[list[Fraction]] = []
         for leaf in sorted(kept, key=lambda leaf: leaf.left):
-            ends = [x for x in (leaf.left, leaf.right) if isinstance(x, Fraction)] or [piece.sample]
+            ends = [step * x for x in (leaf.left, leaf.right) if isinstance(x, Fraction)] or [piece.sample]
             low, high = ends[0] if piece.low is None else piece.low, ends[-1] if piece.high is None else piece.high
             inside = low <= ends[0] and ends[-1] <= high
             if inside and found and ends[0] <= found[-1][1]:
@@ -255,15 +266,16 @@ def infimum_of(g: Expr, low: Fraction | None = None, high: Fraction | None = Non
     >>> 0.4999999999 < found.low <= 0.5 <= found.high < 0.5000000001, abs(found.left - 1) < 1e-9
     (True, True)
     """
+    step = unit(g)
     try:
         with ctx.workprec(BITS):  # the ends of balls are rounded to the working precision
-            kept, bottom, top = _kept(clipped(split(g), low, high))
+            kept, bottom, top = _kept([_scaled(piece, step) for piece in clipped(split(g), low, high)])
     except (UnsplitError, UndecidedError):
         return None
     # A jump that only approaches the value is no minimiser, where there are others.
     places = [leaf for leaf in kept if leaf.attained] or kept
     left, right = min(leaf.left for leaf in places), max(leaf.right for leaf in places)
-    return Enclosure(bottom, top, _outwards(left, -inf), _outwards(right, inf))
+    return Enclosure(bottom, top, _outwards(left * step, -inf), _outwards(right * step, inf))
 
 
 def _kept(pieces: list[Piece]) -> tuple[list[_Leaf], arb, arb]:
@@ -332,7 +344,7 @@ def _limit(g: Expr, side: int) -> _Leaf:
 
 def _search(g: Expr, slope: Expr, low: Fraction, high: Fraction) -> list[_Leaf]:
     """Halve [low, high] until each box has a slope with a sign, lies above a value found, or is small."""
-    out, least = [_leaf(g, low), _leaf(g, high)], unit(g) * SMALLEST
+    out = [_leaf(g, low), _leaf(g, high)]
     top, todo, seen = _least(leaf.value.upper() for leaf in out), [(low, high)], 0
     while todo:
         spend()
@@ -352,7 +364,7 @@ def _search(g: Expr, slope: Expr, low: Fraction, high: Fraction) -> list[_Leaf]:
         values = [way for way in ways if way.is_finite()]
         if any(v > top for v in values):
             continue
-        if b - a < least and (a <= 0 <= b or b - a < SMALLEST * max(abs(a), abs(b))):
+        if b - a < SMALLEST and (a <= 0 <= b or b - a < SMALLEST * max(abs(a), abs(b))):
             out.append(_end_of(g, slope, a, b) or _box(values, a, b))
             continue
         todo += [(a, middle), (middle, b)]

@@ -25,6 +25,7 @@ from gpo_theory.kernel.inequality import Fact
 
 # Limits on the time of the search; the probit's convexity takes 214 boxes.
 MOST_BOXES, SMALLEST = 2000, Fraction(1, 2**26)
+X = Expr.x()
 EXACT_DEGREE = 40  # of a quotient that the verifier's Sturm chains replay in milliseconds
 
 
@@ -45,7 +46,11 @@ def hint(fact: Fact) -> Mapping[str, Any] | None:
                 return None
             if max(form.numerator.degree(), form.denominator.degree()) <= EXACT_DEGREE:
                 return _quotient(form)
-    return _cover(fact, Fraction(0) if form is None else form.shift)
+    step = unit(fact.g)
+    ends = (None if end is None else end / step for end in (fact.low, fact.high))
+    scaled = fact if step == 1 else Fact(substitute(fact.g, {X: step * X}), *ends, fact.strict)
+    found = _cover(scaled, Fraction(0) if form is None else form.shift / step)
+    return found if found is None or step == 1 else {**found, "unit": str(step)}
 
 
 def _quotient(form: Rational) -> Mapping[str, Any]:
@@ -86,7 +91,7 @@ def _boxes(fact: Fact, low: Fraction, high: Fraction, bits: int) -> tuple[list[F
     """Return cuts of [low, high] between which balls show the sign; else none, and whether a small box is undecided."""
     orders = [fact.g, fact.g.diff()]
     orders += [orders[1].diff()]
-    inner, least = sorted(x for x in shifts_of(fact.g) if low < x < high), SMALLEST * min(unit(fact.g), 1)
+    inner = sorted(x for x in shifts_of(fact.g) if low < x < high)
     todo, done = list(reversed(list(pairwise([low, *inner, high])))), list[Fraction]()
     while todo:
         spend()
@@ -94,8 +99,8 @@ def _boxes(fact: Fact, low: Fraction, high: Fraction, bits: int) -> tuple[list[F
         if _shown(orders, a, b, fact, bits, (a == fact.low, b == fact.high)):
             done.append(b)
             continue
-        if b - a < least or len(todo) + len(done) > MOST_BOXES or _fails(fact, (a + b) / 2, bits):
-            return [], b - a < least
+        if b - a < SMALLEST or len(todo) + len(done) > MOST_BOXES or _fails(fact, (a + b) / 2, bits):
+            return [], b - a < SMALLEST
         middle = (a + b) / 2
         todo += [(middle, b), (a, middle)]
     return [low, *done], False
@@ -125,7 +130,7 @@ def _shown(orders: list[Expr], a: Fraction, b: Fraction, fact: Fact, bits: int, 
         # A rise from an inner cut matters only where g touches 0 there.
         if end not in (fact.low, fact.high) and not enclose(g, end, bits).contains(0):
             continue
-        start = enclose(substitute(g, {Expr.x(): Expr.of(end)}), end, bits)
+        start = enclose(substitute(g, {X: Expr.of(end)}), end, bits)
         if not (start > 0 or (start >= 0 and (is_free or not fact.strict))):
             continue
         with ctx.workprec(bits):

@@ -21,7 +21,7 @@ from gpo_theory.calculus.algebra import as_algebra, as_formula, signed
 from gpo_theory.calculus.balls import enclose
 from gpo_theory.calculus.constants import exact
 from gpo_theory.calculus.infimum import infimum_of
-from gpo_theory.calculus.pieces import UnsplitError, beside, split
+from gpo_theory.calculus.pieces import UnsplitError, beside, joints, split
 from gpo_theory.calculus.rational import as_rational
 from gpo_theory.certificate import Certificate, Verdict
 from gpo_theory.claims.monotonicity import falls_at_zero
@@ -151,8 +151,8 @@ def _symmetric(f: Expr) -> bool:
     except UnsplitError:
         return False
     slopes = [piece.f.diff() for piece in pieces if not piece.is_point]
-    forms = [as_rational(slope) for slope in slopes]
-    return len(slopes) == 1 and (slopes[0].number == 0 or (forms[0] is not None and forms[0].is_zero))
+    flat = all(s.number == 0 or ((form := as_rational(s)) is not None and form.is_zero) for s in slopes)
+    return flat and all(joint.continuous for joint in joints(pieces))
 
 
 def _gap(start: Expr, regime: Regime) -> Expr:

@@ -3,6 +3,7 @@
 The expected values are those of the table of the oracle and of f itself, multiplied by a power of c and of k.
 """
 
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 import pytest
 
 from gpo_theory import LOSSES, analyze
-from gpo_theory.calculus.balls import enclose
+from gpo_theory.calculus.balls import enclose, exact_value
 from gpo_theory.dynamics.reversals import convex_around_zero, reversals_of
 from gpo_theory.formula.expression import Expr, substitute
-from gpo_theory.formula.grammar import parse_constant, parse_formula
+from gpo_theory.formula.grammar import parse_constant
 from gpo_theory.loss import Loss
 from gpo_theory.report.result import Analysis
 from tests.support.soak import budget
@@ -50,9 +51,11 @@ def value(text: str | float | None, **names: Q) -> float | None:
     """Return the number that a text stands for, exactly rounded."""
     if text is None or text in ("inf", "-inf") or isinstance(text, float | int):
         return None if text is None else float(text)
-    node = parse_formula(text, list(names)) if names else parse_constant(text)
-    put_in = {Expr("parameter", (name,)): Expr.of(at) for name, at in names.items()}
-    return float(enclose(substitute(node, put_in).primitive(), Q(0), 600).mid())
+    for name, at in names.items():
+        text = re.sub(rf"\b{name}\b", f"({at})", text)
+    node = parse_constant(text)
+    known = exact_value(node, ZERO)
+    return float(enclose(node, ZERO, 600).mid()) if known is None else float(known)
 
 
 def same(found: float | None, base: float | None, factor: Q, room: float = 1e-9) -> bool:
@@ -96,7 +99,8 @@ def faults(before: Analysis, after: Analysis, change: Change) -> list[str]:
     expect("slope of the link", value(after.link.slope_at_half), value(before.link.slope_at_half), 1 / k)
     expect("target", value(after.link.target_at_one), value(before.link.target_at_one), 1 / k)
     expect("psi(1/2)", value(after.psi.at_half), value(before.psi.at_half), c)
-    expect("psi", *(None if one.psi.formula is None else value(one.psi.formula, theta=Q(1, 3)) for one in (after, before)), c)
+    if after.psi.formula is not None and before.psi.formula is not None:  # one that is too long is not printed
+        expect("psi", *(value(one.psi.formula, theta=Q(1, 3)) for one in (after, before)), c)
     return out
 
 
