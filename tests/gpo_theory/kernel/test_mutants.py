@@ -74,7 +74,7 @@ LIES = {
     "a condition that is not decided": lie("convex", "proved", "where(x<113/97, x**2, -x**2)"),
     "a line": lie("strictly_convex", "proved", "where(x<0, 0, x**2)", cuts=["0"], hints=[
         ("on (-inf, 0)", line("0", "-1")), ("on (0, inf)", line("0", "1"))]),
-    "an infimum that is not reached": lie("bounded_below", "proved", "exp(x)", value={"exact": "-1", "float": -1.0}, near="0"),
+    "an infimum that is not reached": lie("bounded_below", "proved", "exp(x)", value={"exact": None, "float": -1.0}, near="0"),
     "a kink of 1e-10": lie(
         "differentiable_at_zero", "proved", "exp(-x)+max(x,0)/10**10", cuts=["0"], value={"exact": "-1", "float": -1.0},
         hints=[("on (-inf, 0)", line("0", "-1")), ("on (0, inf)", line("0", "1"))]),
@@ -150,7 +150,8 @@ MUTANTS = {
         "prove(b - a if holding else a - b, low, high, strictly == holding, hints)", "pass",
         ("a condition that is not decided",)),
     "convex is strictly convex": ("need(any(at(p.f.diff().diff(), x).a > 0 for x in points),", "need(True,", ("a line",)),
-    "a bound that nothing reaches": ("if side > 0 and value.b <= (number + slack).b:", "if side > 0:", ("an infimum that is not reached",)),
+    "a bound that nothing reaches": ("if here.b <= (number + room).b if side > 0 else", "if True if side > 0 else",
+                                     ("an infimum that is not reached",)),
     "an exact number is not compared": ("if any(same_at(g, sign * exact, low) for sign in signs):", "if True:",
                                         ("an exact number that is nearly right",)),
     "a float need not round": ("return bool(abs(value - ratio(Fraction(number))).b <= room.b)", "return True",
@@ -162,8 +163,8 @@ MUTANTS = {
     "an exact slope is not compared": ("need(same_at(slope, exact, ZERO) and ", "need(", ("an exact slope that is nearly right",)),
     "a limit from either side": ('(x == 0 and side != "right")', "x == 0", ("a limit from the right side",)),
     "slopes that nearly agree": ("need(left == right or same_at(left, right, ZERO),", "need(agree(at(left, ZERO), at(right, ZERO)),", ("a kink of 1e-10",)),
-    "any slope at zero": ("need(slope_at_zero(f, hints).b < 0,", "need(True,", ("a loss that rises",)),
-    "a wrong side on the right": ("need(x <= 0,", "need(True,", ("a minimiser on the right side",)),
+    "any slope at zero": ("need(at(slope_at_zero(f, hints), ZERO).b < 0,", "need(True,", ("a loss that rises",)),
+    "a wrong side on the right": ('need(x < 0 or (x == 0 and side != "right"),', "need(True,", ("a minimiser on the right side",)),
     "any rate": ("need(_ratio_is(pieces, 1 / c),", "need(True,", ("a rate of two",)),
 }  # fmt: skip
 
