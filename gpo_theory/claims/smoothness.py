@@ -110,7 +110,8 @@ def _where(pieces: Pieces, holds: Callable[[arb, arb], bool]) -> Fraction | None
         return None
     largest = finite[0] if finite[0] >= finite[-1] else finite[-1]
     for x in (side * Fraction(2) ** k for k in range(100) for side in (-1, 1)):
-        value = enclose(beside(pieces, x, 1).f, x, 256)
+        piece = next((p for p in pieces if p.contains(x)), None)
+        value = arb.nan() if piece is None else enclose(piece.f, x, 256)
         if value.is_finite() and holds(value, largest):
             return x
     return None
