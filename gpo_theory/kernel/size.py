@@ -2,6 +2,7 @@
 
 __all__ = [
     "bounded_below",
+    "equal_at",
     "lipschitz",
     "not_bounded_below",
     "not_lipschitz",
@@ -48,6 +49,14 @@ def rounds_to(exact: Expr, number: float) -> bool:
     return bool(abs(value - ratio(Fraction(number))).b <= room.b)
 
 
+def equal_at(g: Expr, exact: Expr, x: Fraction) -> bool:
+    """Whether g(x) is an exact constant: identically, or to 600 bits where the constant is irrational."""
+    if same_at(g, exact, x):
+        return True
+    value, gap = at(exact, x, 640), at(g - exact, x, 640)
+    return exact.number is None and bool((abs(gap) * 2**600).b <= abs(value).a)
+
+
 def number_of(s: Statement, below: bool) -> Expr:
     """Return the certificate's number, moved by one part in 1e9 to the safe side where it is not exact."""
     value = s.certificate.value
@@ -90,7 +99,7 @@ def sharp(s: Statement, pieces: list[Part], of: Callable[[Expr], Expr], side: in
             if exact is not None and exact.number == 0 and _vanishes(g, low, high):
                 return
         elif exact is not None:
-            if any(same_at(g, sign * exact, low) for sign in signs):
+            if any(equal_at(g, sign * exact, low) for sign in signs):
                 return
         else:
             here, room = at(g, low, 320), abs(number) * ratio(TIGHT)

@@ -19,7 +19,7 @@ from gpo_theory.formula.grammar import parse_constant
 from gpo_theory.kernel.inequality import at, rational
 from gpo_theory.kernel.resolution import Hints, UnprovedError, parts, prove, same_at
 from gpo_theory.kernel.shape import shown_convex
-from gpo_theory.kernel.size import rounds_to
+from gpo_theory.kernel.size import equal_at, rounds_to
 from gpo_theory.kernel.statement import (
     Statement,
     agree,
@@ -70,7 +70,7 @@ def differentiable(s: Statement) -> None:
     need(value is not None, "the slope")
     if value is not None and value["exact"] is not None:
         exact = parse_constant(value["exact"])
-        need(same_at(slope, exact, ZERO) and rounds_to(exact, value["float"]), "the exact slope at 0")
+        need(equal_at(slope, exact, ZERO) and rounds_to(exact, value["float"]), "the exact slope at 0")
     elif value is not None:
         need(agree(at(slope, ZERO), iv.mpf(value["float"])), "the slope at 0")
 
