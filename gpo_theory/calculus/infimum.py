@@ -194,7 +194,7 @@ def _enclosed_infimum(pieces: tuple[Piece, ...]) -> Infimum | None:
         with ctx.workprec(BITS):
             kept, low, high = _kept([_scaled(piece, step) for piece in pieces])
     except UndecidedError:
-        return None
+        return _lowest_limit(pieces)
     limit = next((leaf for leaf in kept if leaf.limit is not None), None)
     if limit is not None and limit.limit in ("inf", "-inf"):
         return None
@@ -207,6 +207,18 @@ def _enclosed_infimum(pieces: tuple[Piece, ...]) -> Infimum | None:
     value = low.union(high)
     sharp = places and value.rel_accuracy_bits() >= SHARP
     return Infimum(None, float(value.mid()), None, places[0].near(is_zero=False)) if sharp else None
+
+
+def _lowest_limit(pieces: tuple[Piece, ...]) -> Infimum | None:
+    """Return the lower of the limits at the two ends: a guess, which the verifier may accept."""
+    ends = [(tail(pieces[0].f, -1), "-inf"), (tail(pieces[-1].f, 1), "inf")]
+    known = [(end.limit, near) for end, near in ends if end.verdict == "proved" and end.limit not in (None, "inf")]
+    finite = [(limit, near) for limit, near in known if limit and limit != "-inf"]
+    values = [(as_double(exact(parse_constant(limit))), limit, near) for limit, near in finite]
+    if len(values) < len(known) or not values:
+        return None
+    value, limit, near = min(values)
+    return Infimum(limit, value, None, near)
 
 
 def _scaled(piece: Piece, step: Fraction) -> Piece:

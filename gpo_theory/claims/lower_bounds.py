@@ -7,7 +7,7 @@ from fractions import Fraction
 from mpmath import mp
 
 from gpo_theory.calculus.balls import enclose
-from gpo_theory.calculus.infimum import proposed_infimum
+from gpo_theory.calculus.infimum import infimum_of, proposed_infimum
 from gpo_theory.calculus.pieces import UnsplitError, split
 from gpo_theory.calculus.tails import tail
 from gpo_theory.certificate import Certificate, proved, refuted, unknown
@@ -29,6 +29,10 @@ def bounded_below(f: Expr) -> Certificate:
         value = None
     if value is not None:
         return proved(claim, "f stays above its infimum on every piece", value.number, near=value.near)
+    found = infimum_of(f) if value is None else None
+    if found is not None and found.low.is_finite():
+        room = abs(enclose(f, Fraction(0)).mid()) / 2**20
+        return proved(claim, "a lower bound of f on every piece", None, floor=str(Fraction(float(found.low - room))))
     floor = float(interval(f, None, None).a)
     if floor > -mp.inf:  # beyond the floats, as exp(2401) is, any of them is a floor
         below = Fraction(min(floor, 1e300)) - 1

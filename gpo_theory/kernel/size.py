@@ -18,8 +18,9 @@ from fractions import Fraction
 
 from mpmath import iv
 
-from gpo_theory.formula.expression import Expr
+from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.formula.grammar import parse_constant
+from gpo_theory.kernel.expansion import expanded
 from gpo_theory.kernel.inequality import at, rational
 from gpo_theory.kernel.intervals import interval, ratio
 from gpo_theory.kernel.resolution import Part, UnprovedError, parts, prove, same_at
@@ -51,14 +52,15 @@ def rounds_to(exact: Expr, number: float) -> bool:
 
 def equal_at(g: Expr, exact: Expr, x: Fraction) -> bool:
     """Whether g(x) is an exact constant: identically, or to 600 bits where the constant is irrational."""
-    if same_at(g, exact, x):
+    zero = expanded(substitute(g - exact, {Expr.x(): Expr.of(x)}))
+    if same_at(g, exact, x) or (zero is not None and zero.number == 0):
         return True
     value, gap = at(exact, x, 640), at(g - exact, x, 640)
     return exact.number is None and bool((abs(gap) * 2**600).b <= abs(value).a)
 
 
 def number_of(s: Statement, below: bool) -> Expr:
-    """Return the certificate's number, moved by one part in 1e9 to the safe side where it is not exact."""
+    """Return the certificate's number, moved by one part in 1e9 to the safe side where it is not rational."""
     value = s.certificate.value
     if value is None:
         floor = s.hints.choice("floor")
@@ -69,7 +71,8 @@ def number_of(s: Statement, below: bool) -> Expr:
     if value["exact"] is not None:
         exact = parse_constant(value["exact"])
         need(rounds_to(exact, value["float"]), "exact and float that agree")
-        return exact
+        if exact.number is not None:
+            return exact
     return Expr.of(number - abs(number) * TIGHT if below else number + abs(number) * TIGHT)
 
 

@@ -113,7 +113,7 @@ def psi_at(loss: Loss, theta: Fraction) -> tuple[float, float] | None:
         if not narrow and (other := infimum_of(risk, None, ZERO)) is not None:
             above = above.min(other.high)
         low, high = (chord - least.high).lower(), (above - least.low).upper()
-    return max(0.0, nextafter(float(low), -inf)), nextafter(float(high), inf)
+    return max(0.0, nextafter(float(low), -inf)), nextafter(float(high), inf) if high > 0 else 0.0
 
 
 def _formula(f: Expr, claims: Mapping[str, Certificate]) -> Expr | None:
