@@ -1,6 +1,6 @@
 """Exact and rigorous mathematics of one formula, on which the claims rest.
 
-constants, samples, balls     numbers: exact, in floats (which only suggest), enclosed rigorously
+constants, samples, balls     numbers: exact, in floats (which only suggest, as the unit of x does), enclosed rigorously
 algebra, rational, inverse    formulas simplified, in normal form, solved for x
 pieces                        where f changes its formula, and whether f and f' are continuous there
 series, strengths             the Taylor expansion at 0 and R = |f''(0)/f'(0)|

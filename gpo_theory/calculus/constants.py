@@ -1,11 +1,12 @@
 """Exact constants: numbers such as log(2) or 1/pi, kept exactly by sympy, which never decides anything here."""
 
-__all__ = ["TooLargeError", "exact", "function", "sign", "text", "tidy"]
+__all__ = ["TooLargeError", "exact", "function", "as_double", "sign", "text", "tidy"]
 
 import os
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import reduce
+from math import inf
 from operator import add, mul
 from typing import Any
 
@@ -62,6 +63,27 @@ def sign(value: Any) -> int | None:
     from gpo_theory.formula.grammar import parse_constant
 
     return sign_at(parse_constant(text(value)), Fraction(0))
+
+
+def as_double(value: Any) -> float:
+    """Return an exact number as a double, 0 or infinite only where it is beyond the range of doubles."""
+    if value.is_Rational:
+        from_fraction = Fraction(int(value.p), int(value.q))
+        return _double(from_fraction)
+    from gpo_theory.calculus.balls import MAX_BITS, enclose
+    from gpo_theory.formula.grammar import parse_constant
+
+    node, bits = parse_constant(text(value)), 128
+    while (ball := enclose(node, Fraction(0), bits)).rel_accuracy_bits() < 64 and bits < MAX_BITS:
+        bits *= 4
+    return float(ball.mid())
+
+
+def _double(value: Fraction) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return inf if value > 0 else -inf
 
 
 def tidy(value: Any, operations: int) -> Any:

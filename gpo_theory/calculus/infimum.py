@@ -1,54 +1,50 @@
 """The least value of a formula: proposed for the verifier to prove, or enclosed rigorously.
 
-`proposed_infimum` is quick and as exact as the formula allows, and not proved: it returns exact text, and a point near
-which the value is reached (`exact_infimum` is its exact half). `infimum_of` is rigorous by itself, by branch and bound
-in ball arithmetic: for the risk C_p, which has no certificate. It returns bounds of the value and of its place.
+`exact_infimum` decides by the exact signs of the slope, `infimum_of` by branch and bound in ball arithmetic. Values too
+close to be told apart are not ordered: the place of the least is then unknown, or an interval that holds both.
 """
 
 __all__ = ["Enclosure", "Infimum", "exact_infimum", "infimum_of", "proposed_infimum"]
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache, reduce
 from math import inf, nextafter
+from operator import add
 
-import numpy as np
 from flint import arb, ctx
 
 from gpo_theory.budget import spend
-from gpo_theory.calculus.balls import UndecidedError, between, enclose, enclose_between, exact_value
-from gpo_theory.calculus.constants import exact, text
+from gpo_theory.calculus.balls import UndecidedError, between, enclose, enclose_between, exact_value, sign_at
+from gpo_theory.calculus.constants import as_double, exact, text
 from gpo_theory.calculus.pieces import Piece, UnsplitError, clipped, sign_charts, split
 from gpo_theory.calculus.rational import as_rational
-from gpo_theory.calculus.samples import sample
+from gpo_theory.calculus.samples import unit
 from gpo_theory.calculus.tails import half_line, tail
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.formula.grammar import parse_constant
 
-# Sample points: 1/200 apart up to 8, where most losses are least, then in growing steps.
-_STEPS = np.concatenate([np.linspace(0, 8, 1601), np.geomspace(8, 1000, 200)[1:]])
-_GRID = np.concatenate([-_STEPS[:0:-1], _STEPS])
-# Distances at which an outer piece is compared with its limit.
-FAR = tuple(Fraction(2) ** k for k in (3, 4, 5, 6, 8, 10, 14, 20, 30, 45, 60))
-# Limits of the branch and bound: its time, and the width of a box at which the value is known to about f'' 2^-80.
-MOST_BOXES, SMALLEST, BITS = 6000, Fraction(1, 2**40), 160
+# Limits of the branch and bound: its time, and the width of a box, in units of f and relative to its distance from 0,
+# at which the value is known to about f'' 2^-80.
+MOST_BOXES, SMALLEST, BITS = 6000, Fraction(1, 2**40), 192
+SHARP = 33  # bits of a value that is known only as a number: the verifier allows it one part in 1e9
+Where = Fraction | float  # a rational point, or an infinite end
 
 
 @dataclass(frozen=True)
 class Infimum:
-    """A proposed infimum of a formula: exact text where known, a float, where it is attained, and a point near it.
+    """A proposed infimum of a formula, which only the verifier proves: exact text where known, a float, and its place.
 
-    Only the verifier proves it (`gpo_theory.claims.lower_bounds`), or `infimum_of` encloses it.
-
-    `at` is the least x that attains it, "inf" or "-inf" where it is only approached, None where only samples were
-    taken; `near` is None where no rational point is found at which the formula comes near.
+    `at` is the least x that attains it ("-inf" where a whole half-line does), "inf" or "-inf" where it is only
+    approached there, None where that is not known or a jump leaves it out. `near` tells the verifier where it is
+    reached: a rational point, an infinite end, or two points between which a factor changes sign.
     """
 
     exact: str | None
     value: float
     at: str | None
-    near: Fraction | None
+    near: str | list[str]
 
     @property
     def number(self) -> dict[str, str | float | None]:
@@ -58,126 +54,216 @@ class Infimum:
     @property
     def negated(self) -> "Infimum":
         """The supremum of the negated formula."""
-        plain = self.exact is not None and not any(sign in self.exact[1:] for sign in "+-")
-        turned = self.exact.removeprefix("-") if self.exact and plain else None
-        return replace(self, exact=turned, value=abs(self.value))
+        turned = None if self.exact is None else text(-exact(parse_constant(self.exact)))
+        return replace(self, exact=turned, value=-self.value or 0.0)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the infimum may be: at the one stationary point in [low, high], at a point, or at an infinite end.
+
+    `value` is the formula there, a constant at an infinite end; `where` the least x with that value.
+    """
+
+    value: Expr
+    low: Fraction
+    high: Fraction
+    where: Where
+    attained: bool = True
+
+    @property
+    def constant(self) -> Expr | None:
+        """The value as a formula without x, None at a stationary point that is not rational."""
+        return substitute(self.value, {Expr.x(): Expr.of(self.low)}) if self.low == self.high else None
+
+    @property
+    def text(self) -> str | None:
+        """The value as exact text."""
+        if self.constant is None:
+            return None
+        known = exact_value(self.constant, Fraction(0))
+        return str(known) if known is not None else text(exact(self.constant))
+
+    def ball(self, bits: int) -> arb:
+        """Return a ball that holds the value."""
+        if self.low == self.high:
+            return enclose(self.value, self.low, bits)
+        return enclose_between(self.value, self.low, self.high, bits)
+
+    def near(self, is_zero: bool) -> str | list[str]:
+        """Return what shows the verifier that the value is reached."""
+        if self.low < self.high:
+            return [str(self.low), str(self.high)] if is_zero else str((self.low + self.high) / 2)
+        return str(self.where) if isinstance(self.where, float) and not self.value.depends_on_x else str(self.low)
 
 
 def proposed_infimum(pieces: tuple[Piece, ...]) -> Infimum | None:
-    """Return the infimum over the open pieces: exactly from the signs of the slope, else numerically."""
-    found = exact_infimum(pieces) or _sampled(pieces)
-    return found if found is not None and found.near is not None else None
+    """Return the infimum over all pieces: exactly from the signs of the slope, else from an enclosure."""
+    return exact_infimum(pieces) or _enclosed_infimum(pieces)
 
 
 @lru_cache(maxsize=256)
 def exact_infimum(pieces: tuple[Piece, ...]) -> Infimum | None:
-    """Return the infimum over the open pieces of a function that need not be continuous, or None if undecided.
+    """Return the infimum over the pieces of a function that need not be continuous, or None if undecided.
 
     >>> from gpo_theory.formula.grammar import parse_formula
     >>> exact_infimum(split(parse_formula("max(0, 1-x)").primitive()))
-    Infimum(exact='0', value=0.0, at='1', near=Fraction(1, 1))
+    Infimum(exact='0', value=0.0, at='1', near='1')
     """
+    places = _places(pieces)
+    if not places:
+        return None
+    kept, tied = _lowest(places)
+    if not kept:
+        return None
+    best = next((place for place in kept if place.low == place.high), kept[0])
+    zero = best.low < best.high and _touches_zero(best)
+    value, known = best.ball(BITS), "0" if zero else best.text
+    if known is None and value.rel_accuracy_bits() < SHARP:
+        return None
+    attaining = min((place for place in kept if place.attained), key=lambda place: place.where, default=None)
+    ends = [str(place.where) for place in kept if isinstance(place.where, float)]
+    at = _shown(attaining) if attaining is not None else ends[0] if ends else None
+    number = float(value.mid()) if known is None else as_double(exact(parse_constant(known)))
+    return Infimum(known, number, at if tied else None, best.near(zero))
+
+
+def _places(pieces: tuple[Piece, ...]) -> list[_Place]:
+    """Return the places of which one holds the infimum; none where that is not decided."""
     charts = list(sign_charts(pieces, 1))
-    if any(chart is None for _, chart in charts):
-        return None
-    ends = [("-inf", tail(pieces[0].f, -1)), ("inf", tail(pieces[-1].f, 1))]
-    if any(end.verdict != "proved" or end.limit == "-inf" for _, end in ends):
-        return None
-    candidates = [Infimum(end.limit, _float(parse_constant(end.limit)), at, None) for at, end in ends
-                  if end.limit not in ("inf", None)]  # fmt: skip
+    ends = [(-inf, tail(pieces[0].f, -1)), (inf, tail(pieces[-1].f, 1))]
+    if any(chart is None for _, chart in charts) or any(end.verdict != "proved" for _, end in ends):
+        return []
+    out = [_Place(piece.f, piece.sample, piece.sample, piece.sample) for piece in pieces if piece.is_point]
     for piece, chart in charts:
         assert chart is not None
-        stationary = [(root.low, root.exact) for root in chart.roots]
-        edges = [(x, x) for x in (piece.low, piece.high) if x is not None]
-        candidates += [_candidate(piece.f, near, x) for near, x in [*stationary, *edges]]
-    best = min(candidates, key=_rank)
-    side = -1 if best.at == "-inf" else 1
-    return best if best.near is not None else replace(best, near=_reached(pieces, side, best.value))
-
-
-def _rank(candidate: Infimum) -> tuple[float, bool, float]:
-    """Order by value; at equal values a point that attains it comes before an end that only approaches it."""
-    place = float(candidate.at or 0) if candidate.near is None else float(candidate.near)
-    return round(candidate.value, 12), candidate.near is None, place
-
-
-def _candidate(f: Expr, near: Fraction, x: Fraction | None) -> Infimum:
-    value = _float(f, near)
-    if x is None:
-        return Infimum(None, value, repr(float(near)), Fraction(repr(float(near))))
-    known = exact_value(f, x)
-    at = substitute(f, {Expr.x(): Expr.of(x)})
-    return Infimum(str(known) if known is not None else text(exact(at)), value, str(x), x)
-
-
-@lru_cache(maxsize=256)
-def _sampled(pieces: tuple[Piece, ...]) -> Infimum | None:
-    """Return the infimum over the open pieces, or None where a tail is not known or falls without bound."""
-    found: list[Infimum] = []
-    for piece in pieces:
-        inside = [float(end) for end in (piece.low, piece.high) if end is not None]
-        if not piece.is_point:
-            points = [x for x in _GRID if piece.contains(x)]
-            found += _refined(piece, np.array(sorted({*points, *inside, float(piece.sample)})))
-    for side, outer in ((-1, pieces[0].f), (1, pieces[-1].f)):
-        end = tail(outer, side)
-        if end.verdict != "proved" or end.limit == "-inf":
-            return None
+        if chart.signs == (0,):
+            out.append(_Place(piece.f, piece.sample, piece.sample, -inf if piece.low is None else piece.low))
+            continue
+        out += [_Place(piece.f, root.low, root.high, root.low) for root in chart.roots]
+        out += [_Place(piece.f, x, x, x, attained=False) for x in (piece.low, piece.high) if x is not None]
+    for where, end in ends:
+        if end.limit == "-inf":
+            return []
         if end.limit not in ("inf", None):
-            limit = _float(parse_constant(end.limit))
-            near = _reached(pieces, side, limit)
-            found += [Infimum(end.limit, limit, None, near)] if near is not None else []
-    return min(found, key=lambda one: (one.value, one.exact is None), default=None)
+            out.append(_Place(parse_constant(end.limit), Fraction(0), Fraction(0), where, attained=False))
+    return out
 
 
-def _float(g: Expr, x: Fraction = Fraction(0)) -> float:
-    return float(enclose(g, x, 256).mid())
+def _lowest(places: list[_Place]) -> tuple[list[_Place], bool]:
+    """Return the places whose values are not shown to exceed another, and whether these are shown to be equal."""
+    for bits in (BITS, 4 * BITS, 16 * BITS):
+        balls = [place.ball(bits) for place in places]
+        if not all(ball.is_finite() for ball in balls):
+            return [], False
+        top = _least(ball.upper() for ball in balls)
+        places = [place for place, ball in zip(places, balls, strict=True) if ball.lower() <= top]
+        if all(_equal(places[0], place) for place in places[1:]):
+            return places, True
+    return places, all(_touches_zero(place) for place in places)
 
 
-def _reached(pieces: tuple[Piece, ...], side: int, limit: float) -> Fraction | None:
-    """Return a point at which the outer piece is within a millionth of its limit, as the verifier demands."""
-    outer = pieces[0 if side < 0 else -1]
-    inside = (side * x for x in FAR if outer.contains(side * x))
-    return next((x for x in inside if abs(_float(outer.f, x) - limit) < 9e-7 * (1 + abs(limit))), None)
+def _equal(a: _Place, b: _Place) -> bool:
+    """Whether two values are shown to be equal: exact constants, or at mirrored points of an even function."""
+    if a.constant is not None and b.constant is not None:
+        return a.constant == b.constant or text(exact(a.constant - b.constant)) == "0"
+    forms = as_rational(a.value), as_rational(substitute(b.value, {Expr.x(): -Expr.x()}))
+    return forms[0] is not None and forms[0] == forms[1] and a.low <= -b.low and -b.high <= a.high
 
 
-def _refined(piece: Piece, grid: np.ndarray) -> list[Infimum]:
-    """Return the least value near the lowest sample, and the values at the ends of the piece."""
-    values = sample(piece.f, grid)
-    if not np.isfinite(values).any():
-        return []
-    # Floats can be wrong where terms cancel: the lowest few are evaluated again in balls.
-    order = np.argsort(np.where(np.isfinite(values), values, np.inf))[:24]
-    best = min(map(int, order), key=lambda i: _float(piece.f, Fraction(float(grid[i]))))
-    a, b = (Fraction(float(grid[i])) for i in (max(best - 1, 0), min(best + 1, len(grid) - 1)))
-    edges = [(_float(piece.f, x), x) for x in (piece.low, piece.high) if x is not None]
-    for _ in range(70):  # a third less each time: 70 times is 5e-13 of the step
-        spend()
-        left, right = a + (b - a) / 3, b - (b - a) / 3
-        a, b = (a, right) if enclose(piece.f, left, 192).mid() < enclose(piece.f, right, 192).mid() else (left, b)
-        a, b = a.limit_denominator(2**60), b.limit_denominator(2**60)
-    middle = ((a + b) / 2).limit_denominator(10**9)
-    edges += [(_float(piece.f, middle), middle)] if piece.contains(middle) else []
-    return [Infimum(None, value, None, x) for value, x in edges if np.isfinite(value)]
+def _touches_zero(place: _Place) -> bool:
+    """Whether the value is shown to be 0: a factor of the formula changes sign between the ends of the place."""
+    if place.constant is not None:
+        return exact_value(place.constant, Fraction(0)) == 0
+    for factor in place.value.args if place.value.head == "*" else (place.value,):
+        base = factor.args[0] if factor.power is not None and factor.power > 0 else factor
+        if {sign_at(base, x) for x in (place.low, place.high)} == {-1, 1}:
+            return True
+    return False
+
+
+def _shown(place: _Place) -> str:
+    """Return the place as text: exact, or a decimal."""
+    return str(place.where) if place.low == place.high else repr(float(place.low))
+
+
+def _enclosed_infimum(pieces: tuple[Piece, ...]) -> Infimum | None:
+    """Return the infimum where branch and bound encloses it in a relatively narrow interval."""
+    step = unit(reduce(add, (piece.f for piece in pieces)))
+    try:
+        with ctx.workprec(BITS):
+            kept, low, high = _kept([_scaled(piece, step) for piece in pieces])
+    except UndecidedError:
+        return _lowest_limit(pieces)
+    limit = next((leaf for leaf in kept if leaf.limit is not None), None)
+    if limit is not None and limit.limit in ("inf", "-inf"):
+        return None
+    if limit is not None and limit.limit is not None:
+        return Infimum(limit.limit, as_double(exact(parse_constant(limit.limit))), None, str(limit.left))
+    places = list(_boxes(pieces, kept, step))
+    touching = next((place for place in places if place.low < place.high and _touches_zero(place)), None)
+    if touching is not None:
+        return Infimum("0", 0.0, None, touching.near(is_zero=True))
+    value = low.union(high)
+    sharp = places and value.rel_accuracy_bits() >= SHARP
+    return Infimum(None, float(value.mid()), None, places[0].near(is_zero=False)) if sharp else None
+
+
+def _lowest_limit(pieces: tuple[Piece, ...]) -> Infimum | None:
+    """Return the lower of the limits at the two ends: a guess, which the verifier may accept."""
+    ends = [(tail(pieces[0].f, -1), "-inf"), (tail(pieces[-1].f, 1), "inf")]
+    known = [(end.limit, near) for end, near in ends if end.verdict == "proved" and end.limit not in (None, "inf")]
+    finite = [(limit, near) for limit, near in known if limit and limit != "-inf"]
+    values = [(as_double(exact(parse_constant(limit))), limit, near) for limit, near in finite]
+    if len(values) < len(known) or not values:
+        return None
+    value, limit, near = min(values)
+    return Infimum(limit, value, None, near)
+
+
+def _scaled(piece: Piece, step: Fraction) -> Piece:
+    """Return the piece as a function of x / step."""
+    low, high = (None if end is None else end / step for end in (piece.low, piece.high))
+    return Piece(low, high, substitute(piece.f, {Expr.x(): step * Expr.x()}))
+
+
+def _boxes(pieces: tuple[Piece, ...], kept: "list[_Leaf]", step: Fraction) -> Iterator[_Place]:
+    """Yield the boxes, in units of `step`, that may hold the infimum, those of a piece that touch joined."""
+    for piece in pieces:
+        found: list[list[Fraction]] = []
+        for leaf in sorted(kept, key=lambda leaf: leaf.left):
+            ends = [step * x for x in (leaf.left, leaf.right) if isinstance(x, Fraction)] or [piece.sample]
+            low, high = ends[0] if piece.low is None else piece.low, ends[-1] if piece.high is None else piece.high
+            inside = low <= ends[0] and ends[-1] <= high
+            if inside and found and ends[0] <= found[-1][1]:
+                found[-1][1] = max(found[-1][1], ends[-1])
+            elif inside:
+                found.append([ends[0], ends[-1]])
+        yield from (_Place(piece.f, a, b, a) for a, b in found)
 
 
 @dataclass(frozen=True)
 class Enclosure:
-    """low <= inf g <= high; every point that attains it, or end that approaches it, lies in [left, right]."""
+    """low <= inf g <= high, exact balls; every point that attains it, or end that approaches it, lies in [left, right].
 
-    low: float
-    high: float
+    Where g only approaches it, at a jump, that point does.
+    """
+
+    low: arb
+    high: arb
     left: float
     right: float
 
 
 @dataclass(frozen=True)
 class _Leaf:
-    """A box or a point that may hold the infimum, with the ball of the values there."""
+    """A box, a point or an infinite end that may hold the infimum, with the ball of the values there."""
 
     value: arb
-    left: float
-    right: float
+    left: Where
+    right: Where
+    attained: bool = True
+    limit: str | None = None
 
 
 @lru_cache(maxsize=512)
@@ -192,39 +278,45 @@ def infimum_of(g: Expr, low: Fraction | None = None, high: Fraction | None = Non
     >>> 0.4999999999 < found.low <= 0.5 <= found.high < 0.5000000001, abs(found.left - 1) < 1e-9
     (True, True)
     """
+    step = unit(g)
     try:
         with ctx.workprec(BITS):  # the ends of balls are rounded to the working precision
-            return _infimum(g, low, high)
+            kept, bottom, top = _kept([_scaled(piece, step) for piece in clipped(split(g), low, high)])
     except (UnsplitError, UndecidedError):
         return None
+    # A jump that only approaches the value is no minimiser, where there are others.
+    places = [leaf for leaf in kept if leaf.attained] or kept
+    left, right = min(leaf.left for leaf in places), max(leaf.right for leaf in places)
+    return Enclosure(bottom, top, _outwards(left * step, -inf), _outwards(right * step, inf))
 
 
-def _infimum(g: Expr, low: Fraction | None, high: Fraction | None) -> Enclosure | None:
-    leaves = [leaf for piece in clipped(split(g), low, high) for leaf in _leaves(piece)]
+def _kept(pieces: list[Piece]) -> tuple[list[_Leaf], arb, arb]:
+    """Return the leaves that may hold the infimum over the pieces, and its bounds."""
+    jumps = {piece.low for piece in pieces if piece.is_point}
+    leaves = [leaf for piece in pieces for leaf in _leaves(piece, jumps)]
     top = _least(leaf.value.upper() for leaf in leaves)
     kept = [leaf for leaf in leaves if leaf.value.lower() <= top]
     if not kept:
-        return None
-    return Enclosure(_rounded(_least(leaf.value.lower() for leaf in kept), -inf), _rounded(top, inf),
-                   min(leaf.left for leaf in kept), max(leaf.right for leaf in kept))  # fmt: skip
+        raise UndecidedError
+    return kept, _least(leaf.value.lower() for leaf in kept), top
 
 
 def _least(values: Iterable[arb]) -> arb:
     return reduce(lambda a, b: a if a <= b else b, values, arb("inf"))
 
 
-def _rounded(value: arb, towards: float) -> float:
-    """Return an exact ball as a float, rounded towards -inf or inf where it is no float."""
-    number = float(value)
-    return number if arb(number) == value else nextafter(number, towards)
+def _outwards(where: Where, towards: float) -> float:
+    """Return a place as a float, rounded towards -inf or inf where it is no float."""
+    number = float(where)
+    return number if isinstance(where, float) or Fraction(number) == where else nextafter(number, towards)
 
 
-def _leaves(piece: Piece) -> list[_Leaf]:
+def _leaves(piece: Piece, jumps: set[Fraction | None]) -> list[_Leaf]:
     """Return boxes and points of which one holds the infimum over the piece."""
     slope = piece.f.diff()
     form = as_rational(slope)
     if slope.number == 0 or (form is not None and form.is_zero):
-        ends = (-inf if piece.low is None else float(piece.low)), (inf if piece.high is None else float(piece.high))
+        ends = (-inf if piece.low is None else piece.low), (inf if piece.high is None else piece.high)
         return [_Leaf(_value(piece.f, piece.sample), *ends)]
     if piece.is_point:
         return [_leaf(piece.f, piece.sample)]
@@ -236,9 +328,10 @@ def _leaves(piece: Piece) -> list[_Leaf]:
                 raise UndecidedError
             end = found.start
             # Where g falls outwards, its limit counts.
-            out += [_Leaf(_limit(piece.f, side), side * inf, side * inf)] if found.sign != side else []
+            out += [_limit(piece.f, side)] if found.sign != side else []
         span.append(end)
-    return out + _search(piece.f, slope, *span)
+    inside = _search(piece.f, slope, *span)
+    return out + [replace(leaf, attained=leaf.left != leaf.right or leaf.left not in jumps) for leaf in inside]
 
 
 def _value(g: Expr, x: Fraction) -> arb:
@@ -249,16 +342,16 @@ def _value(g: Expr, x: Fraction) -> arb:
 
 
 def _leaf(g: Expr, x: Fraction) -> _Leaf:
-    return _Leaf(_value(g, x), nextafter(float(x), -inf), nextafter(float(x), inf))
+    return _Leaf(_value(g, x), x, x)
 
 
-def _limit(g: Expr, side: int) -> arb:
+def _limit(g: Expr, side: int) -> _Leaf:
     found = tail(g, side)
     if found.verdict != "proved" or found.limit is None:
         raise UndecidedError
-    if found.limit in ("inf", "-inf"):
-        return arb(found.limit)
-    return enclose(parse_constant(found.limit), Fraction(0), BITS)
+    infinite = found.limit in ("inf", "-inf")
+    value = arb(found.limit) if infinite else enclose(parse_constant(found.limit), Fraction(0), BITS)
+    return _Leaf(value, side * inf, side * inf, limit=found.limit)
 
 
 def _search(g: Expr, slope: Expr, low: Fraction, high: Fraction) -> list[_Leaf]:
@@ -283,10 +376,23 @@ def _search(g: Expr, slope: Expr, low: Fraction, high: Fraction) -> list[_Leaf]:
         values = [way for way in ways if way.is_finite()]
         if any(v > top for v in values):
             continue
-        if b - a < SMALLEST:
-            if not values:
-                raise UndecidedError
-            out.append(_Leaf(values[-1], nextafter(float(a), -inf), nextafter(float(b), inf)))
+        if b - a < SMALLEST and (a <= 0 <= b or b - a < SMALLEST * max(abs(a), abs(b))):
+            out.append(_end_of(g, slope, a, b) or _box(values, a, b))
             continue
         todo += [(a, middle), (middle, b)]
     return out
+
+
+def _end_of(g: Expr, slope: Expr, a: Fraction, b: Fraction) -> _Leaf | None:
+    """Return the end of a box at which g is least, where its slope is exactly 0 at one end and monotone between."""
+    for end, other in ((a, b), (b, a)):
+        if exact_value(slope, end) == 0:
+            bend = enclose_between(slope.diff(), a, b, BITS)
+            return _leaf(g, end) if bend > 0 else _leaf(g, other) if bend < 0 else None
+    return None
+
+
+def _box(values: list[arb], a: Fraction, b: Fraction) -> _Leaf:
+    if not values:
+        raise UndecidedError
+    return _Leaf(values[-1], a, b)

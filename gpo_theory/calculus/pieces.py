@@ -10,7 +10,7 @@ from functools import lru_cache, partial, reduce
 from itertools import combinations, pairwise
 
 from gpo_theory.budget import spend
-from gpo_theory.calculus.balls import constant_at, exact_value, sign_at
+from gpo_theory.calculus.balls import constant_at, sign_at
 from gpo_theory.calculus.rational import SignChart, sign_chart
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.formula.operations import CHOICES, COMPARISONS
@@ -175,8 +175,7 @@ def _holds(condition: Expr, sign: Callable[[Expr], int]) -> bool:
 
 
 def _sign(node: Expr, at: Fraction) -> int:
-    exact = exact_value(node, at)
-    sign = sign_at(node, at) if exact is None else (exact > 0) - (exact < 0)
+    sign = sign_at(node, at)
     if sign is None:
         raise UnsplitError(f"the sign of {node} at x = {at} is not decided")
     return sign

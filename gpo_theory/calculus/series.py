@@ -8,8 +8,8 @@ from fractions import Fraction
 from functools import lru_cache, reduce
 from typing import Any
 
-from gpo_theory.calculus.balls import expand
-from gpo_theory.calculus.constants import TooLargeError, exact, function, text, tidy
+from gpo_theory.calculus.balls import enclose, expand
+from gpo_theory.calculus.constants import TooLargeError, as_double, exact, function, text, tidy
 from gpo_theory.calculus.pieces import UnsplitError, beside, split
 from gpo_theory.formula.expression import Expr, fold, slope_of
 from gpo_theory.formula.grammar import parse_constant
@@ -23,7 +23,7 @@ LARGEST = 200  # operations in one exact coefficient; more would make the exact 
 
 @dataclass(frozen=True)
 class Coefficient:
-    """One exact coefficient: `text` in the grammar of formulas, `value` its nearest double."""
+    """One exact coefficient: `text` in the grammar of formulas, `value` its as_double double."""
 
     text: str
     value: float
@@ -84,9 +84,9 @@ def _checked(f: Expr, order: int) -> tuple[Coefficient | None, ...]:
     out: list[Coefficient | None] = []
     balls = expand(f, Fraction(0), order)
     for value, ball in zip(_expand(f, _line(order)), balls, strict=True):
-        found = value.evalf(40) if ball.is_finite() else None
-        inside = found is not None and abs(float(ball.mid()) - float(found)) <= 1e-14 * max(1.0, abs(float(found)))
-        out.append(Coefficient(text(value), float(found)) if inside and found is not None else None)
+        written = text(value)
+        inside = ball.is_finite() and ball.overlaps(enclose(parse_constant(written), Fraction(0), 256))
+        out.append(Coefficient(written, as_double(value)) if inside else None)
     bad = out.index(None) if None in out else len(out)
     return tuple(out[:bad] + [None] * (len(out) - bad))
 

@@ -1,20 +1,20 @@
-"""The strength R = |f''(0) / f'(0)| with which a loss regularises, one-sided where f'' jumps at 0."""
+"""The strength R = |f''(0) / f'(0)| with which a loss regularises, from the mean of f'' where it jumps at 0."""
 
 __all__ = ["Strength", "strength"]
 
 from dataclasses import dataclass
 
-from gpo_theory.calculus.constants import sign, text
+from gpo_theory.calculus.constants import as_double, sign, text
 from gpo_theory.calculus.series import one_sided, taylor
 from gpo_theory.loss import Loss
 
 
 @dataclass(frozen=True)
 class Strength:
-    """R, exact as text and as a number, with the sign of f''(0).
+    """R, exact as text and as a number, with the sign of f''(0); `left` and `right` where f'' jumps.
 
-    Where f'' jumps, R and `sign` are those of the mean of f''(0-) and f''(0+), and `left` and `right` have the mean R:
-    the side on which f bends the other way is negative. Every field is None where f'(0) does not exist or is 0.
+    There R is their mean and `sign` that of the mean of f'', against which one of the two may be negative. Every field
+    is None where f'(0) does not exist or is 0.
     """
 
     exact: str | None = None
@@ -31,7 +31,6 @@ class Strength:
 def strength(loss: Loss) -> Strength:
     """Return R = |f''(0) / f'(0)|, the weight of the offline regulariser against the preference term.
 
-    Where f'' jumps at 0 it is |f''(0-) + f''(0+)| / (2 |f'(0)|), by which the link is steep (proposition P1).
     Source: Tang et al., arXiv 2402.05749, the Taylor split at rho = 0.
 
     >>> from gpo_theory.catalogue import LOSSES
@@ -40,16 +39,18 @@ def strength(loss: Loss) -> Strength:
     >>> strength(LOSSES["perceptron"])
     Strength(exact=None, value=None, left=None, right=None, sign=None)
     """
-    first, f = taylor(loss, 1)[1], loss.f.primitive()
-    way = first and sign(first.exact)
-    below, above = (one_sided(f, side, 2)[2] for side in (-1, 1))
-    if first is None or not way or below is None or above is None:  # f'(0) is 0, or something is not decided
+    first = taylor(loss, 1)[1]
+    if first is None or not sign(first.exact):  # f'(0) is 0, or its sign is not decided
         return Strength()
-    upwards = sign(below.exact + above.exact)
-    if upwards is None:
+    f = loss.f.primitive()
+    sides = [one_sided(f, side, 2)[2] for side in (-1, 1)]
+    if sides[0] is None or sides[1] is None:
         return Strength()
-    left, right = (2 * (upwards or 1) * way * second.exact / first.exact for second in (below, above))
-    mean = (left + right) / 2
-    if below == above:
-        return Strength(text(mean), float(mean), sign=upwards)
-    return Strength(text(mean), float(mean), float(left), float(right), upwards)
+    left, right = (2 * second.exact / first.exact for second in (sides[0], sides[1]))
+    mean = left if sides[0] == sides[1] else (left + right) / 2
+    ahead = sign(mean)
+    if ahead is None:
+        return Strength()
+    turn = ahead or 1
+    one_sided_values = (None, None) if sides[0] == sides[1] else (as_double(turn * left), as_double(turn * right))
+    return Strength(text(turn * mean), as_double(turn * mean), *one_sided_values, ahead * (sign(first.exact) or 0))

@@ -16,6 +16,7 @@ from gpo_theory.calculus.balls import enclose
 from gpo_theory.calculus.constants import sign, text
 from gpo_theory.calculus.pieces import Piece, UnsplitError, split
 from gpo_theory.calculus.rational import as_rational, fraction
+from gpo_theory.calculus.samples import unit
 from gpo_theory.formula.expression import Expr
 from gpo_theory.formula.grammar import parse_constant
 from gpo_theory.kernel.horizon import UnresolvedError, lead_beyond
@@ -132,7 +133,8 @@ def _shape(growth: Growth, coefficient: Any, direction: int) -> tuple[str, str |
 def _agrees(f: Expr, side: int, expansion: Expansion) -> bool:
     """Whether bounds on a half-line confirm the leading term; where there are none, whether values far from 0 do."""
     growth, coefficient = expansion.lead
-    for start in (Fraction(16), Fraction(256), Fraction(4096)):
+    step = max(Fraction(1), unit(f))
+    for start in (16 * step, 256 * step, 4096 * step):
         try:
             lead = lead_beyond(f, side, start)
         except UnresolvedError:
@@ -145,7 +147,7 @@ def _agrees(f: Expr, side: int, expansion: Expansion) -> bool:
 def _probed(f: Expr, side: int, growth: Growth, constant: arb) -> bool:
     """Whether f over its leading term is near 1 at X = 2^12, or nearer than at X = 2^7."""
     distances = []
-    for x in (Fraction(2) ** 7, Fraction(2) ** 12):
+    for x in (unit(f) * 2**7, unit(f) * 2**12):
         with flint.ctx.workprec(256):
             leading = _value(growth, x) * constant
         for bits in (2**9, 2**13):
@@ -161,7 +163,7 @@ def _probed(f: Expr, side: int, growth: Growth, constant: arb) -> bool:
 
 def _value(growth: Growth, x: Fraction) -> arb:
     """Return the ball of a growth at X = x."""
-    ball = arb(int(x))
+    ball = arb(x.numerator) / x.denominator
     powers = [ball ** (len(growth.q) - i) for i in range(len(growth.q))]
     exponent = sum((arb(c.numerator) / c.denominator * p for c, p in zip(growth.q, powers, strict=True)), arb(0))
     a, b = (arb(power.numerator) / power.denominator for power in (growth.a, growth.b))
@@ -179,7 +181,8 @@ class HalfLine:
 
 def half_line(piece: Piece, side: int, first: Fraction = Fraction(0)) -> HalfLine | None:
     """Return a half-line of an infinite piece on which its formula has a known sign; the shift `first` is preferred."""
-    for start in STARTS:
+    step = max(Fraction(1), unit(piece.f))
+    for start in (step * start for start in STARTS):
         for shift in dict.fromkeys((first, Fraction(0), *shifts_of(piece.f))):
             spend()
             at = shift + side * start

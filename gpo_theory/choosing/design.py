@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpo_theory.analysis import analyze
+from gpo_theory.calculus.constants import sign
 from gpo_theory.calculus.tails import Tail
 from gpo_theory.certificate import Verdict
 from gpo_theory.choosing.families import candidates
@@ -74,7 +75,7 @@ def grants(analysis: Analysis, wish: Wish) -> bool:
     exact = claims["bradley_terry_exact"]
     target = "inf" if wish.target == "none" else str(wish.target)
     return (
-        (first is not None and first.value < 0)
+        (first is not None and sign(first.exact) == -1)
         and (wish.strength is None or analysis.strength.exact == str(wish.strength))
         and (wish.target is None or analysis.link.target_at_one == target)
         and (wish.right is None or _matches(analysis.tails["right"]["slope"], wish.right))

@@ -14,6 +14,7 @@ from flint import arb
 
 from gpo_theory.analysis import analyze
 from gpo_theory.calculus.balls import UndecidedError, bisected, enclose
+from gpo_theory.calculus.constants import as_double, exact, sign
 from gpo_theory.calculus.pieces import Piece, UnsplitError, beside, clipped, joints, split
 from gpo_theory.calculus.rational import sign_chart
 from gpo_theory.calculus.series import taylor
@@ -22,9 +23,9 @@ from gpo_theory.catalogue import AVERAGED, Named, find_loss
 from gpo_theory.certificate import Verdict
 from gpo_theory.errors import InputError, nearest
 from gpo_theory.formula.expression import Expr, substitute
-from gpo_theory.formula.grammar import parse_formula
+from gpo_theory.formula.grammar import parse_constant, parse_formula
 from gpo_theory.loss import Loss
-from gpo_theory.risk.links import link_at
+from gpo_theory.risk.links import NARROW, link_at
 
 Number = str | float | Fraction
 # The forms of IPO, and the name that means another loss in TRL: f, x, and how rho is aggregated over tokens.
@@ -37,7 +38,7 @@ _CONVENTIONS = Named({
     "sigmoid": "sigmoid is 1/(1+exp(x)), x = beta rho, rho summed over tokens; what TRL calls sigmoid is dpo here",
 })
 BITS = 1024  # of the balls, so that a weight below 2^-1000 still has digits
-SMALL = 2.0**-40  # difference of two weights that are taken for equal, about 1e-12
+SMALL = 2.0**-40  # relative difference of two weights that are taken for equal, about 1e-12
 # The search starts near 0, and not at a power of two: at round numbers a slope may vanish exactly.
 NEAR = Fraction(1013, 1024) / 2**40
 
@@ -162,8 +163,8 @@ def _by_strength(source: Loss, target: Loss, _: Fraction | None) -> tuple[float,
     reasons = [reason for loss in (source, target) if (reason := unmatchable(loss)) is not None]
     if reasons:
         raise _RefusedError("; ".join(dict.fromkeys(reasons)) + _offer(source, target))
-    r_from, r_to = (strength(loss).value or math.nan for loss in (source, target))
-    return r_from / r_to, r_from, "exact" if _exact(source) and _exact(target) else "second"
+    r_from, r_to = (exact(parse_constant(strength(loss).exact or "nan")) for loss in (source, target))
+    return as_double(r_from / r_to), as_double(r_from), "exact" if _exact(source) and _exact(target) else "second"
 
 
 def _offer(source: Loss, target: Loss) -> str:
@@ -190,7 +191,7 @@ def unmatchable(loss: Loss, seconds: float = 40.0) -> str | None:
         return f"the strength of {loss.name} is not known"
     if r.sign < 0:
         return f"{loss.name} has f''(0) < 0: it does not regularise near 0"
-    if r.value == 0.0:
+    if r.sign == 0:
         return f"{loss.name} has R = 0: no beta of it regularises near 0"
     if analyze(loss, seconds).link.slope_at_half is None:
         return f"{loss.name}: it is not shown that 0 alone minimises (f(x) + f(-x))/2"
@@ -201,7 +202,7 @@ def _no_slope(loss: Loss) -> str | None:
     first = taylor(loss, 1)[1]
     if first is None:
         return f"{loss.name} has a kink at 0, so f'(0) does not exist"
-    if first.value >= 0:
+    if sign(first.exact) != -1:
         return f"{loss.name} has f'(0) = {first.text} >= 0: it does not prefer the chosen response"
     return None
 
@@ -218,16 +219,16 @@ def _by_target(source: Loss, target: Loss, p: Fraction | None) -> tuple[float, f
 
 def _target_margin(loss: Loss, p: Fraction) -> float:
     """Return x*(p), the one minimiser of C_p, where it is above 0 and finite."""
-    exact = analyze(loss).claims["bradley_terry_exact"]
-    if exact.verdict is Verdict.PROVED and exact.value is not None and p < 1:
-        return math.log1p((2 * p - 1) / (1 - p)) * float(exact.value["float"])
+    proof = analyze(loss).claims["bradley_terry_exact"]
+    if proof.verdict is Verdict.PROVED and proof.value is not None and p < 1:
+        return math.log1p((2 * p - 1) / (1 - p)) * float(proof.value["float"])
     found = link_at(loss, p)
     if found is None:
         raise _RefusedError(f"the target of {loss.name} at p = {p} is not certified")
     low, high = found
     if low == math.inf:
         raise _RefusedError(f"{loss.name} has no finite target at p = {p}: its expected loss has no minimum")
-    if high - low > 1e-9:
+    if high - low > NARROW * (abs(low) + abs(high)):
         raise _RefusedError(f"{loss.name} has no single target at p = {p}: its margins lie in [{low:.6g}, {high:.6g}]")
     if low <= 0:
         raise _RefusedError(f"{loss.name} has the target {high:.3g} at p = {p}: it is not above 0")
@@ -252,7 +253,7 @@ def _by_tail(source: Loss, target: Loss, at: Fraction | None) -> tuple[float, fl
     # With |x| the weight rises for x < 0 and falls for x > 0.
     bracket = _crossing(lambda y: (weight - _weight(target, side * y)) * side)
     # A slope that jumps over the weight never equals it.
-    if bracket is None or not abs(_weight(target, side * bracket[0]) - weight) < SMALL:
+    if bracket is None or not abs(_weight(target, side * bracket[0]) - weight) < SMALL * weight:
         raise _RefusedError(f"no single margin of {target.name} has the weight {float(weight):.6g} "
                             f"that {source.name} has at x = {at}")  # fmt: skip
     return float(bracket[1] / abs(at)), float(weight), "one_margin"

@@ -12,7 +12,11 @@ from fractions import Fraction
 
 import numpy as np
 
-from gpo_theory.calculus.samples import sample
+from gpo_theory.calculus.balls import enclose
+from gpo_theory.calculus.constants import exact, sign
+from gpo_theory.calculus.infimum import infimum_of
+from gpo_theory.calculus.pieces import UnsplitError, beside, joints, split
+from gpo_theory.calculus.samples import rounded, sample, unit
 from gpo_theory.calculus.series import one_sided
 from gpo_theory.calculus.tails import tail
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
@@ -54,15 +58,17 @@ def bayes_consistent(f: Expr, known: Mapping[str, Certificate]) -> Iterator[Cert
             yield proved(CLAIM, "flip theorem: f is continuous and bounded below, f'(0) < 0, f(-a) > f(a) for a > 0, "
                                 "and in the limit this difference or f itself stays above its value at 0",
                          theorem="flip", floor=floor)  # fmt: skip
-    values, mirrored = sample(f, _MARGINS), sample(f, -_MARGINS)
+    yield from _least_on_the_left(f)
+    step = float(unit(f))
+    values, mirrored = sample(f, step * _MARGINS), sample(f, -step * _MARGINS)
     if np.isfinite(values).all() and np.isfinite(mirrored).all():
-        yield from _gap(values, mirrored)
-        yield from _compared(values, mirrored)
+        yield from _gap(values, mirrored, step)
+        yield from _compared(values, mirrored, step)
     yield unknown(CLAIM, "f is not convex, and none of the theorems for other f is shown to apply")
 
 
 def _floor(bounded: Certificate) -> str | None:
-    """Return a rational lower bound of f as text: its infimum where that is rational, else about a millionth less."""
+    """Return a rational lower bound of f as text: its infimum where that is rational, else a millionth less."""
     if bounded.verdict is not Verdict.PROVED:
         return None
     if bounded.value is None:
@@ -71,7 +77,7 @@ def _floor(bounded: Certificate) -> str | None:
     if exact is not None and exact.lstrip("-").replace("/", "").isdigit():
         return str(exact)
     number = Fraction(bounded.value["float"])
-    return str((number - Fraction(1, 10**6) * (1 + abs(number))).limit_denominator(10**9))
+    return str(number - abs(number) / 10**6)
 
 
 def _convex_case(f: Expr, known: Mapping[str, Certificate], negative_slope: bool) -> Certificate:
@@ -101,17 +107,31 @@ def _theta_of_kink(f: Expr) -> Fraction | None:
     left, right = one_sided(f, -1, 1)[1], one_sided(f, 1, 1)[1]
     if left is None or right is None:
         return None
-    low, high = left.value, right.value
     for k in range(1, 40):
-        theta = Fraction(1, 2**k)
-        p = float((1 + theta) / 2)
-        slack = 1e-9 * (abs(low) + abs(high))
-        if p * low - (1 - p) * high < -slack and p * high - (1 - p) * low > slack:
-            return theta
+        p = (1 + Fraction(1, 2**k)) / 2
+        ends = [exact(p) * a.exact - exact(1 - p) * b.exact for a, b in ((left, right), (right, left))]
+        if [sign(end) for end in ends] == [-1, 1]:
+            return Fraction(1, 2**k)
     return None
 
 
-def _gap(values: np.ndarray, mirrored: np.ndarray) -> Iterator[Certificate]:
+def _least_on_the_left(f: Expr) -> Iterator[Certificate]:
+    """Propose theta = 1, where C_p is f: f comes as near to its infimum beside a jump at x < 0 as at any x > 0."""
+    try:
+        pieces = split(f)
+        jumps = [joint.x for joint in joints(pieces) if joint.continuous is False and joint.x < 0]
+    except UnsplitError:
+        return
+    for x, side in ((x, side) for x in jumps for side in (-1, 1)):
+        name = "left" if side < 0 else "right"
+        limit = enclose(beside(pieces, x, side).f, x)
+        below = infimum_of(f)
+        if below is not None and not limit.lower() > below.high:
+            yield refuted(CLAIM, f"at theta = 1, f tends to its infimum at x = {x} from the {name}, on the wrong side",
+                          {"theorem": "compared", "at": str(x), "side": name}, kind="theta", theta="1")  # fmt: skip
+
+
+def _gap(values: np.ndarray, mirrored: np.ndarray, step: float) -> Iterator[Certificate]:
     """Propose the gap theorem: a bracket of the minimiser a* of E, and a level between f there and inf f(-a)."""
     mean = (values + mirrored) / 2
     best = int(np.argmin(mean))
@@ -119,20 +139,20 @@ def _gap(values: np.ndarray, mirrored: np.ndarray) -> Iterator[Certificate]:
         low, high = max(best - width, 0), min(best + width, len(mean) - 1)
         top, bottom = values[low : high + 1].max(), mirrored.min()
         if best and top < bottom:
-            bracket = [Fraction(float(_MARGINS[i])).limit_denominator(2**16) for i in (low, best, high)]
-            level = Fraction(float((top + bottom) / 2)).limit_denominator(2**16)
+            grid = (Fraction(float(_MARGINS[i])).limit_denominator(2**16) for i in (low, best, high))
+            level = Fraction(float((top + bottom) / 2))
             yield proved(CLAIM, "gap theorem: (f(a) + f(-a))/2 is least at some a* where f is lower than anywhere on "
                                 "the left, so every wrong side loses theta times that gap", theorem="gap",
-                         bracket=[str(x) for x in bracket], level=str(level))  # fmt: skip
+                         bracket=[str(Fraction(step) * x) for x in grid], level=str(level))  # fmt: skip
 
 
-def _compared(values: np.ndarray, mirrored: np.ndarray) -> Iterator[Certificate]:
+def _compared(values: np.ndarray, mirrored: np.ndarray, step: float) -> Iterator[Certificate]:
     """Propose a theta at which one margin on the wrong side does at least as well as every one on the right."""
     for theta in _THETAS:
         p = float((1 + theta) / 2)
         right, wrong = p * values + (1 - p) * mirrored, p * mirrored + (1 - p) * values
         best = int(np.argmin(wrong))
         if wrong[best] <= right[1:].min():
-            x = -Fraction(float(_MARGINS[best])).limit_denominator(2**12)
+            x = -rounded(step * float(_MARGINS[best]), step)
             yield refuted(CLAIM, f"at theta = {theta}, x = {x} on the wrong side has a risk C_p as small as any x > 0",
                           {"theorem": "compared", "at": str(x)}, kind="theta", theta=str(theta))  # fmt: skip

@@ -11,6 +11,7 @@ from itertools import pairwise
 from gpo_theory.calculus.balls import enclose, sign_at
 from gpo_theory.calculus.pieces import Piece, UnsplitError, beside, joints, split
 from gpo_theory.calculus.rational import as_rational
+from gpo_theory.calculus.samples import unit
 from gpo_theory.calculus.series import one_sided
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
 from gpo_theory.claims.monotonicity import falls_strictly
@@ -117,8 +118,8 @@ def _failing_point(pieces: tuple[Piece, ...]) -> Fraction | None:
         behind, ahead = (enclose(_slope_at(pieces, y), y, 256) for y in (-x, x))
         return (behind / ahead).log() / enclose(Expr.of(x), x, 256)
 
-    first = rate(Fraction(1))
-    for x in (Fraction(2), Fraction(1, 2), Fraction(3), Fraction(1, 4), Fraction(5), Fraction(10)):
+    first, step = rate(Fraction(1)), unit(pieces[-1].f)
+    for x in (step * Fraction(x) for x in ("2", "1/2", "3", "1/4", "5", "10")):
         other = rate(x)
         if other < first or other > first:  # type: ignore[operator]
             return x

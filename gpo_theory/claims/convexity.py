@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gpo_theory.calculus.balls import enclose
 from gpo_theory.calculus.pieces import Joint, Piece, UnsplitError, joints, sign_charts, split
 from gpo_theory.calculus.rational import SignChart, as_rational, fraction
-from gpo_theory.calculus.samples import sample
+from gpo_theory.calculus.samples import rounded, sample, unit
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
 from gpo_theory.formula.expression import Expr, substitute
 
@@ -75,14 +75,15 @@ def _inside(piece: Piece) -> tuple[Fraction, Fraction]:
 
 def _violated_chord(f: Expr) -> tuple[Fraction, Fraction] | None:
     """Return (a, b) with f above its chord in the middle: found in floats on a grid, verified in ball arithmetic."""
-    centres = np.concatenate([np.linspace(-12, 12, 769), np.linspace(-200, 200, 401)])
-    for width in _WIDTHS:
+    step = unit(f)
+    centres = float(step) * np.concatenate([np.linspace(-12, 12, 769), np.linspace(-200, 200, 401)])
+    for width in (step * width for width in _WIDTHS):
         h = float(width)
         left, middle, right = (sample(f, centres + shift) for shift in (-h, 0.0, h))
         with np.errstate(all="ignore"):
             second, size = left + right - 2 * middle, np.abs(left) + np.abs(right) + 2 * np.abs(middle)
         for centre in _worst(centres, second, size):
-            m = Fraction(centre).limit_denominator(2**12)
+            m = rounded(centre, float(step))
             if chord_is_violated(f, m - width, m + width, Fraction(1, 2)):
                 return m - width, m + width
     return None
@@ -109,14 +110,14 @@ def _lines(f: Expr) -> list[tuple[Fraction, Fraction]]:
         if form is None or form.slope is not None or form.denominator.degree() or form.numerator.degree() != 1:
             continue
         slope, start = (fraction(form.numerator[k]) for k in (1, 0))
-        found[-start / slope] = min(found.get(-start / slope, Fraction(10)), 1 / abs(slope))
+        found[-start / slope] = min(found.get(-start / slope, 1 / abs(slope)), 1 / abs(slope))
     return sorted(found.items(), key=lambda item: (item[1], item[0]))[:MOST_LINES]
 
 
 def _worst(centres: NDArray[np.float64], second: NDArray[np.float64], size: NDArray[np.float64]) -> list[float]:
     """Return up to three centres at which the second difference is most negative relative to its terms."""
     usable = np.isfinite(second) & np.isfinite(size)
-    relative = np.divide(second, size + 1e-300, out=np.zeros_like(second), where=usable)
+    relative = np.divide(second, size, out=np.zeros_like(second), where=usable & (size > 0))
     return [float(centres[i]) for i in np.argsort(relative)[:3] if relative[i] < -1e-14]
 
 
@@ -167,7 +168,7 @@ def _chord_over_jump(f: Expr, x: Fraction) -> tuple[Fraction, Fraction, Fraction
 def _refuted_by_sign(f: Expr, chart: SignChart) -> Certificate:
     """Turn a point with f'' < 0 into a chord: halve its width until the violation is certified."""
     centre = chart.samples[chart.signs.index(-1)]
-    width = Fraction(1)
+    width = unit(f)
     for _ in range(40):
         if chord_is_violated(f, centre - width, centre + width, Fraction(1, 2)):
             return refuted("convex", f"f'' < 0 at x = {centre}", kind="chord", a=str(centre - width),

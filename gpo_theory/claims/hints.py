@@ -18,12 +18,14 @@ from gpo_theory.budget import spend
 from gpo_theory.calculus.balls import ball, between, enclose
 from gpo_theory.calculus.pieces import Piece
 from gpo_theory.calculus.rational import Rational, as_rational, fraction, sign_chart
+from gpo_theory.calculus.samples import unit
 from gpo_theory.calculus.tails import half_line, shifts_of
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.kernel.inequality import Fact
 
 # Limits on the time of the search; the probit's convexity takes 214 boxes.
 MOST_BOXES, SMALLEST = 2000, Fraction(1, 2**26)
+X = Expr.x()
 EXACT_DEGREE = 40  # of a quotient that the verifier's Sturm chains replay in milliseconds
 
 
@@ -44,7 +46,11 @@ def hint(fact: Fact) -> Mapping[str, Any] | None:
                 return None
             if max(form.numerator.degree(), form.denominator.degree()) <= EXACT_DEGREE:
                 return _quotient(form)
-    return _cover(fact, Fraction(0) if form is None else form.shift)
+    step = unit(fact.g)
+    ends = (None if end is None else end / step for end in (fact.low, fact.high))
+    scaled = fact if step == 1 else Fact(substitute(fact.g, {X: step * X}), *ends, fact.strict)
+    found = _cover(scaled, Fraction(0) if form is None else form.shift / step)
+    return found if found is None or step == 1 else {**found, "unit": str(step)}
 
 
 def _quotient(form: Rational) -> Mapping[str, Any]:
@@ -124,7 +130,7 @@ def _shown(orders: list[Expr], a: Fraction, b: Fraction, fact: Fact, bits: int, 
         # A rise from an inner cut matters only where g touches 0 there.
         if end not in (fact.low, fact.high) and not enclose(g, end, bits).contains(0):
             continue
-        start = enclose(substitute(g, {Expr.x(): Expr.of(end)}), end, bits)
+        start = enclose(substitute(g, {X: Expr.of(end)}), end, bits)
         if not (start > 0 or (start >= 0 and (is_free or not fact.strict))):
             continue
         with ctx.workprec(bits):

@@ -2,23 +2,19 @@
 
 __all__ = ["bounded_below"]
 
-from dataclasses import replace
 from fractions import Fraction
 
 from mpmath import mp
 
 from gpo_theory.calculus.balls import enclose
-from gpo_theory.calculus.infimum import Infimum, proposed_infimum
+from gpo_theory.calculus.infimum import infimum_of, proposed_infimum
 from gpo_theory.calculus.pieces import UnsplitError, split
 from gpo_theory.calculus.tails import tail
 from gpo_theory.certificate import Certificate, proved, refuted, unknown
 from gpo_theory.formula.expression import Expr
 from gpo_theory.kernel.intervals import interval
 
-DEEP = -1000  # the verifier demands a point at which f is below it
-# A value below SMALL may be nothing but the error of a minimiser known to 16 to 18 digits. It is computed again at one
-# known to BITS bits, where a value below NOTHING is 0.
-SMALL, NOTHING, BITS = 1e-20, 1e-60, 512
+DEEP = 1000  # the verifier demands a point at which f has fallen by so many times its changes from 0 to 1 and -1
 
 
 def bounded_below(f: Expr) -> Certificate:
@@ -32,8 +28,11 @@ def bounded_below(f: Expr) -> Certificate:
     except UnsplitError:
         value = None
     if value is not None:
-        number = _settled(value, f).number
-        return proved(claim, "f stays above its infimum on every piece", number, near=str(value.near))
+        return proved(claim, "f stays above its infimum on every piece", value.number, near=value.near)
+    found = infimum_of(f) if value is None else None
+    if found is not None and found.low.is_finite():
+        room = abs(enclose(f, Fraction(0)).mid()) / 2**20
+        return proved(claim, "a lower bound of f on every piece", None, floor=str(Fraction(float(found.low - room))))
     floor = float(interval(f, None, None).a)
     if floor > -mp.inf:  # beyond the floats, as exp(2401) is, any of them is a floor
         below = Fraction(min(floor, 1e300)) - 1
@@ -48,25 +47,10 @@ def bounded_below(f: Expr) -> Certificate:
 
 
 def _deep_point(f: Expr, side: int) -> Fraction | None:
-    """Return a power of two, negative on the left, at which f < DEEP."""
+    """Return a power of two, negative on the left, at which f lies DEEP."""
     # The second range is for tails that fall like a logarithm.
-    powers = [*range(60), *(2**k for k in range(6, 13))]
-    return next((side * Fraction(2) ** k for k in powers if enclose(f, side * Fraction(2) ** k) < DEEP), None)
+    powers = [*range(100), *(2**k for k in range(7, 13))]
+    start, *near = (enclose(f, Fraction(x), 512) for x in (0, 1, -1))
+    level = start - (DEEP + 1) * sum(abs(value - start) for value in near)
+    return next((side * Fraction(2) ** k for k in powers if enclose(f, side * Fraction(2) ** k, 512) < level), None)
 
-
-def _settled(value: Infimum, f: Expr) -> Infimum:
-    """Return a very small infimum computed again at a sharper minimiser, found by Newton's method on f' = 0."""
-    if value.exact is not None or value.near is None or abs(value.value) > SMALL:
-        return value
-    x, slope = value.near, f.diff()
-    for _ in range(6):  # each doubles the digits
-        step = (enclose(slope, x, BITS) / enclose(slope.diff(), x, BITS)).mid()
-        if not step.is_finite():
-            return value
-        mantissa, exponent = step.man_exp()
-        x -= int(mantissa) * Fraction(2) ** int(exponent)
-        x = Fraction(round(x * 2**BITS), 2**BITS)
-    least_found = float(enclose(f, x, BITS).mid())
-    if not least_found <= value.value:  # Newton's method has not found the minimiser
-        return value
-    return replace(value, value=0.0 if abs(least_found) < NOTHING else least_found)

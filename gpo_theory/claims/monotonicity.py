@@ -10,11 +10,12 @@ import numpy as np
 from gpo_theory.calculus.balls import enclose, sign_at
 from gpo_theory.calculus.pieces import Piece, UnsplitError, joints, sign_charts, split
 from gpo_theory.calculus.rational import SignChart
-from gpo_theory.calculus.samples import sample
+from gpo_theory.calculus.samples import rounded, sample, unit
 from gpo_theory.calculus.series import one_sided
 from gpo_theory.calculus.tails import slope_tail
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
 from gpo_theory.formula.expression import Expr
+from gpo_theory.formula.grammar import parse_constant
 
 
 def monotone_decreasing(f: Expr, is_convex: Certificate) -> Certificate:
@@ -49,14 +50,14 @@ def monotone_decreasing(f: Expr, is_convex: Certificate) -> Certificate:
 
 
 def _rising_point(piece: Piece, chart: SignChart | None) -> Fraction | None:
-    """Return a rational point of a piece at which f' > 0: from the exact signs, else from samples on |x| <= 64."""
+    """Return a rational point of a piece at which f' > 0: from the exact signs, else from samples up to 64 units."""
     if chart is not None:
         return chart.samples[chart.signs.index(1)] if 1 in chart.signs else None
-    slope = piece.f.diff()
-    low, high = (-64.0 if piece.low is None else float(piece.low)), (64.0 if piece.high is None else float(piece.high))
+    slope, step = piece.f.diff(), float(unit(piece.f))
+    low, high = (64 * side * step if end is None else float(end) for end, side in ((piece.low, -1), (piece.high, 1)))
     grid = np.linspace(low, high, 1025)[1:-1]
     values = np.nan_to_num(sample(slope, grid), nan=0.0, posinf=0.0, neginf=0.0)
-    x = Fraction(float(grid[np.argmax(values)])).limit_denominator(2**12)
+    x = rounded(float(grid[np.argmax(values)]), step)
     return x if values.max() > 0 and piece.contains(x) and sign_at(slope, x) == 1 else None
 
 
@@ -83,7 +84,10 @@ def falls_strictly(f: Expr, is_convex: Certificate) -> bool:
 def falls_at_zero(known: Mapping[str, Certificate]) -> bool:
     """Whether f'(0) < 0 is proved."""
     slope = known["differentiable_at_zero"]
-    return slope.verdict is Verdict.PROVED and slope.value is not None and slope.value["float"] < 0
+    if slope.verdict is not Verdict.PROVED or slope.value is None:
+        return False
+    exact = slope.value["exact"]
+    return slope.value["float"] < 0 if exact is None else sign_at(parse_constant(exact), Fraction(0)) == -1
 
 
 def _smooth_at_zero(f: Expr) -> float | None:

@@ -5,15 +5,17 @@ __all__ = ["lipschitz", "smooth", "strongly_convex"]
 from collections.abc import Callable
 from fractions import Fraction
 
-from gpo_theory.calculus.balls import enclose
+from flint import arb
+
+from gpo_theory.calculus.balls import ball, enclose
 from gpo_theory.calculus.infimum import proposed_infimum
-from gpo_theory.calculus.pieces import Piece, UnsplitError, joints, split
+from gpo_theory.calculus.pieces import Piece, UnsplitError, beside, joints, split
 from gpo_theory.calculus.tails import tail
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
 from gpo_theory.formula.expression import Expr
 
-# The witnesses that the verifier accepts: |f'| or |f''| above LARGE, f'' below SMALL.
-LARGE, SMALL = 10**4, 1e-3
+# Witnesses: |f'| or |f''| is so many times, f'' at most such a part of, its largest value at 1 and -1.
+LARGE, SMALL = 10**4 + 1, Fraction(1, 1000)
 Pieces = tuple[Piece, ...]
 
 
@@ -52,11 +54,11 @@ def strongly_convex(f: Expr, is_convex: Certificate) -> Certificate:
         if modulus is None:
             return unknown(claim, "the least value of f'' is not known")
         if modulus.value > 0:
-            return proved(claim, "f is convex and f'' is bounded away from 0", modulus.number, near=str(modulus.near))
-        x = _where(curved, lambda value: value < SMALL)
+            return proved(claim, "f is convex and f'' is bounded away from 0", modulus.number, near=modulus.near)
+        x = _where(curved, lambda value, size: value <= ball(SMALL) * size)
         if x is None:
             return unknown(claim, "f'' tends to 0 too slowly for a witness")
-        return refuted(claim, f"inf f'' = 0; f''({x}) < {SMALL}", kind="point", x=str(x))
+        return refuted(claim, f"inf f'' = 0; f''({x}) is small", kind="point", x=str(x))
 
     return _attempt(claim, f, decide)
 
@@ -86,23 +88,30 @@ def _sup(claim: str, pieces: Pieces, operate: Callable[[Expr], Expr], name: str)
     for side, outer in ((-1, mapped[0].f), (1, mapped[-1].f)):
         end = tail(outer, side)
         if end.verdict == "proved" and end.limit in ("inf", "-inf"):
-            x = _where(mapped, lambda value: abs(value) > LARGE)
+            x = _where(mapped, lambda value, size: abs(value) > LARGE * size)
             if x is not None:
-                return refuted(claim, f"{name} is unbounded; |{name}({x})| > {LARGE}", kind="point", x=str(x))
+                return refuted(claim, f"{name} is unbounded; |{name}({x})| is large", kind="point", x=str(x))
     low, high = proposed_infimum(mapped), proposed_infimum(_mapped(mapped, lambda g: -g))
     if low is None or high is None:
         return unknown(claim, f"the range of {name} is not known")
     # inf g and inf (-g): whichever lies further below 0 holds the supremum of |g|.
     bound = min((low, high), key=lambda m: m.value).negated
-    return proved(claim, f"|{name}| is bounded on every piece", bound.number, near=str(bound.near))
+    return proved(claim, f"|{name}| is bounded on every piece", bound.number, near=bound.near)
 
 
-def _where(pieces: Pieces, holds: Callable[[float], bool]) -> Fraction | None:
-    """Return a power of two (or its negative) at which the value on its piece certainly satisfies a condition."""
-    for x in (side * Fraction(2) ** k for k in range(60) for side in (-1, 1)):
+def _where(pieces: Pieces, holds: Callable[[arb, arb], bool]) -> Fraction | None:
+    """Return a power of two (or its negative) at which the value certainly is as asked.
+
+    The condition is on the value there and on the largest size at 1 and -1.
+    """
+    near = [abs(enclose(beside(pieces, Fraction(side), 1).f, Fraction(side), 256)) for side in (1, -1)]
+    finite = [size for size in near if size.is_finite()]
+    if not finite:
+        return None
+    largest = finite[0] if finite[0] >= finite[-1] else finite[-1]
+    for x in (side * Fraction(2) ** k for k in range(100) for side in (-1, 1)):
         piece = next((p for p in pieces if p.contains(x)), None)
-        if piece is not None:
-            value = enclose(piece.f, x, 256)
-            if value.is_finite() and all(holds(float(end)) for end in (value.lower(), value.upper())):
-                return x
+        value = arb.nan() if piece is None else enclose(piece.f, x, 256)
+        if value.is_finite() and holds(value, largest):
+            return x
     return None

@@ -14,7 +14,7 @@ from gpo_theory.kernel.inequality import at, rational
 from gpo_theory.kernel.resolution import Hints, Part, parts, prove
 from gpo_theory.kernel.shape import shown_convex
 from gpo_theory.kernel.slope import falls_at_zero, never_rises, slopes_at_zero
-from gpo_theory.kernel.statement import Statement, continuous, lead_far, need, place, sign_on
+from gpo_theory.kernel.statement import Statement, continuous, lead_far, need, open_parts, place, sign_on
 
 X = Expr.x()
 ZERO = Fraction(0)
@@ -137,13 +137,16 @@ def inconsistent(s: Statement) -> None:
     risk = p * s.f + (1 - p) * substitute(s.f, {X: -X})
     if s.hints.choice("theorem") == "convex":  # C_p is convex with 0 in its subdifferential, or rises at 0
         shown_convex(s.f, s.hints)
-        left, right = slopes_at_zero(s.f, s.hints)
+        left, right = (at(slope, ZERO) for slope in slopes_at_zero(s.f, s.hints))
         top, rest = _weight(p), _weight(1 - p)
         need((top * right - rest * left).a >= 0, "C_p that does not fall to the right of 0")
         return
-    x = rational(s.hints.choice("at") or "0")
-    need(x <= 0, "a point on the wrong side")
-    least = substitute(risk, {X: Expr.of(x)})
+    x, side = rational(s.hints.choice("at") or "0"), s.hints.choice("side")
+    need(x < 0 or (x == 0 and side != "right"), "a point on the wrong side")
+    if side is not None:  # the limit of C_p from one side of x, which a jump of f need not attain
+        beside = [p.f for p in open_parts(parts(risk, s.hints)) if x == (p.high if side == "left" else p.low)]
+        need(len(beside) == 1, f"a part on the {side} of x = {x}")
+    least = substitute(risk if side is None else beside[0], {X: Expr.of(x)})
     _on_interval(parts(risk - least, s.hints), ZERO, None, s.hints)
 
 

@@ -10,12 +10,13 @@ from operator import mul
 from mpmath import iv
 
 from gpo_theory.formula.expression import Expr, substitute
+from gpo_theory.kernel.expansion import expanded
 from gpo_theory.kernel.inequality import at, rational, root_factors
 from gpo_theory.kernel.intervals import interval
 from gpo_theory.kernel.resolution import Hints, Part, parts, prove, same_at
+from gpo_theory.kernel.size import rounds_to
 from gpo_theory.kernel.statement import (
     Statement,
-    agree,
     continuous,
     joints,
     jumps,
@@ -36,7 +37,7 @@ def exact(s: Statement) -> None:
     value = s.certificate.value
     need(value is not None and value["exact"] is not None, "the constant c")
     c = rational((value or {})["exact"])
-    need(agree(iv.mpf(c.numerator) / c.denominator, iv.mpf((value or {})["float"])), "exact and float that agree")
+    need(rounds_to(Expr.of(c), (value or {})["float"]), "exact and float that agree")
     identity(s.f, c, s.hints)
 
 
@@ -66,7 +67,7 @@ def _ratio_is(pieces: list[Part], rate: Fraction) -> bool:
                 continue
             behind, ahead, degree = _without_roots(substitute(q.f.diff(), {X: -X}), p.f.diff())
             factor = Expr("exp", (rate * degree * X,)) if rate else Expr.of(1)
-            difference = behind - factor * ahead
+            difference = expanded(behind - factor * ahead) or behind - factor * ahead
             flat = interval(difference, ZERO, None)
             if flat.a == 0 and flat.b == 0:  # all terms cancel
                 continue
@@ -87,16 +88,10 @@ def _without_roots(a: Expr, b: Expr) -> tuple[Expr, Expr, int]:
 
 def _common_slope(g: Expr) -> Fraction | None:
     """Return the largest s of which the slope of every exponential is a multiple."""
-    slopes = {at(n.args[0].diff(), ZERO).a for n in g.walk() if n.head == "exp" and n.depends_on_x}
-    exact = [Fraction(float(value)).limit_denominator(10**6) for value in slopes if value]
-    if not exact:
-        return None
-    top, bottom = 0, 1
-    for value in exact:
-        bottom = lcm(bottom, value.denominator)
-    for value in exact:
-        top = gcd(top, int(value * bottom))
-    return Fraction(abs(top), bottom)
+    lines = [n.args[0] for n in g.walk() if n.head == "exp" and n.depends_on_x]
+    exact = [slope for line in lines if (slope := substitute(line.diff(), {X: Expr.of(0)}).number)]
+    bottom = lcm(1, *(slope.denominator for slope in exact))
+    return Fraction(gcd(*(int(slope * bottom) for slope in exact)), bottom) if exact else None
 
 
 def not_exact(s: Statement) -> None:

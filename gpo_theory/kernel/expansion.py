@@ -123,8 +123,24 @@ def _power(node: Expr) -> Sum:
         return _atom(_as_formula(base), n)
     rest = {m: value * (1 if c > 0 else -1) for m, value in rest.items()}
     inner = {ONE: Fraction(1)} if rest == {ONE: 1} else _atom(_as_formula(rest), n)
-    number = _atom(Expr.of(abs(c)), n) if abs(c) != 1 else {ONE: Fraction(1)}
+    whole = _rational_root(abs(c), n.denominator)
+    number = _atom(Expr.of(abs(c)), n) if whole is None else {ONE: whole**n.numerator}
     return _multiply(_multiply(number, {_raised(front, n): Fraction(1)}), inner)
+
+
+def _rational_root(c: Fraction, n: int) -> Fraction | None:
+    """Return the n-th root of c > 0 where it is rational."""
+    root = Fraction(*(_nearest_root(part, n) for part in (c.numerator, c.denominator)))
+    return root if root**n == c else None
+
+
+def _nearest_root(value: int, n: int) -> int:
+    """Return the largest k with k^n <= value, by bisection."""
+    low, high = 1, 1 << (value.bit_length() // n + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if middle**n <= value else (low, middle)
+    return low
 
 
 def _conjugate(base: Sum) -> Sum | None:

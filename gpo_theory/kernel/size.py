@@ -1,12 +1,14 @@
 """The rules for Lipschitz, smooth and bounded below, each with its constant."""
 
 __all__ = [
-    "number_of",
     "bounded_below",
+    "equal_at",
     "lipschitz",
     "not_bounded_below",
     "not_lipschitz",
     "not_smooth",
+    "number_of",
+    "rounds_to",
     "sharp",
     "smooth",
 ]
@@ -16,14 +18,14 @@ from fractions import Fraction
 
 from mpmath import iv
 
-from gpo_theory.formula.expression import Expr
+from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.formula.grammar import parse_constant
+from gpo_theory.kernel.expansion import expanded
 from gpo_theory.kernel.inequality import at, rational
-from gpo_theory.kernel.intervals import interval
+from gpo_theory.kernel.intervals import interval, ratio
 from gpo_theory.kernel.resolution import Part, UnprovedError, parts, prove, same_at
 from gpo_theory.kernel.statement import (
     Statement,
-    agree,
     continuous,
     joints,
     jumps,
@@ -37,43 +39,93 @@ from gpo_theory.kernel.statement import (
 )
 
 ZERO = Fraction(0)
-TIGHT = Fraction(1, 10**9)  # room for the rounding of floats (1e-16), below the millionth of `sharp`
+# How much larger |f'| or |f''| is at a witness that it is unbounded than at 1 and -1, and how much deeper f lies.
+LARGE, DEEP = 10**4, 1000
+TIGHT = Fraction(1, 10**9)  # relative room for the rounding of floats, where a number has no exact form
 
 
-def number_of(s: Statement, below: bool) -> Fraction:
-    """Return the certificate's number, moved by at most one part in 1e9 to the safe side where it is not rational."""
+def rounds_to(exact: Expr, number: float) -> bool:
+    """Whether a double is an exact constant, rounded."""
+    value, room = interval(exact, ZERO, ZERO, 320), ratio(abs(Fraction(number)) / 2**52 + Fraction(1, 2**1074))
+    return bool(abs(value - ratio(Fraction(number))).b <= room.b)
+
+
+def equal_at(g: Expr, exact: Expr, x: Fraction) -> bool:
+    """Whether g(x) is an exact constant: identically, or to 600 bits where the constant is irrational."""
+    zero = expanded(substitute(g - exact, {Expr.x(): Expr.of(x)}))
+    if same_at(g, exact, x) or (zero is not None and zero.number == 0):
+        return True
+    value, gap = at(exact, x, 640), at(g - exact, x, 640)
+    return exact.number is None and bool((abs(gap) * 2**600).b <= abs(value).a)
+
+
+def number_of(s: Statement, below: bool) -> Expr:
+    """Return the certificate's number, moved by one part in 1e9 to the safe side where it is not rational."""
     value = s.certificate.value
     if value is None:
         floor = s.hints.choice("floor")
         need(floor is not None, "a bound")
-        return rational(floor)
+        return Expr.of(rational(floor))
     need(isinstance(value["float"], float | int), "a number")
     number = Fraction(value["float"])
     if value["exact"] is not None:
         exact = parse_constant(value["exact"])
-        need(agree(interval(exact, ZERO, ZERO), iv.mpf(value["float"])), "exact and float that agree")
+        need(rounds_to(exact, value["float"]), "exact and float that agree")
         if exact.number is not None:
-            return exact.number
-    slack = TIGHT * (1 + abs(number)) / 2
-    return number - slack if below else number + slack
+            return exact
+    return Expr.of(number - abs(number) * TIGHT if below else number + abs(number) * TIGHT)
 
 
 def sharp(s: Statement, pieces: list[Part], of: Callable[[Expr], Expr], side: int) -> None:
-    """The number cannot be improved by more than one part in a million: `near` names a point that shows it."""
-    if s.certificate.value is None:
+    """The number is the least value of g (side 1) or the largest of |g| (side -1), as `near` shows.
+
+    One that is exact is taken at `near`, is the limit there ("inf", "-inf"), or is 0 between two points; any other is
+    reached at `near` to one part in 1e9.
+    """
+    value, near = s.certificate.value, s.hints.choice("near")
+    if value is None:
         return
-    near = s.hints.choice("near")
     need(near is not None, "a point near which the number is reached")
-    x, number = rational(near), iv.mpf(s.certificate.value["float"])
-    slack = (1 + abs(number)) * 1e-6
-    for p in open_parts(pieces):
-        if (p.low is None or p.low <= x) and (p.high is None or x <= p.high):
-            value = at(of(p.f), x)
-            if side > 0 and value.b <= (number + slack).b:
+    signs = (1,) if side > 0 else (1, -1)
+    exact = None if value["exact"] is None else parse_constant(value["exact"])
+    if near in ("inf", "-inf"):
+        end, p = (1, pieces[-1]) if near == "inf" else (-1, pieces[0])
+        need(exact is not None and any(_tends(of(p.f) - sign * exact, end, s) for sign in signs), f"a limit at {near}")
+        return
+    low, high = map(rational, near if isinstance(near, list) else (near, near))
+    number = ratio(Fraction(value["float"]))
+    for p in pieces:
+        if (p.low is not None and low < p.low) or (p.high is not None and p.high < high):
+            continue
+        g = of(p.f)
+        if low < high:
+            if exact is not None and exact.number == 0 and _vanishes(g, low, high):
                 return
-            if side < 0 and abs(value).a >= (number - slack).a:
+        elif exact is not None:
+            if any(equal_at(g, sign * exact, low) for sign in signs):
                 return
-    raise UnprovedError(f"the number {s.certificate.value['float']} reached near x = {near}")
+        else:
+            here, room = at(g, low, 320), abs(number) * ratio(TIGHT)
+            if here.b <= (number + room).b if side > 0 else abs(here).a >= (number - room).a:
+                return
+    raise UnprovedError(f"the number {value['float']} reached near x = {near}")
+
+
+def _tends(g: Expr, side: int, s: Statement) -> bool:
+    """Whether g tends to 0 on one side."""
+    lead = lead_far(g, side, s.hints)
+    return lead is None or lead.vanishes
+
+
+def _vanishes(g: Expr, low: Fraction, high: Fraction) -> bool:
+    """Whether g, smooth on [low, high], is 0 somewhere there: it or a factor of it changes sign."""
+    for factor in g.args if g.head == "*" else (g,):
+        power = factor.power
+        base = factor.args[0] if power is not None and power > 0 else factor
+        ends = at(base, low, 320), at(base, high, 320)
+        if (ends[0].b < 0 < ends[1].a) or (ends[1].b < 0 < ends[0].a):
+            return True
+    return False
 
 
 def lipschitz(s: Statement) -> None:
@@ -89,7 +141,7 @@ def _both_sides(s: Statement, pieces: list[Part], of: Callable[[Expr], Expr]) ->
     for p in open_parts(pieces):
         for sign in (1, -1):
             prove(bound + sign * of(p.f), p.low, p.high, False, s.hints)
-    sharp(s, pieces, of, -1)
+    sharp(s, open_parts(pieces), of, -1)
 
 
 def smooth(s: Statement) -> None:
@@ -117,18 +169,23 @@ def not_smooth(s: Statement) -> None:
 
 
 def _unbounded(s: Statement, of: Callable[[Expr], Expr], name: str) -> None:
-    """f jumps at the witness, or |g| is above 10^4 there and grows without bound on one side, for g = f' or f''."""
-    if jumps(s, rational(s.witness["x"])):
+    """f jumps at the witness, or |g| is 10^4 times its size at 1 and -1 there, and grows without bound on one side."""
+    x = rational(s.witness["x"])
+    if jumps(s, x):
         return
     pieces = open_parts(smooth_parts(s.f, s.hints))
-    x = rational(s.witness["x"])
-    holding = [p for p in pieces if (p.low is None or p.low < x) and (p.high is None or x < p.high)]
-    need(bool(holding) and abs(at(of(holding[0].f), x)).a > 1e4, f"|{name}({x})| > 10000")
+    sizes = [abs(at(of(_right_of(pieces, y).f), y)) for y in (x, Fraction(1), Fraction(-1))]
+    need(all((sizes[0] - LARGE * size).a > 0 for size in sizes[1:] if size.b < iv.inf), f"|{name}({x})| that is large")
     for p, side in ((pieces[0], -1), (pieces[-1], 1)):
         lead = lead_far(of(p.f), side, s.hints)
         if lead is not None and lead.grows:
             return
     raise UnprovedError(f"{name} that grows without bound")
+
+
+def _right_of(pieces: list[Part], x: Fraction) -> Part:
+    """Return the part that holds all points close to x on its right."""
+    return next(p for p in pieces if (p.low is None or p.low <= x) and (p.high is None or x < p.high))
 
 
 def bounded_below(s: Statement) -> None:
@@ -140,8 +197,10 @@ def bounded_below(s: Statement) -> None:
 
 
 def not_bounded_below(s: Statement) -> None:
-    """f < -1000 at the witness, and f tends to -infinity on one side."""
-    need(at(s.f, rational(s.witness["x"])).b < -1000, "f < -1000 at the witness")
+    """f has fallen from 0 to the witness by 1000 times its changes from 0 to 1 and -1; it tends to -infinity."""
+    start, *changes = [at(s.f, ZERO), *(at(s.f, Fraction(side)) - at(s.f, ZERO) for side in (1, -1))]
+    fall = start - at(s.f, rational(s.witness["x"]))
+    need((fall - DEEP * (abs(changes[0]) + abs(changes[1]))).a > 0, "a value far below f(0) at the witness")
     pieces = parts(s.f, s.hints)
     for p, side in ((pieces[0], -1), (pieces[-1], 1)):
         lead = lead_far(p.f, side, s.hints)

@@ -11,16 +11,15 @@ __all__ = [
 ]
 
 from fractions import Fraction
-from typing import Any
 
 from mpmath import iv
 
 from gpo_theory.formula.expression import Expr
 from gpo_theory.formula.grammar import parse_constant
 from gpo_theory.kernel.inequality import at, rational
-from gpo_theory.kernel.intervals import interval
 from gpo_theory.kernel.resolution import Hints, UnprovedError, parts, prove, same_at
 from gpo_theory.kernel.shape import shown_convex
+from gpo_theory.kernel.size import equal_at, rounds_to
 from gpo_theory.kernel.statement import (
     Statement,
     agree,
@@ -65,35 +64,34 @@ def not_falling(s: Statement) -> None:
 
 
 def differentiable(s: Statement) -> None:
-    """f'(0) exists and is the certificate's number."""
+    """f'(0) exists and is the certificate's number, exactly where it is said to be exact."""
     slope = slope_at_zero(s.f, s.hints)
-    need(s.certificate.value is not None, "the slope")
-    value = s.certificate.value or {}
-    said = iv.mpf(value["float"]) if value["exact"] is None else interval(parse_constant(value["exact"]), ZERO, ZERO)
-    need(agree(slope, said) and agree(said, iv.mpf(value["float"])), "the slope at 0")
+    value = s.certificate.value
+    need(value is not None, "the slope")
+    if value is not None and value["exact"] is not None:
+        exact = parse_constant(value["exact"])
+        need(equal_at(slope, exact, ZERO) and rounds_to(exact, value["float"]), "the exact slope at 0")
+    elif value is not None:
+        need(agree(at(slope, ZERO), iv.mpf(value["float"])), "the slope at 0")
 
 
-def slope_at_zero(f: Expr, hints: Hints) -> Any:
-    """Return f'(0), where the one-sided slopes are exactly equal."""
+def slope_at_zero(f: Expr, hints: Hints) -> Expr:
+    """Return a formula whose value at 0 is f'(0), where the one-sided slopes are exactly equal."""
     left, right = slopes_at_zero(f, hints)
-    need(left is right, "one-sided slopes at 0 that are exactly equal")
+    need(left == right or same_at(left, right, ZERO), "one-sided slopes at 0 that are exactly equal")
     return left
 
 
-def slopes_at_zero(f: Expr, hints: Hints) -> tuple[Any, Any]:
-    """Return f'(0-) and f'(0+); one and the same object where 0 lies inside a part or the slopes agree exactly."""
+def slopes_at_zero(f: Expr, hints: Hints) -> tuple[Expr, Expr]:
+    """Return formulas whose values at 0 are f'(0-) and f'(0+); one and the same where 0 lies inside a part."""
     pieces = smooth_parts(f, hints)
     for p in open_parts(pieces):
         if (p.low is None or p.low < 0) and (p.high is None or p.high > 0):
-            slope = at(p.f.diff(), ZERO)
-            return slope, slope
+            return p.f.diff(), p.f.diff()
     for left, point, right in joints(pieces):
         if point.low == 0:
             need(same_at(left.f, point.f, ZERO) and same_at(right.f, point.f, ZERO), "continuity at 0")
-            slopes = left.f.diff(), right.f.diff()
-            if same_at(*slopes, ZERO):
-                return (at(slopes[0], ZERO),) * 2
-            return at(slopes[0], ZERO), at(slopes[1], ZERO)
+            return left.f.diff(), right.f.diff()
     raise UnprovedError("a part that holds 0")
 
 
@@ -108,4 +106,4 @@ def not_differentiable(s: Statement) -> None:
 
 def falls_at_zero(f: Expr, hints: Hints) -> None:
     """f'(0) exists and is negative."""
-    need(slope_at_zero(f, hints).b < 0, "f'(0) < 0")
+    need(at(slope_at_zero(f, hints), ZERO).b < 0, "f'(0) < 0")

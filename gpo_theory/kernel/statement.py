@@ -108,16 +108,16 @@ def kink_slopes(s: Statement) -> tuple[Any, Any]:
 
 
 def agree(a: Any, b: Any) -> bool:
-    """Whether two small, bounded intervals agree to nine digits, as irrational values are stated in decimals."""
+    """Whether two narrow, bounded intervals agree to nine digits, as irrational values are stated in decimals."""
     if not (abs(a).b < iv.inf and abs(b).b < iv.inf):
         return False
-    return bool(abs(a - b).b <= (1 + abs(a).b) * 1e-9)
+    return bool(abs(a - b).b <= abs(a).a * 1e-9)
 
 
 def lead_far(g: Expr, side: int, hints: Hints) -> Lead | None:
     """Return the leading behaviour on one side as |x| tends to infinity; None where g vanishes there."""
     shift = rational(hints.choice("shift") or "0")
-    for start in (16, 64, 1024, 2**16):
+    for start in (16, 64, 1024, 2**16, 2**30):
         try:
             return lead_beyond(g, side, Fraction(start), shift)
         except UnresolvedError:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
+from math import inf, nextafter
 from typing import Any
 
 import sympy
@@ -86,7 +87,7 @@ def conjugate_at(loss: Loss, s: Fraction) -> tuple[float, float] | None:
     (True, True)
     """
     found = infimum_of(loss.f.primitive() - s * X)
-    return (-found.high, -found.low) if found else None
+    return (nextafter(float(-found.high), -inf), nextafter(float(-found.low), inf)) if found else None
 
 
 def _slope_limit(f: Expr, side: int) -> str | None:
@@ -126,13 +127,13 @@ def _exact(slope: Expr, x: Fraction) -> Fraction:
 
 
 def _bound(end: str | Fraction) -> Fraction | None:
-    """Return an end as a rational number, an irrational one to nine digits; None where it is infinite."""
+    """Return an end as a rational number, an irrational one rounded; None where it is infinite."""
     if end in ("inf", "-inf"):
         return None
     try:
         return Fraction(end)
     except ValueError:
-        return Fraction(float(enclose(parse_constant(str(end)), Fraction(0)).mid())).limit_denominator(10**9)
+        return Fraction(float(enclose(parse_constant(str(end)), Fraction(0)).mid()))
 
 
 def _solved(f: Expr, stretch: _Stretch) -> _Stretch:
@@ -149,7 +150,7 @@ def _samples(low: Fraction | None, high: Fraction | None) -> list[Fraction]:
     if low is None or high is None:
         start, side = (low, 1) if low is not None else (high, -1) if high is not None else (Fraction(0), 1)
         assert start is not None
-        return [start + side * step for step in (Fraction(1, 7), Fraction(3, 2), Fraction(9))]
+        return [start + side * step * (abs(start) or 1) for step in (Fraction(1, 7), Fraction(3, 2), Fraction(9))]
     return [low + share * (high - low) for share in (Fraction(1, 7), Fraction(1, 2), Fraction(9, 10))]
 
 
@@ -160,8 +161,7 @@ def _confirmed(f: Expr, stretch: _Stretch, s: Fraction) -> bool:
     if found is None or not x.is_finite():
         return False
     value = enclose(stretch.f - s * X, x, 192)
-    slack = 1e-12 * (1 + abs(found.low))  # above the rounding of the enclosure's ends to floats
-    return value.is_finite() and found.low - slack <= float(value.mid()) <= found.high + slack
+    return bool(value.is_finite() and value.overlaps(found.low.union(found.high)))
 
 
 def _value(stretch: _Stretch) -> Expr:

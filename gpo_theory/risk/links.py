@@ -84,7 +84,7 @@ def _slope(loss: Loss, claims: Mapping[str, Certificate]) -> float | str | None:
         return None
     if Verdict.PROVED not in proofs and not _least_at_zero_alone(loss.f.primitive()):
         return None
-    return "inf" if r.value == 0.0 else 2 / r.value
+    return "inf" if r.sign == 0 else 2 / r.value if r.value else None
 
 
 def _least_at_zero_alone(f: Expr) -> bool:
@@ -121,7 +121,7 @@ def _target(f: Expr, is_convex: Certificate) -> str | None:
     found = infimum_of(f)
     if found is None or not isfinite(found.right - found.left):
         return None
-    if found.right - found.left > NARROW * max(1.0, abs(found.left)):
+    if found.right - found.left > NARROW * abs(found.left):
         return None
     # With all its digits, because "2" would be read as the exact number.
     return f"{(found.left + found.right) / 2:#.13g}"

@@ -11,16 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
-from math import inf, lcm
+from math import inf, lcm, nextafter
 from typing import Any
 
 import sympy
+from flint import ctx
 
 from gpo_theory.calculus.algebra import as_algebra, as_formula, signed
 from gpo_theory.calculus.balls import enclose
 from gpo_theory.calculus.constants import exact
 from gpo_theory.calculus.infimum import infimum_of
-from gpo_theory.calculus.pieces import UnsplitError, beside, split
+from gpo_theory.calculus.pieces import UnsplitError, beside, joints, split
 from gpo_theory.calculus.rational import as_rational
 from gpo_theory.certificate import Certificate, Verdict
 from gpo_theory.claims.monotonicity import falls_at_zero
@@ -30,8 +31,9 @@ from gpo_theory.formula.grammar import parse_constant
 from gpo_theory.loss import Loss
 from gpo_theory.risk.regimes import P, Regime, regimes_of
 
-X, THETA, HALF = Expr.x(), Expr("parameter", ("theta",)), Fraction(1, 2)
-NARROW = 2e-9  # width of an enclosure of psi(1/2) that is printed as a number, with nine digits
+X, THETA, ZERO, HALF = Expr.x(), Expr("parameter", ("theta",)), Fraction(0), Fraction(1, 2)
+PRECISION = 192  # bits, so that much more than psi may cancel
+NARROW = 2e-9  # relative width of an enclosure of psi(1/2) that is printed as a number, with nine digits
 LONGEST = 160  # characters of a formula that is printed: two lines of a terminal
 _PLUS, _MINUS = (1 + THETA) / 2, (1 - THETA) / 2
 LARGEST = 150  # nodes of a formula that sympy simplifies: a bound on its work
@@ -68,7 +70,7 @@ def psi_transform(loss: Loss, claims: Mapping[str, Certificate]) -> Psi:
     ball = psi_at(loss, HALF)
     if ball is not None and ball[0] == inf:
         return Psi(None, "inf")
-    if ball is None or ball[1] - ball[0] > NARROW:
+    if ball is None or ball[1] - ball[0] > NARROW * ball[1]:
         return Psi(None, None)
     if formula is not None and len(str(formula)) <= LONGEST:
         value = enclose(substitute(formula, {THETA: Expr.of(HALF)}).primitive(), Fraction(0), 256)
@@ -93,20 +95,25 @@ def psi_at(loss: Loss, theta: Fraction) -> tuple[float, float] | None:
         raise InputError(f"theta = {theta} is not a confidence between 0 and 1")
     f = loss.f.primitive()
     mirrored = substitute(f, {X: -X})
-    p, start = (1 + theta) / 2, enclose(f, Fraction(0))
+    p, start = (1 + theta) / 2, enclose(f, ZERO, PRECISION)
     risk = p * f + (1 - p) * mirrored
     least = infimum_of(risk)
-    fair, wrong = infimum_of((f + mirrored) / 2), infimum_of(f, None, Fraction(0))
+    fair, wrong = infimum_of((f + mirrored) / 2), infimum_of(f, None, ZERO)
     if least is None or fair is None or wrong is None or not start.is_finite():
         return None
     if least.high == -inf:
         return None if -inf in (fair.low, wrong.low) else (inf, inf)
-    t, above = float(theta), float(start.upper())
-    chord = (1 - t) * fair.low + (t * wrong.low if t else 0.0)
-    if above - chord > NARROW and (other := infimum_of(risk, None, Fraction(0))) is not None:
-        above = min(above, other.high)
-    size = sum(abs(v) for v in (chord, above, least.low, least.high)) * 2.0**-50  # above the rounding of these sums
-    return max(0.0, chord - least.high - size), above - least.low + size
+    if least.right <= 0:  # the wrong side is no worse
+        return 0.0, 0.0
+    with ctx.workprec(PRECISION):
+        above = start.upper()
+        chord = enclose(Expr.of(1 - theta), ZERO, PRECISION) * fair.low
+        chord += enclose(Expr.of(theta), ZERO, PRECISION) * wrong.low if theta else 0
+        narrow = above - chord <= NARROW * abs(chord - least.high)
+        if not narrow and (other := infimum_of(risk, None, ZERO)) is not None:
+            above = above.min(other.high)
+        low, high = (chord - least.high).lower(), (above - least.low).upper()
+    return max(0.0, nextafter(float(low), -inf)), nextafter(float(high), inf) if high > 0 else 0.0
 
 
 def _formula(f: Expr, claims: Mapping[str, Certificate]) -> Expr | None:
@@ -144,8 +151,8 @@ def _symmetric(f: Expr) -> bool:
     except UnsplitError:
         return False
     slopes = [piece.f.diff() for piece in pieces if not piece.is_point]
-    forms = [as_rational(slope) for slope in slopes]
-    return len(slopes) == 1 and (slopes[0].number == 0 or (forms[0] is not None and forms[0].is_zero))
+    flat = all(s.number == 0 or ((form := as_rational(s)) is not None and form.is_zero) for s in slopes)
+    return flat and all(joint.continuous for joint in joints(pieces))
 
 
 def _gap(start: Expr, regime: Regime) -> Expr:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
+from math import inf, nextafter
 
 from gpo_theory.calculus.balls import enclose, exact_value, sign_at
 from gpo_theory.calculus.infimum import infimum_of
@@ -18,7 +19,6 @@ from gpo_theory.formula.grammar import parse_constant
 
 P, X = Expr("parameter", ("p",)), Expr.x()
 HALF, ONE = Fraction(1, 2), Fraction(1)
-NEAR = Fraction(1, 10**9)  # relative slack beside a certified enclosure, whose ends are rounded to floats
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _confirmed(f: Expr, regime: Regime) -> bool:
         value = enclose(substitute(regime.x, {P: Expr.of(p)}), Fraction(0), 192)
         if found is None or not value.is_finite():
             return False
-        low, high = float(value.lower()), float(value.upper())
-        if low < found.left - NEAR * (1 + abs(found.left)) or high > found.right + NEAR * (1 + abs(found.right)):
+        low, high = nextafter(float(value.lower()), -inf), nextafter(float(value.upper()), inf)
+        if high < found.left or low > found.right:
             return False
     return True
