@@ -4,10 +4,10 @@ __all__ = ["continued", "robust", "scaled", "shifted", "smoothed", "soft_label"]
 
 from fractions import Fraction
 
-from gpo_theory.calculus.balls import enclose, exact_value
+from gpo_theory.calculus.balls import constant_at, enclose
 from gpo_theory.calculus.pieces import Piece, UnsplitError, beside, joints, split
 from gpo_theory.errors import InputError
-from gpo_theory.formula.expression import Expr, call, rebuild, substitute
+from gpo_theory.formula.expression import Expr, call, substitute
 from gpo_theory.loss import Loss
 
 X = Expr.x()
@@ -83,7 +83,7 @@ def smoothed(loss: Loss, width: Number) -> Loss:
         if joint.continuous is not True:
             raise InputError(f"{loss.formula!r} is not continuous at x = {joint.x}: only kinks can be smoothed")
         if joint.bend:
-            jump = _constant(pieces[2 * i + 2].f.diff() - pieces[2 * i].f.diff(), joint.x)
+            jump = constant_at(pieces[2 * i + 2].f.diff() - pieces[2 * i].f.diff(), joint.x)
             body = body + jump * call("max", Expr.of(0), h - call("abs", X - joint.x)) ** 2 / (4 * h)
     return _made("smoothed", loss, width, body, {})
 
@@ -105,7 +105,7 @@ def continued(loss: Loss, at: Number, side: str) -> Loss:
     kept = beside(_pieces(loss), knee, 1 if side == "left" else -1)
     if not enclose(kept.f.diff(), knee).is_finite():
         raise InputError(f"{loss.formula!r} has no tangent at x = {at}")
-    tangent = _constant(kept.f, knee) + _constant(kept.f.diff(), knee) * (X - knee)
+    tangent = constant_at(kept.f, knee) + constant_at(kept.f.diff(), knee) * (X - knee)
     beyond = call("<" if side == "left" else ">", X, Expr.of(knee))
     return _made("continued", loss, f"{at}, {side}", call("where", beyond, tangent, loss.f), {})
 
@@ -115,12 +115,6 @@ def _pieces(loss: Loss) -> tuple[Piece, ...]:
         return split(loss.f.primitive())
     except UnsplitError as error:
         raise InputError(f"{loss.formula!r} cannot be split into smooth pieces: {error}") from None
-
-
-def _constant(node: Expr, x: Fraction) -> Expr:
-    """Return the value at x as a formula without x, its rational parts evaluated."""
-    value = exact_value(node, x)
-    return Expr.of(value) if value is not None else rebuild(node, tuple(_constant(child, x) for child in node.children))
 
 
 def _at(loss: Loss, argument: Expr) -> Expr:

@@ -5,21 +5,23 @@ __all__ = ["RunLog", "changes_of", "read_run"]
 import csv
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gpo_full.diagnosis.method import Method, method_of
-from gpo_full.diagnosis.names import METRICS, NAMES, columns_of, numbers_of, source_of
+from gpo_full.diagnosis.names import LOGPS, METRICS, NAMES, columns_of, numbers_of, plain, source_of
 from gpo_full.run_files import EVENTS_FILE, METER, METRICS_FILE, RESUMED, RUN_FILE, SAMPLES_FILE, STATE_FILE
 from gpo_theory.errors import InputError
 
 SWIFT_FILE, FACTORY_FILE = "logging.jsonl", "trainer_log.jsonl"
 READ = (f"{METRICS_FILE}, {STATE_FILE} (TRL, axolotl, LLaMA-Factory), {SWIFT_FILE} (ms-swift), {FACTORY_FILE} "
-        "(LLaMA-Factory), and JSON lines or CSV of their keys or OpenRLHF's are read")  # fmt: skip
+        "(LLaMA-Factory), and JSON lines or CSV of their keys, OpenRLHF's or NeMo-RL's are read")  # fmt: skip
 SAMPLED = ("step", "kl", "kl_se", "win_rate", "win_low", "win_high", "n")
 SCALED = ("margin", "log_ratio_chosen", "log_ratio_rejected")
+IN_NATS = ("gpo", "nemo-rl")  # sources whose SCALED are log-ratios without beta
 BESIDE_F = ("nll_loss", "sft_loss", "aux_loss")  # parts of the loss that TRL, LLaMA-Factory and ms-swift log apart
 
 
@@ -27,12 +29,12 @@ BESIDE_F = ("nll_loss", "sft_loss", "aux_loss")  # parts of the loss that TRL, L
 class RunLog:
     """The logs of a run, oldest first: a column of equal length for each metric.
 
-    `source` is "gpo" for our runs, or the trainer: "trl", "llama-factory", "ms-swift" or "openrlhf". A value is NaN in
-    a log that lacks the metric, and infinite in one whose value is not finite. The columns of SCALED are in nats, or
-    from another trainer in units of beta times nats. `settings` is the configuration that the run records, empty if it
-    records none; `samples` the objects of its samples.jsonl. For other trainers' logs, `names` are their keys of our
-    columns, `unread` those that no rule uses, `beside` the parts of the loss that are not f, and `method` is the method
-    where that is not of an f(beta rho).
+    `source` is "gpo" for our runs, or the trainer: "trl", "llama-factory", "ms-swift", "openrlhf" or "nemo-rl". A
+    value is NaN in a log that lacks the metric, and infinite in one whose value is not finite. The columns of SCALED
+    are in nats, or if not of IN_NATS in units of beta times nats. `settings` is the configuration that the run records,
+    empty if it records none; `samples` the objects of its samples.jsonl. For other trainers' logs, `names` are their
+    keys of our columns, `unread` those that no rule uses, `beside` the parts of the loss that are not f, and `method`
+    is the method where that is not of an f(beta rho).
     """
 
     run: str
@@ -75,22 +77,28 @@ def read_run(path: Path | str) -> RunLog:
     """
     file = _find(Path(path))
     entries = _entries(file)
-    rows = [numbers_of(entry) for entry in entries.rows if isinstance(entry, dict)]
+    written = [entry for entry in entries.rows if isinstance(entry, dict)]
+    rows = [*map(numbers_of, written)]
     keys = {key for row in rows for key in row}
-    source = "gpo" if entries.ours else source_of(keys) or ("gpo" if file.suffix == ".jsonl" else "trl")
+    named = entries.ours or (file.name == METRICS_FILE and "margin" in keys and not source_of(keys))
+    source = "gpo" if named else source_of(keys) or "trl"
     ours = source == "gpo"
-    names = {key: key for key in keys} if ours else NAMES
+    rewards = any(NAMES.get(key) in SCALED for key in keys)
+    names = {key: key for key in keys} if ours else NAMES if rewards else NAMES | LOGPS
     training = {"loss", "margin"} if ours else METRICS
     logs = [row for row in rows if row.keys() & training]
     if not logs:
         held = f": it has {', '.join(sorted(keys))}; {READ}" if keys else ""
         raise InputError(f"{str(file)!r} holds no training log{held}")
+    runs = {key.rpartition(" - ")[0] for entry in written for key in entry if plain(key) in METRICS}
+    if len(runs) > 1:
+        raise InputError(f"{str(file)!r} holds the columns of several runs ({', '.join(sorted(runs))}): give one's")
     columns, own = columns_of(logs if ours else _merged(logs), names)
     if ours:
         folder = file.parent if entries.lines else file.parent.parent
         samples = _samples(folder / SAMPLES_FILE) if folder == file.parent else ()
         return RunLog(str(path), source, columns, _settings(folder / RUN_FILE), samples)
-    return _foreign(RunLog(str(path), source, columns, names=own), logs)
+    return _foreign(RunLog(str(path), source, columns, names=own), logs, rows)
 
 
 def _merged(logs: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
@@ -106,13 +114,16 @@ def _merged(logs: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
     return found
 
 
-def _foreign(log: RunLog, logs: Sequence[Mapping[str, float]]) -> RunLog:
+def _foreign(log: RunLog, logs: Sequence[Mapping[str, float]], rows: Sequence[Mapping[str, float]]) -> RunLog:
     keys = frozenset(key for row in logs for key in row)
     step = log.columns["step"][0] if "step" in log.columns else None
-    beside = () if log.source == "openrlhf" else tuple(key for key in BESIDE_F if key in keys)
+    apart = log.source == "openrlhf" or log.names.get("loss") == "preference_loss"
+    beside = () if apart else tuple(key for key in BESIDE_F if key in keys)
     method = method_of(logs, keys, step)
-    read = {*NAMES, *beside, *(method.by if method else ())}
-    return replace(log, unread=tuple(sorted(keys - read)), beside=beside, method=method)
+    read = {*NAMES, *log.names.values(), *beside, *(method.by if method else ())}
+    # Of rows that are no logs of training, as of evaluations, the first word of the keys is enough; of a summary, none.
+    others = {re.sub("[_/].*", "_*", key) for row in rows if "train_runtime" not in row for key in {*row} - keys - read}
+    return replace(log, unread=tuple(sorted(keys - read | others)), beside=beside, method=method)
 
 
 def changes_of(folder: Path) -> list[str]:
@@ -154,7 +165,7 @@ def _entries(file: Path) -> _Entries:
         return _Entries(_lines(file), False, True)
     if file.suffix == ".csv":
         with file.open(newline="", encoding="utf-8", errors="replace") as text:
-            return _Entries(list(csv.DictReader(text)), False, True)
+            return _Entries(list(csv.DictReader(text, restkey="")), False, True)
     state = _parse(file, file.read_bytes())
     rows = state.get("log_history") if isinstance(state, dict) else state
     ours = isinstance(state, dict) and METER in (state.get("stateful_callbacks") or ())
@@ -188,7 +199,8 @@ def _parse(file: Path, text: bytes) -> Any:
         return json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError):
         what = "is empty" if not text.strip() else "is not the JSON of a run"
-        printed = "; it looks printed: a checkpoint holds trainer_state.json" if text.lstrip()[:2] == b"{'" else ""
+        looks = re.search(rb"\{'[\w/]+': ", file.read_bytes())
+        printed = "; it looks printed: a checkpoint holds trainer_state.json" if looks else ""
         raise InputError(f"{str(file)!r} {what}{printed}; {READ}") from None
 
 

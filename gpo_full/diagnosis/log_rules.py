@@ -4,7 +4,8 @@ __all__ = ["LOG_RULES"]
 
 import math
 from collections.abc import Callable
-from statistics import fmean
+from itertools import pairwise
+from statistics import fmean, median
 
 from gpo_full.diagnosis.log import SCALED
 from gpo_full.diagnosis.scale import LIKELY, times_f
@@ -12,6 +13,7 @@ from gpo_full.diagnosis.view import EARLY, ERRORS, FEWEST_LOGS, MOVING, STILL_X,
 from gpo_theory.report.result import Analysis
 
 MOST = 0.9  # a share that counts as nearly all
+GROWS = 1e3  # times, by which no healthy gradient grows
 SOME = 0.1  # of a metric's range, a part that is more than what momentum adds to a margin at rest
 
 Found = tuple[float, str, str] | None  # number, because, limits
@@ -22,6 +24,16 @@ def _too_few_logs(view: View) -> Found:
         return None
     return (len(view.log), f"a trend needs at least {FEWEST_LOGS} logs",
             "no rule about the end of the run was applied; log more often")  # fmt: skip
+
+
+def _steps_begin_again(view: View, step: Metric) -> Found:
+    falls = [at for at, (one, two) in enumerate(pairwise(step), 1) if two < one]
+    if not falls:
+        return None
+    at = falls[0]
+    return (len(falls), f"the step falls at {len(falls)} of {len(step)} logs, first from {step[at - 1]:g} to "
+            f"{step[at]:g} at log {at + 1}: these are several runs, one that was resumed, or logs out of order",
+            "the other findings take them for one run in this order: give the logs of one")  # fmt: skip
 
 
 def _not_finite(view: View) -> Found:
@@ -103,6 +115,15 @@ def _gradient_not_logged(view: View, grad_norm: Metric) -> Found:
             "gradient is 0")  # fmt: skip
 
 
+def _gradient_grows(view: View, grad_norm: Metric) -> Found:
+    first, last = (median(grad_norm.third(part)) for part in (0, -1))
+    if len(grad_norm) < FEWEST_LOGS or not 0 < first * GROWS < last:
+        return None
+    return (last, f"the median gradient norm grows from {first:.3g} over the first third of the logs to {last:.3g} "
+            "over the last: the run diverges, or only clipping holds it",
+            f"a norm is logged before it is clipped: steps may be small; reported from {GROWS:g} times on")  # fmt: skip
+
+
 def _moved_at_0(view: View, grad_norm: Metric) -> str | None:
     """Return a metric that moves over the last stretch of logs with the norm 0, by more than momentum does."""
     zero = [value == 0 for value in grad_norm]
@@ -152,5 +173,6 @@ def _nothing_moves(view: View, margin: Metric) -> Found:
 
 
 LOG_RULES: tuple[Callable[..., Found], ...] = (
-    _too_few_logs, _not_finite, _steps_skipped, _no_gradient, _gradient_not_logged, _loss_multiple, _nothing_moves
+    _too_few_logs, _steps_begin_again, _not_finite, _steps_skipped, _no_gradient, _gradient_not_logged, _gradient_grows,
+    _loss_multiple, _nothing_moves
 )  # fmt: skip

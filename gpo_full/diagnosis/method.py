@@ -6,9 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from gpo_full.diagnosis.names import LOGPS
+
 NO_REFERENCE = "its rewards are beta log pi, without a reference"
 UNPAIRED = "its responses are single, without a pair"
+HEADS = "its rewards are a head's, without a policy"
 NO_PAIRS = "no column of pairs is logged"
+MISSING = f"{NO_PAIRS}: rewards/chosen, rewards/rejected and rewards/margins are missing"
 OFF = 0.05  # a reward at the first step that is not 0
 
 
@@ -28,14 +32,14 @@ class Method:
 BY_KEY = (
     ("ORPO", ("log_odds_ratio", "log_odds_chosen", "odds_ratio_loss"), NO_REFERENCE),
     ("reward modelling", ("min_reward", "mean_reward", "max_reward", "center_rewards_loss"),
-     "its rewards are a head's, without a policy"),
+     HEADS),
     ("training on sampled responses (GRPO, RLOO or PPO)",
      ("reward", "reward_std", "completions/mean_length", "objective/rlhf_reward"), NO_PAIRS),
 )  # fmt: skip
 KTO = ("kto_loss", "kl", "count/chosen")  # beside rewards of chosen responses
 SFT = ("mean_token_accuracy", "token_acc", "gpt_loss")  # of TRL, ms-swift and OpenRLHF
 REWARDS = ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "chosen_reward",
-           "reject_reward")  # fmt: skip
+           "reject_reward", "rewards_chosen_mean", "rewards_rejected_mean")  # fmt: skip
 
 
 def method_of(rows: Sequence[Mapping[str, float]], keys: frozenset[str], step: float | None) -> Method | None:
@@ -46,15 +50,17 @@ def method_of(rows: Sequence[Mapping[str, float]], keys: frozenset[str], step: f
     for name, signs, because in BY_KEY:
         if by := tuple(sign for sign in signs if sign in keys):
             return Method(name, by, because)
+    if "rewards_chosen_mean" in keys and "preference_loss" not in keys:  # of NeMo-RL
+        return Method("reward modelling", ("rewards_chosen_mean",), HEADS)
     paired = tuple(key for key in REWARDS if key in keys)
     if paired and (by := tuple(key for key in KTO if key in keys)):
         return Method("KTO", by, UNPAIRED)
     if not paired:
         by = tuple(key for key in SFT if key in keys)
-        # LLaMA-Factory's own log keeps of all rewards only their accuracy.
-        if {"current_steps", "accuracy"} <= keys and not by:
+        # LLaMA-Factory's own log keeps of all rewards only their accuracy; another, the log-probabilities of pairs.
+        if not by and ({"current_steps", "accuracy"} <= keys or LOGPS.keys() <= keys):
             return None
-        return Method("SFT" if by else "SFT or another method", by, NO_PAIRS)
+        return Method("SFT", by, NO_PAIRS) if by else Method("SFT or another method", (), MISSING)
     return _without_reference(rows, keys, step)
 
 

@@ -8,6 +8,9 @@ from typing import Any
 
 # key of a log: our column. Rewards are beta times the log-ratio.
 NAMES = {
+    # NeMo-RL (nemo_rl/algorithms/loss_functions.py, DPOLossFn): f is `preference_loss`, a part of its `loss`, and the
+    # rewards are log-ratios without beta.
+    "preference_loss": "loss", "rewards_chosen_mean": "log_ratio_chosen", "rewards_rejected_mean": "log_ratio_rejected",
     # transformers/trainer.py and trl/trainer/dpo_trainer.py write these to trainer_state.json. axolotl subclasses that
     # trainer; LLaMA-Factory (src/llamafactory/train/dpo/trainer.py) and ms-swift (swift/trainers/rlhf_trainer, and
     # swift/megatron/trainers/dpo_trainer.py without TRL) log the same keys.
@@ -23,24 +26,33 @@ NAMES = {
     "chosen_reward": "log_ratio_chosen", "reject_reward": "log_ratio_rejected", "acc": "accuracy",
     "global_step": "step", "gpt_loss": "loss", "kto_loss": "loss",
 }  # fmt: skip
+LOGPS = {"logps/chosen": "logp_chosen", "logps/rejected": "logp_rejected"}  # read where no reward is logged
 METRICS = {key for key, name in NAMES.items() if name not in ("step", "epoch")}  # an evaluation logs those two as well
 LARGEST = 1e100  # a larger number counts as infinite: its square is
 PREFIX = "train/"  # of TRL's keys on W&B as well
+OURS = {"log_ratio_chosen", "regularizer", "saturated_left", "flat_right"}  # keys that only our metrics.jsonl has
 # A key that one trainer alone writes.
 SIGNS = {"current_steps": "llama-factory", "global_step/max_steps": "ms-swift", "iteration": "ms-swift",
-         "chosen_reward": "openrlhf", "reject_reward": "openrlhf"}  # fmt: skip
+         "chosen_reward": "openrlhf", "reject_reward": "openrlhf", "preference_loss": "nemo-rl",
+         "rewards_chosen_mean": "nemo-rl"}  # fmt: skip
 
 
 def numbers_of(row: Mapping[str, Any]) -> dict[str, float]:
-    """Return what a row holds of numbers, infinite where one is not finite, and its keys without "train/"."""
-    found = {key.removeprefix(PREFIX): _number(value) for key, value in row.items()}
+    """Return what a row holds of numbers, infinite where one is not finite, by plain keys."""
+    found = {plain(key): _number(value) for key, value in row.items()}
     return {key: value for key, value in found.items() if value is not None}
 
 
+def plain(key: str) -> str:
+    """Return a key without "train/" and without the run that W&B's charts write before it."""
+    return key.rpartition(" - ")[2].removeprefix(PREFIX)
+
+
 def source_of(keys: Set[str]) -> str | None:
-    """Return the trainer that logs such keys, "trl" for those that several share, or None for none but our own."""
+    """Return the trainer that logs such keys, "gpo" for ours, "trl" for those that several share, or None."""
     foreign = keys & NAMES.keys() - {*NAMES.values()}
-    return next((source for key, source in SIGNS.items() if key in keys), "trl" if foreign else None)
+    other = "trl" if foreign else "gpo" if keys & OURS else None
+    return next((source for key, source in SIGNS.items() if key in keys), other)
 
 
 def columns_of(

@@ -2,7 +2,7 @@
 
 A rule is named like its finding, and its parameters like what it needs: metrics that the run logs, facts of the View,
 and `trend`, which is the View of a run of enough logs. It is applied, to the logs that hold its metrics, if all of that
-is known.
+is known; a parameter with a default is a metric that the run need not log.
 """
 
 __all__ = ["Diagnosis", "Finding", "diagnose"]
@@ -11,13 +11,15 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from inspect import signature
+from statistics import fmean
 from typing import Any
 
-from gpo_full.diagnosis.log import RunLog
+from gpo_full.diagnosis.log import SCALED, RunLog
 from gpo_full.diagnosis.log_rules import LOG_RULES, MOST, Found
 from gpo_full.diagnosis.scale import allowed_at_start, loss_multiple
 from gpo_full.diagnosis.view import FLAT, STILL_NATS, STILL_X, Metric, View, metrics_of
 from gpo_theory.catalogue import find_loss
+from gpo_theory.certificate import Verdict
 from gpo_theory.errors import InputError
 from gpo_theory.loss import Loss
 from gpo_theory.report.result import Analysis
@@ -30,7 +32,13 @@ NEAR = 0.1  # relative distance from a target that counts as reached
 FEW_LOGS, FEW_SHARE = 5, 4  # a collapse takes at most five logs, and at most a quarter of all
 LEFT = 0.02  # of the first loss, what is about 0
 JUMP = 5.0  # of x: from 0 to there, -f' of the logistic loss falls to 1/75 of its value
-FALL = 1.0  # of x, by which the chosen log-ratio has fallen: at beta = 0.1, 10 nats
+FALL, FALL_NATS = 1.0, 10.0  # of x, by which the chosen log-ratio has fallen; and of a log-probability
+SOON = 10  # the last step at which a log's mean is still about that of the start
+AT_ONCE, FAR_NATS = 2.0, 10.0  # nats of a log-ratio that no noise has at step 1, and no descent over SOON steps
+DRIFT = 1.25  # times the first log's, the size of a drift from 0 in the next three at the least; 3 if it is steady
+USUAL_BETA = 0.1  # for nats where beta is not known
+# Of f at a mean margin, what precision and rounding do; of f(0) - f(mean x), less than with 9 of 10 pairs at x = 0.
+PRECISE, LEAST_FALL = 0.05, 0.1
 
 
 @dataclass(frozen=True)
@@ -95,13 +103,14 @@ def diagnose(
     view = replace(view, multiple=loss_multiple(view))
     findings, reasons = [], {}
     for name, rule in RULES.items():
-        needs = [*signature(rule).parameters]
+        needs = [each.name for each in signature(rule).parameters.values()
+                 if each.default is each.empty or each.name in log.columns]  # fmt: skip
         reason = view.missing(needs)
         if reason is not None:
             reasons[name] = reason
             continue
         seen = view.holding(metrics_of(needs))
-        if found := rule(*map(seen.needed, needs)):
+        if found := rule(**{need: seen.needed(need) for need in needs}):
             findings.append(Finding(name, *found, columns=tuple(log.names.get(used, used) for used in seen.used)))
     looked_at = tuple(name for name in RULES if name not in reasons)
     return Diagnosis(log, loss, beta, view.label_noise, tuple(findings), looked_at, reasons, view.multiple)
@@ -147,8 +156,11 @@ def _starts_backwards(slope: float) -> Found:
 
 
 def _wrong_start(view: View, loss: Metric, step: Metric, at_zero: float, slope: float, beta: float) -> Found:
-    allowed, off = allowed_at_start(at_zero, slope, beta), view.starts_off
-    if step[0] > 1 or abs(loss[0] - at_zero) <= allowed:
+    allowed, off, later = allowed_at_start(at_zero, slope, beta), view.starts_off, step[0] > 1
+    allowed += NEAR * max(abs(at_zero), abs(slope)) if later else 0.0
+    if any(math.isinf(view.log.columns.get(name, (0.0,))[0]) for name in SCALED):
+        return None  # transformers logs a loss of 0 in place of a NaN
+    if step[0] > SOON or (later and off != 0.0) or abs(loss[0] - at_zero) <= allowed:
         return None
     causes = ("a reference from other weights, another truncation or dropout causes this, and so does a loss or beta "
               "that is not the run's")  # fmt: skip
@@ -157,17 +169,53 @@ def _wrong_start(view: View, loss: Metric, step: Metric, at_zero: float, slope: 
                   "other weights, another truncation, dropout, or a method without a reference" if off else
                   "margin and log-ratios are 0 there, so the reference is the policy: what differs is the loss, one of "
                   "its parameters or a part beside f")  # fmt: skip
-    return (loss[0], f"the first step's loss is not f(0) = {at_zero:.4g}, as it is where policy and reference agree",
+    return (loss[0], f"the loss {f'up to step {step[0]:g}' if later else 'of the first step'} is not "
+            f"f(0) = {at_zero:.4g}, as it is where policy and reference agree",
             f"{causes}; a difference below {allowed:.2g} is not reported")  # fmt: skip
 
 
-def _stuck_at_start(trend: View, loss: Metric, margin: Metric, at_zero: float, beta: float) -> Found:
-    if not trend.still:
+def _wrong_reference(view: View, step: Metric, log_ratio_chosen: Metric, log_ratio_rejected: Metric) -> Found:
+    far = max(log_ratio_chosen, log_ratio_rejected, key=lambda side: abs(side[0]))
+    later, nats = step[0] > 1, abs(far[0]) / (1.0 if view.unit == "nats" else USUAL_BETA)
+    if step[0] > SOON or nats < (FAR_NATS if later else AT_ONCE) or view.elsewhere:
         return None
-    return (loss.mean(), f"near the reference the loss is f(0) + f'(0) x with f(0) = {at_zero:.4g}, and x = "
-            f"beta rho is {beta * margin.mean():.2g} at the end: the margin has not moved",
+    grown = fmean(map(abs, far[1:4])) / abs(far[0]) if len(far) > 2 else math.inf
+    if later and (grown >= DRIFT or abs(log_ratio_chosen[0] - log_ratio_rejected[0]) >= abs(far[0]) / 2):
+        return None
+    how = f", and {grown:.2g} times that in the next, where a drift from 0 has 3 times and more" if later else ""
+    side = "chosen" if far is log_ratio_chosen else "rejected"
+    return (far[0], f"the {side} log-ratio is {far[0]:.3g} {view.unit} in the log of step {step[0]:g}{how}: the "
+            "reference is not the policy at the start, where it is 0",
+            "other weights, another truncation, dropout, a method without a reference, and after step 1 a jump that "
+            f"ended, look the same; reported at step 1 from {AT_ONCE:g} nats on, up to step {SOON} from {FAR_NATS:g} "
+            f"on if both are away and grow below {DRIFT:g} times; unknown beta: {USUAL_BETA:g}")  # fmt: skip
+
+
+def _stuck_at_start(trend: View, loss: Metric, at_zero: float, beta: float, margin: Metric | None = None) -> Found:
+    if margin is not None:
+        moved, seen = not trend.still, f"x = beta rho is {beta * margin.mean():.2g} at the end"
+    else:
+        off = max(abs(value - at_zero) for value in loss)
+        right = trend.column("accuracy") if trend.holds("accuracy") else Metric((0.0,))
+        moved = off > STILL_X * abs(trend.slope or 1.0) or right.mean() > 0.5 + 3 * right.error()
+        seen = f"every log's loss is within {off:.2g} of that"
+    if moved:
+        return None
+    return (loss.mean(), f"near the reference the loss is f(0) + f'(0) x with f(0) = {at_zero:.4g}, and {seen}: the "
+            "margin has not moved",
             "the metrics do not say why: a learning rate that is too small, frozen weights and a long warm-up look "
             f"the same; below {STILL_X:g} in x and {STILL_NATS:g} nats counts as unmoved")  # fmt: skip
+
+
+def _log_probability_falls(trend: View, logp_chosen: Metric, logp_rejected: Metric) -> Found:
+    chosen, rejected = (column.mean() - column.mean(0) for column in (logp_chosen, logp_rejected))
+    if not logp_chosen.drift or chosen > -FALL_NATS:
+        return None
+    return (chosen, f"from the first third of the logs to the last the log-probability of chosen responses changes by "
+            f"{chosen:.3g} nats and that of rejected ones by {rejected:.3g}: so do, on average, the log-ratios of "
+            "rewards/*, which are not logged",
+            "the reference is constant only over the same pairs, so the data must be in a random order; a fall below "
+            f"{FALL_NATS:g} nats is not reported")  # fmt: skip
 
 
 def _likelihood_displaced(trend: View, margin: Metric, log_ratio_chosen: Metric, log_ratio_rejected: Metric) -> Found:
@@ -248,13 +296,37 @@ def _beta_holds(trend: View, margin: Metric, regularizer: Metric, summed: bool, 
             f"P1 holds near p = 1/2; that less than {SMALL_NATS:g} nats is small is a convention")  # fmt: skip
 
 
-def _worse_than_reference(trend: View, loss: Metric, at_zero: float, slope: float) -> Found:
-    if loss.mean() <= at_zero + NEAR * abs(slope):
+def _contradicts_margins(
+    view: View, loss: Metric, margin: Metric, analysis: Analysis, at_zero: float, slope: float, to_x: float,
+    accuracy: Metric | None = None,
+) -> Found:  # fmt: skip
+    f, proved = view.at_margins.mean(), {name for name, of in analysis.claims.items() if of.verdict is Verdict.PROVED}
+    noise = allowed_at_start(at_zero, slope, view.beta) + PRECISE * abs(f)
+    falls = accuracy is not None and min(accuracy.third()) == 1 and "monotone_decreasing" in proved
+    low = f - noise if "convex" in proved else -math.inf  # Jensen's inequality
+    high = at_zero - LEAST_FALL * (at_zero - f) + noise if falls else math.inf
+    if view.log.source == "gpo" or view.multiple != 1 or low <= loss.mean() <= high:
         return None
+    why = ("f is convex, so its mean over pairs is not below that" if loss.mean() < low else
+           f"the accuracy is 1, so every margin is above 0, where f falls from f(0) = {at_zero:.4g}")  # fmt: skip
+    return (loss.mean(), f"the loss contradicts the margins, at whose means f is {f:.4g}: {why}. The loss is not this "
+            "f, or not with these parameters",
+            "a loss that is weighted, summed or has parts beside f, and margins in another unit, look the same; not "
+            f"reported within {noise:.2g}, or with {LEAST_FALL:.0%} of the fall from f(0) to {f:.2g}")  # fmt: skip
+
+
+def _worse_than_reference(
+    trend: View, loss: Metric, at_zero: float, slope: float,
+    margin: Metric | None = None, accuracy: Metric | None = None,
+) -> Found:  # fmt: skip
+    beyond = margin is not None and margin.mean() > 0 and bool(trend.at_margins) and trend.at_margins.mean() > at_zero
+    if loss.mean() <= at_zero + NEAR * abs(slope) or beyond or (accuracy is not None and min(accuracy.third()) == 1):
+        return None  # past_target and contradicts_margins say what does not come from margins below 0
+    rises = "" if trend.target is None else ", or far beyond the target,"
     return (loss.mean(), f"the loss is above f(0) = {at_zero:.4g}, which the reference itself has: pairs with a margin "
-            "below 0 cost more than the others gain",
-            "a step size that is too large, swapped columns and pairs that contradict each other look the same; "
-            f"reported from the loss on that a margin of x = -{NEAR:g} has to first order")  # fmt: skip
+            f"below 0{rises} cost more than the others gain",
+            "a step size that is too large, swapped columns, pairs that contradict each other and another loss look "
+            f"the same; reported from the loss on that a margin of x = -{NEAR:g} has to first order")  # fmt: skip
 
 
 def _wrong_way(trend: View, accuracy: Metric, margin: Metric) -> Found:
@@ -298,7 +370,7 @@ def _past_label_noise(trend: View, margin: Metric, supported: float, beta: float
 
 # In the order of the report: first the rules whose findings make the others doubtful.
 _RULES: tuple[Callable[..., Found], ...] = (
-    *LOG_RULES, _starts_backwards, _wrong_start, _stuck_at_start, _worse_than_reference, _wrong_way, _collapsed,
-    _likelihood_displaced, _flat_tail, _beyond_knee, _beta_not_felt, _beta_holds, _at_target, _past_target,
-    _past_label_noise)  # fmt: skip
+    *LOG_RULES, _starts_backwards, _wrong_start, _wrong_reference, _stuck_at_start, _contradicts_margins,
+    _worse_than_reference, _wrong_way, _collapsed, _likelihood_displaced, _log_probability_falls, _flat_tail,
+    _beyond_knee, _beta_not_felt, _beta_holds, _at_target, _past_target, _past_label_noise)  # fmt: skip
 RULES = {rule.__name__.removeprefix("_"): rule for rule in _RULES}

@@ -19,15 +19,8 @@ def allowed_at_start(at_zero: float, slope: float, beta: float | None) -> float:
 
 def times_f(view: View) -> tuple[float, ...]:
     """Return the logged loss over f(x) at the logged mean x, of the logs that hold both, where f(x) > 0."""
-    import numpy as np
-
-    from gpo_theory.lowering.lower import to_numpy
-
     both = view.holding(("loss", "margin"))
-    assert view.loss
-    x = np.array(both.column("margin")) * (view.to_x or 0.0)
-    values = to_numpy(view.loss)(x)
-    return tuple(loss / f for loss, f in zip(both.column("loss"), values.tolist(), strict=True) if f > 0)
+    return tuple(loss / f for loss, f in zip(both.column("loss"), both.at_margins, strict=False) if f > 0)
 
 
 def loss_multiple(view: View) -> float | None:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from statistics import fmean, stdev
 from typing import Any
 
-from gpo_full.diagnosis.log import SCALED, RunLog
+from gpo_full.diagnosis.log import IN_NATS, SCALED, RunLog
 from gpo_theory.analysis import analyze
 from gpo_theory.loss import Loss
 from gpo_theory.report.result import Analysis
@@ -26,7 +26,7 @@ ERRORS = 4  # standard errors between two thirds, beyond which a metric moves: t
 EARLY = 10  # the first log is of the start if its step is at most 1/10 of the last
 MOVING = (*SCALED, "loss")
 # The metrics whose rules hold for any method, pairs or none.
-OF_ANY_METHOD = {"view", "grad_norm"}
+OF_ANY_METHOD = {"view", "grad_norm", "step"}
 WHY_MISSING = {
     "analysis": "the loss is not known (`loss=None`)",
     "beta": "beta is not known (`beta=None`)",
@@ -39,6 +39,7 @@ WHY_MISSING = {
     "supported": "the rate of flipped labels is not known (`label_noise=None`), or the loss accounts for it itself",
     "to_x": "beta is not known (`beta=None`)",
 }
+NOT_LOGGED = {"logp_chosen": "it is for logs of logps/* without rewards"}
 OF_LOSS = {"analysis", "at_zero", "slope", "strength", "target"}
 
 
@@ -146,12 +147,12 @@ class View:
     @property
     def unit(self) -> str:
         """The unit of the log-ratios."""
-        return "nats" if self.log.source == "gpo" or self.beta else "units of beta nats"
+        return "nats" if self.log.source in IN_NATS or self.beta else "units of beta nats"
 
     @property
     def to_x(self) -> float | None:
         """The factor from a column of log-ratios to x = beta rho."""
-        return self.beta or (None if self.log.source == "gpo" else 1.0)
+        return self.beta or (None if self.log.source in IN_NATS else 1.0)
 
     def missing(self, needs: Sequence[str]) -> str | None:
         """Return why a rule with these `needs` cannot be applied, or None."""
@@ -167,7 +168,7 @@ class View:
             if name in WHY_MISSING and getattr(self, name) is None:
                 return WHY_MISSING[name]
             if name not in WHY_MISSING and name not in self.log.columns:
-                return f"the run does not log {name}"
+                return NOT_LOGGED.get(name, f"the run does not log {name}")
         return self._incomparable(needs) or self._too_few(metrics_of(needs), least)
 
     def _incomparable(self, needs: Sequence[str]) -> str | None:
@@ -204,7 +205,7 @@ class View:
         self.used[name] = None
         if name == "loss":
             return 1 / (self.multiple or 1.0)
-        return 1 / self.beta if self.beta and self.log.source != "gpo" and name in SCALED else 1.0
+        return 1 / self.beta if self.beta and self.log.source not in IN_NATS and name in SCALED else 1.0
 
     @property
     def spread(self) -> float:
@@ -224,6 +225,12 @@ class View:
         x = self.beta * self.column("margin").mean()
         there = x > 0 and -_slope_at(self.loss, x) < FLAT * abs(self.slope)
         return self.column("accuracy").mean() if there else 0.0, f"the mean x = {x:.3g} has"
+
+    @property
+    def at_margins(self) -> Metric:
+        """f at the mean x of each log that holds it."""
+        return Metric(_values_at(self.loss, [value * self.to_x for value in self.column("margin")])
+                      if self.loss and self.to_x else ())  # fmt: skip
 
     @property
     def still(self) -> bool:
@@ -297,10 +304,15 @@ def _finite(text: str | None) -> float | None:
     return None if text in (None, "inf", "-inf") else float(exact(parse_constant(str(text))))
 
 
-def _slope_at(loss: Loss, x: float, step: float = 1e-4) -> float:
+def _values_at(loss: Loss, x: Sequence[float]) -> list[float]:
     import numpy as np
 
     from gpo_theory.lowering.lower import to_numpy
 
-    below, above = to_numpy(loss)(np.array([x - step, x + step]))
-    return float((above - below) / (2 * step))
+    values: list[float] = to_numpy(loss)(np.array(x)).tolist()
+    return values
+
+
+def _slope_at(loss: Loss, x: float, step: float = 1e-4) -> float:
+    below, above = _values_at(loss, [x - step, x + step])
+    return (above - below) / (2 * step)

@@ -30,20 +30,18 @@ class Growth:
 
     q: tuple[Fraction, ...] = (Fraction(0),) * DEGREE
     a: Fraction = Fraction(0)
-    b: int = 0
+    b: Fraction = Fraction(0)
 
     def __mul__(self, other: "Growth") -> "Growth":
         q = tuple(s + t for s, t in zip(self.q, other.q, strict=True))
         return Growth(q, self.a + other.a, self.b + other.b)
 
     def __pow__(self, power: Fraction) -> "Growth":
-        if (self.b * power).denominator != 1:
-            raise NoExpansionError
-        return Growth(tuple(c * power for c in self.q), self.a * power, int(self.b * power))
+        return Growth(tuple(c * power for c in self.q), self.a * power, self.b * power)
 
 
 ONE = Growth()
-LOG = Growth(b=1)
+LOG = Growth(b=Fraction(1))
 Terms = dict[Growth, Any]
 
 

@@ -1,7 +1,7 @@
 """Rigorous numbers: a formula evaluated in ball arithmetic (Arb), at a point or as a power series."""
 
-__all__ = ["UndecidedError", "ball", "between", "bisected", "decided", "enclose", "enclose_between", "exact_value",
-           "expand", "sign_at"]  # fmt: skip
+__all__ = ["UndecidedError", "ball", "between", "bisected", "constant_at", "decided", "enclose",
+           "enclose_between", "exact_value", "expand", "sign_at"]  # fmt: skip
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -12,7 +12,7 @@ import flint
 from flint import arb, arb_series, fmpq
 
 from gpo_theory.budget import spend
-from gpo_theory.formula.expression import Expr, steps
+from gpo_theory.formula.expression import Expr, rebuild, steps
 from gpo_theory.formula.operations import COMPARISONS, NEGATED, OPERATIONS, PRIMITIVES
 
 MAX_BITS = 4096  # where `sign_at` gives up: a value below about 1e-1230 of its terms
@@ -92,6 +92,12 @@ def exact_value(node: Expr, x: Fraction) -> Fraction | None:
             return max(known) if head == "max" else min(known)
     point = OPERATIONS[head].rational if head in OPERATIONS else None
     return Fraction(point[1]) if point is not None and known[0] == point[0] else None
+
+
+def constant_at(node: Expr, x: Fraction) -> Expr:
+    """Return the value at x as a formula without x, its rational parts evaluated."""
+    value = exact_value(node, x)
+    return Expr.of(value) if value is not None else rebuild(node, (constant_at(child, x) for child in node.children))
 
 
 def _rational_power(base: Expr, exponent: Expr) -> Fraction | None:

@@ -17,7 +17,7 @@ import sympy
 
 from gpo_theory.budget import spend
 from gpo_theory.calculus.algebra import as_formula, signed
-from gpo_theory.calculus.rational import common_step
+from gpo_theory.calculus.rational import MAX_DEGREE, common_step
 from gpo_theory.formula.expression import Expr, call
 
 LARGEST = 120  # nodes of the two formulas; factoring larger ones can take minutes
@@ -143,6 +143,8 @@ class _Symbols:
         if node.head == "exp" and node.depends_on_x:
             a, b = _line(node.args[0])
             slope, constant = self.unit
+            if max(abs(a / slope), abs(b / constant)) > MAX_DEGREE:
+                raise _UnsolvedError
             power = self.symbol(call("exp", slope * X)) ** int(a / slope)
             return power * self.symbol(call("exp", Expr.of(constant))) ** int(b / constant) if b else power
         if node.head == "atan" and -node.args[0] in (known.args[0] for known in self.known if known.head == "atan"):
@@ -172,7 +174,7 @@ class _Symbols:
             a, b = _line(node.args[0])
             yield (call("sin", value) / call("cos", value) - b) / a
         elif node.head == "*":
-            square_term, constant = _even_square(node.args[1].args[0].args[0])
+            square_term, constant = _even_square(node.args[1].args[0])
             square = signed(self.read(constant) / (1 - self.read(square_term) * self.read(value) ** 2))
             yield value * self.back(sympy.factor(square)) ** Fraction(1, 2)
 

@@ -10,7 +10,7 @@ from functools import lru_cache, partial, reduce
 from itertools import combinations, pairwise
 
 from gpo_theory.budget import spend
-from gpo_theory.calculus.balls import enclose, exact_value, sign_at
+from gpo_theory.calculus.balls import constant_at, exact_value, sign_at
 from gpo_theory.calculus.rational import SignChart, sign_chart
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.formula.operations import CHOICES, COMPARISONS
@@ -203,7 +203,7 @@ def sign_charts(pieces: Iterable[Piece], order: int) -> Iterator[tuple[Piece, Si
 
 @dataclass(frozen=True)
 class Joint:
-    """One breakpoint: `continuous` (None: undecided), `bend` the sign of f'(x+) - f'(x-), the two slopes as text."""
+    """One breakpoint: `continuous` (None: undecided), `bend` the sign of f'(x+) - f'(x-), the slopes as exact text."""
 
     x: Fraction
     continuous: bool | None
@@ -227,13 +227,8 @@ def _joint(left: Piece, point: Piece, right: Piece) -> Joint:
     signs = [_difference(side.f, point.f, x) for side in (left, right)]
     continuous = None if None in signs else signs == [0, 0]
     slopes = [side.f.diff() for side in (left, right)]
-    return Joint(x, continuous, _difference(slopes[1], slopes[0], x), *(_text(slope, x) for slope in slopes))
+    return Joint(x, continuous, _difference(slopes[1], slopes[0], x), *(str(constant_at(slope, x)) for slope in slopes))
 
 
 def _difference(a: Expr, b: Expr, x: Fraction) -> int | None:
     return 0 if a == b else sign_at(cancelled(a - b), x)
-
-
-def _text(slope: Expr, x: Fraction) -> str:
-    exact = exact_value(slope, x)
-    return str(exact) if exact is not None else enclose(slope, x).str(12, radius=False)

@@ -152,7 +152,7 @@ class _Converter:
             if -b / a != self.shift:
                 raise _NotRationalError
             n = int(a / self.slope)
-            t = fmpq_poly([0, 1]) ** abs(n)
+            t = self.raised(fmpq_poly([0, 1]), n)
             return self.make(t, one) if n > 0 else self.make(one, t)
         raise _NotRationalError
 
@@ -179,7 +179,13 @@ class _Converter:
         if n < 0 and base.is_zero:
             raise _NotRationalError
         above, below = (base.numerator, base.denominator) if n > 0 else (base.denominator, base.numerator)
-        return self.make(above ** abs(n), below ** abs(n), base.constant**exponent)
+        return self.make(self.raised(above, n), self.raised(below, n), base.constant**exponent)
+
+    def raised(self, base: fmpq_poly, n: int) -> fmpq_poly:
+        """Return base^|n|, of a degree that is looked at before the memory is taken."""
+        if base.degree() * abs(n) > MAX_DEGREE:
+            raise _NotRationalError
+        return base ** abs(n)
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,18 @@
 __all__ = ["Strength", "strength"]
 
 from dataclasses import dataclass
-from typing import Any
 
 from gpo_theory.calculus.constants import sign, text
-from gpo_theory.calculus.series import Coefficient, one_sided, taylor
+from gpo_theory.calculus.series import one_sided, taylor
 from gpo_theory.loss import Loss
 
 
 @dataclass(frozen=True)
 class Strength:
-    """R, exact as text and as a number, with the sign of f''(0); `left` and `right` where f'' jumps (R is their mean).
+    """R, exact as text and as a number, with the sign of f''(0).
 
-    Every field is None where f'(0) does not exist or is 0.
+    Where f'' jumps, R and `sign` are those of the mean of f''(0-) and f''(0+), and `left` and `right` have the mean R:
+    the side on which f bends the other way is negative. Every field is None where f'(0) does not exist or is 0.
     """
 
     exact: str | None = None
@@ -31,6 +31,7 @@ class Strength:
 def strength(loss: Loss) -> Strength:
     """Return R = |f''(0) / f'(0)|, the weight of the offline regulariser against the preference term.
 
+    Where f'' jumps at 0 it is |f''(0-) + f''(0+)| / (2 |f'(0)|), by which the link is steep (proposition P1).
     Source: Tang et al., arXiv 2402.05749, the Taylor split at rho = 0.
 
     >>> from gpo_theory.catalogue import LOSSES
@@ -39,22 +40,16 @@ def strength(loss: Loss) -> Strength:
     >>> strength(LOSSES["perceptron"])
     Strength(exact=None, value=None, left=None, right=None, sign=None)
     """
-    first = taylor(loss, 1)[1]
-    if first is None or not sign(first.exact):  # f'(0) is 0, or its sign is not decided
+    first, f = taylor(loss, 1)[1], loss.f.primitive()
+    way = first and sign(first.exact)
+    below, above = (one_sided(f, side, 2)[2] for side in (-1, 1))
+    if first is None or not way or below is None or above is None:  # f'(0) is 0, or something is not decided
         return Strength()
-    f = loss.f.primitive()
-    sides = [one_sided(f, side, 2)[2] for side in (-1, 1)]
-    if sides[0] is None or sides[1] is None:
+    upwards = sign(below.exact + above.exact)
+    if upwards is None:
         return Strength()
-    left, right = (_ratio(second, first) for second in (sides[0], sides[1]))
-    curvature = sides[0].value + sides[1].value
-    upwards = (curvature > 0) - (curvature < 0)
-    if sides[0] == sides[1]:
-        return Strength(text(left), float(left), None, None, upwards)
+    left, right = (2 * (upwards or 1) * way * second.exact / first.exact for second in (below, above))
     mean = (left + right) / 2
+    if below == above:
+        return Strength(text(mean), float(mean), sign=upwards)
     return Strength(text(mean), float(mean), float(left), float(right), upwards)
-
-
-def _ratio(second: Coefficient, first: Coefficient) -> Any:
-    ratio = 2 * second.exact / first.exact
-    return -ratio if second.value * first.value < 0 else ratio

@@ -1,6 +1,6 @@
 """The tails of f and of -f' (the key "slope") as x goes to plus or minus infinity: class, rate, order and limit."""
 
-__all__ = ["HalfLine", "Tail", "half_line", "shifts_of", "slope_tail", "tail", "tails_of"]
+__all__ = ["HalfLine", "Tail", "half_line", "leading", "shifts_of", "slope_tail", "tail", "tails_of"]
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -29,8 +29,9 @@ class Tail:
     """The class of a function as |x| -> infinity on one side, with X = |x|.
 
     `rate` c and `order` a, by kind: exponential, exp(-|c| X) X^a with the sign of c (super_exponential: |c| is the
-    coefficient of the highest power in the exponent); power, c X^-a; polynomial, c X^a; logarithmic, c log X. `limit`:
-    exact text, "inf" or "-inf"; `verdict`: "proved" by exact expansion, else "evidence".
+    coefficient of the highest power in the exponent); power, c X^-a; polynomial, c X^a; logarithmic, c log(X)^a, which
+    tends to 0 where a < 0. `limit`: exact text, "inf" or "-inf"; `verdict`: "proved" by exact expansion, else
+    "evidence". A size such as X log X is of no class: the kind is "unknown", its limit may still be proved.
     """
 
     kind: str
@@ -79,19 +80,30 @@ def _outer(f: Expr, side: int) -> Expr | None:
 
 
 @lru_cache(maxsize=1024)
-def _classify(f: Expr, side: int) -> Tail:
+def leading(f: Expr, side: int) -> tuple[Growth, Any, int] | None:
+    """Return the proved leading term of a smooth formula on one side: its size, coefficient and sign (0 where f = 0).
+
+    >>> from gpo_theory.formula.grammar import parse_formula
+    >>> growth, coefficient, sign = leading(parse_formula("3/log(2+x**2)").primitive(), 1)
+    >>> str(growth.a), str(growth.b), str(coefficient), sign
+    ('0', '-1', '3/2', 1)
+    """
     try:
         expansion = at_infinity(f, side)
         if not expansion.terms:
-            return Tail("zero", limit="0", verdict="proved") if expansion.dropped is None else UNKNOWN
+            return (Growth(), 0, 0) if expansion.dropped is None else None
         growth, coefficient = expansion.lead
         direction = sign(coefficient)
     except NoExpansionError:
-        return UNKNOWN
-    if not direction or not _agrees(f, side, expansion):
-        return UNKNOWN
-    kind, rate, order = _shape(growth, coefficient, direction)
-    return UNKNOWN if kind == "unknown" else Tail(kind, rate, order, _limit(growth, coefficient, direction), "proved")
+        return None
+    return (growth, coefficient, direction) if direction and _agrees(f, side, expansion) else None
+
+
+def _classify(f: Expr, side: int) -> Tail:
+    found = leading(f, side)
+    if found is None or not found[2]:
+        return UNKNOWN if found is None else Tail("zero", limit="0", verdict="proved")
+    return Tail(*_shape(*found), _limit(*found), "proved")
 
 
 def _limit(growth: Growth, coefficient: Any, direction: int) -> str:
@@ -101,15 +113,17 @@ def _limit(growth: Growth, coefficient: Any, direction: int) -> str:
 
 
 def _shape(growth: Growth, coefficient: Any, direction: int) -> tuple[str, str | None, str | None]:
+    if growth.b and (growth.a or any(growth.q)):
+        return "unknown", None, None
     if any(growth.q):
         degree = next(len(growth.q) - i for i, c in enumerate(growth.q) if c)
-        leading = growth.q[len(growth.q) - degree]
-        kind = ("" if degree == 1 else "super_") + ("exponential" if leading < 0 else "exponential_growth")
-        return kind, str(direction * abs(leading)), str(growth.a) if growth.a else None
-    if growth.a == 0:
-        return ("logarithmic" if growth.b else "constant"), text(coefficient) if growth.b else None, None
+        c = growth.q[len(growth.q) - degree]
+        kind = ("" if degree == 1 else "super_") + ("exponential" if c < 0 else "exponential_growth")
+        return kind, str(direction * abs(c)), str(growth.a) if growth.a else None
     if growth.b:
-        return "unknown", None, None
+        return "logarithmic", text(coefficient), str(growth.b)
+    if growth.a == 0:
+        return "constant", None, None
     if growth.a < 0:
         return "power", text(coefficient), str(-growth.a)
     return ("linear" if growth.a == 1 else "polynomial"), text(coefficient), str(growth.a)
@@ -124,7 +138,7 @@ def _agrees(f: Expr, side: int, expansion: Expansion) -> bool:
         except UnresolvedError:
             continue
         if lead is not None and lead.sign:
-            return lead.size == (*growth.q, growth.a, Fraction(growth.b)) and lead.sign == sign(coefficient)
+            return lead.size == (*growth.q, growth.a, growth.b) and lead.sign == sign(coefficient)
     return _probed(f, side, growth, enclose(parse_constant(text(coefficient)), Fraction(0), 256))
 
 
@@ -150,8 +164,8 @@ def _value(growth: Growth, x: Fraction) -> arb:
     ball = arb(int(x))
     powers = [ball ** (len(growth.q) - i) for i in range(len(growth.q))]
     exponent = sum((arb(c.numerator) / c.denominator * p for c, p in zip(growth.q, powers, strict=True)), arb(0))
-    power = (ball.log() * (arb(growth.a.numerator) / growth.a.denominator)).exp()
-    return exponent.exp() * power * ball.log() ** growth.b
+    a, b = (arb(power.numerator) / power.denominator for power in (growth.a, growth.b))
+    return (exponent + ball.log() * a).exp() * ball.log() ** b
 
 
 @dataclass(frozen=True)

@@ -111,5 +111,6 @@ def differentiable_at_zero(f: Expr) -> Certificate:
     if left[0] != right[0]:
         return refuted(claim, "f jumps at 0", kind="point", x="0")
     if left[1] != right[1]:
-        return refuted(claim, "the slopes at 0 differ", kind="kink", x="0", left=left[1].text, right=right[1].text)
+        at = next(joint for joint in joints(split(f)) if joint.x == 0)
+        return refuted(claim, "the slopes at 0 differ", kind="kink", x="0", left=at.left_slope, right=at.right_slope)
     return proved(claim, f"f'(0) = {left[1].text} from both sides", {"exact": left[1].text, "float": left[1].value})

@@ -2,24 +2,23 @@
 
 __all__ = ["Flow", "gradient_flow"]
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from gpo_theory.calculus.asymptotics import Growth, NoExpansionError, at_infinity
-from gpo_theory.calculus.balls import exact_value, sign_at
+from gpo_theory.calculus.asymptotics import Growth
+from gpo_theory.calculus.balls import UndecidedError, enclose_between, exact_value, sign_at
 from gpo_theory.calculus.constants import text
 from gpo_theory.calculus.pieces import Piece, UnsplitError, beside, split
-from gpo_theory.calculus.rational import as_rational
-from gpo_theory.calculus.tails import slope_tail
-from gpo_theory.dynamics.reversals import Bracket, reversals_of
+from gpo_theory.calculus.rational import as_rational, fraction
+from gpo_theory.calculus.tails import leading
+from gpo_theory.dynamics.reversals import Bracket, runs
 from gpo_theory.formula.expression import Expr, call, piecewise, substitute
 from gpo_theory.formula.grammar import parse_constant
+from gpo_theory.kernel.expansion import expanded
 from gpo_theory.loss import Loss
 
-X, T = Expr.x(), Expr("parameter", ("t",))
-# Tails of -f' on the right under which the flow does not reach infinity in finite time.
-_SLOW = ("super_exponential", "exponential", "power", "constant", "logarithmic", "linear")
+X, T, ZERO = Expr.x(), Expr("parameter", ("t",)), Fraction(0)
+NEAR = (Fraction(1, 2**20), Fraction(1, 2**80))  # distances from a point within which f'' is looked at
 
 
 @dataclass(frozen=True)
@@ -37,23 +36,15 @@ class Flow:
     stops: str | None = None
 
 
-@dataclass(frozen=True)
-class _Leg:
-    """On one piece of f, from time `start` on: x(t), and the time of leaving it (None: never)."""
-
-    x: Expr
-    end: Expr | None
-
-
-class _OpenError(Exception):
-    """The flow on some piece has no closed form."""
-
-
 def gradient_flow(loss: Loss) -> Flow:
     """Return the gradient flow from 0, in closed form where f' is piecewise constant, affine, exponential or a power.
 
     Else its rate, from the proved tail of -f': with -f' ~ a exp(-k x), x ~ log(k a t)/k; with a Gaussian
-    exp(-k x^n), (log(t)/k)^(1/n); with a x^-m, ((m+1) a t)^(1/(m+1)); with a constant a, a t.
+    exp(-k x^n), (log(t)/k)^(1/n); with a x^m log(x)^b, m < 1, ((1-m) a t (log(t)/(1-m))^b)^(1/(1-m)).
+
+    At a kink where f'(x-) <= 0 <= f'(x+) the flow rests. A zero of f' is reached only where the integral of 1/|f'| up
+    to it is finite, which it is not where f'' is bounded. Nothing is returned where the flow is not unique, as from a
+    corner that is a maximum, and where it leaves for infinity in finite time. A jump of f does not show in f'.
 
     >>> from gpo_theory.loss import parse
     >>> gradient_flow(parse("max(0, 1-x)"))
@@ -63,23 +54,71 @@ def gradient_flow(loss: Loss) -> Flow:
     """
     f = loss.f.primitive()
     try:
-        pieces = split(f)
-        right, left = (_slope_sign(pieces, side) for side in (1, -1))
-    except UnsplitError:
+        sides = [side for side in (1, -1) if _leaves(f, ZERO, side)]
+        if len(sides) + _rests(f, ZERO) != 1:
+            return Flow()
+        if not sides:
+            return Flow("0", None, "0", "0")
+        return _rightwards(f) if sides == [1] else _mirrored(_rightwards(substitute(f, {X: -X})))
+    except (UnsplitError, UndecidedError):
         return Flow()
-    if right is None or left is None or (right == 1 and left == -1):
-        return Flow()  # the slopes at 0 are not known, or 0 is a local maximum with a kink
-    if right >= 0 >= left or (right == 0 == left):
-        return Flow("0", None, "0", "0")
-    if right < 0:
-        return _rightwards(loss, f)
-    mirrored = _rightwards(Loss(loss.name, substitute(loss.f, {X: -X})), substitute(f, {X: -X}))
-    return _mirrored(mirrored)
 
 
-def _slope_sign(pieces: tuple[Piece, ...], side: int) -> int | None:
-    """Return the sign of f' next to 0 on one side."""
-    return sign_at(beside(pieces, Fraction(0), side).f.diff(), Fraction(0))
+def _slope_sign(f: Expr, at: Fraction, side: int) -> int:
+    """Return the sign of f' at a point on one side."""
+    return _sign(beside(split(f), at, side).f.diff(), at)
+
+
+def _sign(slope: Expr, at: Fraction) -> int:
+    for form in (slope, expanded(slope)):
+        sign = sign_at(form, at) if form is not None else None
+        if sign is not None:
+            return sign
+    raise UndecidedError
+
+
+def _rests(f: Expr, at: Fraction) -> bool:
+    return _slope_sign(f, at, -1) <= 0 <= _slope_sign(f, at, 1)
+
+
+def _leaves(f: Expr, at: Fraction, side: int) -> bool:
+    """Whether a flow from a point to one side exists: it falls there, and less flat than a parabola if f' is 0."""
+    falls = -side * _slope_sign(f, at, side)
+    return falls > 0 or (falls == 0 and _in_finite_time(beside(split(f), at, side).f.diff(), at, side, side))
+
+
+def _in_finite_time(slope: Expr, at: Fraction, side: int, way: int) -> bool:
+    """Whether x' = -f'(x) has the direction `way` on one side of a zero of f', and takes finite time between the two.
+
+    It does not where f'' is bounded. Else y = side/(x - at) goes up to infinity at the speed y^2 |f'(at + side/y)|.
+    """
+    around = [(min(at, at + side * h), max(at, at + side * h)) for h in NEAR]
+    if any(enclose_between(slope.diff(), *ends).is_finite() for ends in around):
+        return False
+    found = leading(-way * X**2 * substitute(slope, {X: at + side / X}), 1)
+    if found is None:
+        raise UndecidedError
+    return found[2] > 0 and not _endless(found[0])
+
+
+def _endless(speed: Growth) -> bool:
+    """Whether a flow of this speed takes for ever to reach infinity: the integral of 1/speed diverges there."""
+    q = next(filter(None, speed.q), None)
+    return q < 0 if q is not None else speed.a < 1 or (speed.a == 1 and speed.b <= 1)
+
+
+def _arrives(slope: Expr, goal: Bracket) -> bool:
+    """Whether a flow to the right gets to the end of a stretch on which f' < 0, instead of only nearing it."""
+    if goal.low is None or goal.high is None:
+        found = leading(-slope, 1)
+        if found is None or not _endless(found[0]):
+            raise UndecidedError
+        return False
+    if goal.exact is not None:
+        return _sign(slope, goal.exact) < 0 or _in_finite_time(slope, goal.exact, -1, 1)
+    if not enclose_between(slope.diff(), goal.low, goal.high).is_finite():
+        raise UndecidedError
+    return False
 
 
 def _mirrored(found: Flow) -> Flow:
@@ -89,153 +128,108 @@ def _mirrored(found: Flow) -> Flow:
     return Flow(formula, rate, limit, found.stops)
 
 
-def _rightwards(loss: Loss, f: Expr) -> Flow:
-    """Return the flow of an f that falls to the right of 0."""
-    rest = _rest(loss, f)
-    try:
-        legs = list(_legs(f))
-    except _OpenError:
-        legs = []
-    formula, stops = _joined(legs), None
-    if legs and legs[-1].end is None and legs[-1].x.number is not None:
-        stops = "0" if len(legs) == 1 else str(legs[-2].end)
-    elif rest is not None and (legs or rest[1]):
-        stops = "inf"
-    limit = rest[0] if rest else None
-    rate = _rate(f) if limit == "inf" else None
-    return Flow(None if formula is None else str(formula), rate, limit, stops)
-
-
-def _rest(loss: Loss, f: Expr) -> tuple[str, bool] | None:
-    """Return the first point on the right at which f' >= 0, and whether it is a smooth zero, only approached."""
-    places = reversals_of(loss)
-    if places is None:
-        return None
-    ahead = [place for place in places if place.high is not None and place.high > 0]
-    flats = [p.low for p in split(f) if not p.is_point and p.low is not None and p.f.diff().number == 0]
-    flat = next((x for x in flats if x > 0), None)
-    first = min(ahead, key=lambda place: place.low or Fraction(0), default=None)
-    if flat is not None and (first is None or first.low is None or flat <= first.low):
-        return str(flat), False
-    if first is None:
-        # Where -f' grows faster than any multiple of x, the flow may reach infinity in finite time.
-        return ("inf", True) if slope_tail(f, 1).kind in _SLOW else None
-    return _shown(first), _smooth(f, first)
-
-
-def _shown(place: Bracket) -> str:
-    if place.exact is not None:
-        return str(place.exact)
-    assert place.low is not None
-    return repr(float(place.low))
-
-
-def _smooth(f: Expr, place: Bracket) -> bool:
-    """Whether f' passes 0 inside a piece, not by a jump at a breakpoint."""
-    edges = {x for piece in split(f) for x in (piece.low, piece.high)}
-    return place.exact is None or place.exact not in edges
-
-
-def _legs(f: Expr) -> Iterator[_Leg]:
-    """Follow the flow from piece to piece, while f' < 0."""
-    at, time = Fraction(0), Expr.of(0)
-    for piece in split(f):
-        if not piece.borders(at, 1):
-            continue
+def _rightwards(f: Expr) -> Flow:
+    """Return the flow of an f that falls to the right of 0, followed until it rests or only nears a zero of f'."""
+    at, time, parts, ends = ZERO, Expr.of(0), list[Expr](), list[Expr]()
+    known = True  # the closed form so far
+    while True:
+        piece = beside(split(f), at, 1)
         slope = piece.f.diff()
-        start = exact_value(slope, at)
-        if start is None:
-            raise _OpenError
-        if start >= 0:
-            yield _Leg(Expr.of(at), None)
-            return
-        leg = _solved(slope, start, at, time, piece.high)
-        yield leg
-        if leg.end is None or piece.high is None:
-            return
-        at, time = piece.high, leg.end
+        goal = runs(Piece(at, piece.high, piece.f), slope)[0].end
+        arrives = _arrives(slope, goal)
+        found = _solved(slope, at, goal.exact if arrives else None) if known else None
+        if found is not None:
+            parts.append(substitute(found[0], {T: T - time}))
+        known = found is not None
+        if not arrives:
+            course = str(piecewise(T, ends, parts)) if known else None
+            return Flow(course, _rate(slope) if goal.low is None else None, _shown(goal), "inf")
+        assert goal.exact is not None
+        at = goal.exact
+        if found is not None:
+            time = time + found[1]
+            ends.append(time)
+        if _rests(f, at):
+            if _leaves(f, at, 1):
+                raise UndecidedError
+            course = str(piecewise(T, ends, [*parts, Expr.of(at)])) if known else None
+            return Flow(course, None, str(at), str(time) if known else None)
 
 
-def _solved(slope: Expr, start: Fraction, at: Fraction, time: Expr, high: Fraction | None) -> _Leg:
-    """Solve x' = -f'(x), x(time) = at, where f' = `start` < 0, by the shape of f'; the piece ends at `high`."""
-    form = as_rational(slope)
-    since = T - time
-    if form is None:
-        raise _OpenError
-    top, bottom = form.numerator, form.denominator
-    if form.slope is None and bottom.degree() == 0 and top.degree() == 0:
-        x = at - start * since
-        return _Leg(x, None if high is None else time + (high - at) / -start)
-    if form.slope is None and bottom.degree() == 0 and top.degree() == 1:
-        # f' = b (x - r): x - r falls like exp(-b t).
-        b = slope.diff().number
-        if b is None:
-            raise _OpenError
-        r = at - start / b
-        x = r + (at - r) * call("exp", -b * since)
-        if high is None or (r > at and r <= high):
-            return _Leg(x, None)
-        return _Leg(x, time - call("log", Expr.of((high - r) / (at - r))) / b)
-    return _power(slope, start, at, time, high) or _exponential(slope, start, at, time, high)
+def _shown(goal: Bracket) -> str:
+    if goal.low is None or goal.high is None:
+        return "inf"
+    return str(goal.exact) if goal.exact is not None else repr(float((goal.low + goal.high) / 2))
 
 
-def _exponential(slope: Expr, start: Fraction, at: Fraction, time: Expr, high: Fraction | None) -> _Leg:
-    """f'(x) = start exp(k (x - at)): exp(-k (x - at)) = 1 + k start t."""
-    form = as_rational(slope.diff() / slope)
-    if form is None or form.numerator.degree() != 0 or form.denominator.degree() != 0 or form.constant.number != 1:
-        raise _OpenError
-    k = Fraction(str(form.numerator[0] / form.denominator[0]))
-    if k > 0 and high is None:
-        raise _OpenError
-    x = at - call("log", 1 + k * start * (T - time)) / k
-    if high is None:
-        return _Leg(x, None)
-    return _Leg(x, time + (call("exp", Expr.of(-k * (high - at))) - 1) / (k * start))
-
-
-def _power(slope: Expr, start: Fraction, at: Fraction, time: Expr, high: Fraction | None) -> _Leg | None:
-    """f' = start (w / w0)^n, w = x - r: f'/f'' = w / n is affine; w^(1-n) = w0^(1-n) (1 - (1-n) start t / w0)."""
-    form = as_rational(slope / slope.diff())
-    if form is None or form.slope is not None or form.denominator.degree() > 0 or form.numerator.degree() != 1:
+def _solved(slope: Expr, at: Fraction, goal: Fraction | None) -> tuple[Expr, Expr] | None:
+    """Return the solution of x' = -f'(x) with x(0) = at, by the shape of f', and the time at which x = goal (or 0)."""
+    start = exact_value(slope, at)
+    if start is None or start >= 0:
         return None
-    scale = Fraction(str(form.denominator[0]))
-    b, a = (Fraction(str(form.numerator[k])) / scale for k in (0, 1))
-    n, r = 1 / a, -b / a
+    line = _line(slope)
+    if line is not None:
+        return _affine(start, line[0], at, goal)
+    rate = _line(slope.diff() / slope)
+    if rate is not None and not rate[0]:  # f' = start exp(k (x - at)): exp(-k (x - at)) = 1 + k start t
+        k = rate[1]
+        end = (call("exp", Expr.of(-k * (goal - at))) - 1) / (k * start) if goal is not None else Expr.of(0)
+        return at - call("log", 1 + k * start * T) / k, end
+    power = _power_of(slope)
+    return None if power is None else _power(start, *power, at, goal)
+
+
+def _line(node: Expr) -> tuple[Fraction, Fraction] | None:
+    """Return (a, b) for a formula that equals a x + b, both rational."""
+    form = as_rational(node)
+    if form is None or form.denominator.degree() > 0 or form.numerator.degree() > 1 or form.constant.number != 1:
+        return None
+    if form.slope is not None and form.numerator.degree() > 0:
+        return None
+    return fraction(form.numerator[1] / form.denominator[0]), fraction(form.numerator[0] / form.denominator[0])
+
+
+def _power_of(slope: Expr) -> tuple[Fraction, Fraction] | None:
+    """Return (n, r) where f' is a multiple of |x - r|^n: f'/f'' is (x - r)/n, or f' is written so."""
+    line = _line(slope / slope.diff())
+    if line is not None:
+        return (1 / line[0], -line[1] / line[0]) if line[0] else None
+    *factors, node = slope.args if slope.head == "*" else (slope,)
+    base = _line(node.args[0]) if node.power is not None and all(one.number is not None for one in factors) else None
+    return None if base is None or node.power is None or not base[0] else (node.power, -base[1] / base[0])
+
+
+def _affine(start: Fraction, b: Fraction, at: Fraction, goal: Fraction | None) -> tuple[Expr, Expr]:
+    """f' = start + b (x - at): constant, or x - r falls like exp(-b t)."""
+    if not b:
+        return at - start * T, Expr.of(0 if goal is None else (goal - at) / -start)
+    r = at - start / b
+    end = Expr.of(0) if goal is None else -call("log", Expr.of((goal - r) / (at - r))) / b
+    return r + (at - r) * call("exp", -b * T), end
+
+
+def _power(start: Fraction, n: Fraction, r: Fraction, at: Fraction, goal: Fraction | None) -> tuple[Expr, Expr]:
+    """f' = start (w/w0)^n, w = x - r, n != 1: w^(1-n) = w0^(1-n) (1 - (1-n) start t / w0)."""
     w0 = at - r
-    speed = -(1 - n) * start / w0 if n != 1 else Fraction(0)
-    if speed == 0 or (speed < 0 and high is None):
-        return None
-    growth = 1 + speed * (T - time)
-    x = r + w0 * growth ** (1 / (1 - n))
-    if high is None or (w0 < 0 and r <= high and n >= 1):
-        return _Leg(x, None)
-    share = (high - r) / w0
-    if share <= 0:
-        return None
-    return _Leg(x, time + (Expr.of(share) ** (1 - n) - 1) / speed)
+    speed = -(1 - n) * start / w0
+    x = r + w0 * (1 + speed * T) ** (1 / (1 - n))
+    share = 0 if goal is None else (goal - r) / w0
+    return x, ((Expr.of(share) ** (1 - n) if share else 0) - Expr.of(1)) / speed
 
 
-def _joined(legs: list[_Leg]) -> Expr | None:
-    if not legs or (legs[-1].end is not None and legs[-1].x.number is None):
-        return None
-    return piecewise(T, [leg.end for leg in legs[:-1] if leg.end is not None], [leg.x for leg in legs])
-
-
-def _rate(f: Expr) -> str | None:
+def _rate(slope: Expr) -> str | None:
     """Return the leading behaviour of x(t) from the proved leading term of -f' on the right."""
-    if slope_tail(f, 1).verdict != "proved":
-        return None
-    try:
-        growth, coefficient = at_infinity(-split(f)[-1].f.diff(), 1).lead
-    except NoExpansionError:
-        return None
+    found = leading(-slope, 1)
+    assert found is not None
+    growth, a = found[0], parse_constant(text(found[1]))
     degree = next((len(growth.q) - i for i, c in enumerate(growth.q) if c), 0)
     if degree:
         k = -growth.q[len(growth.q) - degree]
-        if k > 0 and growth == Growth((*growth.q[:-1], -k)) and degree == 1:
-            return str(call("log", k * parse_constant(text(coefficient)) * T) / k)
-        return str((call("log", T) / k) ** Fraction(1, degree)) if k > 0 else None
-    if growth.b or growth.a > 0:
+        if growth == Growth((*growth.q[:-1], -k)) and degree == 1:
+            return str(call("log", k * a * T) / k)
+        return str((call("log", T) / k) ** Fraction(1, degree))
+    rest = 1 - growth.a
+    if not rest:
         return None
-    a = parse_constant(text(coefficient))
-    return str(a * T) if growth == Growth() else str(((1 - growth.a) * a * T) ** (1 / (1 - growth.a)))
+    whole = rest * a * T * (call("log", T) / rest) ** growth.b if growth.b else rest * a * T
+    return str(whole ** (1 / rest))

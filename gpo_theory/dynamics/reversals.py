@@ -1,6 +1,6 @@
 """Where the gradient of a loss reverses, and how far from 0 the loss stays convex."""
 
-__all__ = ["Bracket", "convex_around_zero", "reversals_of"]
+__all__ = ["Bracket", "convex_around_zero", "reversals_of", "runs"]
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -11,11 +11,14 @@ from gpo_theory.calculus.balls import UndecidedError, bisected, decided, enclose
 from gpo_theory.calculus.pieces import Piece, UnsplitError, joints, split
 from gpo_theory.calculus.rational import sign_chart
 from gpo_theory.calculus.tails import half_line
-from gpo_theory.formula.expression import Expr
+from gpo_theory.formula.expression import Expr, substitute
+from gpo_theory.kernel.expansion import expanded
 from gpo_theory.loss import Loss
 
+X = Expr.x()
 MOST_BOXES = 4000  # examined before a sign is left undecided; measured: of the catalogue probit needs most, 2,300
-SMALLEST = Fraction(1, 2**40)  # least width of a box, and of the bracket around a sign change
+SMALLEST = Fraction(1, 2**40)  # least width of a box
+NARROW = Fraction(1, 2**80)  # width of the bracket around a sign change
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Bracket:
 
 
 @dataclass(frozen=True)
-class _Run:
+class Run:
     """A formula keeps the sign (0: vanishes) from `start` to `end`."""
 
     sign: int
@@ -52,12 +55,12 @@ def reversals_of(loss: Loss) -> tuple[Bracket, ...] | None:
     ((Bracket(low=Fraction(1, 1), high=Fraction(1, 1)),), ())
     """
     try:
-        runs = [run for piece in split(loss.f.primitive()) for run in _runs(piece, piece.f.diff())]
+        found = [run for piece in split(loss.f.primitive()) for run in runs(piece, piece.f.diff())]
     except (UnsplitError, UndecidedError):
         return None
     out: list[Bracket] = []
-    last: _Run | None = None
-    for run in runs:
+    last: Run | None = None
+    for run in found:
         if run.sign == 0:
             continue
         if last is not None and run.sign == -last.sign:
@@ -80,14 +83,14 @@ def convex_around_zero(loss: Loss) -> tuple[Bracket, Bracket] | None:
     f = loss.f.primitive()
     try:
         pieces = split(f)
-        runs = [run for piece in pieces for run in _runs(piece, piece.f.diff().diff())]
+        concave = [run for piece in pieces for run in _merged(runs(piece, piece.f.diff().diff())) if run.sign < 0]
         bad = _concave_joints(pieces)
     except (UnsplitError, UndecidedError):
         return None
     falls = [Bracket(x, x) for x in bad]
-    lefts = [run.end for run in runs if run.sign < 0 and run.end.low is not None and run.end.low <= 0]
-    rights = [run.start for run in runs if run.sign < 0 and run.start.high is not None and run.start.high >= 0]
-    if any(run.sign < 0 and _inside(run, Fraction(0)) for run in runs) or Fraction(0) in bad:
+    lefts = [run.end for run in concave if run.end.low is not None and run.end.low <= 0]
+    rights = [run.start for run in concave if run.start.high is not None and run.start.high >= 0]
+    if any(_inside(run, Fraction(0)) for run in concave) or Fraction(0) in bad:
         return None
     lefts += [place for place in falls if place.low is not None and place.low < 0]
     rights += [place for place in falls if place.low is not None and place.low > 0]
@@ -98,7 +101,7 @@ def convex_around_zero(loss: Loss) -> tuple[Bracket, Bracket] | None:
     return (left, right) if apart else None
 
 
-def _inside(run: _Run, x: Fraction) -> bool:
+def _inside(run: Run, x: Fraction) -> bool:
     return (run.start.high is None or run.start.high < x) and (run.end.low is None or x < run.end.low)
 
 
@@ -109,40 +112,37 @@ def _concave_joints(pieces: tuple[Piece, ...]) -> list[Fraction]:
     return [joint.x for joint in found if not joint.continuous or joint.bend == -1]
 
 
-def _runs(piece: Piece, g: Expr) -> list[_Run]:
-    """Return the runs of equal sign of g on an open piece, from left to right."""
+def runs(piece: Piece, g: Expr) -> list[Run]:
+    """Return the runs of equal sign of g on an open piece, from left to right; between two of them g is 0.
+
+    Raises UndecidedError where the zeros are not all isolated.
+    """
     if piece.is_point:
         return []
     low, high = Bracket(piece.low, piece.low), Bracket(piece.high, piece.high)
-    chart = sign_chart(g, piece.low, piece.high)
+    chart = sign_chart(expanded(g) or g, piece.low, piece.high)
     if chart is None:
         return _isolated(piece, g)
     if not chart.defined:
         raise UndecidedError
     edges = [low, *(Bracket(root.low, root.high) for root in chart.roots), high]
-    return _merged([_Run(sign, edges[i], edges[i + 1]) for i, sign in enumerate(chart.signs)])
+    return [Run(sign, edges[i], edges[i + 1]) for i, sign in enumerate(chart.signs)]
 
 
-def _merged(runs: list[_Run]) -> list[_Run]:
-    out = runs[:1]
-    for run in runs[1:]:
+def _merged(found: list[Run]) -> list[Run]:
+    out = found[:1]
+    for run in found[1:]:
         if run.sign == out[-1].sign:
-            out[-1] = _Run(run.sign, out[-1].start, run.end)
+            out[-1] = Run(run.sign, out[-1].start, run.end)
         else:
             out.append(run)
     return out
 
 
-def _isolated(piece: Piece, g: Expr) -> list[_Run]:
+def _isolated(piece: Piece, g: Expr) -> list[Run]:
     """Isolate the sign changes by balls: boxes on which g has a sign, and boxes on which it is monotone."""
-    span = list[Fraction]()
-    for end, side in ((piece.low, -1), (piece.high, 1)):
-        far = half_line(replace(piece, f=g), side) if end is None else None
-        if end is None and (far is None or not far.sign):
-            raise UndecidedError
-        span.append(far.start if far is not None else end or Fraction(0))
     low, high = Bracket(piece.low, piece.low), Bracket(piece.high, piece.high)
-    sign, slope, todo, seen = partial(sign_at, g), g.diff(), [(span[0], span[1])], 0
+    sign, slope, todo, seen = partial(sign_at, g), g.diff(), [(_edge(piece, g, -1), _edge(piece, g, 1))], 0
     places, signs = list[Bracket](), list[int]()
     while todo:
         spend()
@@ -158,7 +158,7 @@ def _isolated(piece: Piece, g: Expr) -> list[_Run]:
             inner = [one for one in ends if one]
             if inner[0] != inner[-1]:
                 signs.append(inner[0])
-                places.append(Bracket(*bisected(sign, inner[0], a, b, lambda _: SMALLEST)))
+                places.append(Bracket(*bisected(sign, inner[0], a, b, lambda _: NARROW)))
             signs.append(inner[-1])
             places.append(Bracket(b, b))
             continue
@@ -168,7 +168,26 @@ def _isolated(piece: Piece, g: Expr) -> list[_Run]:
         todo += [(middle, b), (a, middle)]
     starts = [low, *places[:-1]]
     places[-1] = high
-    return _merged([_Run(*run) for run in zip(signs, starts, places, strict=True)])
+    return _merged([Run(*run) for run in zip(signs, starts, places, strict=True)])
+
+
+def _edge(piece: Piece, g: Expr, side: int) -> Fraction:
+    """Return a point of the piece beyond which g keeps its sign up to the end of the piece, as its leading term shows.
+
+    At a finite end where g is 0 that is the leading term in y = 1/|x - end|; the end itself where g is not 0 there.
+    """
+    end = piece.low if side < 0 else piece.high
+    if end is None:
+        far = half_line(replace(piece, f=g), side)
+        if far is None or not far.sign:
+            raise UndecidedError
+        return far.start
+    if sign_at(g, end):
+        return end
+    width = None if piece.low is None or piece.high is None else piece.high - piece.low
+    inside = Piece(2 / width if width else Fraction(0), None, substitute(g, {X: end - side / X}))
+    far = half_line(inside, 1)
+    return end - side / far.start if far is not None and far.sign else end
 
 
 def _sign_on(g: Expr, a: Fraction, b: Fraction) -> int:

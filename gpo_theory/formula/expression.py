@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
-from math import prod
 from typing import Any, TypeVar
 
 from gpo_theory.budget import spend
 from gpo_theory.formula.operations import COMPARISONS, CONSTANTS, OPERATIONS, operation
 
 T = TypeVar("T")
+DIGITS, LARGEST = 30, 32  # of a number and of an exponent in one literal of the grammar
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +143,8 @@ def _sum(terms: tuple[Expr, ...]) -> Expr:
                 order[rest] = order.get(rest, Fraction(0)) + scale
     kept = ((rest, scale) for rest, scale in order.items() if scale or not _surely_defined(rest))
     parts = [_product((Expr.of(scale), rest)) for rest, scale in kept]
+    if any(part.head == "+" for part in parts):  # 3*(1 + x) - 2*(1 + x) is a sum itself
+        return _sum((*parts, Expr.of(constant)))
     # A number that the user wrote first stays first when the sum is printed.
     if constant:
         first = terms[0].args[0] if terms[0].head == "+" else terms[0]
@@ -177,51 +179,93 @@ def _split_number(node: Expr) -> tuple[Fraction, Expr | None]:
 def _product(factors: tuple[Expr, ...]) -> Expr:
     """Multiply; numbers are multiplied and put first, nested products flattened, powers of equal bases collected.
 
-    x/x stays as it is: a point where the formula is undefined is never cancelled away.
+    A point where the formula is undefined is never cancelled away: x/x stays, and x**(1/3)*x**(2/3) is not x.
     """
     constant, powers = Fraction(1), dict[tuple[Expr, bool], Expr]()
     for factor in factors:
         for part in factor.args if factor.head == "*" else (factor,):
             if part.number is not None:
                 constant *= part.number
-                continue
-            base, exponent = part.args if part.head == "**" else (part, Expr.of(1))
-            key = (base, exponent.number is not None and exponent.number < 0)
-            powers[key] = powers[key] + exponent if key in powers else exponent
+            elif part.head == "**" and (part.power is not None or _floor(part.args[0]) > 0):
+                _collect(powers, *part.args)
+            else:  # the value of a parameter in an exponent says where the power is defined
+                _collect(powers, part, Expr.of(1))
     raised = [_power(base, exponent) for (base, _), exponent in powers.items()]
-    constant *= prod(part.number for part in raised if part.number is not None)
-    parts = [part for part in raised if part.number is None]
+    if any(part.head == "*" or part.number is not None for part in raised):
+        return _product((Expr.of(constant), *raised))
+    # Denominators stand last, where they are printed, and denominators of denominators after them.
+    parts = sorted(raised, key=lambda part: _inverse(part) and 1 + _inverse(part.args[0]))
     if not constant:
         parts = [part for part in parts if not _surely_defined(part)]
         if not parts:
             return Expr.of(0)
-    if len(parts) == 1 and constant != 1 and parts[0].head == "+" and all(
-        _split_number(term)[1] is None or constant == -1 for term in parts[0].args
-    ):
-        return _sum(tuple(_product((Expr.of(constant), term)) for term in parts[0].args))
+    if constant == -1 and len(parts) == 1 and parts[0].head == "+":
+        return _sum(tuple(_product((Expr.of(-1), term)) for term in parts[0].args))
     if constant != 1 or not parts:
         parts.insert(0, Expr.of(constant))
     return parts[0] if len(parts) == 1 else Expr("*", tuple(parts))
 
 
+def _collect(powers: dict[tuple[Expr, bool], Expr], base: Expr, exponent: Expr) -> None:
+    """Multiply by base**exponent without defining the product at more points; both signs of exponents are kept apart.
+
+    Roots whose exponents add up to an integer n are collected as (base**(1/2))**(2*n), undefined where base < 0.
+    """
+    key = base, exponent.number is not None and exponent.number < 0
+    before = powers.get(key)
+    whole = exponent if before is None else before + exponent
+    n, rooted = whole.number, before is not None and before.number is not None and before.number.denominator > 1
+    if rooted and n is not None and n.denominator == 1 and _floor(base) <= 0:
+        del powers[key]
+        _collect(powers, _power(base, Expr.of(Fraction(1, 2))), Expr.of(2 * n))
+    else:
+        powers[key] = whole
+
+
+@lru_cache(maxsize=4096)
+def _floor(node: Expr) -> int:
+    """Return 1 or 0 for a formula that is above 0, or not below it, wherever it is defined by its shape; else -1."""
+    if node.number is not None:
+        return (node.number > 0) - (node.number < 0)
+    if node.head in (*CONSTANTS, "exp", "erfc", "sigmoid", "softplus", "cosh"):
+        return 1
+    if node.head == "**":
+        even = node.power is not None and (node.power.denominator > 1 or node.power.numerator % 2 == 0)
+        return max(_floor(node.args[0]), 0) if even else 1 if _floor(node.args[0]) > 0 else -1
+    if node.head in ("+", "*"):
+        floors = [*map(_floor, node.args)]
+        return min(floors) if min(floors) < 0 or node.head == "*" else max(floors)
+    return 0 if node.head in ("abs", "sqrt") else -1
+
+
 def _power(base: Expr, exponent: Expr) -> Expr:
-    """Raise to a power; integer powers of numbers and of powers are computed where the domain stays the same."""
-    value = exponent.number
-    if value == 0:
-        return Expr.of(1)
+    """Raise to a power; powers of numbers, products and powers are computed where the domain stays the same."""
+    value, inner = exponent.number, base.power
+    if value == 0:  # x**0 is 1 at 0 too, but log(x)**0 is undefined where log(x) is
+        return 1 + 0 * base
     if value == 1:
         return base
     if value is not None and value.denominator == 1:
         if base.number is not None and (base.number or value > 0):
             return Expr.of(base.number ** int(value))
-        if base.head == "*" and base.args[0].number is not None and (base.args[0].number or value > 0):
+        if base.head == "*" and value < 0 and base.args[0].number != 0:
+            return _product(tuple(_power(factor, exponent) for factor in base.args))
+        if base.head == "*" and value > 0 and base.args[0].number is not None:
             number, rest = _split_number(base)
             assert rest is not None
             return _product((Expr.of(number ** int(value)), _power(rest, exponent)))
-        inner = base.power
-        if inner is not None and inner.denominator == 1 and (inner > 0 or value > 0):
-            return _power(base.args[0], Expr.of(inner * value))
+        if inner is not None and (inner.denominator == 1 or (inner * value).denominator > 1):
+            if inner > 0 or value > 0 or _inverse(base.args[0]):
+                return _power(base.args[0], Expr.of(inner * value))
+            base, exponent = _power(base.args[0], Expr.of(-inner * value)), Expr.of(-1)  # 1/(1/x) is undefined at 0
+        elif base.head == "*" and value < -1:
+            base, exponent = _power(base, Expr.of(-value)), Expr.of(-1)
     return Expr("**", (base, exponent))
+
+
+def _inverse(node: Expr) -> bool:
+    """Whether a formula is a power with a negative exponent."""
+    return node.power is not None and node.power < 0
 
 
 def fold(node: Expr, rule: Callable[[Expr, Callable[[Expr], T]], T]) -> T:
@@ -360,8 +404,9 @@ def _text(node: Expr, binding: int) -> str:
     head, args = node.head, node.args
     if head == "number":
         value: Fraction = args[0]
-        bare = str(value)
         weak = value < 0 or value.denominator != 1
+        bare = "-" * (value < 0) + _digits(abs(value.numerator))
+        bare += f"/{_digits(value.denominator)}" if value.denominator != 1 else ""
         return f"({bare})" if weak and (binding >= 2 or (binding == 1 and value < 0)) else bare
     if head == "x" or head in CONSTANTS:
         return head
@@ -377,6 +422,8 @@ def _text(node: Expr, binding: int) -> str:
         if node.power is not None and node.power < 0:
             body = f"1/{_text(args[0] ** -args[1], 3)}"
             return f"({body})" if binding >= 2 else body
+        if node.power is not None and node.power > LARGEST:
+            return _large_power(args[0], node.power, binding)
         body = f"{_text(args[0], 4)}**{_text(args[1], 4)}"
         return f"({body})" if binding >= 4 else body
     if head in COMPARISONS:
@@ -384,6 +431,29 @@ def _text(node: Expr, binding: int) -> str:
     if head in ("and", "or"):
         return f" {head} ".join(_text(part, 0) for part in args)
     return f"{head}({', '.join(_text(argument, 0) for argument in args)})"
+
+
+def _digits(n: int) -> str:
+    """Return the text of a natural number in literals of at most DIGITS digits.
+
+    >>> _digits(10**30), _digits(10**31 + 7)
+    ('1e30', '(10*1e30 + 7)')
+    """
+    text = str(n)
+    short = text.rstrip("0") if len(text) > DIGITS else text
+    if len(short) <= DIGITS and len(text) - len(short) < 100:
+        return short if short == text else f"{short}e{len(text) - len(short)}"
+    high, low = divmod(n, 10**DIGITS)
+    return f"({_digits(high)}*1e{DIGITS} + {_digits(low)})"
+
+
+def _large_power(base: Expr, exponent: Fraction, binding: int) -> str:
+    """Return the text of a power whose exponent is too large for one literal, as a product or a square of others."""
+    if exponent.denominator > 1:
+        square = f"({_text(Expr('**', (base, Expr.of(exponent / 2))), 0)})**2"
+        return f"({square})" if binding > 3 else square
+    body = f"{_text(base, 4)}**{LARGEST}*{_text(base ** (exponent - LARGEST), 2)}"
+    return f"({body})" if binding >= 3 else body
 
 
 def _signed(term: Expr) -> str:
@@ -414,4 +484,4 @@ def _product_text(factors: tuple[Expr, ...]) -> str:
     bottom = "*".join(_text(factor, 3 if len(below) == 1 else 2) for factor in below)
     body = top if not below else f"{top}/({bottom})" if len(below) > 1 else f"{top}/{bottom}"
     # Without the brackets the minus would be read as that of the first factor alone.
-    return f"-({body})" if negative and above and above[0].head == "+" and body != top else "-" * negative + body
+    return f"-({body})" if negative and above and above[0].head == "+" else "-" * negative + body

@@ -9,12 +9,13 @@ from fractions import Fraction
 from functools import lru_cache
 
 from gpo_theory.errors import ParseError, nearest
-from gpo_theory.formula.expression import Expr, call
+from gpo_theory.formula.expression import DIGITS, LARGEST, Expr, call
 from gpo_theory.formula.operations import COMPARISONS, CONSTANTS, OPERATIONS
 from gpo_theory.formula.spelling import PREFIXES, SPELLINGS, meaning, respelled, tree_of
 
 # Limits on what a user may write, chosen: far above any published loss, and any formula within them is read in 0.2 s.
-MAX_CHARACTERS, MAX_DEPTH, MAX_NODES, MAX_DIGITS, MAX_EXPONENT, MAX_POWER = 1000, 40, 300, 30, 32, 64
+# Spaces are not counted, for a printed formula has more of them.
+MAX_CHARACTERS, MAX_DEPTH, MAX_NODES, MAX_DIGITS, MAX_EXPONENT, MAX_POWER = 1000, 40, 300, DIGITS, LARGEST, 64
 MAX_CORRECTED = 200  # chosen: the characters up to which a refused text is corrected in the message
 MAX_BITS = 20_000  # chosen: the size of a power in a constant that the package itself printed
 FUNCTIONS = sorted(OPERATIONS)
@@ -48,9 +49,21 @@ def parse_formula(text: str, parameters: Collection[str] = ()) -> Expr:
     if not isinstance(text, str):
         raise ParseError(f"a formula is text, not {type(text).__name__}")
     try:
-        return _Reader(text, parameters).formula()
+        node = _Reader(text, parameters).formula()
     except ParseError as error:
         raise _explained(error, text, parameters) from None
+    _check_written(node, text, parameters)
+    return node
+
+
+def _check_written(node: Expr, text: str, parameters: Collection[str]) -> None:
+    """Raise ParseError for a formula that is too long once its other spellings are written out."""
+    written = str(node)
+    try:
+        written == text or _Reader(written, parameters).formula()
+    except ParseError as error:
+        reason = str(error).partition("': ")[2]
+        raise _Reader(text, parameters).refuse(f"too large when it is written out: {reason}") from None
 
 
 def _explained(error: ParseError, text: str, parameters: Collection[str]) -> ParseError:
@@ -81,7 +94,7 @@ def parse_constant(text: str) -> Expr:
     Raises ParseError if the text depends on x.
 
     >>> str(parse_constant("1" + "0" * 40))
-    '10000000000000000000000000000000000000000'
+    '1e40'
     """
     node = _Reader(text, (), limited=False).formula().primitive()
     if node.depends_on_x:
@@ -139,8 +152,9 @@ class _Reader:
         return ParseError(f"in {_quoted(shown)}: {reason}")
 
     def formula(self) -> Expr:
-        if self.limited and len(self.text) > MAX_CHARACTERS:
-            raise self.refuse(f"{len(self.text)} characters; at most {MAX_CHARACTERS} are allowed")
+        length = len(self.text) - min(self.text.count(" "), MAX_CHARACTERS)
+        if self.limited and length > MAX_CHARACTERS:
+            raise self.refuse(f"{length} characters; at most {MAX_CHARACTERS} are allowed")
         tree = self.tree()
         node = self.value(tree, 1)
         if self.limited:
@@ -306,7 +320,8 @@ class _Reader:
         return node
 
     def check_powers(self, node: Expr, outer: Fraction = Fraction(1)) -> None:
-        """Raise ParseError if the exponents along a path multiply to more than MAX_POWER, or exp is nested thrice."""
+        """Raise ParseError for a long number, exponents that multiply to more than MAX_POWER, or exp nested thrice."""
+        self.bounded(node)
         if node.power is not None:
             outer = outer * max(abs(node.power), Fraction(1))
             if outer > MAX_POWER:

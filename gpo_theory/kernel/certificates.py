@@ -23,9 +23,16 @@ from gpo_theory.kernel.resolution import Hints, UnprovedError
 from gpo_theory.kernel.rules import RULES
 from gpo_theory.kernel.statement import Statement
 
-# The form of a certificate file, schema 1.
+# The form of a certificate file. Schema 1 had formulas that were simplified before their domain was looked at.
+SCHEMA = 2
 FIELDS = {"schema", "loss", "claims", "versions", "sha256"}
+LOSS_FIELDS = {"name", "formula", "reference", "parameters"}
 WITNESSES = {"chord": ("a", "b", "t"), "point": ("x",), "kink": ("x", "left", "right"), "theta": ("theta",)}
+KINDS = {
+    "total": "point", "convex": "chord kink", "strictly_convex": "chord kink", "strongly_convex": "chord kink point",
+    "lipschitz": "point", "smooth": "kink point", "bounded_below": "point", "monotone_decreasing": "point",
+    "differentiable_at_zero": "kink point", "bayes_consistent": "theta", "bradley_terry_exact": "kink point",
+}  # fmt: skip
 VALUED = {"strongly_convex", "lipschitz", "smooth", "bounded_below", "differentiable_at_zero", "bradley_terry_exact"}
 CLAIM_FIELDS = {"verdict", "because", "witness", "value", "proof"}
 
@@ -98,12 +105,15 @@ def verify(document: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _check_form(document: Mapping[str, Any]) -> None:
-    if not isinstance(document, Mapping) or set(document) != FIELDS or document["schema"] != 1:
-        raise InputError(f"not a certificate of schema 1: its fields must be {', '.join(sorted(FIELDS))}")
+    if not isinstance(document, Mapping) or set(document) != FIELDS:
+        raise InputError(f"not a certificate: its fields must be {', '.join(sorted(FIELDS))}")
+    if document["schema"] != SCHEMA:
+        raise InputError(f"a certificate of schema {str(document['schema'])[:20]}, and only schema {SCHEMA} is read: "
+                         "analyze the loss again")  # fmt: skip
     try:
         sealed = seal(document)["sha256"]
         complete = set(document["claims"]) == set(CLAIMS) and all(
-            _is_complete(entry) and (claim in VALUED or entry["value"] is None)
+            _is_complete(claim, entry) and (claim in VALUED or entry["value"] is None)
             for claim, entry in document["claims"].items()
         )
     except (AttributeError, KeyError, TypeError, ValueError):
@@ -114,8 +124,11 @@ def _check_form(document: Mapping[str, Any]) -> None:
         raise InputError(f"not a certificate: it must answer {', '.join(CLAIMS)}")
 
 
-def _is_complete(entry: Mapping[str, Any]) -> bool:
-    """Whether an answer has its fields in their form: a witness only where refuted, a number only where proved."""
+def _is_complete(claim: str, entry: Mapping[str, Any]) -> bool:
+    """Whether an answer has its fields in their form: a witness only where refuted, a number only where proved.
+
+    A witness is of a kind of which the claim's rule reads every field.
+    """
     verdict, value, witness = entry["verdict"], entry["value"], entry["witness"]
     needless = {"proved": ("witness",), "refuted": ("value",), "unknown": ("witness", "value", "proof")}
     if (
@@ -129,7 +142,8 @@ def _is_complete(entry: Mapping[str, Any]) -> bool:
         and isinstance(value["exact"], str | None)
         and type(value["float"]) in (int, float)
     )
-    named = witness is None or set(witness) == {"kind", *WITNESSES.get(witness["kind"], (None,))}
+    named = witness is None or (witness["kind"] in KINDS[claim].split()
+                                and set(witness) == {"kind", *WITNESSES[witness["kind"]]})  # fmt: skip
     return number and named and all(isinstance(text, str) for text in (witness or {}).values())
 
 
@@ -137,6 +151,8 @@ def _formula(loss: Mapping[str, Any]) -> Expr:
     try:
         values = {name: rational(value) for name, value in loss["parameters"].items()}
         body = parse_formula(loss["formula"], values)
+        if loss.keys() != LOSS_FIELDS or values.keys() != {n.args[0] for n in body.walk() if n.head == "parameter"}:
+            raise ValueError(f"it has {', '.join(sorted(LOSS_FIELDS))}, and no parameter that the formula has not")
         put_in = {Expr("parameter", (name,)): Expr.of(value) for name, value in values.items()}
         return substitute(body, put_in).primitive()
     except (KeyError, TypeError, AttributeError, ValueError, ZeroDivisionError) as error:

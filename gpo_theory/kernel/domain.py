@@ -1,12 +1,13 @@
 """The rule for `total`: every operation that is evaluated has an argument in its domain."""
 
-__all__ = ["asks", "total", "undefined"]
+__all__ = ["asks", "fails_at", "total", "undefined"]
 
+from collections.abc import Iterator
 from fractions import Fraction
 
 from gpo_theory.formula.expression import Expr
 from gpo_theory.kernel.inequality import at, rational
-from gpo_theory.kernel.resolution import Hints, Part, UnprovedError, branch_at, parts, resolve, true_at
+from gpo_theory.kernel.resolution import Hints, Part, UnprovedError, branch_at, parts, resolve, true_at, true_on
 from gpo_theory.kernel.statement import Statement, need, place, sign_on
 
 
@@ -25,7 +26,7 @@ def total(s: Statement) -> None:
 
 def asks(node: Expr) -> str | None:
     """Return what an operation requires of its first argument: "positive", "nonnegative", "nonzero" or nothing."""
-    power = node.args[1].number if node.head == "**" else None
+    power = node.power
     if node.head == "log" or (node.head == "**" and power is None):
         return "positive"
     if power is None:
@@ -48,21 +49,24 @@ def _defined(node: Expr, part: Part, hints: Hints) -> None:
     """Every logarithm, quotient and root that is evaluated on the part has an argument in its domain."""
     if node.head == "where":
         condition, yes, no = node.children
-        for side in (n for c in condition.walk() if c.head in ("<", "<=", ">", ">=") for n in c.args):
+        for side in _sides(condition):
             _defined(side, part, hints)
-        taken = on_part(node, part, hints)
-        for branch in (yes, no):
-            if on_part(branch, part, hints) == taken:
-                _defined(branch, part, hints)
-                return
-        raise UnprovedError(f"which branch of {node}")
+        # Branches of equal value differ in where they are defined, so the condition decides which one is taken.
+        holds = true_at(condition, place(part)) if part.is_point else true_on(condition, part.low, part.high, hints)
+        _defined(yes if holds else no, part, hints)
+        return
     for child in node.children:
         _defined(child, part, hints)
     if asks(node) is not None:
-        _in_domain(node, on_part(node.args[0], part, hints), part, hints)
+        _in_domain(node, _on_part(node.args[0], part, hints), part, hints)
 
 
-def on_part(node: Expr, part: Part, hints: Hints) -> Expr:
+def _sides(condition: Expr) -> Iterator[Expr]:
+    """Yield what a condition compares, all of which is evaluated."""
+    return (side for c in (condition.args if condition.head in ("and", "or") else (condition,)) for side in c.args)
+
+
+def _on_part(node: Expr, part: Part, hints: Hints) -> Expr:
     """Return the smooth formula that a node is on one part."""
     return branch_at(node, place(part)) if part.is_point else resolve(node, part.low, part.high, hints)
 
@@ -70,20 +74,24 @@ def on_part(node: Expr, part: Part, hints: Hints) -> Expr:
 def undefined(s: Statement) -> None:
     """An operation that is evaluated at the point has an argument outside its domain."""
     x = rational(s.witness["x"])
-    need(_fails_at(s.f, x), f"f undefined at x = {x}")
+    need(fails_at(s.f, x), f"f undefined at x = {x}")
 
 
-def _fails_at(node: Expr, x: Fraction) -> bool:
+def fails_at(node: Expr, x: Fraction) -> bool:
     """Whether a formula is certainly undefined at x."""
     if node.head == "where":
-        return _fails_at(node.args[1] if true_at(node.args[0], x) else node.args[2], x)
-    if any(_fails_at(child, x) for child in node.children):
+        if any(fails_at(side, x) for side in _sides(node.args[0])):
+            return True
+        return fails_at(node.args[1] if true_at(node.args[0], x) else node.args[2], x)
+    if any(fails_at(child, x) for child in node.children):
         return True
-    power = node.args[1].number if node.head == "**" else None
-    if node.head not in ("log", "**") or (power is not None and power > 0 and power.denominator == 1):
+    asked = asks(node)
+    if asked is None:
         return False
     value = at(node.args[0], x)
-    zero = bool(value.a == 0 and value.b == 0)
-    if node.head == "log":
-        return bool(value.b < 0) or zero
-    return (zero and (power is None or power < 0)) or (bool(value.b < 0) and (power is None or power.denominator != 1))
+    below, zero = bool(value.b < 0), bool(value.a == 0 and value.b == 0)
+    if node.head == "**" and node.power is None:  # an exponent such as g*pi, which must not be an integer
+        n = at(node.args[1], x)
+        whole = int(float(n.a) // 1)
+        return (below and bool(n.a > whole and n.b < whole + 1)) or (zero and bool(n.b < 0))
+    return (below and asked != "nonzero") or (zero and asked != "nonnegative")

@@ -14,7 +14,7 @@ from itertools import zip_longest
 
 from gpo_theory.budget import spend
 from gpo_theory.formula.expression import Expr, rebuild
-from gpo_theory.kernel.inequality import positive
+from gpo_theory.kernel.inequality import factors, positive
 
 MOST, ROUNDS = 400, 4  # monomials in a sum, and passes of clearing denominators: limits on time
 Polynomial = tuple[Fraction, ...]  # coefficients of x^0, x^1, ... inside exp, without zeros at the end
@@ -277,13 +277,9 @@ def cancelled(f: Expr) -> Expr:
     if f.head == "+":
         kept = [term for term in f.args if not (term.head == "*" and term.args[0].number == 0)]
         return reduce(lambda a, b: a + b, kept, Expr.of(0)) if len(kept) < len(f.args) else f
-    if f.head != "*":
+    if f.head not in ("*", "**"):
         return f
-    powers: dict[Expr, Fraction] = {}
-    for factor in f.args:
-        n = factor.args[1].number if factor.head == "**" else None
-        base = factor.args[0] if n is not None else factor
-        powers[base] = powers.get(base, Fraction(0)) + (n if n is not None else 1)
-    if 0 in [base.number for base in powers]:
+    powers = factors(f)
+    if any(base.number == 0 and n > 0 for base, n in powers.items()):
         return Expr.of(0)
     return reduce(lambda a, b: a * b, (base**n for base, n in powers.items() if n), Expr.of(1))

@@ -3,7 +3,7 @@
 The hint is not trusted: where it is wrong, the replay fails.
 """
 
-__all__ = ["Fact", "at", "holds", "positive", "rational", "root_factors"]
+__all__ = ["Fact", "at", "factors", "holds", "positive", "rational", "root_factors"]
 
 import re
 from collections.abc import Mapping
@@ -67,14 +67,14 @@ def _product(powers: Mapping[Expr, Fraction]) -> Expr:
 
 def root_factors(g: Expr) -> tuple[dict[Expr, Fraction], Expr]:
     """Return {base: exponent} of the roots that all terms of g have in common, and g without them."""
-    terms = [_factors(term) for term in (g.args if g.head == "+" else (g,))]
+    terms = [factors(term) for term in (g.args if g.head == "+" else (g,))]
     roots = {base: n for base, n in terms[0].items() if n.denominator != 1
              and all((term.get(base, Fraction(0)) - n).denominator == 1 for term in terms)}  # fmt: skip
     left = [{base: n - roots.get(base, 0) for base, n in term.items()} for term in terms]
     return roots, reduce(add, map(_product, left))
 
 
-def _factors(term: Expr) -> dict[Expr, Fraction]:
+def factors(term: Expr) -> dict[Expr, Fraction]:
     """Return {base: exponent} of a product; a factor that is no rational power is a base with exponent 1."""
     out: dict[Expr, Fraction] = {}
     for factor in term.args if term.head == "*" else (term,):

@@ -80,7 +80,7 @@ def parts(f: Expr, hints: Hints) -> list[Part]:
 def resolve(node: Expr, low: Fraction | None, high: Fraction | None, hints: Hints) -> Expr:
     """Replace each max, min and where by the branch that holds on the whole interval, which is proved."""
     if node.head == "where":
-        truth = _truth(node.args[0], low, high, hints)
+        truth = true_on(node.args[0], low, high, hints)
         return resolve(node.args[1] if truth else node.args[2], low, high, hints)
     children = tuple(resolve(child, low, high, hints) for child in node.children)
     if node.head not in ("max", "min"):
@@ -96,10 +96,10 @@ def resolve(node: Expr, low: Fraction | None, high: Fraction | None, hints: Hint
     return best
 
 
-def _truth(condition: Expr, low: Fraction | None, high: Fraction | None, hints: Hints) -> bool:
+def true_on(condition: Expr, low: Fraction | None, high: Fraction | None, hints: Hints) -> bool:
     """Whether a condition holds on the whole interval or nowhere on it, which is proved."""
     if condition.head in ("and", "or"):
-        values = [_truth(part, low, high, hints) for part in condition.args]
+        values = [true_on(part, low, high, hints) for part in condition.args]
         return all(values) if condition.head == "and" else any(values)
     a, b = (resolve(side, low, high, hints) for side in condition.args)
     if condition.head in (">", ">="):

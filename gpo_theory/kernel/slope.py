@@ -103,7 +103,7 @@ def not_differentiable(s: Statement) -> None:
         left, right = kink_slopes(s)
         need(rational(s.witness["x"]) == 0 and abs(left - right).a > 0, "slopes at 0 that differ")
     else:
-        need(jumps(s, ZERO), "a jump at 0")
+        need(rational(s.witness["x"]) == 0 and jumps(s, ZERO), "a jump at 0")
 
 
 def falls_at_zero(f: Expr, hints: Hints) -> None:

@@ -7,5 +7,11 @@ knees           the points beyond which the tangent continues f, because f would
 native          torch's own kernels, for the losses that are one of them
 lower           `to_torch` and `to_numpy`
 accuracy        the error of the code in ulp
-check           numerical tests of a user's own torch function
+check           numerical tests of a user's own torch function: which run, and what they found
+calling         calls of that function, and a finding
+margins         the margins at which it is tested
+conduct         its tests as torch code: shapes, batches, memory, state, upstream gradients
+precision       its tests in each dtype
+comparison      its tests against a formula
+properties      its tests without one: gradient, slope at 0, convexity, consistency
 """

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from gpo_theory.certificate import Verdict
-from gpo_theory.kernel.certificates import seal
+from gpo_theory.kernel.certificates import SCHEMA, seal
 from gpo_theory.report.result import Analysis
 
 
@@ -22,7 +22,7 @@ def certificate_document(analysis: Analysis) -> dict[str, Any]:
     claims = {name: {**one.as_dict(), "proof": None if one.verdict is Verdict.UNKNOWN else dict(one.proof or {})}
               for name, one in analysis.claims.items()}  # fmt: skip
     return seal({
-        "schema": 1,
+        "schema": SCHEMA,
         "loss": {"name": loss.name, "formula": loss.formula, "reference": loss.reference,
                  "parameters": {name: str(value) for name, value in loss.parameters.items()}},
         "versions": {name: version(name) for name in ("gpo-toolkit", "python-flint", "sympy", "mpmath")},

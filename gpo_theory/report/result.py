@@ -118,13 +118,14 @@ def _more(analysis: Analysis) -> list[tuple[str, str]]:
     around = in_time(lambda: convex_around_zero(loss), None, SECONDS)
     conjugate = in_time(lambda: fenchel_conjugate(loss, analysis.claims), None, SECONDS)
     flow = in_time(lambda: gradient_flow(loss), None, SECONDS)
-    course = flow and (flow.formula or (flow.rate and f"about {flow.rate}"))
+    course = flow and ((flow.formula and f"x(t) = {flow.formula}") or (flow.rate and f"x(t) = about {flow.rate}") or
+                       (flow.limit and f"x(t) tends to {flow.limit}"))  # fmt: skip
     return [
         ("gradient reverses at", "not decided" if reversals is None else ", ".join(map(_place, reversals)) or "never"),
         ("convex around 0 on", f"({_place(around[0], '-inf')}, {_place(around[1])})" if around else "none shown"),
         ("conjugate f*(s)", f"{conjugate.formula} on [{conjugate.low}, {conjugate.high}]" if conjugate
          and conjugate.formula else "no closed form found"),
-        ("flow x' = -f'(x)", f"x(t) = {course}" if course else "no closed form found"),
+        ("flow x' = -f'(x)", course or "no closed form found"),
     ]  # fmt: skip
 
 

@@ -29,7 +29,7 @@ def slope_in(loss: Loss) -> str:
 
 
 def strength_in(loss: Loss) -> str | None:
-    """Return R = |f''(0)/f'(0)| as a formula in the parameters, the mean of both sides where f'' jumps at 0.
+    """Return R = |f''(0)/f'(0)| as a formula in the parameters, by the mean of both sides where f'' jumps at 0.
 
     `validity_in` says for which parameters it holds. None where f'(0) does not exist or is 0.
 
@@ -37,15 +37,16 @@ def strength_in(loss: Loss) -> str | None:
     >>> strength_in(LOSSES["alpha_loss"]), strength_in(LOSSES["cdpo"])
     ('1/(2*alpha)', '-1/(4*eps - 2)')
     """
-    sides = _strengths(loss)
-    return None if sides is None else text(sides[0] if sides[0] == sides[1] else _short((sides[0] + sides[1]) / 2))
+    found = _strengths(loss)
+    return None if found is None else text(found[0])
 
 
 def validity_in(loss: Loss) -> tuple[tuple[str, str], ...]:
     """Return the conditions on the parameters under which `slope_in` and `strength_in` hold, where f is defined.
 
     Each is a formula and its relation to 0: no breakpoint passes 0, f'(0) keeps its sign, and f''(0)/f'(0) does on
-    either side. A parameter that holds a breakpoint at 0 has its value put in the formulas, and keeps it.
+    either side, or in the mean where the sides differ in sign. A parameter that holds a breakpoint at 0 has its value
+    put in the formulas, and keeps it.
 
     >>> from gpo_theory.catalogue import LOSSES
     >>> validity_in(LOSSES["gamma_hinge"]), validity_in(LOSSES["lum"])
@@ -56,7 +57,7 @@ def validity_in(loss: Loss) -> tuple[tuple[str, str], ...]:
     found += [(text(_short(_symbolic(_at_zero(difference), loss))), ">")
               for side in (-1, 1) for difference in _beside(loss, side)[1]]  # fmt: skip
     found.append((slope_in(loss), "<" if (_sign(loss, _at_zero(_beside(loss, 1)[0].diff())) or 0) < 0 else ">"))
-    found += [(text(ratio), ">=") for ratio in _strengths(loss) or ()]
+    found += [(text(ratio), ">=") for ratio in (_strengths(loss) or (None, ()))[1]]
     return tuple(dict.fromkeys(pair for pair in found if _names(parse_formula(pair[0], loss.parameters))))
 
 
@@ -86,19 +87,21 @@ def _slope(loss: Loss) -> Any:
     return _short(_symbolic(_at_zero(_beside(loss, 1)[0].diff()), loss))
 
 
-def _strengths(loss: Loss) -> list[Any] | None:
-    """Return |f''(0)/f'(0)| on the left and on the right, None where f'(0) does not exist or is 0."""
-    ratios, slopes = [], set()
-    for side in (-1, 1):
-        slope = _beside(loss, side)[0].diff()
-        values = [_at_zero(slope), _at_zero(slope.diff())]
-        signs = [_sign(loss, value) for value in values]
-        if not signs[0] or signs[1] is None:
-            return None
-        slopes.add(text(_symbolic(_valued(values[0], loss.parameters), loss)))
-        first, second = (_symbolic(value, loss) for value in values)
-        ratios.append(_short((signs[0] * (signs[1] or 1)) * second / first))
-    return ratios if len(slopes) == 1 else None
+def _strengths(loss: Loss) -> tuple[Any, list[Any]] | None:
+    """Return R and what keeps its sign where that is R, None where f'(0) does not exist or is 0."""
+    slopes = [_beside(loss, side)[0].diff() for side in (-1, 1)]
+    firsts, seconds = [_at_zero(slope) for slope in slopes], [_at_zero(slope.diff()) for slope in slopes]
+    ways, bends = ([_sign(loss, value) for value in values] for values in (firsts, seconds))
+    upwards = _sign(loss, seconds[0] + seconds[1])
+    if not all(ways) or None in (*bends, upwards):
+        return None
+    if len({text(_symbolic(_valued(value, loss.parameters), loss)) for value in firsts}) > 1:
+        return None
+    sense = (upwards or 1) * (ways[0] or 1)
+    sides = [_short(sense * _symbolic(second, loss) / _symbolic(first, loss))
+             for first, second in zip(firsts, seconds, strict=True)]  # fmt: skip
+    mean = sides[0] if sides[0] == sides[1] else _short((sides[0] + sides[1]) / 2)
+    return mean, [mean] if {-1, 1} <= {*bends} else sides
 
 
 def _beside(loss: Loss, side: int) -> tuple[Expr, list[Expr]]:

@@ -1,10 +1,14 @@
 """Limits on computing time, measured by the clock of the process, which runs in one thread here."""
 
+import multiprocessing
+import resource
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
+from gpo_theory import analyze, parse
 from gpo_theory.budget import OutOfTimeError, limited, spend
 
 
@@ -40,3 +44,22 @@ def test_an_outer_limit_that_ends_earlier_stays_and_goes_on_after_an_inner_one()
         with limited(0.05):
             assert worked() < 0.15
         assert 0.1 < worked() < 0.4
+
+
+def analysed_in_a_gigabyte(formula: str) -> None:
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + 2**30,) * 2)
+    analyze(parse(formula), seconds=2)
+
+
+@pytest.mark.parametrize("formula", ["exp(-x)+exp(-1000000*x)", "log(1+exp(-x))*(1-sigmoid(1000000*x))+exp(-x)*sigmoid(1000000*x)",
+                                     "1/(1+exp(x))+1/(1+exp(1000001*x/1000000))", "(1+exp(-x))**32-exp(-30000000*x)**2"])  # fmt: skip
+def test_a_degree_is_looked_at_before_it_is_expanded(formula: str) -> None:
+    """In exp(x/10^6) these are polynomials of degree 10^6 and more: an analysis without them ends in 1 GiB."""
+    child = multiprocessing.get_context("fork").Process(target=analysed_in_a_gigabyte, args=(formula,))
+    child.start()
+    child.join(100)
+    if child.exitcode is None:
+        child.kill()
+        child.join()
+    assert child.exitcode == 0

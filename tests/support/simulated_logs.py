@@ -9,7 +9,10 @@ import numpy as np
 
 F = {"logistic": (lambda x: np.logaddexp(0, -x), lambda x: -1 / (1 + np.exp(x))),
      "squared": (lambda x: (x - 1) ** 2, lambda x: 2 * (x - 1)),
-     "exponential": (lambda x: np.exp(-x), lambda x: -np.exp(-x))}  # fmt: skip
+     "exponential": (lambda x: np.exp(-x), lambda x: -np.exp(-x)),
+     "hinge": (lambda x: np.maximum(0, 1 - x), lambda x: -1.0 * (x < 1)),
+     # Label smoothing 1/10 of the logistic loss.
+     "cdpo": (lambda x: np.logaddexp(0, -x) + x / 10, lambda x: 0.1 - 1 / (1 + np.exp(x)))}  # fmt: skip
 PAIRS = 64
 
 
@@ -68,6 +71,12 @@ def rows_of(rows: list[dict[str, Any]], trainer: str) -> list[dict[str, Any]]:
                  "rewards/accuracies": "acc", "step": "global_step", "learning_rate": "lr"}  # fmt: skip
         kept = [{f"train/{name}": row[key] for key, name in names.items()} for row in rows]
         return [*kept, {"eval/eval_loss": 0.6, "eval/global_step": last}]
+    if trainer == "nemo-rl":  # log-ratios without beta, and a loss of two parts
+        kept = [{"step": row["step"], "preference_loss": row["loss"], "sft_loss": 2.0, "loss": 0.2 + row["loss"],
+                 "accuracy": row["rewards/accuracies"], "rewards_chosen_mean": row["logps/chosen"] + 80,
+                 "rewards_rejected_mean": row["logps/rejected"] + 85, "grad_norm": row["grad_norm"],
+                 "num_valid_samples": 64} for row in rows]  # fmt: skip
+        return [*kept, {"step": last, "val_loss": 0.6}]
     if trainer == "llama-factory":
         kept = [{"current_steps": row["step"], "total_steps": last, "loss": round(row["loss"], 4), "lr": 1e-6,
                  "accuracy": row["rewards/accuracies"], "epoch": row["epoch"], "percentage": 50.0,

@@ -1,6 +1,6 @@
 """Hypothesis strategies: formulas whose truth is known by construction, random grammar text and margins."""
 
-__all__ = ["convex_formulas", "far_formulas", "formulas", "margins", "rationals", "rooted_formulas"]
+__all__ = ["awkward_formulas", "convex_formulas", "far_formulas", "formulas", "margins", "rationals", "rooted_formulas"]
 
 from fractions import Fraction
 
@@ -90,6 +90,30 @@ def _extend(children: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 def formulas() -> st.SearchStrategy[str]:
     """Any text of the grammar of moderate size; not always defined on all of R."""
     return st.recursive(st.just("x") | _numbers(), _extend, max_leaves=7)
+
+
+_AWKWARD = ("x", "x", "x", "1", "2", "0", "3/7", "1e30", "1e-25", "1e59", "9" * 29, "0.1", "pi", "e", "g", "h", "-1")
+_EXPONENTS = ("2", "-1", "1/2", "-1/2", "1/3", "2/3", "0", "20", "3", "-2", "31/2", "32", "5/2", "13/3", "g", "-g", "1+g", "h*g", "1-g")
+
+
+def _awkward(children: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    exponents = st.sampled_from(_EXPONENTS)
+    return st.one_of(
+        st.builds("({}){}({})".format, children, st.sampled_from("+-*/"), children),
+        st.builds("{}{}{}".format, children, st.sampled_from("+-*/"), children),
+        st.builds("({})**({})".format, children, exponents),
+        st.builds("({0})**({1})*({0})**({2})".format, children, exponents, exponents),
+        st.builds("({0})/({0})**({1})".format, children, exponents),
+        st.builds("-({})".format, children),
+        st.builds("{}({})".format, st.sampled_from(["exp", "log", "sqrt", "abs", "sigmoid", "relu", "softplus", "sin"]), children),
+        st.builds("where({}{}{},{},{})".format, children, st.sampled_from(["<", ">="]), children, children, children),
+        st.builds("max({},{})".format, children, children),
+    )
+
+
+def awkward_formulas() -> st.SearchStrategy[str]:
+    """Text of the grammar with parameters g and h that is hard to print: long numbers, large exponents, roots, inverses."""
+    return st.recursive(st.sampled_from(_AWKWARD), _awkward, max_leaves=8)
 
 
 def margins(bound: float = 1e4) -> st.SearchStrategy[float]:

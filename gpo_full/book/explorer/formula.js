@@ -272,7 +272,7 @@ function respelled(text) {
 
 // Return the tree of `text`, a formula in x and the named parameters; FormulaError says why there is none.
 export function parse(text, parameters = {}) {
-  if (text.length > LIMITS.characters) throw new FormulaError(`more than ${LIMITS.characters} characters`);
+  if (text.replaceAll(" ", "").length > LIMITS.characters) throw new FormulaError(`more than ${LIMITS.characters} characters`);
   const plain = respelled(text);
   if (!plain.trim()) throw new FormulaError("a formula in x is needed");
   const reader = new Reader(plain, parameters);

@@ -8,11 +8,11 @@ const same = (a, b) => Math.abs(a - b) <= 1e-9 * (1 + Math.abs(a) + Math.abs(b))
 export function strength(f) {
   const [value, slope, curvature] = f(0);
   const [before, after] = [f(-NEAR), f(NEAR)];
-  const sides = [before, after].map((each) => Math.abs(each[2] / slope));
   if (!same(before[1], after[1])) return { R: null, refusal: "f has a kink at 0" };
   const smooth = same(before[2], curvature) && same(after[2], curvature);
   const bend = smooth ? curvature : (before[2] + after[2]) / 2;
   const R = Math.abs(bend / slope);
+  const sides = [before, after].map((each) => ((Math.sign(bend) || 1) * each[2]) / Math.abs(slope)); // with the mean R
   const found = { R: Number.isFinite(R) ? R : null, left: sides[0], right: sides[1], jumps: !smooth };
   return { ...found, refusal: refusal(f, value, slope, bend, found.R) };
 }

@@ -30,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "own properties are tested)")  # fmt: skip
     add_param_option(parser, "--loss")
     parser.add_argument("--skip", action="append", default=[], metavar="TEST", help="leave a test out; repeatable")
+    parser.add_argument("--seed", type=int, default=0, help="of the random margins, batches and upstream gradients")
+    parser.add_argument("--margins", type=int, default=10_000, help="how many random margins (default: 10000)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
     if values and args.loss is None:
         raise InputError("--param gives values to the parameters of --loss, which is missing")
     loss = None if args.loss is None else find_loss(args.loss, values)
-    report = check_loss(_load(args.function), loss, skip=args.skip)
+    report = check_loss(_load(args.function), loss, skip=args.skip, seed=args.seed,
+                        margins=args.margins)  # fmt: skip
     name = None if loss is None else loss.name
     if args.json:
         print_json({"function": args.function, "loss": name, "passed": not report.findings, "evidence": EVIDENCE,
@@ -62,7 +65,9 @@ def _print(title: str, report: "Report") -> None:
         table.add_row(test, Text("finding", style="red") if seen else Text("nothing found", style="green"),
                       Text("\n".join(seen)))  # fmt: skip
     cut_short = [f"not finished because of a finding: {', '.join(report.unfinished)}"] if report.unfinished else []
-    show(title, table, *cut_short, EVIDENCE)
+    for test in report.inherent:
+        table.add_row(test, "of the loss", Text("the formula has it too: nothing that the code got wrong"))
+    show(title, table, *cut_short, f"{report.margins} random margins, seed {report.seed}; {EVIDENCE}")
 
 
 def _load(text: str) -> Any:

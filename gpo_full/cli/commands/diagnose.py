@@ -25,8 +25,8 @@ EXAMPLE = "gpo diagnose checkpoint-500/trainer_state.json --loss dpo --beta 0.1"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `gpo diagnose`."""
     add = parser.add_argument
-    add("run", metavar="RUN", help="folder of gpo train, or the log of TRL, LLaMA-Factory, ms-swift, axolotl or "
-        "OpenRLHF, or a folder that holds it")  # fmt: skip
+    add("run", metavar="RUN", help="folder of gpo train, or the log of TRL, LLaMA-Factory, ms-swift, axolotl, "
+        "OpenRLHF or NeMo-RL, or a folder that holds it")  # fmt: skip
     add("--loss", metavar="LOSS", help="loss of a run that does not record it (TRL's): name, alias or formula")
     add_param_option(parser, "--loss")
     add("--beta", type=float, help="beta of a run that does not record it, above 0")
@@ -105,8 +105,8 @@ def _of_the_log(found: "Diagnosis") -> Iterator[str]:
     """Yield what is to be known of the log before its findings: its method, what some rows lack, what is not read."""
     log = found.log
     if log.method:
-        by = f" by {', '.join(log.method.by)}" if log.method.by else ""
-        yield (f"recognised{by}: {log.method.name}; {log.method.because}, so the {len(found.not_looked_at)} rules on "
+        how = f"recognised by {', '.join(log.method.by)}:" if log.method.by else "taken for"
+        yield (f"{how} {log.method.name}; {log.method.because}, so the {len(found.not_looked_at)} rules on "
                "margins, their start and their drift are not applied")  # fmt: skip
     for count in sorted({*log.lacking.values()}):
         names = [log.names.get(name, name) for name, lacking in log.lacking.items() if lacking == count]

@@ -58,9 +58,9 @@ def test_a_stable_function_passes(here: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert "not proof" in result.stdout
     assert "\x1b" not in result.stdout
-    assert result.stdout.count("nothing found") == 7
+    assert result.stdout.count("nothing found") == 16
     found = gpo_json("check", "my_losses:stable")
-    assert set(found) == {"schema", "function", "loss", "passed", "evidence", "tests", "findings", "unfinished"}
+    assert set(found) == {"schema", "function", "loss", "passed", "evidence", "tests", "findings", "unfinished", "inherent", "seed", "margins"}
     assert found["passed"] is True
     assert found["loss"] is None
     assert found["findings"] == []

@@ -56,8 +56,8 @@ def test_a_real_run_that_does_not_learn(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_real_run_that_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = run_of_ours(tmp_path, monkeypatch, "--loss", "dpo", "--beta", 0.1, "--learning-rate", 1e-3)
     text = gpo("diagnose", run, code=0).stdout
-    assert ("nothing found\nrules applied: too_few_logs, not_finite, steps_skipped, no_gradient, gradient_not_logged, loss_multiple, "
-            "nothing_moves, starts_backwards, wrong_start, stuck_at_start,") in text  # fmt: skip
+    assert ("nothing found\nrules applied: too_few_logs, steps_begin_again, not_finite, steps_skipped, no_gradient, gradient_not_logged, "
+            "gradient_grows, loss_multiple, nothing_moves, starts_backwards, wrong_start, wrong_reference, stuck_at_start,") in text  # fmt: skip
     (line,) = [line for line in text.splitlines() if "at_target" in line]
     assert line.startswith("not applied, because ")
 

@@ -27,18 +27,48 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_certificate_is_accepted_with_the_verdicts_of_the_analysis(name: str, certificates: Path) -> None:
     path = str(certificates / f"{name}.json")
     found = gpo_json("verify", path)
-    wanted = {claim: certificate["verdict"] for claim, certificate in payload(name)["claims"].items()}
-    assert found == {"schema": 1, "file": path, "accepted": True, "claims": wanted, "fault": None}
+    loss, claims = payload(name)["loss"], payload(name)["claims"]
+    of = {field: {claim: one[field] for claim, one in claims.items() if one[field] is not None}
+          for field in ("verdict", "value", "witness", "because")}  # fmt: skip
+    rest = found.pop("not_verified")
+    assert found == {"schema": 1, "file": path, "accepted": True, "formula": loss["formula"], "parameters": loss["parameters"],
+                     "claims": of["verdict"], "constants": of["value"], "witnesses": of["witness"], "fault": None}  # fmt: skip
+    assert {key: rest[key] for key in ("name", "reference", "because")} == {**{key: loss[key] for key in ("name", "reference")},
+                                                                            "because": of["because"]}  # fmt: skip
+    assert set(rest) == {"name", "reference", "because", "versions"}
 
 
 def test_one_line_per_claim(certificates: Path) -> None:
     result = gpo_process("verify", str(certificates / "savage.json"))
     assert result.returncode == 0
     assert result.stderr == ""
-    lines = dict(line.split() for line in result.stdout.splitlines())
-    assert tuple(lines) == CLAIMS
-    assert lines["convex"] == "refuted"
-    assert lines["bayes_consistent"] == "proved"
+    formula, *lines, rest = result.stdout.splitlines()
+    verdicts = {line.split()[0]: line.split()[1] for line in lines}
+    assert formula == "f(x) = 1/(1 + exp(x))**2"
+    assert tuple(verdicts) == CLAIMS
+    assert verdicts["convex"] == "refuted"
+    assert verdicts["bayes_consistent"] == "proved"
+    assert rest == "not verified: the name 'savage', the reference, the reasons and the versions"
+
+
+def test_constants_witnesses_and_parameters_are_printed_with_the_verdict(tmp_path: Path) -> None:
+    """f' is -3 left of 0 and -2 right of it; the infimum is 0: by hand."""
+    path = tmp_path / "c.json"
+    gpo("analyze", "exp(-a*x)+where(x<0,-x,0)", "--param", "a=2", "--certificate", path, code=0)
+    lines = gpo("verify", path, code=0).stdout.splitlines()
+    assert lines[0] == "f(x) = exp(-a*x) + where(x < 0, -x, 0), a = 2"
+    shown = {line.split()[0]: " ".join(line.split()[1:]) for line in lines[1:-1]}
+    assert shown["differentiable_at_zero"] == "refuted kink: x = 0, left = -3, right = -2"
+    assert shown["bounded_below"] == "proved 0"
+    assert shown["convex"] == "proved"
+
+
+def test_another_name_is_accepted_and_said_to_be_unverified(certificates: Path, tmp_path: Path) -> None:
+    document = json.loads((certificates / "savage.json").read_text(encoding="utf-8"))
+    path = tmp_path / "renamed.json"
+    path.write_text(json.dumps(seal({**document, "loss": {**document["loss"], "name": "\x1b[2Jlogistic"}})), encoding="utf-8")
+    last = gpo("verify", path, code=0).stdout.splitlines()[-1]
+    assert last == "not verified: the name '\\x1b[2Jlogistic', the reference, the reasons and the versions"
 
 
 def test_analyze_answers_the_same_with_a_certificate(certificates: Path, tmp_path: Path) -> None:
@@ -84,7 +114,10 @@ FAULTS: dict[str, Callable[[Document], Document]] = {
     "a claim is missing": lambda d: {**d, "claims": {k: v for k, v in d["claims"].items() if k != "convex"}},
     "a claim too many": lambda d: {**d, "claims": {**d["claims"], "true": d["claims"]["convex"]}},
     "a field too many": lambda d: {**d, "more": 1},
-    "another schema": lambda d: {**d, "schema": 2},
+    "another schema": lambda d: {**d, "schema": 3},
+    "the schema of before": lambda d: {**d, "schema": 1},
+    "a parameter that does not occur": lambda d: {**d, "loss": {**d["loss"], "parameters": {"a": "1"}}},
+    "a field of the loss too many": lambda d: {**d, "loss": {**d["loss"], "author": "a"}},
 }  # fmt: skip
 
 

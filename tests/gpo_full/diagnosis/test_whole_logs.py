@@ -296,7 +296,8 @@ def test_methods_that_are_no_f_of_a_margin_are_not_judged_as_one(method: str, in
     assert found.log.method is not None
     assert name in found.log.method.name
     assert ids(found) == ({"steps_skipped"} if infinite else set())
-    assert {*found.looked_at} <= {"too_few_logs", "not_finite", "steps_skipped", "no_gradient", "gradient_not_logged"}
+    assert {*found.looked_at} <= {"too_few_logs", "steps_begin_again", "not_finite", "steps_skipped", "no_gradient",
+                                  "gradient_not_logged", "gradient_grows"}  # fmt: skip
     assert name in found.not_looked_at["wrong_start"]
 
 

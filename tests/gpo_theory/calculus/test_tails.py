@@ -1,12 +1,16 @@
 """Tails of f and -f' at both ends: the table, hand-derived formulas, and every printed rate measured far out."""
 
 import re
+from fractions import Fraction
 
 import mpmath as mp
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from gpo_theory import LOSSES, analyze, parse
-from tests.support.oracle import TRUTHS, check_growth, check_tails, evaluate, number
+from gpo_theory.calculus.tails import Tail, tails_of
+from tests.support.oracle import TRUTHS, check_growth, check_tails, evaluate, number, real
 from tests.support.session import payload
 
 ENDS = [(side, of) for side in ("left", "right") for of in ("loss", "slope")]
@@ -72,6 +76,47 @@ def test_by_hand(text: str, kinds: tuple[str, ...]) -> None:
         assert printed["class"] in (kind, "unknown"), f"{text}: {of} at the {side} is {printed}, it is {kind}"
         if printed["class"] not in ("unknown", "super_exponential_growth"):
             measure(text, side, of, printed)
+
+
+POWERS = [Fraction(n, d) for n, d in ((-2, 1), (-3, 2), (-1, 1), (-1, 2), (1, 3), (1, 2), (1, 1), (3, 2), (2, 1), (3, 1))]
+
+
+FACTORS = (Fraction(1), Fraction(3), Fraction(1, 2), Fraction(1, 7))  # the exact log(2/5)^6 would be too long
+
+
+@settings(max_examples=10, deadline=None, phases=[Phase.explicit, Phase.generate])
+@given(*[st.sampled_from(each) for each in (FACTORS, FACTORS, (-3, 2), POWERS, (1, 2, 3))])
+def test_the_power_of_a_logarithm(a: Fraction, b: Fraction, c: int, power: Fraction, degree: int) -> None:
+    """By hand: c log(1+a+b x^2m)^p is c (2m)^p log(X)^p to first order; measured where log(X) is 10^8 and more."""
+    text = f"{c}*log({1 + a}+{b}*x**{2 * degree})**({power})"
+    for side in ("left", "right"):
+        printed = analyze_tails(text)[side]["loss"].as_dict()
+        assert (printed["class"], printed["order"], printed["verdict"]) == ("logarithmic", str(power), "proved")
+        assert printed["limit"] == ("0" if power < 0 else "inf" if c > 0 else "-inf")
+        with mp.workdps(30):
+            rate = number(printed["rate"])
+            assert abs(rate / (c * (2 * real(Fraction(degree))) ** real(power)) - 1) < 1e-25
+            far = mp.mpf(10) ** (10**8)
+            assert abs(evaluate(text, far) / (rate * mp.log(far) ** real(power)) - 1) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [("x*log(2+x**2)", "inf"), ("exp(-x)*log(2+x**2)", "0"), ("log(2+x**2)**2/(1+x**2)", "0"), ("exp(x)/log(2+x**2)", "inf"),
+     ("-x/log(2+x**2)**(1/2)", "-inf"), ("exp(-x**2)*log(2+x**2)**(-2)", "0")],
+)  # fmt: skip
+def test_what_is_of_no_class_has_its_limit_only(text: str, limit: str) -> None:
+    """A power or an exponential times a power of log(X) is neither: said to be of no class, the limit by hand."""
+    assert analyze_tails(text)["right"]["loss"].as_dict() == {"class": "unknown", "rate": None, "order": None, "limit": limit, "verdict": "proved"}
+
+
+@pytest.mark.parametrize(("text", "limit"), [("3+1/log(2+x**2)", "3"), ("exp(1/log(2+x**2))", "1"), ("atan(log(2+x**2))", "pi/2")])
+def test_a_limit_that_a_logarithm_approaches(text: str, limit: str) -> None:
+    assert analyze_tails(text)["right"]["loss"].as_dict() == {"class": "constant", "rate": None, "order": None, "limit": limit, "verdict": "proved"}
+
+
+def analyze_tails(text: str) -> dict[str, dict[str, Tail]]:
+    return tails_of(parse(text).f.primitive())
 
 
 def test_limits_and_signs() -> None:

@@ -1,15 +1,20 @@
 """Gradient flow on one clean pair: closed forms by hand, and integration by scipy, which knows nothing of them."""
 
+import re
 from collections.abc import Callable
+from fractions import Fraction
+from functools import reduce
 
 import mpmath as mp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
 from gpo_theory import LOSSES, parse
 from gpo_theory.dynamics.flow import Flow, gradient_flow
-from tests.support.oracle import TRUTHS, evaluate, number
+from tests.support.oracle import TRUTHS, evaluate, number, real
 
 NAMES = [name for name in TRUTHS if name != "focal_po"]  # focal_po: minutes of boxes
 
@@ -34,6 +39,131 @@ def test_by_hand(text: str) -> None:
         if wanted.formula is not None:
             values = [evaluate(one.formula, mp.nan, {"t": t}) for one in (found, wanted)]
             assert abs(values[0] - values[1]) < 1e-14
+
+
+NOWHERE = Flow()
+# By hand. A zero of f' without a change of sign: f' = -(1-x)^2/(1+x^2)^2, -u (1-2u)^2 with u = exp(-x), and powers.
+# A corner, and what leaves a zero of f' of order below 1, as sqrt does: it is left at once, or stays: not unique.
+RESTS = {
+    "-atan(x)-1/(1+x**2)": ("1", "inf"), "exp(-x)-2*exp(-2*x)+4/3*exp(-3*x)": ("log(2)", "inf"), "-(x-1)**3": ("1", "inf"),
+    "(x+1)**3": ("-1", "inf"), "x**3": ("0", "0"), "-x**2": ("0", "0"), "exp(-x)*(x**2+1)": ("1", "inf"), "-(x-2)**5-(x-2)**3": ("2", "inf"),
+    "abs(x)": ("0", "0"), "max(0, x)": ("0", "0"), "max(-x, x**3)": ("0", "0"), "where(x < 0, -3*x, x/7)": ("0", "0"), "max(x**2, -x)": ("0", "0"),
+    "-abs(x)": None, "where(x < 0, x/3, -2*x)": None, "1-abs(x)**(3/2)": None, "where(x < 0, x, -x**(3/2))": None,
+    "min(0, x)": ("-inf", "inf"), "where(x < 0, -x**2, -x)": ("inf", "inf"), "where(x < 0, -(-x)**(3/2), -x)": None,
+    "where(x < 0, x**2, -x**(3/2))": None, "where(x < 1, -x, -1-(x-1)**3)": ("1", "1"), "where(x < 1, -x, -1-(x-1)**(3/2))": None,
+    "where(x < 1, (1-x)**3, 1-x)": ("1", "inf"), "max(0, 1-x)**(3/2) - max(0, x-1)": ("inf", "inf"), "-x**3 - x": None,
+    "max(0, 1-x)**(3/2) - max(0, x-1)**(3/2)": None, "max(0, 1-x)**(3/2) - max(0, x-1)**3": ("1", "4/3"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", RESTS)
+def test_where_it_comes_to_rest(text: str) -> None:
+    found, wanted = gradient_flow(parse(text)), RESTS[text]
+    if wanted is None:
+        assert found == NOWHERE
+        return
+    assert found.limit is not None
+    assert found.stops == wanted[1]
+    assert number(found.limit) == number(wanted[0]) or abs(number(found.limit) - number(wanted[0])) < 1e-15
+
+
+ROOTS = st.dictionaries(st.fractions(Fraction(-3), Fraction(3), max_denominator=7).filter(bool), st.integers(1, 3), min_size=1, max_size=3)
+
+
+@settings(max_examples=15, deadline=None)
+@given(ROOTS, st.sampled_from(["1/1000000", "1", "1000000"]))
+def test_it_nears_the_first_zero_of_any_order(roots: dict[Fraction, int], scale: str) -> None:
+    """f' = -prod (x - r)^m or its negative, f by exact integration: the first root in the way is only neared."""
+    slope = reduce(np.polynomial.Polynomial.__mul__, [np.polynomial.Polynomial([-r, Fraction(1)]) ** m for r, m in roots.items()])
+    way = 1 if slope.coef[0] < 0 else -1  # -f' at 0
+    f = "+".join(f"({c}/{k + 1})*x**{k + 1}" for k, c in enumerate(slope.coef))
+    found = gradient_flow(parse(f"{scale}*({f})"))
+    ahead = [r for r in roots if r * way > 0]
+    if ahead:
+        assert (found.limit, found.stops) == (str(min(ahead, key=abs)), "inf")
+    else:
+        assert found.limit == (("inf" if way > 0 else "-inf") if sum(roots.values()) == 1 else None)
+
+
+@settings(max_examples=30, deadline=None)
+@given(*[st.fractions(Fraction(-2), Fraction(2), max_denominator=5)] * 2, st.sampled_from([0, Fraction(1, 3), 2]))
+def test_corners(left: Fraction, right: Fraction, place: Fraction) -> None:
+    """Two half-lines: a corner on the way is passed, is rested in, or is where the flow begins."""
+    found = gradient_flow(parse(f"where(x < {place}, ({left})*(x-({place})), ({right})*(x-({place})))"))
+    if place and left == 0:
+        wanted = ("0", "0")
+    elif place and left > 0:
+        wanted = ("-inf", "inf")
+    elif left <= 0 <= right:
+        wanted = (str(place), str(-place / left) if place else "0")
+    elif place or left <= 0:
+        wanted = ("inf", "inf")
+    else:
+        wanted = (None, None) if right < 0 else ("-inf", "inf")
+    assert (found.limit, found.stops) == wanted
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from([Fraction(n, 12) for n in range(14, 44) if n % 12]), st.fractions(Fraction(1, 4), Fraction(4), max_denominator=6))
+def test_a_zero_of_order_below_one_is_reached(q: Fraction, place: Fraction) -> None:
+    """f = max(0, 1-x/z)^q: the time is z^2/q times the integral of (1-s)^(1-q) from 0 to 1, infinite for q >= 2."""
+    found = gradient_flow(parse(f"max(0, 1-x/({place}))**({q})"))
+    assert found.limit == str(place)
+    if q >= 2:
+        assert found.stops == "inf"
+        return
+    assert found.stops is not None
+    assert found.formula is not None
+    with mp.workdps(30):
+        z, n = real(place), real(q)
+        time = z**2 / n * mp.quad(lambda s: 12 * s**11 / (s**12) ** (n - 1), [0, 1])  # 1 - x/z = s^12
+        assert abs(evaluate(found.stops, mp.nan) / time - 1) < mp.mpf(10) ** -20
+        for share in ("0.3", "0.9"):
+            x = evaluate(found.formula, mp.nan, {"t": mp.mpf(share) * time})
+            passed = z**2 / n * mp.quad(lambda s: (1 - s) ** (1 - n), [0, x / z])
+            assert abs(passed / time - mp.mpf(share)) < mp.mpf(10) ** -15
+        assert evaluate(found.formula, mp.nan, {"t": time + 1}) == z
+
+
+@pytest.mark.parametrize("text", [*sorted(BY_HAND.keys() - {"-log_ndtr(x)"}), "-atan(x)-1/(1+x**2)", "exp(-x)-2*exp(-2*x)+4/3*exp(-3*x)", "max(0,1-x)**(3/2)", "abs(x)"])
+@pytest.mark.parametrize(("c", "k"), [("1/1000000000000", "1000"), ("1000000000000", "1/1000"), ("3/7", "-5/3")])
+def test_the_flow_scales(text: str, c: str, k: str) -> None:
+    """The flow of c f(kx) is x(c k^2 t)/k, where x(t) is that of f."""
+    one, other = gradient_flow(parse(text)), gradient_flow(parse(re.sub(r"\bx\b", f"({k}*x)", f"{c}*({text})")))
+    factor, k_ = number(c) * number(k) ** 2, number(k)
+    assert (one.formula is None, one.rate is None) == (other.formula is None, other.rate is None)
+    assert one.limit is not None
+    assert other.limit is not None
+    assert number(other.limit) == pytest.approx(number(one.limit) / k_, rel=1e-14)
+    assert number(str(other.stops)) * factor == pytest.approx(number(str(one.stops)), rel=1e-14)
+    if one.formula is not None and other.formula is not None:
+        for t in ("0.4", "2.5"):
+            values = [evaluate(f, mp.nan, {"t": mp.mpf(t) / s}) * w for f, s, w in ((one.formula, 1, 1), (other.formula, factor, k_))]
+            assert values[0] == pytest.approx(values[1], rel=1e-12)
+
+
+@pytest.mark.parametrize("text", ["-x*log(2+x**2)-x", "-log(2+x**2)**2/2-x/(1+x**2)**3", "-x/log(2+x**2)**2-x", "-(1+x**2)**(3/4)-x"])
+def test_a_rate_with_a_logarithm(text: str) -> None:
+    """t(x), the integral of 1/(-f'), in y = log(x) up to exp(2000): the rate there, over x, comes near 1."""
+    rate = gradient_flow(parse(text)).rate
+    assert rate is not None
+    off = []
+    with mp.workdps(20):
+        for far in (200, 2000):
+            far_out = mp.quad(lambda y: -mp.exp(y) / slope_by_hand(text, mp.exp(y)), [far - 60, far - 20, far], maxdegree=5)
+            off.append(abs(evaluate(rate, mp.nan, {"t": far_out}) / mp.exp(far) - 1))
+    assert off[1] < 0.02
+    assert off[1] < off[0] or off[0] < 1e-9
+
+
+def slope_by_hand(text: str, x: mp.mpf) -> mp.mpf:
+    """f' of the losses above by the product rule, in 20 digits (x**2 alone decides log(2+x**2) far out)."""
+    log = mp.log(2 + x**2)
+    share = 2 * x**2 / (2 + x**2)
+    return {
+        "-x*log(2+x**2)-x": -log - share - 1, "-log(2+x**2)**2/2-x/(1+x**2)**3": -log * share / x - (1 - 5 * x**2) / (1 + x**2) ** 4,
+        "-x/log(2+x**2)**2-x": -1 / log**2 + 2 * share / log**3 - 1, "-(1+x**2)**(3/4)-x": -1.5 * x / (1 + x**2) ** mp.mpf(0.25) - 1,
+    }[text]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)

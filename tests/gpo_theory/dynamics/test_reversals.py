@@ -30,6 +30,9 @@ TURNS = {
     "(x-1)**2": ["1"], "max(0, 1-x)": [], "max(0, 1-x)**2": [], "log(1+exp(-x))": [], "abs(x+2/3)": ["-2/3"],
     "max(1-x, (x-1)/4)": ["1"], "max(0, abs(x)-1)": ["0"], "x**4 - 2*x**2": ["-1", "0", "1"], "x**3": [],
     "(2*atan(x)-1)**2": ["tan(1/2)"], "where(x < 0, -x, x**2)": ["0"],
+    # f' is 0 without a change of sign, and of a power that is no whole number at the end of a piece.
+    "-atan(x)-1/(1+x**2)": [], "max(0, 1-x)**(3/2)": [], "abs(x-1/3)**(5/3)": ["1/3"], "exp(-x)*(x**2+1)": [],
+    "max(0, 1/3-x)**(3/2)-max(0, x-2)**(4/3)": [], "max(0, 1/3-x)**(3/2)+max(0, x-1/2)**(4/3)": ["1/3..1/2"],
 }  # fmt: skip
 
 
@@ -41,6 +44,8 @@ def test_turns_by_hand(text: str) -> None:
     for place, wanted in zip(found, TURNS[text], strict=True):
         if text == "max(0, abs(x)-1)":
             assert (place.low, place.high) == (-1, 1)  # flat in between
+        elif wanted == "1/3..1/2":
+            assert (place.low, place.high) == (Fraction(1, 3), Fraction(1, 2))
         elif wanted == "tan(1/2)":
             assert at(mp.tan(mp.mpf(1) / 2), place)
         else:

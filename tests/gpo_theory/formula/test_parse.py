@@ -1,14 +1,19 @@
 """The parser: the grammar it promises, printing as its inverse, and texts that try to hurt."""
 
+import re
+
 import mpmath as mp
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpo_theory import InputError, ParseError, parse
+from gpo_theory import LOSSES, InputError, ParseError, parse
+from gpo_theory.formula.expression import Expr
+from gpo_theory.formula.grammar import parse_formula
 from tests.gpo_theory.formula.test_parser_fuzz import outcome
 from tests.support.oracle import evaluate, value_of
-from tests.support.strategies import formulas
+from tests.support.soak import budget
+from tests.support.strategies import awkward_formulas, formulas
 
 POINTS = [mp.mpf(k) / 7 for k in (-31, -9, -2, 0, 3, 7, 8, 40)]
 
@@ -50,6 +55,61 @@ def test_printing_is_the_inverse_of_parsing(text: str) -> None:
     formula = result.formula
     assert parse(formula).formula == formula
     numbers_agree(formula, text)
+
+
+def read_again(text: str, parameters: tuple[str, ...] = ()) -> Expr | str:
+    """The formula of a text, which is printed as text of the same formula; or why the text is refused."""
+    try:
+        f = parse_formula(text, parameters)
+    except ParseError as error:
+        return str(error)
+    assert parse_formula(str(f), parameters) == f, text
+    return f
+
+
+REFUSALS = r"60 digits|not positive|division by zero|multiply to more|is too large|above 32|at most \d+ (are|operations)"
+
+
+@settings(max_examples=budget(400, 20_000), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(awkward_formulas())
+def test_what_is_printed_is_the_same_tree(text: str) -> None:
+    """parse(print(f)) = f: long numbers, large exponents, roots, inverses of inverses, parameters in exponents."""
+    found = read_again(text, ("g", "h"))
+    if isinstance(found, str):
+        assert re.search(REFUSALS, found), found
+        assert "written out" not in found or len(text) > 250, found
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_catalogue_is_printed_as_the_same_tree(name: str) -> None:
+    loss = LOSSES[name]
+    assert parse_formula(loss.formula, loss.parameters) == loss.body
+    assert parse_formula(str(loss.f)) == loss.f
+
+
+@pytest.mark.parametrize(("text", "printed"), [
+    ("(x-1)**2-1e30*x", "(x - 1)**2 - 1e30*x"), ("x**20*x**20-x", "x**32*x**8 - x"), ("1/(x**20*x**20+1)", "1/(x**32*x**8 + 1)"),
+    ("x**(63/4)*x**(67/4)", "(x**(65/4))**2"), ("123456789012345678901234567890*10*x+x", "(1*1e30 + 234567890123456789012345678901)*x"),
+    ("1e-40*x", "x/1e40"), ("x/7e45+1e35/3", "x/7e45 + 1e35/3"), ("x+3*(1+x)-2*(1+x)", "2*x + 1"), ("x*(-(1+x)*exp(x))", "x*(-1 - x)*exp(x)"),
+    ("-1*((1+x)*exp(x))", "-((1 + x)*exp(x))"), ("1/x*exp(x)", "exp(x)/x"), ("1/x**(1/2)", "1/x**(1/2)"), ("1/(1/x)**2", "1/(1/x**2)"),
+    ("x**(1/3)*x**(2/3)", "(x**(1/2))**2"), ("x**(1/3)*x**(1/3)", "x**(2/3)"), ("exp(x)**(1/3)*exp(x)**(2/3)", "exp(x)"),
+    ("log(x)**0", "1 + 0*log(x)"), ("(2+x**2)**0", "1"), ("(1/x)/(1/(2*x))", "2/(x*(1/x))"),
+])  # fmt: skip
+def test_how_it_is_printed(text: str, printed: str) -> None:
+    assert str(read_again(text)) == printed
+    numbers_agree(printed, text)
+
+
+def test_numbers_and_lengths_that_cannot_be_printed_are_refused() -> None:
+    for text, words in (("x*1e50*1e50", "more than 60 digits"), ("(1e30*x)**3", "more than 60 digits"),
+                        ("x+" + "1e-40+x*" * 120 + "1", "at most"), (" " * 1500 + "x*" * 300 + "1", "at most")):  # fmt: skip
+        with pytest.raises(ParseError, match=words):
+            parse_formula(text)
+    short = "+".join(f"exp({k}e-25*x)" for k in range(1, 38))  # each 1e-25 is printed as 1/10000000000000000000000000
+    with pytest.raises(ParseError, match=r"too large when it is written out: \d+ characters"):
+        parse_formula(short)
+    dense = "-".join(f"log_ndtr(sigmoid(softplus({k}*x)))" for k in range(10, 38))
+    assert len(dense) <= 1000 < len(str(parse_formula(str(parse_formula(dense))))), "the spaces of the printed formula do not count"
 
 
 def test_most_random_formulas_are_accepted() -> None:

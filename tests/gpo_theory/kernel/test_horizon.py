@@ -119,7 +119,8 @@ def test_the_lead_of_what_is_no_half_line_formula() -> None:
 
 def test_what_grows_and_what_vanishes() -> None:
     for formula, grows, vanishes in (("exp(x)", True, False), ("log(x)", True, False), ("1/x", False, True), ("2+1/x", False, False),
-                                     ("exp(-x)*x**5", False, True), ("x-log(x)", True, False), ("log(x)/x", False, True)):  # fmt: skip
+                                     ("exp(-x)*x**5", False, True), ("x-log(x)", True, False), ("log(x)/x", False, True),
+                                     ("1/log(x)", False, True), ("log(x)**(1/2)", True, False), ("x/log(x)**3", True, False)):  # fmt: skip
         lead = lead_beyond(parse(formula).f.primitive(), 1, Fraction(64))
         assert lead is not None
         assert (lead.grows, lead.vanishes) == (grows, vanishes), formula

@@ -88,6 +88,14 @@ LIES = {
                               hints=[AFTER_8, ("on (8, inf)", cover("8")), ("on (-inf, 8)", line("8", "-1"))]),
     "the root of a square": lie("total", "proved", "sqrt(x-sqrt(x**2))"),
     "zero divided by zero": lie("total", "proved", "x/x"),
+    "roots that multiply to x": lie("total", "proved", "x**(1/3)*x**(2/3)"),
+    "a logarithm to the power 0": lie("total", "proved", "log(x)**0"),
+    "an inverse of an inverse": lie("total", "proved", "1/(1/x)"),
+    "branches of equal value": lie("total", "proved", "where(x>0, x, max(x, x-1+0*sqrt(x)))", cuts=["0"], hints=[
+        ("on (-inf, 0)", line("0", "-1")), ("on (0, inf)", line("0", "1"))]),
+    "a slope off by 1e-10": lie(
+        "differentiable_at_zero", "refuted", "abs(x)", cuts=["0"], witness={"kind": "kink", "x": "0", "left": "-1", "right": "1.0000000001"},
+        hints=[("on (-inf, 0)", line("0", "-1")), ("on (0, inf)", line("0", "1"))]),
 }  # fmt: skip
 
 
@@ -143,6 +151,11 @@ MUTANTS = {
     "slopes that nearly agree": ("need(left is right,", "need(agree(left, right),", ("a kink of 1e-10",)),
     "any slope at zero": ("need(slope_at_zero(f, hints).b < 0,", "need(True,", ("a loss that rises",)),
     "a wrong side on the right": ("need(x <= 0,", "need(True,", ("a minimiser on the right side",)),
+    "roots are merged": ("if rooted and n is not None", "if False and n is not None", ("roots that multiply to x",)),
+    "the power 0 is 1": ("return 1 + 0 * base", "return Expr.of(1)", ("a logarithm to the power 0",)),
+    "all exponents multiply": ("if inner > 0 or value > 0 or _inverse(base.args[0]):", "if True:", ("an inverse of an inverse",)),
+    "the first branch is taken": ("_defined(yes if holds else no, part, hints)", "_defined(yes, part, hints)", ("branches of equal value",)),
+    "slopes to nine digits": ("need(same_at(side.f.diff(), said, x),", "need(agree(at(side.f.diff(), x), at(said, x)),", ("a slope off by 1e-10",)),
     "any rate": ("need(_ratio_is(pieces, 1 / c),", "need(True,", ("a rate of two",)),
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ from typing import Any
 import mpmath as mp
 import pytest
 
-from gpo_theory import LOSSES, InputError
+from gpo_theory import LOSSES, InputError, analyze
 from gpo_theory.kernel import seal, verify
 from gpo_theory.report.certificate_file import certificate_document
 from tests.support.oracle import CLAIMS, TRUTHS, check_witness
@@ -338,6 +338,39 @@ def test_a_number_is_no_formula_of_x() -> None:
     witness = whole["claims"]["differentiable_at_zero"]["witness"]
     assert witness["right"] == "0"
     assert not accepted(with_claim(whole, "differentiable_at_zero", witness={**witness, "right": "x"}))
+
+
+@pytest.mark.parametrize("wrong", ["-1.0000000001", "-0.9999999999", "-1 - exp(-40)", "-exp(0)-1e-30"])
+def test_the_slopes_of_a_kink_are_exact(wrong: str) -> None:
+    whole = document("perceptron")
+    for claim in ("smooth", "differentiable_at_zero", "bradley_terry_exact"):
+        witness = whole["claims"][claim]["witness"]
+        assert (witness["left"], witness["right"]) == ("-1", "0")
+        assert accepted(with_claim(whole, claim, witness={**witness, "left": "1 - 2"})), claim
+        assert not accepted(with_claim(whole, claim, witness={**witness, "left": wrong})), claim
+
+
+def test_a_witness_is_of_a_kind_that_the_rule_reads() -> None:
+    """f' > 0 at x = -1 refutes a fall; slopes beside it would be printed without a look at them."""
+    whole = json.loads(json.dumps(certificate_document(analyze("x**2"))))
+    assert accepted(with_claim(whole, "monotone_decreasing", witness={"kind": "point", "x": "1"}))
+    assert not accepted(with_claim(whole, "monotone_decreasing", witness={"kind": "kink", "x": "1", "left": "7", "right": "8"}))
+    whole = json.loads(json.dumps(certificate_document(analyze("where(x<0,1,0)"))))
+    assert accepted(with_claim(whole, "differentiable_at_zero"))
+    assert not accepted(with_claim(whole, "differentiable_at_zero", witness={"kind": "point", "x": "1"}))
+
+
+def test_a_parameter_that_does_not_occur_is_rejected() -> None:
+    whole = only(document("linex"), "convex")
+    assert accepted(whole)
+    assert not accepted({**whole, "loss": {**whole["loss"], "parameters": {**whole["loss"]["parameters"], "b": "1"}}})
+    assert not accepted({**whole, "loss": {**whole["loss"], "because": "it is well known"}})
+
+
+@pytest.mark.parametrize("schema", [1, 3, "2", None])
+def test_a_certificate_of_another_schema_is_refused_in_a_clear_line(schema: Any) -> None:
+    with pytest.raises(InputError, match=r"a certificate of schema .*, and only schema 2 is read: analyze the loss again"):
+        verify(seal({**document("hinge"), "schema": schema}))
 
 
 @pytest.mark.parametrize("name", ["savage", "perceptron"])

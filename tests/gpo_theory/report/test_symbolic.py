@@ -101,6 +101,20 @@ def test_the_known_formulas(name: str, formula: str) -> None:
             assert abs(evaluate(shown, mp.nan, values) - evaluate(formula, mp.nan, values)) < 1e-25
 
 
+def test_curvatures_of_either_sign_at_zero() -> None:
+    """By hand: f'(0) = -1, f'' is a and -b beside 0: R = |a-b|/2, while a - b keeps its sign."""
+    text = "where(x < 0, -x+a*x**2/2, -x-b*x**2/2)"
+    for a, b, formula in ((3, 1, "(a-b)/2"), (1, 3, "(b-a)/2")):
+        loss = parse(text, {"a": a, "b": b})
+        shown, (condition, relation) = strength_in(loss), validity_in(loss)[-1]
+        assert shown is not None
+        assert relation == ">="
+        for values in ({"a": Fraction(7), "b": Fraction(2)}, {"a": Fraction(1, 3), "b": Fraction(5)}):
+            wanted = evaluate(formula, mp.nan, values)
+            assert abs(evaluate(shown, mp.nan, values) - wanted) < 1e-15
+            assert (evaluate(condition, mp.nan, values) > 0) == (wanted > 0)
+
+
 def test_discopop_starts_the_right_way_above_its_threshold_only() -> None:
     """f'(0) = -3/4 + (1 - log 2)/(4 tau), by hand from the product rule at 0."""
     text = zero_slope_at(LOSSES["discopop"], "tau")
