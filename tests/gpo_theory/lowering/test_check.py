@@ -43,7 +43,7 @@ def test_the_generated_function_of_a_loss_is_that_loss(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in LOSSES if name in TRUTHS])
 def test_alone_the_evidence_agrees_with_the_oracle(name: str) -> None:
-    report = check_loss(to_torch(LOSSES[name]))
+    report = check_loss(to_torch(LOSSES[name]), margins=1000)
     assert {finding.test for finding in report.findings} == lacking(name)
     assert report.tests == (*CONDUCT, *NUMBERS)
 
