@@ -52,5 +52,6 @@ def strength(loss: Loss) -> Strength:
     if ahead is None:
         return Strength()
     turn = ahead or 1
-    one_sided_values = (None, None) if sides[0] == sides[1] else (as_double(turn * left), as_double(turn * right))
-    return Strength(text(turn * mean), as_double(turn * mean), *one_sided_values, ahead * (sign(first.exact) or 0))
+    beside = None if sides[0] == sides[1] else (as_double(turn * left), as_double(turn * right))
+    below, above = beside or (None, None)
+    return Strength(text(turn * mean), as_double(turn * mean), below, above, ahead * (sign(first.exact) or 0))

@@ -47,8 +47,8 @@ def hint(fact: Fact) -> Mapping[str, Any] | None:
             if max(form.numerator.degree(), form.denominator.degree()) <= EXACT_DEGREE:
                 return _quotient(form)
     step = unit(fact.g)
-    ends = (None if end is None else end / step for end in (fact.low, fact.high))
-    scaled = fact if step == 1 else Fact(substitute(fact.g, {X: step * X}), *ends, fact.strict)
+    low, high = (None if end is None else end / step for end in (fact.low, fact.high))
+    scaled = fact if step == 1 else Fact(substitute(fact.g, {X: step * X}), low, high, fact.strict)
     found = _cover(scaled, Fraction(0) if form is None else form.shift / step)
     return found if found is None or step == 1 else {**found, "unit": str(step)}
 

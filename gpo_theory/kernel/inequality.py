@@ -100,8 +100,8 @@ def holds(fact: Fact, hint: Mapping[str, Any] | None) -> bool:
     if hint is None:
         return False
     if "unit" in hint and (unit := rational(hint["unit"])) > 0:  # in y = x / unit
-        ends = (None if end is None else end / unit for end in (fact.low, fact.high))
-        fact = Fact(substitute(fact.g, {X: unit * X}), *ends, fact.strict)
+        low, high = (None if end is None else end / unit for end in (fact.low, fact.high))
+        fact = Fact(substitute(fact.g, {X: unit * X}), low, high, fact.strict)
     if hint["by"] == "quotient":
         slope = None if hint["slope"] is None else rational(hint["slope"])
         form = Quotient(_rationals(hint["numerator"]), _rationals(hint["denominator"]), slope, rational(hint["shift"]))
