@@ -198,6 +198,8 @@ def test_the_one_split_for_the_part_is_taken_and_the_others_are_named(
     others = {*names} - {*read}
     told = "".join(record.getMessage() for record in caplog.records)
     assert all(name.split("/")[-1 if "data" in name else 0].split(".")[-1] in told for name in others)
+    if names == ("test",):
+        assert "its only split, test, is trained on" in told
     several = len({name.split("/")[0] for name in names}) > 1 and not others
     assert bool(told) == bool(others) or "its only split, test, is trained on" in told or several
     assert ("all its files are read: " + ", ".join(f"{name}{suffix}" for name in sorted(names)) in told) == several
@@ -241,6 +243,8 @@ def test_several_splits_are_refused_with_their_names(names: tuple[str, ...], par
     folder = folder_of(tmp_path, *names)
     with pytest.raises(InputError, match=said) as caught:
         open_data("--data", folder, part)
+    one = {("pairs", "test"): "pairs", ("train", "train_sft"): "train", ("dev", "test"): "dev"}.get(names)
+    assert one is None or f"; one is given as {folder}:{one}" in str(caught.value)
     tests = [name for name in sorted(names) if name.startswith(("test", "dev")) and f"one is given as {folder}:{name}" not in str(caught.value)]
     assert part == "test" or not tests or f"`eval_data='{folder}:{tests[0]}'`" in str(caught.value)
     for name in names:  # each as the message says to choose it

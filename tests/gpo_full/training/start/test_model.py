@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from gpo_full.training.start.adapters import with_saved_adapter
 from gpo_full.training.start.model import loaded, loaded_tokenizer
 from gpo_theory import InputError
 from tests.support.tiny_models import adapted, moved, saved_policy, tiny_tokenizer
@@ -103,6 +104,20 @@ def test_an_adapter_on_an_adapter_is_refused_and_so_is_one_on_itself(place: Path
         for load in (loaded, loaded_tokenizer) if folder == on_adapter else (loaded,):
             with pytest.raises(InputError, match=f"is '{base}', which holds an adapter itself: merge that one into its base model first"):
                 load(folder)
+
+
+def test_a_base_model_that_transformers_gave_its_adapter_is_refused(place: Path) -> None:
+    """As it does where the base model's name, on the hub, is that of an adapter."""
+    base = AutoModelForCausalLM.from_pretrained(place / "adapter")
+    with pytest.raises(InputError, match="the base model of adapter 'mine' is .*base', which holds an adapter itself"):
+        with_saved_adapter(base, "mine")
+
+
+def test_an_adapter_without_its_weights(place: Path, tmp_path: Path) -> None:
+    folder = copied(place, "adapter", tmp_path)
+    (Path(folder) / "adapter_model.safetensors").unlink()
+    with pytest.raises(InputError, match="has no weights: adapter_model.safetensors is missing"):
+        loaded(folder)
 
 
 @pytest.mark.parametrize(("base", "reason"), [
