@@ -109,14 +109,14 @@ def test_an_adapter_on_an_adapter_is_refused_and_so_is_one_on_itself(place: Path
 def test_a_base_model_that_transformers_gave_its_adapter_is_refused(place: Path) -> None:
     """As it does where the base model's name, on the hub, is that of an adapter."""
     base = AutoModelForCausalLM.from_pretrained(place / "adapter")
-    with pytest.raises(InputError, match="the base model of adapter 'mine' is .*base', which holds an adapter itself"):
+    with pytest.raises(InputError, match=r"the base model of adapter 'mine' is .*base', which holds an adapter itself"):
         with_saved_adapter(base, "mine")
 
 
 def test_an_adapter_without_its_weights(place: Path, tmp_path: Path) -> None:
     folder = copied(place, "adapter", tmp_path)
     (Path(folder) / "adapter_model.safetensors").unlink()
-    with pytest.raises(InputError, match="has no weights: adapter_model.safetensors is missing"):
+    with pytest.raises(InputError, match=r"has no weights: adapter_model\.safetensors is missing"):
         loaded(folder)
 
 
