@@ -247,7 +247,7 @@ def _power(base: Expr, exponent: Expr) -> Expr:
     value, inner = exponent.number, base.power
     if value == 0:  # x**0 is 1 at 0 too, but log(x)**0 is undefined where log(x) is
         return 1 + 0 * base
-    if value == 1:
+    if value == 1 or (value is not None and (base.number == 1 or (base.number == 0 and value > 0))):
         return base
     if value is not None and value.denominator == 1:
         if base.number is not None and (base.number or value > 0):
