@@ -324,3 +324,9 @@ def test_a_pointer_of_git_lfs_is_named(suffix: str, tmp_path: Path) -> None:
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
     with pytest.raises(InputError, match="is a pointer of Git LFS, not the data"):
         list(numbered_rows(str(path)))
+
+
+def test_a_merged_file_beside_its_shards_is_refused(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "train", "train-00000-of-00002", "train-00001-of-00002")
+    with pytest.raises(InputError, match="train is there whole and in parts: keep one of them"):
+        open_data("--data", folder)
