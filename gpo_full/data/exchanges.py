@@ -4,6 +4,7 @@ __all__ = ["Exchange", "common_prefix", "exchange_of"]
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from gpo_full.data.columns import KEYS, SYSTEM, BadRow, check_implicit_prompt, missing, refuse_media
@@ -12,11 +13,14 @@ from gpo_full.strict_json import NotJson, parse_json
 
 NO_PROMPT = "there is no 'prompt', and without a prompt, chosen and rejected must begin alike"
 # The beginning of a list of messages that was written as a text, as pandas does when it saves CSV.
-CONVERSATION = re.compile(r"""\s*\[\s*\{\s*["'](role|content)["']\s*:""")
+CONVERSATION = re.compile(r"""\s*\[?\s*\{\s*["'](role|content)["']\s*:""")
 # Roles of messages with `from` and `value`, as ShareGPT has them; others keep their names.
 ROLES = {"human": "user", "gpt": "assistant", "observation": "tool"}
 # Roles whose messages may be empty: no instructions, a tool that returned nothing.
-MAY_BE_EMPTY = ("system", "developer", "tool")
+SYSTEM_ROLES = ("system", "developer")
+MAY_BE_EMPTY = (*SYSTEM_ROLES, "tool")
+# How a turn begins in the texts of HH.
+_HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 # Columns that a message names.
 MOST_NAMED = 12
 # A shorter text begins both responses by chance.
@@ -29,7 +33,7 @@ Messages = list[Mapping[str, Any]]
 REPEATED = "with a prompt that both responses repeat"
 REPEATED_ONCE = "with a prompt that one of the responses repeats, trained as a part of it"
 WITHIN = "with a prompt that both responses have further on"
-TURNS = "whose responses have turns of the user, which are trained as parts of them"
+TURNS = "whose responses have turns of others than the assistant, which are trained as parts of them"
 BEGUN_ALIKE = f"with a prompt of less than {LEAST_REPEATED} characters with which both responses begin, left in them"
 
 
@@ -50,8 +54,7 @@ def exchange_of(row: Mapping[str, Any], bos: str = "") -> Exchange:
     """
     refuse_media(row)
     texts = {key: row[key] for key in KEYS if key in row}
-    if all(isinstance(text, str) and CONVERSATION.match(text) for text in texts.values()):
-        row = {**row, **{key: _parsed(text) for key, text in texts.items()}}
+    row = {**row, **{key: _parsed(text) for key, text in texts.items() if _is_conversation(text)}}
     values: list[Any] = [_value(row, key) for key in KEYS]
     prompt, chosen, rejected = values
     if type(chosen) is not type(rejected):
@@ -60,22 +63,41 @@ def exchange_of(row: Mapping[str, Any], bos: str = "") -> Exchange:
         raise BadRow("chosen and rejected are equal")
     name, system = next(((name, row[name]) for name in SYSTEM if _is_text(row.get(name), name)), ("", ""))
     used = (name,) if name else ()
+    said = ""
     if isinstance(prompt, list) and isinstance(chosen, str):
-        chosen, rejected = ([{"role": "assistant", "content": text}] for text in (chosen, rejected))
+        said, *texts_left = _once(prompt[-1].get("content") or "", chosen, rejected)
+        chosen, rejected = ([{"role": "assistant", "content": text}] for text in texts_left)
     if isinstance(chosen, list):
         split = _split_messages(row, prompt, chosen, rejected)
-        return split._replace(prompt=_after_system(system, split.prompt), used=used)
+        prompt = _after_system(system, split.prompt)
+        return split._replace(prompt=prompt, used=used, said=(*split.said, *[said] * bool(said)))
     if prompt is None:
         check_implicit_prompt(row)
-        return Exchange(None, chosen, rejected)
+        return Exchange(None, chosen, rejected, (TURNS,) * _has_turns(chosen, rejected))
     plain = prompt.removeprefix(bos)
-    starts = [_repeated(plain, text) for text in (chosen, rejected)]
-    said = _said_of(plain, (chosen, rejected), starts)
-    if said == REPEATED:
-        chosen, rejected = (text[start:] for text, start in zip((chosen, rejected), starts, strict=True))
-    if system:
+    said, chosen, rejected = _once(plain, chosen, rejected)
+    if system and not plain.lstrip().startswith(system.strip()):
         prompt = f"{bos if plain != prompt else ''}{system}\n\n{plain}"
     return Exchange(prompt, chosen, rejected, (said,) if said else (), used)
+
+
+def _is_conversation(text: Any) -> bool:
+    return isinstance(text, str) and CONVERSATION.match(text) is not None
+
+
+def _once(prompt: str, chosen: str, rejected: str) -> tuple[str, str, str]:
+    """Return what the summary says of two responses, and both without a prompt that they repeat."""
+    starts = [_repeated(prompt, text) for text in (chosen, rejected)]
+    said = _said_of(prompt, (chosen, rejected), starts)
+    return (said, chosen[starts[0] :], rejected[starts[1] :]) if said == REPEATED else (said, chosen, rejected)
+
+
+def _has_turns(chosen: str, rejected: str) -> bool:
+    """Return whether texts of HH have turns of the user after they differ; BadRow if they differ within one."""
+    shared = chosen[: common_prefix(chosen, rejected)]
+    if shared.rfind(_HUMAN) > shared.rfind(_ASSISTANT):
+        raise BadRow("chosen and rejected differ before the assistant answers")
+    return any(_HUMAN in text[len(shared) :] for text in (chosen, rejected))
 
 
 def _said_of(prompt: str, texts: tuple[str, str], starts: list[int]) -> str:
@@ -160,6 +182,8 @@ def _is_text(value: Any, name: str) -> bool:
         raise BadRow(f"{name!r} must be a text, not {type(value).__name__}")
     if value:
         _check_text(value, name, blank=True)
+    if _is_conversation(value):
+        raise BadRow(f"{name!r} is a message written as a text; it must be the message's text")
     return bool(value and value.strip())
 
 
@@ -227,6 +251,8 @@ def _split_messages(row: Mapping[str, Any], prompt: Any, chosen: Messages, rejec
     else:
         lengths = range(min(len(prompt), len(chosen), len(rejected)), 0, -1)
         opening = next((n for n in lengths if prompt[-n:] == chosen[:n] == rejected[:n]), 0)
+        if not opening:
+            prompt, opening = _with_their_system(prompt, chosen, rejected)
         repeated = opening > 0
         if not repeated and prompt[-1]["role"] == "user" == chosen[0]["role"] == rejected[0]["role"]:
             raise BadRow("'prompt' ends with a message of the user, and the responses begin with another")
@@ -241,8 +267,19 @@ def _split_messages(row: Mapping[str, Any], prompt: Any, chosen: Messages, rejec
             role = response[at]["role"] if response else "nobody"
             if role != "assistant":
                 raise BadRow(f"the {which} message of the response in {key!r} is of {role!r}, not of 'assistant'")
-    turns = any(message["role"] == "user" for message in (*chosen, *rejected))
+    turns = any(message["role"] != "assistant" for message in (*chosen, *rejected))
     return Exchange(prompt, chosen, rejected, (REPEATED,) * repeated + (TURNS,) * turns)
+
+
+def _with_their_system(prompt: Messages, chosen: Messages, rejected: Messages) -> tuple[Messages, int]:
+    """Return the prompt behind the system messages with which both conversations begin, and where it ends in them."""
+    systems, theirs = ([*takewhile(lambda each: each["role"] in SYSTEM_ROLES, part)] for part in (prompt, chosen))
+    whole = [*theirs, *prompt[len(systems) :]]
+    if not theirs or theirs != rejected[: len(theirs)]:
+        return prompt, 0
+    if not chosen[: len(whole)] == whole == rejected[: len(whole)] or (systems and systems != theirs):
+        raise BadRow("the responses begin with a system message, and do not go on with the messages of 'prompt'")
+    return whole, len(whole)
 
 
 def _shared(chosen: Messages, rejected: Messages) -> int:

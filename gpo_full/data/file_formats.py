@@ -217,6 +217,8 @@ def _fields(reader: Iterator[list[str]]) -> "Iterator[list[str] | BadRow]":
 def _row_of_fields(header: list[str], fields: "list[str] | BadRow") -> Any:
     if isinstance(fields, BadRow):
         return fields
+    if fields == header:
+        return BadRow("repeats the header, as where files were joined")
     if len(fields) != len(header):
         return BadRow(f"has {len(fields)} fields, the header {len(header)}")
     return dict(zip(header, fields, strict=True))

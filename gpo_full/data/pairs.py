@@ -187,14 +187,16 @@ class PairReader:
         columns = Columns(self.columns or {})
         kept, skipped, truncated, mended, stated = 0, *(Counter[str]() for _ in range(4))
         seen, used = dict[str, None](), set[str]()
-        with_prompt = False  # in a row before
+        with_prompt: bool | None = None  # of texts, in the rows before
+        kinds = Counter[bool]()  # whether the responses are texts
         for number, row in numbered_rows(self.source, columns):
             seen |= dict.fromkeys(row if isinstance(row, Mapping) else ())
             try:
                 renamed = columns.renamed(row)
-                if with_prompt and "prompt" not in renamed and isinstance(renamed.get("chosen"), str):
-                    raise BadRow("key 'prompt' is missing, and the rows before have it")
-                with_prompt |= "prompt" in renamed
+                is_text, has = isinstance(renamed.get("chosen"), str), "prompt" in renamed
+                if is_text and has is not with_prompt is not None:
+                    raise BadRow(f"key 'prompt' is {'there' if has else 'missing'}, and the rows before "
+                                 f"{'do not have' if has else 'have'} it")  # fmt: skip
                 pair, found = _pair(renamed, self.tokenizer, self.max_length, self.max_prompt_length)
             except BadRow as reason:
                 if self.bad_rows == "fail":
@@ -204,6 +206,9 @@ class PairReader:
             except InputError as error:  # of all rows: the columns, or the chat template
                 raise InputError(f"{label}: row {number}: {error}") from None
             kept += 1
+            if with_prompt is None and (is_text or has):
+                with_prompt = has
+            kinds[is_text and not isinstance(renamed.get("prompt"), list)] += 1
             truncated.update(found.truncated)
             mended.update(found.mended)
             used.update(found.used)
@@ -211,6 +216,8 @@ class PairReader:
             stated["uncertain"] += pair.p != 1
             stated["referred"] += pair.reference_log_probabilities is not None
             yield pair
+        if len(kinds) > 1:
+            mended["of texts, without the chat template that the others have"] = kinds[True]
         rows = kept + skipped.total()
         if not kept:
             most_often = f"; most often: {skipped.most_common(1)[0][0]}" if skipped else ""

@@ -155,6 +155,8 @@ def _split_name(path: Path, folder: Path) -> str:
 def _check_shards(where: str, name: str, files: list[Path]) -> None:
     """Raise InputError if files that are numbered as parts of a whole are not all there."""
     parts = [found for path in files if (found := SHARD.search(stem_of(path)))]
+    if 0 < len(parts) < len(files):
+        raise InputError(f"{where}: {name} is there whole and in parts: keep one of them")
     counts = sorted({int(found[2]) for found in parts})
     if len(counts) > 1:
         raise InputError(f"{where}: files of {name} in {' and in '.join(map(str, counts))} parts: keep one set")

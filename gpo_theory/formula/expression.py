@@ -181,16 +181,20 @@ def _product(factors: tuple[Expr, ...]) -> Expr:
 
     A point where the formula is undefined is never cancelled away: x/x stays, and x**(1/3)*x**(2/3) is not x.
     """
-    constant, powers = Fraction(1), dict[tuple[Expr, bool], Expr]()
+    constant, powers, twice = Fraction(1), dict[tuple[Expr, bool], Expr](), dict[Expr, Fraction]()
     for factor in factors:
         for part in factor.args if factor.head == "*" else (factor,):
             if part.number is not None:
                 constant *= part.number
+            elif part.power == -1 and (below := part.args[0].power) and below < 0 and below.denominator == 1:
+                base = part.args[0].args[0]  # 1/(1/x)*1/(1/x**2) is 1/(1/x**3)
+                twice[base] = twice.get(base, Fraction(0)) + below
             elif part.head == "**" and (part.power is not None or _floor(part.args[0]) > 0):
                 _collect(powers, *part.args)
             else:  # the value of a parameter in an exponent says where the power is defined
                 _collect(powers, part, Expr.of(1))
     raised = [_power(base, exponent) for (base, _), exponent in powers.items()]
+    raised += [_power(_power(base, Expr.of(number)), Expr.of(-1)) for base, number in twice.items()]
     if any(part.head == "*" or part.number is not None for part in raised):
         return _product((Expr.of(constant), *raised))
     # Denominators stand last, where they are printed, and denominators of denominators after them.
@@ -243,7 +247,7 @@ def _power(base: Expr, exponent: Expr) -> Expr:
     value, inner = exponent.number, base.power
     if value == 0:  # x**0 is 1 at 0 too, but log(x)**0 is undefined where log(x) is
         return 1 + 0 * base
-    if value == 1:
+    if value == 1 or (value is not None and (base.number == 1 or (base.number == 0 and value > 0))):
         return base
     if value is not None and value.denominator == 1:
         if base.number is not None and (base.number or value > 0):

@@ -16,6 +16,8 @@ from gpo_theory.formula.spelling import PREFIXES, SPELLINGS, meaning, respelled,
 # Limits on what a user may write, chosen: far above any published loss, and any formula within them is read in 0.2 s.
 # Spaces are not counted, for a printed formula has more of them.
 MAX_CHARACTERS, MAX_DEPTH, MAX_NODES, MAX_DIGITS, MAX_EXPONENT, MAX_POWER = 1000, 40, 300, DIGITS, LARGEST, 64
+# Times that a formula is printed and read until nothing changes; one is the rule, two where denominators are merged.
+SPELLINGS_OF_ONE = 4
 MAX_CORRECTED = 200  # chosen: the characters up to which a refused text is corrected in the message
 MAX_BITS = 20_000  # chosen: the size of a power in a constant that the package itself printed
 FUNCTIONS = sorted(OPERATIONS)
@@ -52,18 +54,27 @@ def parse_formula(text: str, parameters: Collection[str] = ()) -> Expr:
         node = _Reader(text, parameters).formula()
     except ParseError as error:
         raise _explained(error, text, parameters) from None
-    _check_written(node, text, parameters)
-    return node
+    return _as_written(node, text, parameters)
 
 
-def _check_written(node: Expr, text: str, parameters: Collection[str]) -> None:
-    """Raise ParseError for a formula that is too long once its other spellings are written out."""
+def _is_zero(node: Expr) -> bool:
+    """Whether a formula is 0 wherever it is defined."""
+    return node.number == 0 or (node.head == "*" and node.args[0].number == 0)
+
+
+def _as_written(node: Expr, text: str, parameters: Collection[str]) -> Expr:
+    """Return the formula as it is read again where it is printed; ParseError where its text is too long for that."""
     written = str(node)
     try:
-        written == text or _Reader(written, parameters).formula()
+        for _ in range(SPELLINGS_OF_ONE):
+            again = node if written == text else _Reader(written, parameters).formula()
+            if again == node:
+                return node
+            node, written = again, str(again)
     except ParseError as error:
         reason = str(error).partition("': ")[2]
         raise _Reader(text, parameters).refuse(f"too large when it is written out: {reason}") from None
+    raise _Reader(text, parameters).refuse("powers of powers in several denominators: write it as one fraction")
 
 
 def _explained(error: ParseError, text: str, parameters: Collection[str]) -> ParseError:
@@ -241,7 +252,7 @@ class _Reader:
         if isinstance(tree.op, ast.Mult):
             return self.bounded(left * right)
         if isinstance(tree.op, ast.Div):
-            if right.number == 0:
+            if _is_zero(right):
                 raise self.refuse("division by zero")
             return self.bounded(left / right)
         raise self.refuse(f"operator {type(tree.op).__name__} is not part of the grammar; allowed: + - * / **")
@@ -257,7 +268,7 @@ class _Reader:
             raise self.refuse(f"the exponent {str(exponent)[:40]!r} is above {largest}")
         if exponent.number is None and not named:
             raise self.refuse(f"the exponent {str(exponent)!r} is neither rational nor a parameter")
-        if base.number == 0 and exponent.number is not None and exponent.number <= 0:
+        if _is_zero(base) and exponent.number is not None and exponent.number <= 0:
             raise self.refuse("zero to a power that is not positive")
         return base**exponent
 

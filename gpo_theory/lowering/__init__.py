@@ -11,7 +11,7 @@ check           numerical tests of a user's own torch function: which run, and w
 calling         calls of that function, and a finding
 margins         the margins at which it is tested
 conduct         its tests as torch code: shapes, batches, memory, state, upstream gradients
-precision       its tests in each dtype
+dtypes          its tests in each dtype
 comparison      its tests against a formula
 properties      its tests without one: gradient, slope at 0, convexity, consistency
 """

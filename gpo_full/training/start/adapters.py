@@ -3,6 +3,7 @@
 __all__ = ["adapter_config", "check_base", "check_no_adapter", "train_on", "with_adapter", "with_new_adapter",
            "with_rows_for", "with_saved_adapter"]  # fmt: skip
 
+import logging
 import re
 import warnings
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from torch import nn
 from gpo_full.other_libraries import in_one_line
 from gpo_theory.errors import InputError
 
+_log = logging.getLogger(__name__)
 # What to do instead of a second adapter on top of one.
 _MERGE = ("peft.AutoPeftModelForCausalLM.from_pretrained(ADAPTER).merge_and_unload().save_pretrained(MERGED), "
           "and copy the tokenizer's files")  # fmt: skip
@@ -136,6 +138,9 @@ def train_on(model: Any) -> None:
                          "packed pairs have no place for; adapters of the layers (LoRA and its like) are trained")
     if len(model.active_adapters) > 1:
         raise InputError(f"adapters {', '.join(model.active_adapters)} are active: set one by model.set_adapter(NAME)")
+    if model.active_adapter != "default" and "default" in model.peft_config:
+        _log.warning("the adapter %r is trained, and saved in the folder of that name; the output folder itself loads "
+                     "with another one, 'default', unless delete_adapter('default') comes first", model.active_adapter)
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     if any(layer.disable_adapters or layer.merged for layer in layers):
         raise InputError("the model's adapter is disabled or merged, so that training would not change what the model "

@@ -24,6 +24,8 @@ from gpo_full.training.start.adapters import (
 )
 from gpo_theory.errors import InputError
 
+# Words in the names of what makes a forward pass random: dropout, layers left out, noise at a router.
+_RANDOM = ("dropout", "layerdrop", "jitter")
 _DIGITS = re.compile(r"\d+")
 
 
@@ -97,13 +99,13 @@ def _own_tokenizer(adapter: str) -> Any:
 
 
 def prepared(model: nn.Module, args: GPOConfig) -> nn.Module:
-    """Switch dropout off, and leave trainable only what the configuration says, or the adapter that `model` brings.
+    """Switch off all that is random; leave trainable only what the configuration says, or the adapter of `model`.
 
     Raises InputError if nothing could be trained, or in weights too coarse.
     """
     for module in model.modules():
         for name, value in vars(module).items():
-            if "dropout" in name and isinstance(value, float):
+            if any(word in name for word in _RANDOM) and isinstance(value, float):
                 setattr(module, name, 0.0)
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -118,6 +120,7 @@ def prepared(model: nn.Module, args: GPOConfig) -> nn.Module:
         raise InputError("no parameter of the model is trainable, requires_grad is False for all of them: "
                          "requires_grad_(True) trains them, lora_rank an adapter")
     _check_precision(model)
+    _check_head(model)
     return model
 
 
@@ -128,10 +131,29 @@ def check_sizes(model: Any, sets: Sequence[Sequence[Pair]]) -> int:
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or longest
     if longest > positions:
         raise InputError(f"sequences have up to {longest} tokens, the model {positions} positions: lower max_length")
+    _check_long_positions(model.config.get_text_config(), longest)
     known = model.get_input_embeddings().weight.shape[0]
     if largest >= known:
         raise InputError(f"the data holds token id {largest}, the model knows {known}: is this its tokenizer?")
     return longest
+
+
+def _check_long_positions(config: Any, longest: int) -> None:
+    """Refuse sequences beyond the length at which longrope changes the positions of all tokens of a batch."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    usual = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
+    if rope.get("rope_type") == "longrope" and usual and longest > usual:
+        raise InputError(f"sequences have up to {longest} tokens, and beyond {usual} this model's positions (longrope) "
+                         f"depend on what else is in the batch: max_length={usual} is the longest")  # fmt: skip
+
+
+def _check_head(model: Any) -> None:
+    """Refuse a head that shares its weights with the embeddings although the configuration says that it does not."""
+    head, words = model.get_output_embeddings(), model.get_input_embeddings()
+    tied = head is not None and words is not None and getattr(head, "weight", None) is getattr(words, "weight", 0)
+    if tied and not getattr(model.config.get_text_config(), "tie_word_embeddings", True):
+        raise InputError("the head shares its weights with the embeddings, and config.tie_word_embeddings is False: "
+                         "what is saved would have no head; set it to True")  # fmt: skip
 
 
 def _check_precision(model: nn.Module) -> None:

@@ -265,6 +265,78 @@ def test_a_prompt_that_the_messages_say_is_theirs(prompt: str, shared: Talk) -> 
     assert (pair, summary.mended) == (alone, {"with a prompt that both responses repeat": 1})
 
 
+Z = system("Be kind.")
+SAID = "with a prompt that both responses repeat"
+
+
+@pytest.mark.parametrize(("prompt", "begins"), [
+    (turns(ASKED), [Z, *turns(ASKED)]), ([Z, *turns(ASKED)], [Z, *turns(ASKED)]), (turns(*THREE), [Z, *turns(*THREE)]),
+    (turns(ASKED), [{"role": "developer", "content": "Be kind."}, *turns(ASKED)]),
+])  # fmt: skip
+def test_a_system_message_of_the_conversations_alone_goes_first_and_once(prompt: Talk, begins: Talk) -> None:
+    pair, summary = read({"prompt": prompt, "chosen": [*begins, *answer(SAT)], "rejected": [*begins, *answer(RAN)]})
+    alone, _ = read({"chosen": [*begins, *answer(SAT)], "rejected": [*begins, *answer(RAN)]})
+    assert (pair, summary.mended) == (alone, {SAID: 1})
+
+
+@pytest.mark.parametrize("row", [
+    {"prompt": [system("Be rude."), *turns(ASKED)], "chosen": [Z, *turns(ASKED, SAT)], "rejected": [Z, *turns(ASKED, RAN)]},
+    {"prompt": turns("z"), "chosen": [Z, *turns(ASKED, SAT)], "rejected": [Z, *turns(ASKED, RAN)]},
+])  # fmt: skip
+def test_a_system_message_in_the_middle_is_refused(row: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="begin with a system message, and do not go on with the messages of 'prompt'"):
+        read(row)
+
+
+@pytest.mark.parametrize("row", [
+    {"prompt": ASKED, "chosen": json.dumps(answer(SAT)), "rejected": json.dumps(answer(RAN))},
+    {"prompt": json.dumps(turns(ASKED)), "chosen": SAT, "rejected": RAN},
+    {"prompt": turns(ASKED), "chosen": json.dumps(answer(SAT)), "rejected": json.dumps(answer(RAN))},
+    {"prompt": ASKED, "chosen": json.dumps(turns(ASKED, SAT)), "rejected": json.dumps(turns(ASKED, RAN))},
+    {"prompt": json.dumps(turns(ASKED)[0]), "chosen": json.dumps(answer(SAT)[0]), "rejected": json.dumps(answer(RAN)[0])},
+    {"prompt": turns(ASKED), "chosen": f"{ASKED} {SAT}", "rejected": f"{ASKED} {RAN}"},
+])  # fmt: skip
+def test_conversations_in_some_columns_alone_are_read(row: dict[str, Any]) -> None:
+    text = TOKENIZER.decode(whole(read(row)[0])[0])
+    assert text.count(ASKED) == 1
+    assert "[{" not in text
+    assert "role" not in text
+
+
+@pytest.mark.parametrize(("row", "reason"), [
+    ({"prompt": ASKED, "chosen": str(answer(SAT)), "rejected": str(answer(RAN))}, "conversations written as texts that are no JSON"),
+    ({"prompt": ASKED, "chosen": json.dumps(answer(SAT)), "rejected": "[]"}, "must be all texts or all lists of messages"),
+    ({"system": json.dumps(Z), "prompt": ASKED, "chosen": SAT, "rejected": RAN}, "'system' is a message written as a text"),
+    ({"chosen": "\n\nHuman: How to bake bread?\n\nAssistant: Yes", "rejected": "\n\nHuman: How to bake a cake?\n\nAssistant: No"},
+     "chosen and rejected differ before the assistant answers"),
+])  # fmt: skip
+def test_what_would_be_trained_as_it_is_written(row: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        read(row)
+
+
+def test_a_system_prompt_that_the_text_begins_with_counts_once() -> None:
+    row = {"prompt": f"Be kind.\n\n{ASKED}", "chosen": SAT, "rejected": RAN}
+    assert read({**row, "system": "Be kind."})[0] == read(row)[0]
+
+
+def test_turns_in_the_texts_of_hh_and_of_tools_are_counted() -> None:
+    said = {"whose responses have turns of others than the assistant, which are trained as parts of them": 1}
+    begun = "\n\nHuman: Hi\n\nAssistant:"
+    assert read({"chosen": f"{begun} a\n\nHuman: why\n\nAssistant: b", "rejected": f"{begun} c"})[1].mended == said
+    assert read({"chosen": f"{begun} a", "rejected": f"{begun} c"})[1].mended == {}
+    tool = [{"role": "assistant", "content": "look"}, {"role": "tool", "content": "3"}, *answer(SAT)]
+    assert read({"prompt": turns(ASKED), "chosen": tool, "rejected": answer(RAN)})[1].mended == said
+
+
+def test_rows_of_two_kinds() -> None:
+    plain, none = {"prompt": ASKED, "chosen": SAT, "rejected": RAN}, {"chosen": "Same a", "rejected": "Same b"}
+    with pytest.raises(InputError, match="row 2: key 'prompt' is there, and the rows before do not have it"):
+        read_pairs([none, plain], TOKENIZER)
+    assert read_pairs([plain, {"prompt": turns(ASKED), **CHATS}], TOKENIZER)[1].mended["of texts, without the chat template that the others have"] == 1
+    assert "of texts, without the chat template that the others have" not in read_pairs([plain, plain], TOKENIZER)[1].mended
+
+
 @pytest.mark.parametrize(("chosen", "rejected"), [
     (turns(SAT, "why", "so", first="assistant"), answer(RAN)), (answer(SAT), turns(RAN, "why", "so", first="assistant")),
 ])  # fmt: skip
@@ -272,7 +344,7 @@ def test_turns_of_the_user_in_a_response_are_counted(chosen: Talk, rejected: Tal
     for row in ({"prompt": turns(ASKED), "chosen": chosen, "rejected": rejected},
                 {"chosen": [*turns(ASKED), *chosen], "rejected": [*turns(ASKED), *rejected]}):  # fmt: skip
         pair, summary = read(row)
-        assert summary.mended == {"whose responses have turns of the user, which are trained as parts of them": 1}
+        assert summary.mended == {"whose responses have turns of others than the assistant, which are trained as parts of them": 1}
         assert list(pair.prompt) == [*ids(ASKED), *written("<s>assistant\n")]
     assert read({"prompt": turns(ASKED), "chosen": answer(SAT), "rejected": answer(RAN)})[1].mended == {}
 

@@ -199,3 +199,10 @@ def test_another_separator_is_named(suffix: str, delimiter: str, other: str, tmp
     path.write_bytes(table(ROWS, other))
     with pytest.raises(InputError, match=re.escape(f"fields are separated by {other!r}, not by {delimiter!r}")):
         read_pairs(path, TOKENIZER)
+
+
+def test_a_header_in_the_middle_is_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_bytes(table(ROWS, ",") * 2)
+    with pytest.raises(InputError, match="row 3: repeats the header"):
+        read_pairs(path, TOKENIZER)

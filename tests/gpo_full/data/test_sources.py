@@ -198,6 +198,8 @@ def test_the_one_split_for_the_part_is_taken_and_the_others_are_named(
     others = {*names} - {*read}
     told = "".join(record.getMessage() for record in caplog.records)
     assert all(name.split("/")[-1 if "data" in name else 0].split(".")[-1] in told for name in others)
+    if names == ("test",):
+        assert "its only split, test, is trained on" in told
     several = len({name.split("/")[0] for name in names}) > 1 and not others
     assert bool(told) == bool(others) or "its only split, test, is trained on" in told or several
     assert ("all its files are read: " + ", ".join(f"{name}{suffix}" for name in sorted(names)) in told) == several
@@ -241,6 +243,8 @@ def test_several_splits_are_refused_with_their_names(names: tuple[str, ...], par
     folder = folder_of(tmp_path, *names)
     with pytest.raises(InputError, match=said) as caught:
         open_data("--data", folder, part)
+    one = {("pairs", "test"): "pairs", ("train", "train_sft"): "train", ("dev", "test"): "dev"}.get(names)
+    assert one is None or f"; one is given as {folder}:{one}" in str(caught.value)
     tests = [name for name in sorted(names) if name.startswith(("test", "dev")) and f"one is given as {folder}:{name}" not in str(caught.value)]
     assert part == "test" or not tests or f"`eval_data='{folder}:{tests[0]}'`" in str(caught.value)
     for name in names:  # each as the message says to choose it
@@ -320,3 +324,9 @@ def test_a_pointer_of_git_lfs_is_named(suffix: str, tmp_path: Path) -> None:
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
     with pytest.raises(InputError, match="is a pointer of Git LFS, not the data"):
         list(numbered_rows(str(path)))
+
+
+def test_a_merged_file_beside_its_shards_is_refused(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "train", "train-00000-of-00002", "train-00001-of-00002")
+    with pytest.raises(InputError, match="train is there whole and in parts: keep one of them"):
+        open_data("--data", folder)

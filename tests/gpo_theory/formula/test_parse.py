@@ -67,7 +67,7 @@ def read_again(text: str, parameters: tuple[str, ...] = ()) -> Expr | str:
     return f
 
 
-REFUSALS = r"60 digits|not positive|division by zero|multiply to more|is too large|above 32|at most \d+ (are|operations)"
+REFUSALS = r"60 digits|not positive|division by zero|nested at most|several denominators|multiply to more|is too large|above 32|at most \d+ (are|operations)"
 
 
 @settings(max_examples=budget(400, 20_000), deadline=None, suppress_health_check=[HealthCheck.too_slow])

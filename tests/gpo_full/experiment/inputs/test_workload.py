@@ -93,7 +93,7 @@ def test_a_reward_model_is_given_the_prompts() -> None:
 
 def test_a_policy_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no tokenizer in model"):
+    with pytest.raises(InputError, match="the tokenizer of model"):
         load_workload(SMOKE, str(tmp_path / "empty"))
 
 

@@ -4,17 +4,22 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import transformers
 from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from gpo_full.training.start.model import loaded, loaded_tokenizer
+from gpo_full import GPOConfig
+from gpo_full.data.pairs import Pair
+from gpo_full.training.start.adapters import with_saved_adapter
+from gpo_full.training.start.model import check_sizes, loaded, loaded_tokenizer, prepared
 from gpo_theory import InputError
-from tests.support.tiny_models import adapted, moved, saved_policy, tiny_tokenizer
+from tests.support.tiny_models import adapted, moved, saved_policy, tiny_model, tiny_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 Weights = dict[str, Tensor]
@@ -105,6 +110,20 @@ def test_an_adapter_on_an_adapter_is_refused_and_so_is_one_on_itself(place: Path
                 load(folder)
 
 
+def test_a_base_model_that_transformers_gave_its_adapter_is_refused(place: Path) -> None:
+    """As it does where the base model's name, on the hub, is that of an adapter."""
+    base = AutoModelForCausalLM.from_pretrained(place / "adapter")
+    with pytest.raises(InputError, match=r"the base model of adapter 'mine' is .*base', which holds an adapter itself"):
+        with_saved_adapter(base, "mine")
+
+
+def test_an_adapter_without_its_weights(place: Path, tmp_path: Path) -> None:
+    folder = copied(place, "adapter", tmp_path)
+    (Path(folder) / "adapter_model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"has no weights: adapter_model\.safetensors is missing"):
+        loaded(folder)
+
+
 @pytest.mark.parametrize(("base", "reason"), [
     (None, "names no base model"), ("", "names no base model"), ("/nowhere/llama", "the base model of adapter .*, '/nowhere/llama', is not there"),
     ("../base", "the base model of adapter .*, '../base', is not there"),
@@ -137,3 +156,49 @@ def test_an_adapter_with_embeddings_for_more_tokens(place: Path, tmp_path: Path)
     found = loaded(str(tmp_path / "more")).eval()
     assert torch.equal(found(IDS).logits, model(IDS).logits)
     assert len(loaded_tokenizer(str(tmp_path / "more"))) == len(tokenizer)
+
+
+@pytest.mark.parametrize(("name", "noise"), [
+    ("BartForCausalLM", {"decoder_layerdrop": 0.5, "d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 2, "decoder_ffn_dim": 48}),
+    ("MixtralForCausalLM", {"router_jitter_noise": 0.3, "num_local_experts": 4, "num_key_value_heads": 2}),
+    ("LlamaForCausalLM", {"attention_dropout": 0.5, "num_key_value_heads": 2}),
+])  # fmt: skip
+def test_nothing_random_is_left_on(name: str, noise: dict[str, Any], tmp_path: Path) -> None:
+    """Two passes in training mode are one pass in evaluation."""
+    kind = getattr(transformers, name)
+    config = kind.config_class(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+                               max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2, **noise)  # fmt: skip
+    model = prepared(kind(config), GPOConfig(output_dir=str(tmp_path), use_cpu=True))
+    expected = model.eval()(IDS).logits
+    model.train()
+    for _ in range(4):
+        torch.testing.assert_close(model(IDS).logits, expected, rtol=0, atol=1e-6)
+
+
+def test_a_head_that_would_not_be_saved_is_refused(place: Path, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(place / "base")
+    model.lm_head.weight = model.model.embed_tokens.weight
+    with pytest.raises(InputError, match=r"config\.tie_word_embeddings is False: what is saved would have no head"):
+        prepared(model, GPOConfig(output_dir=str(tmp_path), use_cpu=True))
+
+
+def test_an_adapter_that_is_saved_beside_another_is_named(place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = AutoPeftModelForCausalLM.from_pretrained(place / "adapter", is_trainable=True)
+    model.load_adapter(place / "adapter", "second", is_trainable=True)
+    model.set_adapter("second")
+    args = GPOConfig(output_dir=str(tmp_path), use_cpu=True)
+    prepared(model, args)
+    assert "the adapter 'second' is trained, and saved in the folder of that name" in caplog.text
+    caplog.clear()
+    model.delete_adapter("default")
+    prepared(model, args)
+    assert caplog.text == ""
+
+
+def test_positions_that_depend_on_the_batch_are_refused() -> None:
+    rope = {"rope_type": "longrope", "original_max_position_embeddings": 12, "short_factor": [1.0] * 4, "long_factor": [3.0] * 4, "rope_theta": 1e4}
+    model = tiny_model(rope_parameters=rope, max_position_embeddings=96)
+    pairs = [Pair((5,), (6,) * size, (7,) * size, 1) for size in (4, 11)]
+    assert check_sizes(model, [pairs]) == 12
+    with pytest.raises(InputError, match="sequences have up to 13 tokens, and beyond 12 this model's positions"):
+        check_sizes(model, [[*pairs, Pair((5,), (6,) * 12, (7,), 1)]])
