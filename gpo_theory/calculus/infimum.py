@@ -10,24 +10,25 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache, reduce
-from math import inf, nextafter
+from math import inf, isfinite, nextafter
 from operator import add
 
 from flint import arb, ctx
 
 from gpo_theory.budget import spend
-from gpo_theory.calculus.balls import UndecidedError, between, enclose, enclose_between, exact_value, sign_at
+from gpo_theory.calculus.balls import UndecidedError, between, bisected, enclose, enclose_between, exact_value, sign_at
 from gpo_theory.calculus.constants import as_double, exact, text
 from gpo_theory.calculus.pieces import Piece, UnsplitError, clipped, sign_charts, split
 from gpo_theory.calculus.rational import as_rational
 from gpo_theory.calculus.samples import unit
 from gpo_theory.calculus.tails import half_line, tail
-from gpo_theory.formula.expression import Expr, substitute
+from gpo_theory.formula.expression import Expr, call, substitute
 from gpo_theory.formula.grammar import parse_constant
 
 # Limits of the branch and bound: its time, and the width of a box, in units of f and relative to its distance from 0,
 # at which the value is known to about f'' 2^-80.
 MOST_BOXES, SMALLEST, BITS = 6000, Fraction(1, 2**40), 192
+LARGEST = 10**6  # denominator of a number whose logarithm is looked for
 SHARP = 33  # bits of a value that is known only as a number: the verifier allows it one part in 1e9
 Where = Fraction | float  # a rational point, or an infinite end
 
@@ -38,7 +39,8 @@ class Infimum:
 
     `at` is the least x that attains it ("-inf" where a whole half-line does), "inf" or "-inf" where it is only
     approached there, None where that is not known or a jump leaves it out. `near` tells the verifier where it is
-    reached: a rational point, an infinite end, or two points between which a factor changes sign.
+    reached: a rational point, an infinite end, or two points between which a factor changes sign, or with a third between
+    them that is written as a logarithm.
     """
 
     exact: str | None
@@ -90,16 +92,34 @@ class _Place:
             return enclose(self.value, self.low, bits)
         return enclose_between(self.value, self.low, self.high, bits)
 
-    def near(self, is_zero: bool) -> str | list[str]:
+    @property
+    def level(self) -> Fraction | None:
+        """The value where it is shown to be rational: a factor of the rest of the sum changes sign within the place."""
+        if self.low == self.high:
+            return exact_value(self.value, self.low)
+        parts = self.value.args if self.value.head == "+" else (self.value,)
+        constant = next((part for part in parts if part.number is not None), Expr.of(0))
+        rest = self.value - constant
+        for factor in rest.args if rest.head == "*" else (rest,):
+            base = factor.args[0] if factor.power is not None and factor.power > 0 else factor
+            if {sign_at(base, x) for x in (self.low, self.high)} == {-1, 1}:
+                return constant.number
+        return None
+
+    def near(self, is_level: bool) -> str | list[str]:
         """Return what shows the verifier that the value is reached."""
         if self.low < self.high:
-            return [str(self.low), str(self.high)] if is_zero else str((self.low + self.high) / 2)
+            return [str(self.low), str(self.high)] if is_level else str((self.low + self.high) / 2)
         return str(self.where) if isinstance(self.where, float) and not self.value.depends_on_x else str(self.low)
 
 
 def proposed_infimum(pieces: tuple[Piece, ...]) -> Infimum | None:
-    """Return the infimum over all pieces: exactly from the signs of the slope, else from an enclosure."""
-    return exact_infimum(pieces) or _enclosed_infimum(pieces)
+    """Return the infimum over all pieces: exactly from the signs of the slope, else from an enclosure.
+
+    None where it is not known or beyond the range of doubles.
+    """
+    found = exact_infimum(pieces) or _enclosed_infimum(pieces)
+    return found if found is not None and isfinite(found.value) else None
 
 
 @lru_cache(maxsize=256)
@@ -117,15 +137,15 @@ def exact_infimum(pieces: tuple[Piece, ...]) -> Infimum | None:
     if not kept:
         return None
     best = next((place for place in kept if place.low == place.high), kept[0])
-    zero = best.low < best.high and _touches_zero(best)
-    value, known = best.ball(BITS), "0" if zero else best.text
+    level = best.level if best.low < best.high else None
+    value, known = best.ball(BITS), best.text if level is None else str(level)
     if known is None and value.rel_accuracy_bits() < SHARP:
         return None
     attaining = min((place for place in kept if place.attained), key=lambda place: place.where, default=None)
     ends = [str(place.where) for place in kept if isinstance(place.where, float)]
     at = _shown(attaining) if attaining is not None else ends[0] if ends else None
     number = float(value.mid()) if known is None else as_double(exact(parse_constant(known)))
-    return Infimum(known, number, at if tied else None, best.near(zero))
+    return Infimum(known, number, at if tied else None, best.near(level is not None))
 
 
 def _places(pieces: tuple[Piece, ...]) -> list[_Place]:
@@ -160,7 +180,8 @@ def _lowest(places: list[_Place]) -> tuple[list[_Place], bool]:
         places = [place for place, ball in zip(places, balls, strict=True) if ball.lower() <= top]
         if all(_equal(places[0], place) for place in places[1:]):
             return places, True
-    return places, all(_touches_zero(place) for place in places)
+    levels = {place.level for place in places}
+    return places, len(levels) == 1 and None not in levels
 
 
 def _equal(a: _Place, b: _Place) -> bool:
@@ -169,17 +190,6 @@ def _equal(a: _Place, b: _Place) -> bool:
         return a.constant == b.constant or text(exact(a.constant - b.constant)) == "0"
     forms = as_rational(a.value), as_rational(substitute(b.value, {Expr.x(): -Expr.x()}))
     return forms[0] is not None and forms[0] == forms[1] and a.low <= -b.low and -b.high <= a.high
-
-
-def _touches_zero(place: _Place) -> bool:
-    """Whether the value is shown to be 0: a factor of the formula changes sign between the ends of the place."""
-    if place.constant is not None:
-        return exact_value(place.constant, Fraction(0)) == 0
-    for factor in place.value.args if place.value.head == "*" else (place.value,):
-        base = factor.args[0] if factor.power is not None and factor.power > 0 else factor
-        if {sign_at(base, x) for x in (place.low, place.high)} == {-1, 1}:
-            return True
-    return False
 
 
 def _shown(place: _Place) -> str:
@@ -201,12 +211,34 @@ def _enclosed_infimum(pieces: tuple[Piece, ...]) -> Infimum | None:
     if limit is not None and limit.limit is not None:
         return Infimum(limit.limit, as_double(exact(parse_constant(limit.limit))), None, str(limit.left))
     places = list(_boxes(pieces, kept, step))
-    touching = next((place for place in places if place.low < place.high and _touches_zero(place)), None)
-    if touching is not None:
-        return Infimum("0", 0.0, None, touching.near(is_zero=True))
+    for place in places:
+        if place.low < place.high and (level := place.level) is not None:
+            return Infimum(str(level), as_double(exact(level)), None, place.near(is_level=True))
+        if (near := _logarithm(place, step)) is not None:
+            return Infimum("0", 0.0, None, near)
     value = low.union(high)
     sharp = places and value.rel_accuracy_bits() >= SHARP
-    return Infimum(None, float(value.mid()), None, places[0].near(is_zero=False)) if sharp else None
+    return Infimum(None, float(value.mid()), None, places[0].near(is_level=False)) if sharp else None
+
+
+def _logarithm(place: _Place, step: Fraction) -> list[str] | None:
+    """Return a bracket and log(q)/k in it, q rational, where the formula seems to be 0 with slope 0 and is convex."""
+    g, slope = place.value, place.value.diff()
+    before = sign_at(slope, place.low)
+    if before is None or sign_at(slope, place.high) != -before:
+        return None
+    low, _ = bisected(lambda x: sign_at(slope, x), before, place.low, place.high, lambda _: step / 2**BITS)
+    rates = {node.args[0].diff().number for node in g.walk() if node.head == "exp"}
+    for k in filter(None, rates):
+        mantissa, exponent = map(int, enclose(call("exp", k * Expr.x()), low, BITS).mid().man_exp())
+        q = (mantissa * Fraction(2) ** exponent).limit_denominator(LARGEST)
+        x = call("log", Expr.of(q)) / k
+        if q > 0 and exact(substitute(g, {Expr.x(): x})) == 0:
+            for width in (step / 2**n for n in range(40)):
+                ends = [width * (round(low / width) + side) for side in (-1, 1)]
+                if enclose_between(slope.diff(), *ends, BITS) > 0:
+                    return [*map(str, ends), str(x)]
+    return None
 
 
 def _lowest_limit(pieces: tuple[Piece, ...]) -> Infimum | None:

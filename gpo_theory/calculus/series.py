@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache, reduce
+from math import isfinite
 from typing import Any
 
 from gpo_theory.calculus.balls import enclose, expand
@@ -23,7 +24,7 @@ LARGEST = 200  # operations in one exact coefficient; more would make the exact 
 
 @dataclass(frozen=True)
 class Coefficient:
-    """One exact coefficient: `text` in the grammar of formulas, `value` its as_double double."""
+    """One exact coefficient: `text` in the grammar of formulas, `value` its nearest double."""
 
     text: str
     value: float
@@ -84,9 +85,9 @@ def _checked(f: Expr, order: int) -> tuple[Coefficient | None, ...]:
     out: list[Coefficient | None] = []
     balls = expand(f, Fraction(0), order)
     for value, ball in zip(_expand(f, _line(order)), balls, strict=True):
-        written = text(value)
-        inside = ball.is_finite() and ball.overlaps(enclose(parse_constant(written), Fraction(0), 256))
-        out.append(Coefficient(written, as_double(value)) if inside else None)
+        found = Coefficient(text(value), as_double(value))
+        inside = ball.is_finite() and ball.overlaps(enclose(parse_constant(found.text), Fraction(0), 256))
+        out.append(found if inside and isfinite(found.value) else None)
     bad = out.index(None) if None in out else len(out)
     return tuple(out[:bad] + [None] * (len(out) - bad))
 

@@ -228,7 +228,7 @@ def _target_margin(loss: Loss, p: Fraction) -> float:
     low, high = found
     if low == math.inf:
         raise _RefusedError(f"{loss.name} has no finite target at p = {p}: its expected loss has no minimum")
-    if high - low > NARROW * (abs(low) + abs(high)):
+    if high == math.inf or high - low > NARROW * (abs(low) + abs(high)):
         raise _RefusedError(f"{loss.name} has no single target at p = {p}: its margins lie in [{low:.6g}, {high:.6g}]")
     if low <= 0:
         raise _RefusedError(f"{loss.name} has the target {high:.3g} at p = {p}: it is not above 0")

@@ -3,6 +3,7 @@
 __all__ = ["bounded_below"]
 
 from fractions import Fraction
+from math import inf, isfinite
 
 from mpmath import mp
 
@@ -30,9 +31,9 @@ def bounded_below(f: Expr) -> Certificate:
     if value is not None:
         return proved(claim, "f stays above its infimum on every piece", value.number, near=value.near)
     found = infimum_of(f) if value is None else None
-    if found is not None and found.low.is_finite():
-        room = abs(enclose(f, Fraction(0)).mid()) / 2**20
-        return proved(claim, "a lower bound of f on every piece", None, floor=str(Fraction(float(found.low - room))))
+    bound = -inf if found is None else float(found.low - abs(enclose(f, Fraction(0)).mid()) / 2**20)
+    if isfinite(bound):
+        return proved(claim, "a lower bound of f on every piece", None, floor=str(Fraction(bound)))
     floor = float(interval(f, None, None).a)
     if floor > -mp.inf:  # beyond the floats, as exp(2401) is, any of them is a floor
         below = Fraction(min(floor, 1e300)) - 1

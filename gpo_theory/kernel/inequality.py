@@ -22,7 +22,7 @@ from gpo_theory.kernel.sturm import Quotient, equals, keeps_sign
 X, NOWHERE = Expr.x(), Fraction(0)
 # Derivatives used on one box, and halvings of it where the cuts of a hint are too coarse for this arithmetic: limits on
 # time. Half-lines start at |x - shift| >= 8, where log|x - shift| > 2.
-ORDER, HALVINGS, LEAST_START = 3, 3, 8
+ORDER, HALVINGS, LEAST_START, MOST_POWER = 3, 3, 8, 64
 # A certificate may come from anybody, and 1e9999999999 is a short text: more digits than these are refused.
 DIGITS = 2000
 NUMBER = re.compile(rf"-?\d{{1,{DIGITS}}}(/\d{{1,{DIGITS}}})?")
@@ -53,8 +53,13 @@ _KNOWN: dict[tuple[str, Fraction | int], int] = {
 
 
 def _folded(g: Expr) -> Expr:
-    """Return a constant with exp(0), log(1), ... replaced by their values, so that rationals stay exact."""
+    """Return a constant with exp(0), log(1), exp(2 log(3)), ... replaced by their values: rationals stay exact."""
     g = rebuild(g, tuple(map(_folded, g.children)))
+    if g.head == "exp":
+        front, log = (Expr.of(1), *g.args[0].args)[-2:] if g.args[0].head == "*" else (Expr.of(1), g.args[0])
+        n, base = front.number, log.args[0].number if log.head == "log" else None
+        if base and n is not None and n.denominator == 1 and abs(n) <= MOST_POWER:
+            return Expr.of(base ** int(n))
     inside = g.children[0].number if g.children else None
     if g.head == "**" and inside == 1:
         return Expr.of(1)

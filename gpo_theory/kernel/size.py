@@ -79,8 +79,8 @@ def number_of(s: Statement, below: bool) -> Expr:
 def sharp(s: Statement, pieces: list[Part], of: Callable[[Expr], Expr], side: int) -> None:
     """The number is the least value of g (side 1) or the largest of |g| (side -1), as `near` shows.
 
-    One that is exact is taken at `near`, is the limit there ("inf", "-inf"), or is 0 between two points; any other is
-    reached at `near` to one part in 1e9.
+    One that is exact is taken at `near`, is the limit there ("inf", "-inf"), or is taken between two points or at the
+    named point between them; any other is reached at `near` to one part in 1e9.
     """
     value, near = s.certificate.value, s.hints.choice("near")
     if value is None:
@@ -92,14 +92,14 @@ def sharp(s: Statement, pieces: list[Part], of: Callable[[Expr], Expr], side: in
         end, p = (1, pieces[-1]) if near == "inf" else (-1, pieces[0])
         need(exact is not None and any(_tends(of(p.f) - sign * exact, end, s) for sign in signs), f"a limit at {near}")
         return
-    low, high = map(rational, near if isinstance(near, list) else (near, near))
+    low, high = map(rational, near[:2] if isinstance(near, list) else (near, near))
     number = ratio(Fraction(value["float"]))
     for p in pieces:
         if (p.low is not None and low < p.low) or (p.high is not None and p.high < high):
             continue
         g = of(p.f)
         if low < high:
-            if exact is not None and exact.number == 0 and _vanishes(g, low, high):
+            if exact is not None and (_vanishes(g - exact, low, high) or _zero_between(g - exact, near)):
                 return
         elif exact is not None:
             if any(equal_at(g, sign * exact, low) for sign in signs):
@@ -126,6 +126,28 @@ def _vanishes(g: Expr, low: Fraction, high: Fraction) -> bool:
         if (ends[0].b < 0 < ends[1].a) or (ends[1].b < 0 < ends[0].a):
             return True
     return False
+
+
+def _zero_between(g: Expr, near: list[str]) -> bool:
+    """Whether g is 0 at the point that stands last in `near`, between the two others."""
+    low, high, x = rational(near[0]), rational(near[1]), parse_constant(near[-1])
+    place, value = interval(x, ZERO, ZERO, 320), at(substitute(g, {Expr.x(): x}), ZERO, 320)
+    return bool((place - ratio(low)).a > 0 and (ratio(high) - place).a > 0 and value.a == value.b == 0)
+
+
+def _lowest_inside(g: Expr, p: Part, s: Statement) -> bool:
+    """Whether g >= 0 on a part: it is 0 with slope 0 at the point that `near` names, convex around it, else above 0."""
+    near = s.hints.choice("near")
+    if not isinstance(near, list) or len(near) < 3:
+        return False
+    low, high = map(rational, near[:2])
+    if (p.low is not None and low <= p.low) or (p.high is not None and p.high <= high):
+        return False
+    need(_zero_between(g, near) and _zero_between(g.diff(), near), f"{g} that is 0 with slope 0 at x = {near[2]}")
+    prove(g.diff().diff(), low, high, False, s.hints)
+    for ends in ((p.low, low), (high, p.high)):
+        prove(g, *ends, False, s.hints)
+    return True
 
 
 def lipschitz(s: Statement) -> None:
@@ -192,7 +214,8 @@ def bounded_below(s: Statement) -> None:
     """f >= b on every part and at every breakpoint; f need not be continuous."""
     bound, pieces = number_of(s, below=True), parts(s.f, s.hints)
     for p in pieces:
-        sign_on(p.f - bound, p, False, s.hints)
+        if not _lowest_inside(p.f - bound, p, s):
+            sign_on(p.f - bound, p, False, s.hints)
     sharp(s, pieces, lambda g: g, 1)
 
 

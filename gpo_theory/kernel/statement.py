@@ -115,14 +115,18 @@ def agree(a: Any, b: Any) -> bool:
 
 
 def lead_far(g: Expr, side: int, hints: Hints) -> Lead | None:
-    """Return the leading behaviour on one side as |x| tends to infinity; None where g vanishes there."""
-    shift = rational(hints.choice("shift") or "0")
-    for start in (16, 64, 1024, 2**16, 2**30):
+    """Return the leading behaviour on one side as |x| tends to infinity, with a sign if found; None where g is 0."""
+    shift, found = rational(hints.choice("shift") or "0"), list[Lead]()
+    for power in (4, 6, 10, 16, 30, 60, 120):
         try:
-            return lead_beyond(g, side, Fraction(start), shift)
+            lead = lead_beyond(g, side, Fraction(2) ** power, shift)
         except UnresolvedError:
             continue
-    raise UnprovedError(f"the behaviour of {g} far out")
+        if lead is None or lead.sign:
+            return lead
+        found.append(lead)
+    need(bool(found), f"the behaviour of {g} far out")
+    return found[0]
 
 
 def jumps(s: Statement, x: Fraction) -> bool:

@@ -87,7 +87,10 @@ def conjugate_at(loss: Loss, s: Fraction) -> tuple[float, float] | None:
     (True, True)
     """
     found = infimum_of(loss.f.primitive() - s * X)
-    return (nextafter(float(-found.high), -inf), nextafter(float(-found.low), inf)) if found else None
+    if found is None:
+        return None
+    low, high = float(-found.high), float(-found.low)
+    return low if low == inf else nextafter(low, -inf), nextafter(high, inf)
 
 
 def _slope_limit(f: Expr, side: int) -> str | None:

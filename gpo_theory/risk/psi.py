@@ -70,7 +70,7 @@ def psi_transform(loss: Loss, claims: Mapping[str, Certificate]) -> Psi:
     ball = psi_at(loss, HALF)
     if ball is not None and ball[0] == inf:
         return Psi(None, "inf")
-    if ball is None or ball[1] - ball[0] > NARROW * ball[1]:
+    if ball is None or not ball[1] - ball[0] <= NARROW * ball[1] < inf:
         return Psi(None, None)
     if formula is not None and len(str(formula)) <= LONGEST:
         value = enclose(substitute(formula, {THETA: Expr.of(HALF)}).primitive(), Fraction(0), 256)
