@@ -28,7 +28,7 @@ from gpo_theory.formula.grammar import parse_constant
 # Limits of the branch and bound: its time, and the width of a box, in units of f and relative to its distance from 0,
 # at which the value is known to about f'' 2^-80.
 MOST_BOXES, SMALLEST, BITS = 6000, Fraction(1, 2**40), 192
-LARGEST = 10**6  # denominator of a number whose logarithm is looked for
+LARGEST, MOST_POWER = 10**6, 64  # denominator of a number whose logarithm is looked for, and its powers
 SHARP = 33  # bits of a value that is known only as a number: the verifier allows it one part in 1e9
 Where = Fraction | float  # a rational point, or an infinite end
 
@@ -39,8 +39,8 @@ class Infimum:
 
     `at` is the least x that attains it ("-inf" where a whole half-line does), "inf" or "-inf" where it is only
     approached there, None where that is not known or a jump leaves it out. `near` tells the verifier where it is
-    reached: a rational point, an infinite end, or two points between which a factor changes sign, or with a third between
-    them that is written as a logarithm.
+    reached: a rational point, an infinite end, two points between which a factor changes sign, or these and a third
+    between them that is written as a logarithm.
     """
 
     exact: str | None
@@ -228,16 +228,19 @@ def _logarithm(place: _Place, step: Fraction) -> list[str] | None:
     if before is None or sign_at(slope, place.high) != -before:
         return None
     low, _ = bisected(lambda x: sign_at(slope, x), before, place.low, place.high, lambda _: step / 2**BITS)
-    rates = {node.args[0].diff().number for node in g.walk() if node.head == "exp"}
-    for k in filter(None, rates):
+    rates = list(filter(None, {node.args[0].diff().number for node in g.walk() if node.head == "exp"}))
+    for k in rates:
+        # Then exp(rate x) is a whole power of q, of a size that sympy works with.
+        if any((rate / k).denominator > 1 or abs(rate / k) > MOST_POWER for rate in rates):
+            continue
         mantissa, exponent = map(int, enclose(call("exp", k * Expr.x()), low, BITS).mid().man_exp())
         q = (mantissa * Fraction(2) ** exponent).limit_denominator(LARGEST)
         x = call("log", Expr.of(q)) / k
         if q > 0 and exact(substitute(g, {Expr.x(): x})) == 0:
             for width in (step / 2**n for n in range(40)):
-                ends = [width * (round(low / width) + side) for side in (-1, 1)]
-                if enclose_between(slope.diff(), *ends, BITS) > 0:
-                    return [*map(str, ends), str(x)]
+                a, b = (width * (round(low / width) + side) for side in (-1, 1))
+                if enclose_between(slope.diff(), a, b, BITS) > 0:
+                    return [str(a), str(b), str(x)]
     return None
 
 

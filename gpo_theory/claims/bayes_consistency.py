@@ -44,7 +44,7 @@ def bayes_consistent(f: Expr, known: Mapping[str, Certificate]) -> Iterator[Cert
     if exact.verdict is Verdict.PROVED and exact.value is not None:
         yield proved(CLAIM, "f is Bradley-Terry exact with f' < 0: C_p falls, then rises, with its least value at "
                             "c log(p/(1-p))", theorem="exact", c=exact.value["exact"])  # fmt: skip
-    floor = _floor(known["bounded_below"])
+    floor = _floor(f, known["bounded_below"])
     if floor is not None:
         limits = [tail(f, side).limit for side in (-1, 1)]
         if all(limit == floor for limit in limits):
@@ -67,16 +67,17 @@ def bayes_consistent(f: Expr, known: Mapping[str, Certificate]) -> Iterator[Cert
     yield unknown(CLAIM, "f is not convex, and none of the theorems for other f is shown to apply")
 
 
-def _floor(bounded: Certificate) -> str | None:
-    """Return a rational lower bound of f as text: its infimum where that is rational, else a millionth less."""
+def _floor(f: Expr, bounded: Certificate) -> str | None:
+    """Return a lower bound of f as text: its infimum where that is rational and seen from a range of f, else less."""
     if bounded.verdict is not Verdict.PROVED:
         return None
     if bounded.value is None:
         return bounded.choices.get("floor")
-    exact = bounded.value["exact"]
+    exact, number = bounded.value["exact"], Fraction(bounded.value["float"])
+    if isinstance(near := bounded.choices.get("near"), list) and len(near) > 2:
+        return str(number - Fraction(float(abs(enclose(f, Fraction(0)).mid()))) / 2**20)
     if exact is not None and exact.lstrip("-").replace("/", "").isdigit():
         return str(exact)
-    number = Fraction(bounded.value["float"])
     return str(number - abs(number) / 10**6)
 
 

@@ -145,8 +145,8 @@ def _lowest_inside(g: Expr, p: Part, s: Statement) -> bool:
         return False
     need(_zero_between(g, near) and _zero_between(g.diff(), near), f"{g} that is 0 with slope 0 at x = {near[2]}")
     prove(g.diff().diff(), low, high, False, s.hints)
-    for ends in ((p.low, low), (high, p.high)):
-        prove(g, *ends, False, s.hints)
+    prove(g, p.low, low, False, s.hints)
+    prove(g, high, p.high, False, s.hints)
     return True
 
 

@@ -275,12 +275,24 @@ def test_totality_without_pieces_asks_for_all_of_r(text: str, is_total: bool | N
     ("(2*atan(x) - 1)**2", 0.0),  # a square that is 0 at tan(1/2)
     # The divergence of two coins, which is 0 where they are the same: sigmoid(x) = 999/1000.
     (LOSSES["exo"].formula, 0.0),
+    ("1/10**20*(" + LOSSES["exo"].formula + ")", 0.0),
+    # Slope and value are 0 at a logarithm: log(2), log(7/3)/5, -log(3)/2.
+    ("exp(x) - 2*x - 2 + 2*log(2)", 0.0),
+    ("10**20*(3*exp(5*x) - 35*x - 7 + 7*log(7/3))", 0.0),
+    ("exp(-2*x) + 6*x - 3 + 3*log(3)", 0.0),
     ("(2*atan(x) - 1)**2 + 1/10**22", 1e-22),
     ("(2*atan(x) - 1)**2 + 1/10**30", 1e-30),
     ("(2*atan(x) - 1)**2 - 1/10**30", -1e-30),
 ])  # fmt: skip
 def test_an_infimum_next_to_zero_is_zero_only_where_it_is(formula: str, infimum: float) -> None:
     eps = LOSSES["exo"].parameters
-    value = analyze(parse(formula, eps if formula == LOSSES["exo"].formula else {})).claims["bounded_below"].value
+    value = analyze(parse(formula, eps if "eps" in formula else {})).claims["bounded_below"].value
     assert value is not None
     assert value["float"] == pytest.approx(infimum, rel=1e-12, abs=0)
+
+
+@pytest.mark.parametrize("sign", ["+", "-"])
+def test_an_infimum_that_is_nearly_zero_is_not_called_zero(sign: str) -> None:
+    found = analyze(parse(f"exp(x) - 2*x - 2 + 2*log(2) {sign} 1/10**25")).claims["bounded_below"]
+    assert found.verdict is Verdict.PROVED
+    assert found.value is None or found.value["float"] == pytest.approx(float(f"{sign}1e-25"), rel=1e-9, abs=0)

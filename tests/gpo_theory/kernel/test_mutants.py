@@ -34,6 +34,12 @@ def lie(claim: str, verdict: str, formula: str, *, hints: Any = (), cuts: Any = 
             "cuts": list(cuts), "witness": witness, "value": value, "choices": choices}  # fmt: skip
 
 
+def zero_at_log_2(formula: str, low: str, high: str, outside: Any, inside: Any = None) -> dict[str, Any]:
+    """That f has the infimum 0 at log(2), convex on [low, high], by hints for f'' inside and for f outside."""
+    hints = [(f"on ({low}, {high})", inside), ("", outside)]
+    return lie("bounded_below", "proved", formula, value={"exact": "0", "float": 0.0}, near=[low, high, "log(2)"], hints=hints)
+
+
 AFTER_8 = ("x - 8 > 0", line("-8", "1"))
 CHORD = {"kind": "chord", "a": "-1", "b": "1", "t": "1/2"}
 NOTHING = {"exact": "0", "float": 0.0}
@@ -84,6 +90,18 @@ LIES = {
     "a bound of the other sign": lie("bounded_below", "proved", "x**2-1/10**14", value={"exact": None, "float": 1e-14}, near="0"),
     "a limit that is another": lie("bounded_below", "proved", "exp(x)", value={"exact": "-1", "float": -1.0}, near="-inf"),
     "a zero that is none": lie("bounded_below", "proved", "x**2+1", value=NOTHING, near=["-1", "1"]),
+    "a value that is not 0": zero_at_log_2("(exp(x)-2-1/10**20)*(exp(x)-2+1/10**20)", "1/2", "1", outside=line(
+        "1", f"-{4 * 10**40}/{4 * 10**40 - 1}", f"{10**40}/{4 * 10**40 - 1}", slope="1")),
+    "a slope that is not 0": zero_at_log_2("(exp(x)-2)*(exp(x)-2+1/10**9)", "1/2", "1", outside=line(
+        "1", "-3999999999/3999999998", "500000000/1999999999", slope="1")),
+    "a top between two zeros": zero_at_log_2("(exp(x)-2)**2*((exp(x)-2)**2-1/4)", "2/5", "23/25", outside=line(
+        "1", "-31/15", "19/12", "-8/15", "1/15", slope="1")),
+    "below 0 on the right": zero_at_log_2("(exp(x)-2)**2*(8-exp(x))", "3/5", "3/4", outside=line("1", "-9/8", "3/8", "-1/32", slope="1")),
+    "below 0 on the left": zero_at_log_2("(exp(x)-2)**2*(exp(x)-1)", "3/5", "3/4", outside=line("-1", "2", "-5/4", "1/4", slope="1"),
+                                         inside=line("1", "-5/2", "9/8", slope="1")),
+    "a zero outside its bracket": zero_at_log_2(
+        "(exp(x)-2)**2*((exp(x)-4)**2-1/100)", "27/20", "71/50", inside=line("-1", "5199/2399", "-2700/2399", "400/2399", slope="1"),
+        outside=line("1", "-2399/1599", "1733/2132", "-100/533", "25/1599", slope="1")),
     "an exact slope that is nearly right": lie(
         "differentiable_at_zero", "proved", "-x", value={"exact": "-1000001/1000000", "float": -1.000001}),
     "a limit from the right side": lie(
@@ -168,6 +186,14 @@ MUTANTS = {
     "any limit will do": ("return lead is None or lead.vanishes\n\n\ndef _vanishes", "return True\n\n\ndef _vanishes",
                           ("a limit that is another",)),
     "a zero is not looked for": ("if (ends[0].b < 0 < ends[1].a) or (ends[1].b < 0 < ends[0].a):", "if True:", ("a zero that is none",)),
+    "a named zero is not evaluated": ("need(_zero_between(g, near) and ", "need(", ("a value that is not 0",)),
+    "a named zero may be crossed": (" and _zero_between(g.diff(), near), f", ", f", ("a slope that is not 0",)),
+    "a named zero may be a top": ("prove(g.diff().diff(), low, high, False, s.hints)\n    prove(g, p.low", "prove(g, p.low",
+                                  ("a top between two zeros",)),
+    "left of a named zero": ("prove(g, p.low, low, False, s.hints)", "pass", ("below 0 on the left",)),
+    "right of a named zero": ("prove(g, high, p.high, False, s.hints)", "pass", ("below 0 on the right",)),
+    "a named zero anywhere": ("(place - ratio(low)).a > 0 and (ratio(high) - place).a > 0 and value.a", "value.a",
+                              ("a zero outside its bracket",)),
     "an exact slope is not compared": ("need(equal_at(slope, exact, ZERO) and ", "need(", ("an exact slope that is nearly right",)),
     "a limit from either side": ('(x == 0 and side != "right")', "x == 0", ("a limit from the right side",)),
     "slopes that nearly agree": ("need(left == right or same_at(left, right, ZERO),", "need(agree(at(left, ZERO), at(right, ZERO)),", ("a kink of 1e-10",)),
