@@ -278,7 +278,7 @@ def _warn_of(name: str, loss: Loss) -> None:
             _log.warning("loss %s has f'(0) = %s > 0: it begins by making the chosen response less likely than the "
                          "rejected one; is the sign of x right?", name, slope.text)  # fmt: skip
     with suppress(OutOfTimeError), limited(1.0):
-        found = bounded_below(loss.f.primitive())
+        found = next(bounded_below(loss.f.primitive()))
         if found.verdict is Verdict.REFUTED:
             _log.warning("loss %s is not bounded below, %s: a falling value alone is no progress; watch the accuracy",
                          name, found.because)  # fmt: skip

@@ -72,7 +72,7 @@ def _claims(f: Expr) -> Mapping[str, Certificate]:
         "strongly_convex": lambda: [strongly_convex(f, known["convex"])],
         "lipschitz": lambda: [lipschitz(f)],
         "smooth": lambda: [smooth(f)],
-        "bounded_below": lambda: [bounded_below(f)],
+        "bounded_below": lambda: bounded_below(f),
         "monotone_decreasing": lambda: [monotone_decreasing(f, known["convex"])],
         "differentiable_at_zero": lambda: [differentiable_at_zero(f)],
         "bradley_terry_exact": lambda: [bradley_terry_exact(f, known["convex"], known["monotone_decreasing"])],

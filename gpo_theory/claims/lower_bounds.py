@@ -2,6 +2,7 @@
 
 __all__ = ["bounded_below"]
 
+from collections.abc import Iterator
 from fractions import Fraction
 from math import inf, isfinite
 
@@ -18,10 +19,11 @@ from gpo_theory.kernel.intervals import interval
 DEEP = 1000  # the verifier demands a point at which f has fallen by so many times its changes from 0 to 1 and -1
 
 
-def bounded_below(f: Expr) -> Certificate:
-    """Decide whether a total primitive formula is bounded below; the value is its infimum.
+def bounded_below(f: Expr) -> Iterator[Certificate]:
+    """Propose whether a total primitive formula is bounded below, with its infimum first and without it afterwards.
 
-    A continuous f on R is bounded below iff neither tail tends to -infinity. Refuted with a point where f < -1000.
+    A continuous f on R is bounded below iff neither tail tends to -infinity. Refuted with a point where f has fallen
+    far below f(0).
     """
     claim = "bounded_below"
     try:
@@ -29,22 +31,22 @@ def bounded_below(f: Expr) -> Certificate:
     except UnsplitError:
         value = None
     if value is not None:
-        return proved(claim, "f stays above its infimum on every piece", value.number, near=value.near)
-    found = infimum_of(f) if value is None else None
+        yield proved(claim, "f stays above its infimum on every piece", value.number, near=value.near)
+    found = infimum_of(f)
     bound = -inf if found is None else float(found.low - abs(enclose(f, Fraction(0)).mid()) / 2**20)
     if isfinite(bound):
-        return proved(claim, "a lower bound of f on every piece", None, floor=str(Fraction(bound)))
+        yield proved(claim, "a lower bound of f on every piece", None, floor=str(Fraction(bound)))
     floor = float(interval(f, None, None).a)
     if floor > -mp.inf:  # beyond the floats, as exp(2401) is, any of them is a floor
         below = Fraction(min(floor, 1e300)) - 1
-        return proved(claim, "the range of f, composed from its parts", None, floor=str(below))
+        yield proved(claim, "the range of f, composed from its parts", None, floor=str(below))
     for side in (-1, 1):
         end = tail(f, side)
         x = _deep_point(f, side) if end.verdict == "proved" and end.limit == "-inf" else None
         if x is not None:
             where = "left" if side < 0 else "right"
-            return refuted(claim, f"f tends to -infinity on the {where}", kind="point", x=str(x))
-    return unknown(claim, "no lower bound was found, and no tail is shown to tend to -infinity")
+            yield refuted(claim, f"f tends to -infinity on the {where}", kind="point", x=str(x))
+    yield unknown(claim, "no lower bound was found, and no tail is shown to tend to -infinity")
 
 
 def _deep_point(f: Expr, side: int) -> Fraction | None:

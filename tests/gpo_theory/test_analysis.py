@@ -143,7 +143,7 @@ def test_a_loss_that_rises_at_0_is_told_of_with_its_sign(text: str, meant: str) 
 def told(text: str) -> list[str]:
     """The warnings alone, from the one claim that they read."""
     loss = parse(text)
-    return warnings_of(loss, {"bounded_below": bounded_below(loss.f.primitive())})
+    return warnings_of(loss, {"bounded_below": next(bounded_below(loss.f.primitive()))})
 
 
 def test_an_analysis_shows_its_warnings() -> None:
