@@ -3,9 +3,13 @@
 __all__ = ["analyze"]
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from fractions import Fraction
 from functools import lru_cache
 
 from gpo_theory.budget import in_time, limited
+from gpo_theory.calculus.constants import exact, text
+from gpo_theory.calculus.samples import unit
 from gpo_theory.calculus.series import taylor
 from gpo_theory.calculus.strengths import Strength, strength
 from gpo_theory.calculus.tails import UNKNOWN, Tail, tails_of
@@ -20,13 +24,16 @@ from gpo_theory.claims.proving import accepted
 from gpo_theory.claims.smoothness import lipschitz, smooth, strongly_convex
 from gpo_theory.claims.totality import total
 from gpo_theory.errors import DomainError
-from gpo_theory.formula.expression import Expr
+from gpo_theory.formula.expression import Expr, substitute
+from gpo_theory.formula.grammar import parse_constant
 from gpo_theory.kernel.expansion import cancelled
+from gpo_theory.kernel.units import in_units
 from gpo_theory.loss import Loss
 from gpo_theory.report.result import Analysis
 from gpo_theory.risk.links import Link, link
 from gpo_theory.risk.psi import Psi, psi_transform
 
+_LATE = "the limit on time or memory was reached"
 _NO_TAILS: dict[str, dict[str, Tail]] = {side: dict.fromkeys(("loss", "slope"), UNKNOWN) for side in ("left", "right")}
 
 
@@ -62,11 +69,38 @@ def _analysis(loss: Loss, seconds: float) -> Analysis:
 
 
 def _claims(f: Expr) -> Mapping[str, Certificate]:
-    """Attempt every claim, those that others build on first; keep only what the verifier accepts."""
+    """Decide every claim about f, all but `total` with x in the unit of f; keep only what the verifier accepts."""
+    found = in_time(lambda: _replayed(f, "total", [total(f)]), unknown("total", _LATE))
+    if found.verdict is not Verdict.PROVED:
+        reason = "f is not shown to be defined on all of R"
+        return {name: unknown(name, reason) for name in CLAIMS} | {"total": found}
+    step = unit(cancelled(f))
+    if step == 1:
+        return {"total": found, **_other_claims(f)}
+    others = _other_claims(substitute(f, {Expr.x(): step * Expr.x()}))
+    return {"total": found, **{name: _in_x(one, step) for name, one in others.items()}}
+
+
+def _in_x(certificate: Certificate, step: Fraction) -> Certificate:
+    """Return the certificate about f that one about f(step y) means."""
+    if certificate.verdict is Verdict.UNKNOWN:
+        return certificate
+    try:
+        found = in_units(certificate, 1 / step)
+    except OverflowError:
+        return unknown(certificate.claim, "its number is beyond the range of floating point")
+    value, choices = found.value, {**found.choices, "unit": str(step)}
+    if value is not None and value["exact"] is not None:
+        value = {**value, "exact": text(exact(parse_constant(value["exact"])))}
+    because = f"{found.because} (x in units of {step})"
+    return replace(found, because=because, value=value, proof={**(found.proof or {}), "choices": choices})
+
+
+def _other_claims(whole: Expr) -> dict[str, Certificate]:
+    """Attempt every claim about a total formula but that, those that others build on first."""
     known: dict[str, Certificate] = {}
-    whole, f = f, cancelled(f)  # where f is total, h/h = 1 and g - g = 0 may be simplified
+    f = cancelled(whole)  # where f is total, h/h = 1 and g - g = 0 may be simplified
     steps: dict[str, Callable[[], Iterable[Certificate]]] = {
-        "total": lambda: [total(whole)],
         "convex": lambda: [convex(f)],
         "strictly_convex": lambda: [strictly_convex(f, known["convex"])],
         "strongly_convex": lambda: [strongly_convex(f, known["convex"])],
@@ -79,12 +113,9 @@ def _claims(f: Expr) -> Mapping[str, Certificate]:
         "bayes_consistent": lambda: bayes_consistent(f, known),
     }
     for claim, attempt in steps.items():
-        late = unknown(claim, "the limit on time or memory was reached")
-        known[claim] = in_time(lambda attempt=attempt, claim=claim: _replayed(whole, claim, attempt()), late)  # type: ignore[misc]
-        if claim == "total" and known[claim].verdict is not Verdict.PROVED:
-            reason = "f is not shown to be defined on all of R"
-            return known | {name: unknown(name, reason) for name in CLAIMS if name != "total"}
-    return {name: known[name] for name in CLAIMS}
+        known[claim] = in_time(lambda attempt=attempt, claim=claim: _replayed(whole, claim, attempt()),  # type: ignore[misc]
+                               unknown(claim, _LATE))  # fmt: skip
+    return {name: known[name] for name in CLAIMS if name != "total"}
 
 
 def _replayed(f: Expr, claim: str, proposals: Iterable[Certificate]) -> Certificate:

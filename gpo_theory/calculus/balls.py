@@ -15,6 +15,7 @@ from gpo_theory.budget import spend
 from gpo_theory.formula.expression import Expr, rebuild, steps
 from gpo_theory.formula.operations import COMPARISONS, NEGATED, OPERATIONS, PRIMITIVES
 
+MAX_ROOT = 64  # n and k in base^(k/n) where it is looked for as a rational number
 MAX_BITS = 4096  # where `sign_at` gives up: a value below about 1e-1230 of its terms
 Sign = Callable[[Fraction], int | None]
 Width = Callable[[Fraction], Fraction]
@@ -87,7 +88,7 @@ def exact_value(node: Expr, x: Fraction) -> Fraction | None:
             base, exponent = known
             if exponent.denominator == 1 and (base or exponent > 0):
                 return base ** int(exponent)
-            return Fraction(base) if base == 1 or (base == 0 and exponent > 0) else None
+            return Fraction(0) if base == 0 and exponent > 0 else _root(base, exponent.denominator, exponent.numerator)
         case "max" | "min":
             return max(known) if head == "max" else min(known)
     point = OPERATIONS[head].rational if head in OPERATIONS else None
@@ -98,6 +99,14 @@ def constant_at(node: Expr, x: Fraction) -> Expr:
     """Return the value at x as a formula without x, its rational parts evaluated."""
     value = exact_value(node, x)
     return Expr.of(value) if value is not None else rebuild(node, (constant_at(child, x) for child in node.children))
+
+
+def _root(base: Fraction, n: int, power: int) -> Fraction | None:
+    """Return base^(power/n) where the n-th root of base > 0 is rational."""
+    if base <= 0 or n > MAX_ROOT or abs(power) > MAX_ROOT:
+        return None
+    root = Fraction(*(int(flint.fmpz(part).root(n)) for part in (base.numerator, base.denominator)))
+    return root**power if root**n == base else None
 
 
 def _rational_power(base: Expr, exponent: Expr) -> Fraction | None:

@@ -214,34 +214,39 @@ def _enclosed_infimum(pieces: tuple[Piece, ...]) -> Infimum | None:
     for place in places:
         if place.low < place.high and (level := place.level) is not None:
             return Infimum(str(level), as_double(exact(level)), None, place.near(is_level=True))
-        if (near := _logarithm(place, step)) is not None:
-            return Infimum("0", 0.0, None, near)
+        if (named := _named(place, step)) is not None:
+            return named
     value = low.union(high)
     sharp = places and value.rel_accuracy_bits() >= SHARP
     return Infimum(None, float(value.mid()), None, places[0].near(is_level=False)) if sharp else None
 
 
-def _logarithm(place: _Place, step: Fraction) -> list[str] | None:
-    """Return a bracket and log(q)/k in it, q rational, where the formula seems to be 0 with slope 0 and is convex."""
+def _named(place: _Place, step: Fraction) -> Infimum | None:
+    """Return the infimum at a rational point or a logarithm log(q)/k where it is rational and the formula is convex."""
     g, slope = place.value, place.value.diff()
     before = sign_at(slope, place.low)
     if before is None or sign_at(slope, place.high) != -before:
         return None
     low, _ = bisected(lambda x: sign_at(slope, x), before, place.low, place.high, lambda _: step / 2**BITS)
+    for x in _candidates(g, low):
+        value = exact(substitute(g, {Expr.x(): x}))
+        for width in (step / 2**n for n in range(40 * bool(value.is_Rational))):
+            a, b = (width * (round(low / width) + side) for side in (-1, 1))
+            if enclose_between(slope.diff(), a, b, BITS) > 0:
+                return Infimum(str(value), as_double(value), None, [str(a), str(b), str(x)])
+    return None
+
+
+def _candidates(g: Expr, x: Fraction) -> Iterator[Expr]:
+    """Yield a rational number close to x, and log(q)/k close to x for the exponentials exp(k x) of a formula."""
+    yield Expr.of(x.limit_denominator(LARGEST))
     rates = list(filter(None, {node.args[0].diff().number for node in g.walk() if node.head == "exp"}))
     for k in rates:
         # Then exp(rate x) is a whole power of q, of a size that sympy works with.
-        if any((rate / k).denominator > 1 or abs(rate / k) > MOST_POWER for rate in rates):
-            continue
-        mantissa, exponent = map(int, enclose(call("exp", k * Expr.x()), low, BITS).mid().man_exp())
-        q = (mantissa * Fraction(2) ** exponent).limit_denominator(LARGEST)
-        x = call("log", Expr.of(q)) / k
-        if q > 0 and exact(substitute(g, {Expr.x(): x})) == 0:
-            for width in (step / 2**n for n in range(40)):
-                a, b = (width * (round(low / width) + side) for side in (-1, 1))
-                if enclose_between(slope.diff(), a, b, BITS) > 0:
-                    return [str(a), str(b), str(x)]
-    return None
+        if all((rate / k).denominator == 1 and abs(rate / k) <= MOST_POWER for rate in rates):
+            mantissa, exponent = map(int, enclose(call("exp", k * Expr.x()), x, BITS).mid().man_exp())
+            q = (mantissa * Fraction(2) ** exponent).limit_denominator(LARGEST)
+            yield from [call("log", Expr.of(q)) / k] if q > 0 else []
 
 
 def _lowest_limit(pieces: tuple[Piece, ...]) -> Infimum | None:

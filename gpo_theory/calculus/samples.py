@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import lru_cache, reduce
 from itertools import pairwise
-from math import log2
+from math import inf, log2, nan
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gpo_theory.calculus.rational import as_rational
 from gpo_theory.formula.expression import Expr, fold
-from gpo_theory.formula.operations import COMPARISONS, CONSTANTS, PRIMITIVES
+from gpo_theory.formula.operations import CHOICES, COMPARISONS, CONSTANTS, PRIMITIVES
 
 _REDUCED: dict[str, Callable[[Any, Any], Any]] = {"+": np.add, "*": np.multiply, "max": np.maximum, "min": np.minimum,
                                                   "and": np.logical_and, "or": np.logical_or}  # fmt: skip
@@ -75,6 +75,11 @@ def _lengths(node: Expr) -> Iterator[float]:
     """Yield log2 of the lengths at which two terms of a polynomial are equal, or the argument of a function is 1."""
     inside = node.args[0] if node.head in PRIMITIVES and node.head != "log" else None
     form = as_rational(node if inside is None else inside) if node.head == "+" or inside is not None else None
+    if form is None and inside is not None and not any(part.head in CHOICES for part in inside.walk()):
+        slope = inside.diff()  # a constant where x has an irrational factor
+        size = nan if slope.depends_on_x else abs(float(sample(slope, np.zeros(1))[0]))
+        yield from [-log2(size)] if 0 < size < inf else []
+        return
     if form is None or form.slope is not None or form.denominator.degree():
         return
     sizes = [(n, log2(abs(c.p)) - log2(c.q)) for n, c in enumerate(form.numerator.coeffs()) if c]

@@ -12,10 +12,10 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
-from flint import ctx
+from flint import arb, ctx
 
 from gpo_theory.budget import spend
-from gpo_theory.calculus.balls import ball, between, enclose
+from gpo_theory.calculus.balls import ball, between, enclose, exact_value
 from gpo_theory.calculus.pieces import Piece
 from gpo_theory.calculus.rational import Rational, as_rational, fraction, sign_chart
 from gpo_theory.calculus.samples import unit
@@ -25,6 +25,7 @@ from gpo_theory.kernel.inequality import Fact
 
 # Limits on the time of the search; the probit's convexity takes 214 boxes.
 MOST_BOXES, SMALLEST = 2000, Fraction(1, 2**26)
+LARGEST = 10**6  # denominator of a zero at which a box is cut
 X = Expr.x()
 EXACT_DEGREE = 40  # of a quotient that the verifier's Sturm chains replay in milliseconds
 
@@ -87,11 +88,16 @@ def _cover(fact: Fact, shift: Fraction) -> Mapping[str, Any] | None:
     return None
 
 
-def _boxes(fact: Fact, low: Fraction, high: Fraction, bits: int) -> tuple[list[Fraction], bool]:
-    """Return cuts of [low, high] between which balls show the sign; else none, and whether a small box is undecided."""
+def _boxes(
+    fact: Fact, low: Fraction, high: Fraction, bits: int, zeros: tuple[Fraction, ...] = ()
+) -> tuple[list[Fraction], bool]:
+    """Return cuts of [low, high] between which balls show the sign; else none, and whether a small box is undecided.
+
+    A rational zero in a small box becomes a cut.
+    """
     orders = [fact.g, fact.g.diff()]
     orders += [orders[1].diff()]
-    inner = sorted(x for x in shifts_of(fact.g) if low < x < high)
+    inner = sorted({*zeros, *(x for x in shifts_of(fact.g) if low < x < high)})
     todo, done = list(reversed(list(pairwise([low, *inner, high])))), list[Fraction]()
     while todo:
         spend()
@@ -99,9 +105,12 @@ def _boxes(fact: Fact, low: Fraction, high: Fraction, bits: int) -> tuple[list[F
         if _shown(orders, a, b, fact, bits, (a == fact.low, b == fact.high)):
             done.append(b)
             continue
-        if b - a < SMALLEST or len(todo) + len(done) > MOST_BOXES or _fails(fact, (a + b) / 2, bits):
-            return [], b - a < SMALLEST
         middle = (a + b) / 2
+        if b - a < SMALLEST or len(todo) + len(done) > MOST_BOXES or _fails(fact, middle, bits):
+            zero = middle.limit_denominator(LARGEST)
+            if b - a < SMALLEST and a < zero < b and exact_value(fact.g, zero) == 0:
+                return _boxes(fact, low, high, bits, (*zeros, zero))
+            return [], b - a < SMALLEST
         todo += [(middle, b), (a, middle)]
     return [low, *done], False
 
@@ -110,6 +119,15 @@ def _fails(fact: Fact, x: Fraction, bits: int) -> bool:
     """Whether the inequality is certainly false at x."""
     value = enclose(fact.g, x, bits)
     return bool(value < 0) or bool(fact.strict and value <= 0)
+
+
+def _value(g: Expr, x: Fraction, bits: int) -> arb:
+    """Return the value at x, exactly where it is rational."""
+    known = exact_value(g, x)
+    if known is None:
+        return enclose(substitute(g, {X: Expr.of(x)}), x, bits)
+    with ctx.workprec(bits):
+        return ball(known)
 
 
 def _shown(orders: list[Expr], a: Fraction, b: Fraction, fact: Fact, bits: int, free: tuple[bool, bool]) -> bool:
@@ -130,12 +148,12 @@ def _shown(orders: list[Expr], a: Fraction, b: Fraction, fact: Fact, bits: int, 
         # A rise from an inner cut matters only where g touches 0 there.
         if end not in (fact.low, fact.high) and not enclose(g, end, bits).contains(0):
             continue
-        start = enclose(substitute(g, {X: Expr.of(end)}), end, bits)
+        start = _value(g, end, bits)
         if not (start > 0 or (start >= 0 and (is_free or not fact.strict))):
             continue
         with ctx.workprec(bits):
             first = rise * slopes
-            at_end = rise * enclose(slope, end, bits)
+            at_end = rise * _value(slope, end, bits)
             second = at_end + rise * enclose(bend, box, bits) * (box - ball(end))
             curved = rise * rise * enclose(bend, box, bits)
         strict = fact.strict and not start > 0

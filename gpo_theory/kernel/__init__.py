@@ -6,7 +6,7 @@ language of formulas (`formula`, `grammar`) have to be trusted.
 intervals, sturm, horizon                                   bounds of a formula on an interval, exact signs, half-lines
 expansion                                                   a formula multiplied out, and what cancels
 inequality                                                  one inequality, replayed from its hint
-resolution, statement                                       f as smooth parts, and what all rules work with
+resolution, statement, units                                f as smooth parts, what all rules work with, units of x
 domain, shape, size, slope, exactness, consistency          the rules, one file for a group of claims
 rules, certificates                                         the table of rules, and the replay of a certificate
 """

@@ -22,6 +22,7 @@ from gpo_theory.kernel.inequality import Fact, rational
 from gpo_theory.kernel.resolution import Hints, UnprovedError
 from gpo_theory.kernel.rules import RULES
 from gpo_theory.kernel.statement import Statement
+from gpo_theory.kernel.units import in_units
 
 # The form of a certificate file. Schema 1 had formulas that were simplified before their domain was looked at.
 SCHEMA = 2
@@ -56,9 +57,14 @@ class _Recorded:
 def replay(f: Expr, certificate: Certificate, hints: Hints) -> None:
     """Replay a proved or refuted certificate about a primitive formula; raises UnprovedError with the failing step.
 
-    Every claim but `total` presupposes that f is defined on all of R, so h/h and g - g are cancelled first.
+    Every claim but `total` presupposes that f is defined on all of R, so h/h and g - g are cancelled first. Where the
+    proof names a `unit`, it is one of the same claim about f(unit y).
     """
     try:
+        if (u := rational(hints.choice("unit") or "1")) != 1:
+            if u <= 0:
+                raise UnprovedError("a unit above 0")
+            f, certificate = substitute(f, {Expr.x(): u * Expr.x()}), in_units(certificate, u)
         subject = f if certificate.claim == "total" else cancelled(f)
         RULES[certificate.claim, certificate.verdict](Statement(subject, certificate, hints))
     except (

@@ -11,7 +11,7 @@ from mpmath import iv
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.kernel.exactness import identity
 from gpo_theory.kernel.inequality import at, rational
-from gpo_theory.kernel.resolution import Hints, Part, parts, prove
+from gpo_theory.kernel.resolution import Hints, Part, UnprovedError, parts, prove
 from gpo_theory.kernel.shape import shown_convex
 from gpo_theory.kernel.slope import falls_at_zero, never_rises, slopes_at_zero
 from gpo_theory.kernel.statement import Statement, continuous, lead_far, need, open_parts, place, sign_on
@@ -63,7 +63,10 @@ def _by_flip(s: Statement) -> None:
     for p in pieces:
         low = p.low if p.low is not None and p.low >= 0 else ZERO
         sign_on(p.f, Part(low, p.high, p.f), True, s.hints)
-    lead = lead_far(pieces[-1].f, 1, s.hints)
+    try:
+        lead = lead_far(pieces[-1].f, 1, s.hints)
+    except UnprovedError:  # f itself may still show it
+        lead = None
     if lead is not None and not lead.vanishes and lead.sign > 0:
         return
     ends = parts(s.f, s.hints)

@@ -14,7 +14,7 @@ from itertools import zip_longest
 
 from gpo_theory.budget import spend
 from gpo_theory.formula.expression import Expr, rebuild
-from gpo_theory.kernel.inequality import factors, positive
+from gpo_theory.kernel.inequality import factors, positive, rational_root
 
 MOST, ROUNDS = 400, 4  # monomials in a sum, and passes of clearing denominators: limits on time
 Polynomial = tuple[Fraction, ...]  # coefficients of x^0, x^1, ... inside exp, without zeros at the end
@@ -75,14 +75,31 @@ def expanded(g: Expr) -> Expr | None:
     '0'
     """
     try:
-        total = _sum_of(g)
-        for _ in range(ROUNDS):
-            total, again = _cleared(total)
-            if not again:
-                break
-        return _as_formula(_reduced(total))
+        total = _multiplied_out(_sum_of(g))
+        compared = _compared_logarithms(total)
+        return _as_formula(_reduced(total if compared is None else _multiplied_out(compared)))
     except _TooLargeError:
         return None
+
+
+def _multiplied_out(total: Sum) -> Sum:
+    for _ in range(ROUNDS):
+        total, again = _cleared(total)
+        if not again:
+            break
+    return total
+
+
+def _compared_logarithms(total: Sum) -> Sum | None:
+    """Return c (a - b) for c log(a) - c log(b), which has its sign, and c (a - 1) for c log(a)."""
+    logs = [(m.powers[0][0], c) for m, c in total.items() if not m.exponent and [n for _, n in m.powers] == [1]]
+    if len(logs) < len(total) or any(log.head != "log" for log, _ in logs):
+        return None
+    if len(logs) == 1:
+        logs.append((Expr("log", (Expr.of(1),)), -logs[0][1]))
+    if len(logs) != 2 or logs[0][1] != -logs[1][1]:
+        return None
+    return reduce(_add, (_multiply({ONE: c}, _sum_of(log.args[0])) for log, c in logs))
 
 
 def _sum_of(node: Expr) -> Sum:
@@ -123,24 +140,9 @@ def _power(node: Expr) -> Sum:
         return _atom(_as_formula(base), n)
     rest = {m: value * (1 if c > 0 else -1) for m, value in rest.items()}
     inner = {ONE: Fraction(1)} if rest == {ONE: 1} else _atom(_as_formula(rest), n)
-    whole = _rational_root(abs(c), n.denominator)
+    whole = rational_root(abs(c), n.denominator)
     number = _atom(Expr.of(abs(c)), n) if whole is None else {ONE: whole**n.numerator}
     return _multiply(_multiply(number, {_raised(front, n): Fraction(1)}), inner)
-
-
-def _rational_root(c: Fraction, n: int) -> Fraction | None:
-    """Return the n-th root of c > 0 where it is rational."""
-    root = Fraction(*(_nearest_root(part, n) for part in (c.numerator, c.denominator)))
-    return root if root**n == c else None
-
-
-def _nearest_root(value: int, n: int) -> int:
-    """Return the largest k with k^n <= value, by bisection."""
-    low, high = 1, 1 << (value.bit_length() // n + 1)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if middle**n <= value else (low, middle)
-    return low
 
 
 def _conjugate(base: Sum) -> Sum | None:

@@ -3,7 +3,7 @@
 The hint is not trusted: where it is wrong, the replay fails.
 """
 
-__all__ = ["Fact", "at", "factors", "holds", "positive", "rational", "root_factors"]
+__all__ = ["Fact", "at", "factors", "holds", "positive", "rational", "rational_root", "root_factors"]
 
 import re
 from collections.abc import Mapping
@@ -53,7 +53,7 @@ _KNOWN: dict[tuple[str, Fraction | int], int] = {
 
 
 def _folded(g: Expr) -> Expr:
-    """Return a constant with exp(0), log(1), exp(2 log(3)), ... replaced by their values: rationals stay exact."""
+    """Return a constant with exp(0), log(1), exp(2 log(3)), sqrt(4), ... evaluated, so that rationals stay exact."""
     g = rebuild(g, tuple(map(_folded, g.children)))
     if g.head == "exp":
         front, log = (Expr.of(1), *g.args[0].args)[-2:] if g.args[0].head == "*" else (Expr.of(1), g.args[0])
@@ -61,9 +61,25 @@ def _folded(g: Expr) -> Expr:
         if base and n is not None and n.denominator == 1 and abs(n) <= MOST_POWER:
             return Expr.of(base ** int(n))
     inside = g.children[0].number if g.children else None
-    if g.head == "**" and inside == 1:
-        return Expr.of(1)
+    if g.head == "**" and inside is not None and inside > 0 and (n := g.power) is not None:
+        root = rational_root(inside, n.denominator) if n.denominator <= MOST_POWER and abs(n) <= MOST_POWER else None
+        return g if root is None else Expr.of(root**n.numerator)
     return Expr.of(_KNOWN[g.head, inside]) if inside is not None and (g.head, inside) in _KNOWN else g
+
+
+def rational_root(c: Fraction, n: int) -> Fraction | None:
+    """Return the n-th root of c > 0 where it is rational."""
+    root = Fraction(*(_nearest_root(part, n) for part in (c.numerator, c.denominator)))
+    return root if root**n == c else None
+
+
+def _nearest_root(value: int, n: int) -> int:
+    """Return the largest k with k^n <= value, by bisection."""
+    low, high = 1, 1 << (value.bit_length() // n + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if middle**n <= value else (low, middle)
+    return low
 
 
 def _product(powers: Mapping[Expr, Fraction]) -> Expr:

@@ -3,6 +3,7 @@
 The expected values are those of the table of the oracle and of f itself, multiplied by a power of c and of k.
 """
 
+import json
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,7 +16,9 @@ from gpo_theory.calculus.balls import enclose, exact_value
 from gpo_theory.dynamics.reversals import convex_around_zero, reversals_of
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.formula.grammar import parse_constant
+from gpo_theory.kernel.certificates import verify
 from gpo_theory.loss import Loss
+from gpo_theory.report.certificate_file import certificate_document
 from gpo_theory.report.result import Analysis
 from tests.support.soak import budget
 
@@ -107,8 +110,10 @@ def faults(before: Analysis, after: Analysis, change: Change) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "change"), budget(0, 1) * CASES or SHORT)
 def test_what_is_derived_has_no_units(name: str, change: str) -> None:
-    loss = LOSSES[name]
-    assert faults(analyze(loss), analyze(CHANGES[change].of(loss)), CHANGES[change]) == []
+    loss, after = LOSSES[name], analyze(CHANGES[change].of(LOSSES[name]))
+    assert faults(analyze(loss), after, CHANGES[change]) == []
+    document = json.loads(json.dumps(certificate_document(after)))
+    assert verify(document) == {claim: one.verdict.value for claim, one in after.claims.items()}
 
 
 @pytest.mark.parametrize("name", ["savage", "hinge", "huber"])

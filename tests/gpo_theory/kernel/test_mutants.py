@@ -102,6 +102,14 @@ LIES = {
     "a zero outside its bracket": zero_at_log_2(
         "(exp(x)-2)**2*((exp(x)-4)**2-1/100)", "27/20", "71/50", inside=line("-1", "5199/2399", "-2700/2399", "400/2399", slope="1"),
         outside=line("1", "-2399/1599", "1733/2132", "-100/533", "25/1599", slope="1")),
+    "a rise turned round": lie("monotone_decreasing", "proved", "exp(x)", unit="-1"),
+    "a constant": lie("monotone_decreasing", "proved", "exp(x)", unit="0"),
+    "a slope per unit": lie("lipschitz", "proved", "x", value={"exact": "2", "float": 2.0}, near="0", unit="2"),
+    "a bend per unit": lie("smooth", "proved", "x**2/2", value={"exact": "2", "float": 2.0}, near="0", unit="2"),
+    "a point in other units": lie("monotone_decreasing", "refuted", "max(-x, x-2)", witness={"kind": "point", "x": "1/2"}, unit="4", cuts=["1/4"],
+                                  hints=[("on (-inf, 1/4)", line("1", "-4")), ("on (1/4, inf)", line("-1", "4"))]),
+    "two logarithms and one": lie("total", "proved", "log(2*log(1/2+x**2) - log(1/2+x**2/2))"),
+    "the root of two": lie("bounded_below", "proved", "sqrt(2)+x**2", value={"exact": "1", "float": 1.0}, near="0"),
     "an exact slope that is nearly right": lie(
         "differentiable_at_zero", "proved", "-x", value={"exact": "-1000001/1000000", "float": -1.000001}),
     "a limit from the right side": lie(
@@ -194,6 +202,13 @@ MUTANTS = {
     "right of a named zero": ("prove(g, high, p.high, False, s.hints)", "pass", ("below 0 on the right",)),
     "a named zero anywhere": ("(place - ratio(low)).a > 0 and (ratio(high) - place).a > 0 and value.a", "value.a",
                               ("a zero outside its bracket",)),
+    "a unit of either sign": ("if u <= 0:", "if u == 0:", ("a rise turned round",)),
+    "a unit of 0": ("if u <= 0:", "if u < 0:", ("a constant",)),
+    "a slope has no unit": ('"lipschitz": 1,', '"lipschitz": 0,', ("a slope per unit",)),
+    "a bend has the unit of a slope": ('"smooth": 2,', '"smooth": 1,', ("a bend per unit",)),
+    "points have no unit": ("return str(rational(text) / u)", "return text", ("a point in other units",)),
+    "logarithms with any weights": ("if len(logs) != 2 or logs[0][1] != -logs[1][1]:", "if len(logs) != 2:", ("two logarithms and one",)),
+    "every root is rational": ("return root if root**n == c else None", "return root", ("the root of two",)),
     "an exact slope is not compared": ("need(equal_at(slope, exact, ZERO) and ", "need(", ("an exact slope that is nearly right",)),
     "a limit from either side": ('(x == 0 and side != "right")', "x == 0", ("a limit from the right side",)),
     "slopes that nearly agree": ("need(left == right or same_at(left, right, ZERO),", "need(agree(at(left, ZERO), at(right, ZERO)),", ("a kink of 1e-10",)),
