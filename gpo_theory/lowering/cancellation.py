@@ -53,6 +53,8 @@ def _covering(piece: Piece, order: int, low: Fraction, high: Fraction, special: 
         radii: tuple[Fraction, ...] = RADII
         while a < b and (found := _polynomial(piece, order, lambda r, a=a: a + r * Fraction(15, 16), radii)):  # type: ignore[misc]
             yield found
+            if found.centre + found.radius == piece.high:
+                break
             a, radii = found.centre + found.radius * Fraction(15, 16), tuple(r for r in RADII if r <= found.radius)
 
 

@@ -60,12 +60,17 @@ def _slope(code: Expr) -> Expr:
         case "*":
             return _of_product(args)
         case "**":
-            return product(args[1], _power(args[0], args[1] - 1), _slope(args[0]))
+            return product(args[1], _power(args[0], args[1] - 1), _slope(_above_zero(args[0]) or args[0]))
         case "where":
             return _chosen(args[0], _slope(args[1]), _slope(args[2]))
         case "max" | "min":
             return reduce(lambda a, b: _of_larger(head, a, b), ((each, _slope(each)) for each in args))[1]
     return product(_SLOPES[head](args[0]), _slope(args[0]))
+
+
+def _above_zero(base: Expr) -> Expr | None:
+    """Return u of max(0, u), whose power holds the step at 0 itself."""
+    return next((u for u in base.args if u.number != 0), None) if base.head == "max" and Expr.of(0) in base.args and len(base.args) == 2 else None
 
 
 def _of_product(factors: tuple[Expr, ...]) -> Expr:

@@ -109,9 +109,13 @@ def special_points(f: Expr, order: int) -> tuple[float, ...]:
             if after[k] == 0:
                 out.add(float(high))
             elif before[k] * after[k] < 0:
-                end = bisected(lambda x, k=k: _signs(f, x, order)[k], before[k], low, high, lambda x: abs(x) / 2**60)  # type: ignore[misc]
+                end = bisected(lambda x, k=k: _signs(f, x, order)[k], before[k], low, high, _width)  # type: ignore[misc]
                 out.add(float(end[0]))
     return tuple(x for x in out if not x or abs(x) > 1e-9)
+
+
+def _width(x: Fraction) -> Fraction:
+    return max(abs(x) / 2**60, Fraction(1, 2**60))
 
 
 def _signs(f: Expr, x: Fraction, order: int) -> tuple[int, ...]:
