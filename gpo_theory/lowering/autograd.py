@@ -11,9 +11,10 @@ from torch.autograd import forward_ad
 from gpo_theory.formula.expression import Expr
 from gpo_theory.lowering.choosing import program_of
 from gpo_theory.lowering.knees import Knee, find_knees
-from gpo_theory.lowering.program import operations
+from gpo_theory.lowering.program import operations as operations_of
 
-_OPERATIONS = operations(torch)
+_OPERATIONS = operations_of(torch)
+_TRACED = {name: each for name, each in _OPERATIONS.items() if name != "in place"}  # torch.compile fuses by itself
 
 
 class TorchCode:
@@ -29,12 +30,13 @@ class TorchCode:
 
     def value(self, x: Tensor, order: int) -> Tensor:
         """Return f^(order)(x) without a graph, continued by the tangents beyond the knees."""
+        operations = _TRACED if torch.compiler.is_compiling() else _OPERATIONS
         program = self.programs[order] if order < 2 else program_of(self.f, order)
         left, right = self.knees
         if (not left and not right) or self._within(x):
-            return cast(Tensor, program.run(x, _OPERATIONS))
+            return cast(Tensor, program.run(x, operations))
         inside = x.clip(left and left.x, right and right.x)
-        value = program.run(inside, _OPERATIONS)
+        value = program.run(inside, operations)
         for knee, sign in ((left, -1), (right, 1)):
             if knee:
                 tangent = (value + knee.slope * (x - knee.x), knee.slope, 0.0)[order]
@@ -79,7 +81,12 @@ class _Derivative(_Compiled):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        return gradient * _Derivative.apply(*ctx.saved_tensors, ctx.code, ctx.order + 1), None, None  # type: ignore[no-untyped-call]
+        (x,) = ctx.saved_tensors
+        if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
+            return gradient * _Derivative.apply(x, ctx.code, ctx.order + 1), None, None  # type: ignore[no-untyped-call]
+        slope = ctx.code.value(x, ctx.order + 1)
+        # Without a graph the product takes the memory of the slope, unless that is x itself, as for x**2/2.
+        return gradient * slope if slope.data_ptr() == x.data_ptr() else slope.mul_(gradient), None, None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:  # type: ignore[override]

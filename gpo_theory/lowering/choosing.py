@@ -2,9 +2,7 @@
 
 __all__ = ["LIMIT", "program_of"]
 
-from collections.abc import Iterator
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 

@@ -2,7 +2,6 @@
 
 __all__ = ["Program", "TaylorPolynomial", "compiled", "operations"]
 
-import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,10 +16,14 @@ from gpo_theory.formula.expression import Expr
 from gpo_theory.lowering.normal_form import Branch, horner, is_negative, negated
 
 Array = Any  # a tensor or an ndarray: one program serves both
-Operations = Mapping[str, Callable[..., Array]]
+Operations = Mapping[str, Any]  # functions of arrays
 _ARITHMETIC: Operations = {
     "add": operator.add, "subtract": operator.sub, "multiply": operator.mul, "divide": operator.truediv,
     "negate": operator.neg, "power": operator.pow, "<": operator.lt,
+}  # fmt: skip
+# Methods of tensors that overwrite; the memory of a new array costs as much as a pass over it.
+_IN_PLACE = {name: f"{name}_" for name in ("exp", "expm1", "log", "log1p", "sqrt", "square", "abs", "clip", "sigmoid")} | {
+    "add": "add_", "subtract": "sub_", "multiply": "mul_", "divide": "div_", "negate": "neg_",
 }  # fmt: skip
 _SAME = ("exp", "expm1", "log", "log1p", "sin", "cos", "sqrt", "square", "where", "abs", "clip")
 _TERMS = 45  # of the continued fraction of the Mills ratio, which from 5/2 on is then exact to 2^-56
@@ -64,7 +67,7 @@ class Program:
 def _one(branch: Branch, steps: tuple["_Step", ...], results: tuple[int, ...], x: Array, ops: Operations) -> Array:
     v = x - float(branch.centre) if branch.centre else x
     two = branch.left is not None
-    values = _evaluated(steps, ops["abs"](v) if two else v if branch.side > 0 else -v, ops)
+    values = _evaluated(steps, ops["abs"](v) if two else v if branch.side > 0 else -v, ops, results)
     right, left = values[results[0]], values[results[-1]]
     here = right if results[0] == results[-1] else ops["where"](v >= 0, right, left)
     # A constant in the shape of x; NaN where x is NaN, but not where x is infinite.
@@ -104,14 +107,30 @@ class _Step:
     number: float | None = None
 
 
-def _evaluated(steps: tuple[_Step, ...], y: Array, operations: Operations) -> list[Array]:
+def _evaluated(steps: tuple[_Step, ...], y: Array, operations: Operations, results: tuple[int, ...] = ()) -> list[Array]:
     values: list[Array] = []
-    for step in steps:
+    methods, dead = operations.get("in place", {}), _dead(steps, results)
+    for step, place in zip(steps, dead, strict=True):
         if step.name is None:
             values.append(y if step.number is None else step.number)
+        elif place is not None and step.name in methods and not isinstance(values[place], float):
+            others = (values[i] for i in step.operands if i != place)
+            values.append(getattr(values[place], methods[step.name])(*others))
         else:
             values.append(operations[step.name](*(values[i] for i in step.operands)))
     return values
+
+
+@lru_cache(maxsize=2048)
+def _dead(steps: tuple[_Step, ...], results: tuple[int, ...]) -> tuple[int | None, ...]:
+    """Return for each step the operand in whose memory its value may be written, because it is not used afterwards."""
+    last = {i: at for at, step in enumerate(steps) for i in step.operands} | dict.fromkeys(results, len(steps))
+    out: list[int | None] = []
+    for at, step in enumerate(steps):
+        allowed = step.operands if step.name in ("add", "multiply") and len({*step.operands}) == 2 else step.operands[:1]
+        free = (i for i in allowed if steps[i].name is not None and last[i] == at and step.operands.count(i) == 1)
+        out.append(next(free, None))
+    return tuple(out)
 
 
 class _Tape:
@@ -215,9 +234,12 @@ def operations(library: Any) -> Operations:
     if library is np:
         from scipy import special
 
-        rest: Operations = {"logsigmoid": lambda u: -np.logaddexp(0, -u), "sigmoid": special.expit}
+        rest: Operations = {"logsigmoid": lambda u: -np.logaddexp(0, -u), "sigmoid": special.expit,
+                            "step": lambda u: np.clip(np.sign(u), 0.0, None)}  # fmt: skip
     else:
-        special, rest = library.special, {"logsigmoid": library.nn.functional.logsigmoid, "sigmoid": library.sigmoid}
+        special, rest = library.special, {
+            "logsigmoid": library.nn.functional.logsigmoid, "sigmoid": library.sigmoid,
+            "step": lambda u: library.sign(u).clip_(0.0), "in place": _IN_PLACE}  # fmt: skip
     where, exp, log, clip, erfc = library.where, library.exp, library.log, library.clip, special.erfc
 
     def replaced(value: Array, inside: Array, function: Callable[[Array], Array], v: Array) -> Array:
@@ -245,7 +267,7 @@ def operations(library: Any) -> Operations:
 
     return {
         **{name: getattr(library, name) for name in _SAME}, **_ARITHMETIC, **rest,
-        "atan": library.arctan, "acot": lambda u: library.arctan2(library.ones_like(u), u), "erfc": erfc, "erfcx": erfcx,
-        "log_erfcx": log_erfcx, "mills": mills, "replaced": replaced, "step": lambda u: library.sign(clip(u, 0.0, None)),
+        "atan": library.arctan, "acot": lambda u: library.arctan2(library.ones_like(u), u),
+        "erfc": erfc, "erfcx": erfcx, "log_erfcx": log_erfcx, "mills": mills, "replaced": replaced,
         "max": partial(bound, library.maximum, above=False), "min": partial(bound, library.minimum, above=True),
     }  # fmt: skip
