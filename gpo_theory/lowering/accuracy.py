@@ -110,7 +110,8 @@ def _table() -> None:
         cells = [score(loss, f, dtype) for dtype in (torch.float64, torch.float32)]
         spent = speed(f)
         numbers = [n for cell in cells for n in (cell.value, cell.gradient, cell.second)]
-        print(f"{name:22}" + "".join(f"{n:8.2f}" for n in numbers) + f"{1e3 * spent:8.1f}{spent / base:14.2f}", flush=True)
+        cost = f"{1e3 * spent:8.1f}{spent / base:14.2f}"
+        print(f"{name:22}" + "".join(f"{n:8.2f}" for n in numbers) + cost, flush=True)
 
 
 if __name__ == "__main__":

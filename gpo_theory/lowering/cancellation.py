@@ -38,10 +38,13 @@ def polynomials_for(f: Expr, order: int, points: Points) -> Iterator[TaylorPolyn
         for group in np.split(inside, np.flatnonzero(np.diff(inside) > GAP) + 1):
             if len(group):
                 margin = Fraction(1, 64) + Fraction(group[-1] - group[0]) / 16  # errors beside those seen are as large
-                yield from _covering(piece, order, Fraction(group[0]) - margin, Fraction(group[-1]) + margin, special_points(f, order))
+                ends = Fraction(group[0]) - margin, Fraction(group[-1]) + margin
+                yield from _covering(piece, order, *ends, special_points(f, order))
 
 
-def _covering(piece: Piece, order: int, low: Fraction, high: Fraction, special: tuple[float, ...]) -> Iterator[TaylorPolynomial]:
+def _covering(
+    piece: Piece, order: int, low: Fraction, high: Fraction, special: tuple[float, ...]
+) -> Iterator[TaylorPolynomial]:
     edges = [(low, high)]
     for centre in (Fraction(c) for c in special if low - Fraction(1, 8) <= c <= high + Fraction(1, 8)):
         found = _polynomial(piece, order, lambda _, c=centre: c, RADII)  # type: ignore[misc]

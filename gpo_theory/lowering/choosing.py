@@ -1,4 +1,4 @@
-"""The code of f, f' and f'': of several forms the one that is measured to be accurate, with Taylor polynomials where needed."""
+"""The code of f, f' and f'': the form that is measured to be accurate, with Taylor polynomials where needed."""
 
 __all__ = ["LIMIT", "program_of"]
 

@@ -69,7 +69,8 @@ def _slope(code: Expr) -> Expr:
 
 def _above_zero(base: Expr) -> Expr | None:
     """Return u of max(0, u), whose power holds the step at 0 itself."""
-    return next((u for u in base.args if u.number != 0), None) if base.head == "max" and Expr.of(0) in base.args and len(base.args) == 2 else None
+    pair = base.head == "max" and len(base.args) == 2 and Expr.of(0) in base.args
+    return next((u for u in base.args if u.number != 0), None) if pair else None
 
 
 def _of_product(factors: tuple[Expr, ...]) -> Expr:
@@ -126,7 +127,7 @@ def simplified(branch: Branch) -> Branch:
     -exp(-2*x)/(1 + exp(-x))
     """
     try:
-        return replace(branch, right=_reduced(branch.right), left=None if branch.left is None else _reduced(branch.left))
+        return replace(branch, right=_reduced(branch.right), left=branch.left and _reduced(branch.left))
     except _NoFormError:
         return branch
 
@@ -218,7 +219,7 @@ def _multiply(a: Field, b: Field) -> Field:
 
 
 def _factored(form: Rational) -> tuple[Expr, Expr]:
-    """Return the product of the factors, in y about the mean of their roots or in exp(-k y), and the rest exp(rate y)."""
+    """Return the product of the factors, about the mean of their roots or in exp(-k y), and exp(rate y)."""
     rate, parts = Fraction(0), [form.constant]
     for polynomial, sign in ((form.numerator, 1), (form.denominator, -1)):
         number, factors = polynomial.factor()

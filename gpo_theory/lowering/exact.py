@@ -73,13 +73,13 @@ def ulps(seen: float, truth: arb, drift: arb, dtype: type) -> float:
     least = np.finfo(dtype)
     with flint.ctx.workprec(2048):
         scale = float(abs(truth.mid()) + abs(drift.mid()))
-        spacing = max(2.0 ** np.floor(np.log2(scale)) * float(least.eps) if scale else 0.0, float(least.smallest_normal))
-        return float(abs(arb(seen) - truth.mid())) / spacing
+        spacing = 2.0 ** np.floor(np.log2(scale)) * float(least.eps) if scale else 0.0
+        return float(abs(arb(seen) - truth.mid())) / max(spacing, float(least.smallest_normal))
 
 
 @lru_cache(maxsize=64)
 def sample_points(f: Expr, order: int, count: int) -> NDArray[np.float64]:
-    """Return points of |x| <= 1e6 on all scales, and close to every breakpoint and every zero of f^(order) and its slope.
+    """Return points of |x| <= 1e6 on all scales, and close to breakpoints and zeros of f^(order) and its slope.
 
     >>> from gpo_theory.formula.grammar import parse_formula
     >>> points = sample_points(parse_formula("(x-1)**2"), 0, 40)

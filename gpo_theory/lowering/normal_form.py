@@ -243,7 +243,8 @@ class _Atom:
     def times(self, factor: Expr) -> "_Atom":
         if factor.number is not None:
             return replace(self, factor=self.factor * factor.number)
-        return _Atom(product(self.core, factor), product(self.limit, factor), product(self.deviation, factor), self.factor)
+        parts = (product(part, factor) for part in (self.core, self.limit, self.deviation))
+        return _Atom(*parts, self.factor)
 
 
 def _collected(atoms: list[_Atom]) -> tuple[_Atom, ...]:
@@ -329,7 +330,7 @@ def _bare(s: _Scaled) -> Expr:
 
 
 def _cancels_far(s: _Scaled, rest: int = 0) -> bool:
-    """Whether limits that are not all 0 add up to a number, to 200 bits, so that rounding them would hide the deviation."""
+    """Whether limits that are not all 0 add up to `rest`, to 200 bits, so that rounding would hide the deviation."""
     limits = [atom.factor * atom.limit for atom in s.atoms if atom.limit.number != 0]
     if len(s.line) > 1 or len(limits) + len(s.line) < 2:
         return False

@@ -2,6 +2,7 @@
 
 __all__ = ["Program", "TaylorPolynomial", "compiled", "operations"]
 
+import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ _ARITHMETIC: Operations = {
     "negate": operator.neg, "power": operator.pow, "<": operator.lt,
 }  # fmt: skip
 # Methods of tensors that overwrite; the memory of a new array costs as much as a pass over it.
-_IN_PLACE = {name: f"{name}_" for name in ("exp", "expm1", "log", "log1p", "sqrt", "square", "abs", "clip", "sigmoid")} | {
+_IN_PLACE = {
+    **{name: f"{name}_" for name in ("exp", "expm1", "log", "log1p", "sqrt", "square", "abs", "clip", "sigmoid")},
     "add": "add_", "subtract": "sub_", "multiply": "mul_", "divide": "div_", "negate": "neg_",
 }  # fmt: skip
 _SAME = ("exp", "expm1", "log", "log1p", "sin", "cos", "sqrt", "square", "where", "abs", "clip")
@@ -60,8 +62,13 @@ class Program:
         for polynomial, steps in self.polynomials:
             v = x - float(polynomial.centre) if polynomial.centre else x
             inside = operations["abs"](v) < float(polynomial.radius)
-            value = operations["replaced"](value, inside, lambda v, steps=steps: _evaluated(steps, v, operations)[-1], v)
+            near = partial(_last, steps, operations)
+            value = operations["replaced"](value, inside, near, v)
         return value
+
+
+def _last(steps: tuple["_Step", ...], operations: Operations, v: Array) -> Array:
+    return _evaluated(steps, v, operations)[-1]
 
 
 def _one(branch: Branch, steps: tuple["_Step", ...], results: tuple[int, ...], x: Array, ops: Operations) -> Array:
@@ -107,7 +114,9 @@ class _Step:
     number: float | None = None
 
 
-def _evaluated(steps: tuple[_Step, ...], y: Array, operations: Operations, results: tuple[int, ...] = ()) -> list[Array]:
+def _evaluated(
+    steps: tuple[_Step, ...], y: Array, operations: Operations, results: tuple[int, ...] = ()
+) -> list[Array]:
     values: list[Array] = []
     methods, dead = operations.get("in place", {}), _dead(steps, results)
     for step, place in zip(steps, dead, strict=True):
@@ -127,7 +136,7 @@ def _dead(steps: tuple[_Step, ...], results: tuple[int, ...]) -> tuple[int | Non
     last = {i: at for at, step in enumerate(steps) for i in step.operands} | dict.fromkeys(results, len(steps))
     out: list[int | None] = []
     for at, step in enumerate(steps):
-        allowed = step.operands if step.name in ("add", "multiply") and len({*step.operands}) == 2 else step.operands[:1]
+        allowed = step.operands if step.name in ("add", "multiply") else step.operands[:1]
         free = (i for i in allowed if steps[i].name is not None and last[i] == at and step.operands.count(i) == 1)
         out.append(next(free, None))
     return tuple(out)
@@ -164,7 +173,11 @@ class _Tape:
         if code.head == "**":
             return self.power(self.add(code.args[0]), code.args[1])
         if code.head in ("max", "min"):
-            return reduce(lambda a, b: self.emit(code.head, a, b), map(self.add, code.args))
+            value = reduce(lambda a, b: self.emit(code.head, a, b), (self.add(u) for u in code.args if u.depends_on_x))
+            for bound in (float(enclose(u, Fraction(0), 256)) for u in code.args if not u.depends_on_x):
+                ends = (bound, math.inf) if code.head == "max" else (-math.inf, bound)
+                value = self.emit("clip", value, *(self.emit(None, number=end) for end in ends))
+            return value
         if code.head == "where":
             return self.emit("where", self.add(code.args[0]), *map(self.array, code.args[1:]))
         return self.emit(code.head, *map(self.add, code.args))
@@ -240,7 +253,7 @@ def operations(library: Any) -> Operations:
         special, rest = library.special, {
             "logsigmoid": library.nn.functional.logsigmoid, "sigmoid": library.sigmoid,
             "step": lambda u: library.sign(u).clip_(0.0), "in place": _IN_PLACE}  # fmt: skip
-    where, exp, log, clip, erfc = library.where, library.exp, library.log, library.clip, special.erfc
+    where, exp, log, erfc = library.where, library.exp, library.log, special.erfc
 
     def replaced(value: Array, inside: Array, function: Callable[[Array], Array], v: Array) -> Array:
         """Return the value with function(v) in its place where `inside`, which on the CPU is computed there alone."""
@@ -257,17 +270,14 @@ def operations(library: Any) -> Operations:
         return where(u < 1, exp(u * u) * erfc(u), special.erfcx(u))
 
     def mills(u: Array) -> Array:
-        """2/(sqrt(pi) erfcx(u)) - 2u = 1/(u + 1/(u + (3/2)/(u + ...))), below 5/2 by a polynomial that does not cancel."""
+        """2/(sqrt(pi) erfcx(u)) - 2u = 1/(u + 1/(u + (3/2)/(u + ...))), below 5/2 by a polynomial: none cancels."""
         far = reduce(lambda below, k: u + (k / 2) / below, range(_TERMS, 1, -1), u)
-        return replaced(1 / far, u < 2.5, lambda v: reduce(lambda value, c: value * v + c, reversed(_mills_near())), u - 1.25)
-
-    def bound(choose: Callable[..., Array], u: Array, v: Array, *, above: bool) -> Array:
-        array, number = (v, u) if isinstance(u, float) else (u, v)
-        return choose(u, v) if not isinstance(number, float) else clip(array, *((None, number) if above else (number, None)))
+        near = _mills_near()[::-1]
+        return replaced(1 / far, u < 2.5, lambda v: reduce(lambda value, c: value * v + c, near), u - 1.25)
 
     return {
         **{name: getattr(library, name) for name in _SAME}, **_ARITHMETIC, **rest,
         "atan": library.arctan, "acot": lambda u: library.arctan2(library.ones_like(u), u),
         "erfc": erfc, "erfcx": erfcx, "log_erfcx": log_erfcx, "mills": mills, "replaced": replaced,
-        "max": partial(bound, library.maximum, above=False), "min": partial(bound, library.minimum, above=True),
+        "max": library.maximum, "min": library.minimum,
     }  # fmt: skip

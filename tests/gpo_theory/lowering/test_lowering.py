@@ -144,7 +144,10 @@ def bends(name: str, x: float) -> tuple[mp.mpf, mp.mpf]:
     with mp.workdps(110 + int(min(x * x, 760) / 2.3)):
         step = mp.mpf(10) ** -30
         pieces = any(word in loss.formula for word in ("max", "min", "abs", "where"))
-        near, far = (jet(loss.formula, mp.mpf(x) + k * step, loss.parameters).dd for k in (mp.mpf(10) ** -15 if pieces else 0, 1))
+        try:
+            near, far = (jet(loss.formula, mp.mpf(x) + k * step, loss.parameters).dd for k in (mp.mpf(10) ** -15 if pieces else 0, 1))
+        except ZeroDivisionError:  # 0**(-1/2): hinge_power from 1 on, and dpd where exp(-x) is below 10^-440
+            return mp.mpf(0), mp.mpf(0)
         return near, (far - near) / step
 
 
@@ -198,6 +201,9 @@ def test_further_losses_are_accurate(name: str) -> None:
         y = f(x)
         (slope,) = torch.autograd.grad(y.sum(), x)
         for at, *seen in zip(x.tolist(), y.tolist(), slope.tolist(), strict=True):
+            if at >= {"dpd": 400, "hinge_power": 1}.get(name, math.inf):  # f is -2 or 0 there, and the jets divide by 0
+                assert seen == [{"dpd": -2, "hinge_power": 0}[name], pytest.approx(0, abs=1e-80)]
+                continue
             right = truth(loss, f.knees, at)
             for k in range(2):
                 error = abs(mp.mpf(seen[k]) - right[k]) / ulp(abs(right[k]) + abs(at * right[k + 1]), dtype)
@@ -229,9 +235,11 @@ def test_what_is_not_supported_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     (bend,) = torch.autograd.grad(slope.sum(), x, create_graph=True)
     with pytest.raises(InputError, match="third derivatives"):
         torch.autograd.grad(bend.sum(), x)
-    with warnings.catch_warnings(), pytest.raises(InputError, match="third derivatives"):
+    thrice = torch.func.jacfwd(torch.func.jacfwd(torch.func.jacfwd(f)))
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, about torch.jit
-        torch.func.jacfwd(torch.func.jacfwd(torch.func.jacfwd(f)))(x.detach())
+        with pytest.raises(InputError, match="third derivatives"):
+            thrice(x.detach())
     g = to_torch(parse("log(1+exp(-7*x/5))"))
     monkeypatch.setattr("gpo_theory.lowering.choosing.LIMIT", 0.1)
     (slope,) = torch.autograd.grad(g(x).sum(), x, create_graph=True)
