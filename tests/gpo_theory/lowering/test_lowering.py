@@ -365,7 +365,9 @@ def test_transforms_of_torch_func(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_torch_compile_traces_the_whole_graph(name: str) -> None:
     torch._dynamo.reset()
-    same_when_compiled(name, "aot_eager")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, about Functions that its tracer makes
+        same_when_compiled(name, "aot_eager")
 
 
 @pytest.mark.slow
