@@ -118,7 +118,8 @@ def _evaluated(
     steps: tuple[_Step, ...], y: Array, operations: Operations, results: tuple[int, ...] = ()
 ) -> list[Array]:
     values: list[Array] = []
-    methods, dead = operations.get("in place", {}), _dead(steps, results)
+    methods = operations.get("in place", {})
+    dead = _dead(steps, results) if methods else (None,) * len(steps)  # torch.compile traces no cache
     for step, place in zip(steps, dead, strict=True):
         if step.name is None:
             values.append(y if step.number is None else step.number)
@@ -269,10 +270,11 @@ def operations(library: Any) -> Operations:
     def erfcx(u: Array) -> Array:
         return where(u < 1, exp(u * u) * erfc(u), special.erfcx(u))
 
+    near = _mills_near()[::-1]
+
     def mills(u: Array) -> Array:
         """2/(sqrt(pi) erfcx(u)) - 2u = 1/(u + 1/(u + (3/2)/(u + ...))), below 5/2 by a polynomial: none cancels."""
         far = reduce(lambda below, k: u + (k / 2) / below, range(_TERMS, 1, -1), u)
-        near = _mills_near()[::-1]
         return replaced(1 / far, u < 2.5, lambda v: reduce(lambda value, c: value * v + c, near), u - 1.25)
 
     return {
