@@ -1,117 +1,107 @@
-"""Taylor polynomials with certified remainder, for the points where the normal form is measured to cancel."""
+"""Taylor polynomials with certified remainder, for the points where code is measured to cancel."""
 
-__all__ = ["TaylorPolynomial", "polynomials_near_zeros"]
+__all__ = ["polynomials_for"]
 
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
 
-import flint
 import numpy as np
 from flint import arb
+from numpy.typing import NDArray
 
-from gpo_theory.calculus.balls import ball, bisected, exact_value, expand
+from gpo_theory.calculus.balls import ball, expand
 from gpo_theory.calculus.pieces import Piece, UnsplitError, split
 from gpo_theory.formula.expression import Expr
+from gpo_theory.lowering.exact import special_points
+from gpo_theory.lowering.program import TaylorPolynomial
 
-LIMIT = 2.0  # ulp; a larger error near a zero calls for a Taylor polynomial
 ORDERS = range(6, 42, 4)  # of the polynomials tried, the lowest first
-_ODD = Fraction(11, 14)  # points beside the powers of two, at which products are exact and hide the error
+RADII = tuple(Fraction(1, 2**k) for k in range(1, 8))
 PARTS = 64  # cells of half-width r / 64 on which the derivatives are enclosed
-# Where zeros of f' are looked for: quarters to 8, then wider steps.
-_GRID = [sign * Fraction(step, 4) for sign in (-1, 1) for step in (*range(1, 33), 40, 48, 64, 96, 128)]
+GAP = 0.25  # between points that are covered together
+Points = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class TaylorPolynomial:
-    """f = sum_k coefficients[k] (x - centre)^k on |x - centre| < radius, to 2^-56 of |f| + |x f'|."""
+def polynomials_for(f: Expr, order: int, points: Points) -> Iterator[TaylorPolynomial]:
+    """Yield polynomials of f^(order) that cover some points and what lies between near ones, as far as there are any.
 
-    centre: Fraction
-    radius: Fraction
-    coefficients: tuple[Fraction, ...]
-
-
-def polynomials_near_zeros(f: Expr, run: Callable[[float], float]) -> tuple[TaylorPolynomial, ...]:
-    """Return the polynomials that `run`, the normal form of a primitive formula f in float64, needs.
-
-    Candidates are the points where |f| + |x f'| vanishes, so that any rounding error is large beside it: the double
-    zeros of f, and 0 where f(0) = 0. None is made where the error nearby is at most 2 ulp.
+    A zero of f^(order) or of its slope nearby is a centre, because the scale |f^(order)| + |x f^(order + 1)| may
+    vanish there.
     """
     try:
         pieces = [piece for piece in split(f) if not piece.is_point]
     except UnsplitError:
-        return ()
-    found = (_polynomial(piece, centre, run) for piece in pieces for centre in _zeros(piece))
-    return tuple(polynomial for polynomial in found if polynomial is not None)
+        return
+    for piece in pieces:
+        inside = np.sort(points[[piece.contains(float(x)) for x in points]]) if len(points) else points
+        for group in np.split(inside, np.flatnonzero(np.diff(inside) > GAP) + 1):
+            if len(group):
+                margin = Fraction(1, 64) + Fraction(group[-1] - group[0]) / 16  # errors beside those seen are as large
+                ends = Fraction(group[0]) - margin, Fraction(group[-1]) + margin
+                yield from _covering(piece, order, *ends, special_points(f, order))
 
 
-def _zeros(piece: Piece) -> Iterator[Fraction]:
-    inside = [x for x in sorted({*_GRID, Fraction(0)}) if piece.contains(x)]
-    if Fraction(0) in inside and exact_value(piece.f, Fraction(0)) == 0:
-        yield Fraction(0)
-    signs = [(x, _sign(piece.f, x)) for x in inside]
-    for (low, before), (high, after) in pairwise(signs):
-        if before * after >= 0 and after != 0:
+def _covering(
+    piece: Piece, order: int, low: Fraction, high: Fraction, special: tuple[float, ...]
+) -> Iterator[TaylorPolynomial]:
+    edges = [(low, high)]
+    for centre in (Fraction(c) for c in special if low - Fraction(1, 8) <= c <= high + Fraction(1, 8)):
+        found = _polynomial(piece, order, lambda _, c=centre: c, RADII)  # type: ignore[misc]
+        if found is not None:
+            yield found
+            left, right = found.centre - found.radius, found.centre + found.radius
+            edges = [part for a, b in edges for part in ((a, min(b, left)), (max(a, right), b)) if part[0] <= part[1]]
+    for a, b in edges:
+        radii: tuple[Fraction, ...] = RADII
+        while a < b and (found := _polynomial(piece, order, lambda r, a=a: a + r * Fraction(15, 16), radii)):  # type: ignore[misc]
+            yield found
+            if found.centre + found.radius == piece.high:
+                break
+            a, radii = found.centre + found.radius * Fraction(15, 16), tuple(r for r in RADII if r <= found.radius)
+
+
+def _polynomial(
+    piece: Piece, order: int, centre_of: Callable[[Fraction], Fraction], radii: tuple[Fraction, ...]
+) -> TaylorPolynomial | None:
+    """Return the certified polynomial of the largest radius."""
+    for radius in radii:
+        centre = Fraction(float(centre_of(radius)))
+        centre = centre if piece.low is None else max(centre, piece.low + radius)
+        centre = centre if piece.high is None else min(centre, piece.high - radius)
+        if not piece.contains(centre):
             continue
-        centre = high if after == 0 else _bisected(piece.f, low, high, before)
-        value, _, bend = expand(piece.f, centre, 2)
-        if centre and bool(abs(value) < abs(bend) * ball(centre * centre / 2**40)):
-            yield centre
-
-
-def _sign(f: Expr, x: Fraction) -> int:
-    slope = expand(f, x, 1)[1]
-    return 1 if slope > 0 else -1 if slope < 0 else 0
-
-
-def _bisected(f: Expr, low: Fraction, high: Fraction, before: int) -> Fraction:
-    """Return the zero of f' to a double, so that x - centre is exact near it."""
-    here = bisected(lambda x: 1 if _sign(f, x) == before else -1, 1, low, high, lambda x: abs(x) / 2**60)
-    return Fraction(float(here[0]))
-
-
-def _polynomial(piece: Piece, centre: Fraction, run: Callable[[float], float]) -> TaylorPolynomial | None:
-    f, steps = piece.f, [Fraction(1, 2**k) for k in range(24)]
-    steps = [step for step in steps if piece.contains(centre - step) and piece.contains(centre + step)]
-    sides = (-1, 1, -_ODD, _ODD)
-    bad = [step for step in steps for side in sides if _error(f, centre + side * step, run) > LIMIT]
-    balls = expand(f, centre, ORDERS[-1])
-    if not bad or not all(c.is_finite() for c in balls):
-        return None
-    # A polynomial does not converge up to a singularity of f or a breakpoint: then a smaller radius is tried.
-    for radius in (step for step in (2 * max(bad), max(bad), max(bad) / 2) if step in steps):
-        bounds = _bounds(f, centre, radius)
-        for order in ORDERS:
-            if bounds[order + 1] * ball(radius) ** (order + 1) * (order + 1) < _allowed(balls, centre, radius, order):
-                return TaylorPolynomial(centre, radius, tuple(Fraction(float(c.mid())) for c in balls[: order + 1]))
+        coefficients, bounds = _taylor(piece.f, order, centre), _bounds(piece.f, order, centre, radius)
+        for n in ORDERS:
+            if bounds[n + 1] * ball(radius) ** (n + 1) * (n + 1) < _allowed(coefficients, centre, radius):
+                return TaylorPolynomial(centre, radius, tuple(Fraction(float(c.mid())) for c in coefficients[: n + 1]))
     return None
 
 
-def _error(f: Expr, x: Fraction, run: Callable[[float], float]) -> float:
-    """Return the error of the normal form at the double next to x, in ulp of |f| + |x f'|."""
-    x = Fraction(float(x))
-    value, slope = expand(f, x, 1)
-    scale = float(abs(value).mid()) + abs(float(x)) * float(abs(slope).mid())
-    with flint.ctx.workprec(256):
-        return float(abs(arb(run(float(x))) - value).mid()) / float(np.spacing(max(scale, 1e-290)))
+def _taylor(f: Expr, order: int, x: Fraction | arb) -> list[arb]:
+    """Return the Taylor coefficients of f^(order) at x."""
+    found = expand(f, x, order + ORDERS[-1] + 1)[order:]
+    return [c * math.perm(k + order, order) for k, c in enumerate(found)]
 
 
-def _bounds(f: Expr, centre: Fraction, radius: Fraction) -> list[arb]:
-    """Return bounds of |f^(k)| / k! over |x - centre| <= r for every k: by Lagrange the remainders of all orders."""
+def _bounds(f: Expr, order: int, centre: Fraction, radius: Fraction) -> list[arb]:
+    """Return bounds of the coefficients all over |x - centre| <= r: by Lagrange the remainders of all orders."""
     width = radius / PARTS
     largest = [arb(0)] * (ORDERS[-1] + 2)
     for k in range(1 - PARTS, PARTS, 2):
         cell = arb(ball(centre + k * width).mid(), float(width) * (1 + 2**-20))
-        found = expand(f, cell, ORDERS[-1] + 1)
-        sizes = [arb(b.abs_upper()) if b.is_finite() else arb("inf") for b in found]
+        sizes = [arb(b.abs_upper()) if b.is_finite() else arb("inf") for b in _taylor(f, order, cell)]
         largest = [a.max(b) for a, b in zip(largest, sizes, strict=True)]
     return largest
 
 
-def _allowed(coefficients: list[arb], centre: Fraction, radius: Fraction, order: int) -> arb:
+def _allowed(coefficients: list[arb], centre: Fraction, radius: Fraction) -> arb:
     """Return 2^-56 of the scale at distance r, which falls no faster towards the centre than the remainder does."""
+    c, r = [abs(each) for each in coefficients], ball(radius)
+    if not all(each.is_finite() for each in c):
+        return arb(0)
     if centre:
-        return abs(coefficients[2]) * ball(abs(centre) * radius / 2**56)
-    first = next(k for k, c in enumerate(coefficients) if not c.contains(0))
-    return abs(coefficients[first]) * ball(radius**first / 2**56) if first <= order else arb(0)
+        parts = [c[0], c[1] * ball(abs(centre)), c[2] * ball(abs(centre)) * r]
+    else:
+        parts = [each * r**k for k, each in enumerate(c[:4])]
+    return arb(max(float(part.lower()) for part in parts)) / 2**56

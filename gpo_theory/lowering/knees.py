@@ -1,21 +1,17 @@
 """The knees of a loss: the points beyond which its tangent continues it, because it would overflow float32."""
 
-__all__ = ["KNEE", "Knee", "find_knees"]
+__all__ = ["Knee", "find_knees"]
 
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
-from flint import arb
 
-from gpo_theory.calculus.balls import enclose, expand
-from gpo_theory.calculus.pieces import UnsplitError, beside, split
-from gpo_theory.formula.expression import Expr, rebuild
-from gpo_theory.lowering.normal_form import to_normal_form
-from gpo_theory.lowering.program import compiled, numpy_operations
+from gpo_theory.formula.expression import Expr
+from gpo_theory.lowering.choosing import program_of
+from gpo_theory.lowering.exact import KNEE
+from gpo_theory.lowering.program import operations
 
-KNEE = 2.0**64  # of |f| or |f'|: the square root of 2^128, where float32 overflows
 _LARGEST = 2.0**63  # of |x| at a knee: the square of the next power of two overflows float32
 
 
@@ -48,37 +44,13 @@ def _knee(f: Expr, side: int) -> Knee | None:
     while high - low > 2.0**-40 * high:
         middle = (low + high) / 2
         low, high = (low, middle) if _beyond(f, side * middle) else (middle, high)
-    return Knee(side * low, _value_and_slope(f, side * low)[1])
+    return Knee(side * low, _values(f, side * low)[1])
 
 
 def _beyond(f: Expr, x: float) -> bool:
-    return not all(abs(v) < KNEE for v in _value_and_slope(f, x))
+    return not all(abs(value) < KNEE for value in _values(f, x))
 
 
-def _value_and_slope(f: Expr, x: float) -> tuple[float, float]:
-    at = Fraction(x)
-    balls = expand(_active(_piece(f, at), at), at, 1, 256)
-    if all(b.is_finite() and bool(arb(b.rad()) <= arb(2) ** -64 * (1 + abs(b.mid()))) for b in balls):
-        return float(balls[0].mid()), float(balls[1].mid())
-    # Arb's erfc has no digits at large x: there the normal form is evaluated, which is smooth on the scale of x itself.
-    program, operations, step = compiled(to_normal_form(f)), numpy_operations(), max(abs(x), 1e-30) * 2.0**-17
+def _values(f: Expr, x: float) -> list[float]:
     with np.errstate(all="ignore"):
-        below, value, above = (float(v) for v in program.run(np.array([x - step, x, x + step]), operations))
-    return value, (above - below) / (2 * step)
-
-
-def _piece(f: Expr, at: Fraction) -> Expr:
-    """Return the formula that holds at a point and on its right; f itself where it cannot be split."""
-    try:
-        return beside(split(f), at, 1).f
-    except UnsplitError:
-        return f
-
-
-def _active(node: Expr, at: Fraction) -> Expr:
-    """Return the formula with each max and min replaced by its argument that is the largest or smallest at a point."""
-    children = tuple(_active(child, at) for child in node.children)
-    if node.head in ("max", "min"):
-        choose = max if node.head == "max" else min
-        return choose(children, key=lambda child: float(enclose(child, at).mid()))
-    return rebuild(node, children)
+        return [float(program_of(f, order).run(np.float64(x), operations(np))) for order in range(2)]

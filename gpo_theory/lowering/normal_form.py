@@ -5,8 +5,9 @@ in front, a logarithm adds the rate, a reciprocal negates it, so that exponentia
 written with expm1, terms that cancel as y grows as deviations from their limits.
 """
 
-__all__ = ["Branch", "horner", "to_normal_form"]
+__all__ = ["Branch", "direct", "horner", "negated", "product", "to_normal_form", "total"]
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import reduce
@@ -17,15 +18,16 @@ from gpo_theory.calculus.balls import ball, enclose, exact_value, sign_at
 from gpo_theory.calculus.pieces import Piece, UnsplitError, split
 from gpo_theory.calculus.rational import as_rational
 from gpo_theory.errors import InputError
-from gpo_theory.formula.expression import Expr, call, substitute
+from gpo_theory.formula.expression import Expr, call, fold, rebuild, substitute
 from gpo_theory.formula.grammar import MAX_EXPONENT
 
 Polynomial = tuple[Fraction, ...]
 _FAR = Fraction(1000)  # where the sign of an exponent is taken for its sign at infinity
 # Functions whose value, as the exponent of a power, does not grow with y.
-_BOUNDED = {"log1p", "sigmoid", "expm1", "acot", "erfcx", "log_erfcx"}
+_BOUNDED = {"log1p", "expm1", "acot", "erfcx", "log_erfcx"}
 _ZERO = Fraction(0)
 _ONE: Polynomial = (Fraction(1),)
+_X = Expr.x()
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Branch:
 
     Where `left` is given the branch is the whole line, `right` holds for x >= centre, `left` for x < centre, and both
     take y = |x - centre|. `closed`: the branch holds at `low` too. The formulas are in the primitive functions and in
-    expm1, log1p, sigmoid, acot = pi/2 - atan, erfcx = exp(x^2) erfc, log_erfcx; they are evaluated as they are grouped.
+    expm1, log1p, acot = pi/2 - atan, erfcx = exp(x^2) erfc, log_erfcx; they are evaluated as they are grouped.
     """
 
     low: Fraction | None
@@ -57,6 +59,34 @@ def to_normal_form(f: Expr) -> tuple[Branch, ...]:
     x + log1p(exp(-x)) | log1p(exp(-x))
     """
     return tuple(branch for piece, closed in _intervals(f) for branch in _branches(piece, closed))
+
+
+def direct(f: Expr) -> tuple[Branch, ...]:
+    """Return a primitive formula as it stands, with logsigmoid and sigmoid where it holds them; none for a `where`.
+
+    >>> from gpo_theory.formula.grammar import parse_formula
+    >>> print(direct(parse_formula("log(1+exp(-x))").primitive())[0].right)
+    -logsigmoid(x)
+    """
+    if any(node.head == "where" for node in f.walk()):
+        return ()
+    return (Branch(None, None, True, fold(f, _named)),)
+
+
+def _named(node: Expr, of: Callable[[Expr], Expr]) -> Expr:
+    if node.head == "log" and (u := _one_plus_exp(node.args[0])) is not None:
+        return -call("logsigmoid", -u)
+    if node.power is not None and (u := _one_plus_exp(node.args[0])) is not None:
+        return call("sigmoid", -of(u)) ** -node.power
+    if node.head == "log" and node.args[0].power == -1 and (u := _one_plus_exp(node.args[0].args[0])) is not None:
+        return call("logsigmoid", -of(u))
+    return rebuild(node, map(of, node.children))
+
+
+def _one_plus_exp(node: Expr) -> Expr | None:
+    """Return u of 1 + exp(u)."""
+    parts = {part.head: part for part in node.args} if node.head == "+" and Expr.of(1) in node.args else {}
+    return parts["exp"].args[0] if len(parts) == 2 and "exp" in parts and len(node.args) == 2 else None
 
 
 def _intervals(f: Expr) -> list[tuple[Piece, bool]]:
@@ -147,31 +177,31 @@ def _monomial(a: Polynomial) -> bool:
     return sum(map(bool, a)) == 1
 
 
-def horner(coefficients: Polynomial) -> Expr:
-    """Return the polynomial with these coefficients of 1, x, x^2, ... as Horner's rule groups it.
+def horner(coefficients: Polynomial, u: Expr = _X) -> Expr:
+    """Return the polynomial with these coefficients of 1, u, u^2, ... as Horner's rule groups it.
 
     >>> str(horner((Fraction(1), Fraction(0), Fraction(2))))
     '1 + 2*x*x'
     """
     code = Expr.of(0)
     for coefficient in reversed(coefficients):
-        code = _plus(Expr.of(coefficient), _by(code, Expr.x()))
+        code = total(Expr.of(coefficient), product(code, u))
     return code
 
 
-def _plus(*terms: Expr) -> Expr:
+def total(*terms: Expr) -> Expr:
     kept = tuple(term for term in terms if term.number != 0)
     return Expr("+", kept) if len(kept) > 1 else kept[0] if kept else Expr.of(0)
 
 
-def _by(*factors: Expr) -> Expr:
+def product(*factors: Expr) -> Expr:
     """Multiply, with one number in front, which also takes the sign of a sum of negative terms."""
     number, kept = Fraction(1), list[Expr]()
     for factor in factors:
         for part in factor.args if factor.head == "*" else (factor,):
             negative = part.head == "+" and all(map(is_negative, part.args))
             number *= part.number if part.number is not None else -1 if negative else 1
-            kept += [] if part.number is not None else [_plus(*map(negated, part.args))] if negative else [part]
+            kept += [] if part.number is not None else [total(*map(negated, part.args))] if negative else [part]
     if not number:
         return Expr.of(0)
     kept = kept if number == 1 and kept else [Expr.of(number), *kept]
@@ -179,7 +209,7 @@ def _by(*factors: Expr) -> Expr:
 
 
 def _scaled(q: Fraction, code: Expr) -> Expr:
-    return _by(Expr.of(q), code)
+    return product(Expr.of(q), code)
 
 
 def is_negative(term: Expr) -> bool:
@@ -213,7 +243,8 @@ class _Atom:
     def times(self, factor: Expr) -> "_Atom":
         if factor.number is not None:
             return replace(self, factor=self.factor * factor.number)
-        return _Atom(_by(self.core, factor), _by(self.limit, factor), _by(self.deviation, factor), self.factor)
+        parts = (product(part, factor) for part in (self.core, self.limit, self.deviation))
+        return _Atom(*parts, self.factor)
 
 
 def _collected(atoms: list[_Atom]) -> tuple[_Atom, ...]:
@@ -271,7 +302,7 @@ def _atom(code: Expr, limit: Expr | None = None, deviation: Expr | None = None, 
 
 
 def _term(rate: Polynomial, p: Polynomial) -> Expr:
-    return _by(horner(p), _exponential(rate))
+    return product(horner(p), _exponential(rate))
 
 
 def _exponential(rate: Polynomial) -> Expr:
@@ -286,26 +317,31 @@ def _from_start(s: _Scaled) -> Expr:
         out.append(_term(rate, others))
         if rate:
             out.append(_scaled(first, call("expm1", horner(rate))))
-    return _plus(*out)
+    return total(*out)
 
 
 def _bare(s: _Scaled) -> Expr:
     """Return the code of the sum without its factor exp(rate)."""
     if _cancels_far(s):
-        terms = [_term(rate, p) for rate, p in s.terms if rate]
-        return _plus(*terms, *(_scaled(atom.factor, atom.deviation) for atom in s.atoms))
+        return _deviation(s)
     if not s.atoms and len(s.terms) > 1 and s.start == 0 and any(p[0] for _, p in s.terms):
         return _from_start(s)
-    return _plus(*(_term(rate, p) for rate, p in s.terms), *(atom.code for atom in s.atoms))
+    return total(*(_term(rate, p) for rate, p in s.terms), *(atom.code for atom in s.atoms))
 
 
-def _cancels_far(s: _Scaled) -> bool:
-    """Whether limits that are not all 0 add up to 0, to 200 bits, so that rounding them would hide the remainder."""
+def _cancels_far(s: _Scaled, rest: int = 0) -> bool:
+    """Whether limits that are not all 0 add up to `rest`, to 200 bits, so that rounding would hide the deviation."""
     limits = [atom.factor * atom.limit for atom in s.atoms if atom.limit.number != 0]
     if len(s.line) > 1 or len(limits) + len(s.line) < 2:
         return False
-    total = enclose(reduce(add, limits, Expr.of(s.line[0] if s.line else 0)), _ZERO, 256)
-    return bool(abs(total) < ball(Fraction(1, 2**200)))
+    limit = enclose(reduce(add, limits, Expr.of(s.line[0] if s.line else 0)), _ZERO, 256)
+    return bool(abs(limit - rest) < ball(Fraction(1, 2**200)))
+
+
+def _deviation(s: _Scaled) -> Expr:
+    """Return the code of the sum without its limit."""
+    terms = [_term(rate, p) for rate, p in s.terms if rate]
+    return total(*terms, *(_scaled(atom.factor, atom.deviation) for atom in s.atoms))
 
 
 def _materialise(s: _Scaled) -> Expr:
@@ -314,15 +350,8 @@ def _materialise(s: _Scaled) -> Expr:
     # exp(-u^2) erfcx(u) is erfc(u), which is the more accurate and the cheaper of the two.
     *factors, last = bare.args if bare.head == "*" else (bare,)
     if last.head == "erfcx" and _gauss(last.args[0]) == s.rate and not any(t.depends_on_x for t in factors):
-        return _by(*factors, call("erfc", *last.args))
-    for i, part in enumerate(parts := [*factors, last]):
-        # (T / (1 + T))^n: the gradient of the quotient would cancel, that of sigmoid does not.
-        n = -part.args[1].number if part.head == "**" and part.args[1].number is not None else _ZERO
-        if n >= 1 and n.denominator == 1 and s.rate:
-            rate = _times(s.rate, 1 / n)
-            if part.args[0] == _plus(Expr.of(1), _exponential(rate)):
-                return _by(*parts[:i], call("sigmoid", horner(rate)) ** n, *parts[i + 1 :])
-    return _by(bare, _exponential(s.rate))
+        return product(*factors, call("erfc", *last.args))
+    return product(bare, _exponential(s.rate))
 
 
 def _scale(node: Expr) -> _Scaled:
@@ -393,7 +422,7 @@ def _product(a: _Scaled, b: _Scaled) -> _Scaled:
         (r, p), (s, q) = a.monomial, b.monomial
         return _Scaled(_add(r, s), (((), (_ZERO,) * (len(p) + len(q) - 2) + (p[-1] * q[-1],)),))
     # Products of sums stay products: expanding (1 - x)**2 would cancel near x = 1.
-    return _atom(_by(_bare(a), _bare(b)), rate=rate)
+    return _atom(product(_bare(a), _bare(b)), rate=rate)
 
 
 def _power(base: _Scaled, exponent: Expr) -> _Scaled:
@@ -412,8 +441,8 @@ def _power(base: _Scaled, exponent: Expr) -> _Scaled:
     c, rest = base.line[0], _beside_constant(base)
     limit = Expr.of(c) ** exponent if c != 1 else Expr.of(1)
     if n == -1:
-        return _atom(code, limit, _by(Expr.of(-1 / c), rest, code), rate)
-    return _atom(code, limit, _by(limit, call("expm1", _scaled(n, call("log1p", _scaled(1 / c, rest))))), rate)
+        return _atom(code, limit, product(Expr.of(-1 / c), rest, code), rate)
+    return _atom(code, limit, product(limit, call("expm1", _scaled(n, call("log1p", _scaled(1 / c, rest))))), rate)
 
 
 def _beside_constant(s: _Scaled) -> Expr:
@@ -456,7 +485,7 @@ def _exp(inner: _Scaled) -> _Scaled:
     if inner.rate or any(rate for rate, _ in inner.terms):
         return _atom(call("exp", _materialise(inner)))
     rate = _trim([_ZERO, *inner.line[1:]])
-    rest = _plus(Expr.of(inner.line[0] if inner.line else 0), *(atom.code for atom in inner.atoms))
+    rest = total(Expr.of(inner.line[0] if inner.line else 0), *(atom.code for atom in inner.atoms))
     return _Scaled(rate, (((), _ONE),)) if rest.number == 0 else _atom(call("exp", rest), rate=rate)
 
 
@@ -467,7 +496,9 @@ def _log(inner: _Scaled) -> _Scaled:
         (atom,) = inner.atoms
         offset = _scale(call("log", Expr.of(atom.factor)))
         return _sum(_sum(line, offset), _atom(call("log_erfcx", *atom.core.args)))
-    c = inner.line[0] if inner.line else _ZERO
+    if _cancels_far(inner, 1):
+        return _sum(line, _atom(call("log1p", _deviation(inner))))
+    c = inner.line[0] if inner.line and not _cancels_far(inner) else _ZERO
     if c <= 0 or (len(inner.line) > 1 and c != 1):
         return _sum(line, _atom(call("log", _bare(inner))))
     if not inner.atoms and inner.start == 1 and c != 1 and Fraction(1, 4) <= c <= 4:
@@ -499,7 +530,7 @@ def _logarithms(node: Expr) -> _Scaled | None:
 def _atan(inner: _Scaled) -> _Scaled:
     """atan(u) = pi/2 - acot(u): the exact limit where u grows, and no exponential that does."""
     if inner.rate and inner.rate[-1] > 0 and len(inner.line) == 1 and inner.line[0] > 0:
-        below = _by(_exponential(_times(inner.rate, Fraction(-1))), Expr("**", (_bare(inner), Expr.of(-1))))
+        below = product(_exponential(_times(inner.rate, Fraction(-1))), Expr("**", (_bare(inner), Expr.of(-1))))
         return _atom(call("acot", below), Expr("pi") / 2, _scaled(Fraction(-1), call("atan", below)))
     u = _materialise(inner)
     if inner.rate or len(inner.line) < 2:

@@ -8,11 +8,10 @@ import pytest
 import torch
 
 from gpo_theory import LOSSES, find_loss, to_torch
-from gpo_theory.lowering.accuracy import _derivatives, score, score_points
-from gpo_theory.lowering.cancellation import polynomials_near_zeros
-from gpo_theory.lowering.native import KERNELS, native_kernel
-from gpo_theory.lowering.normal_form import to_normal_form
-from gpo_theory.lowering.program import compiled, numpy_operations
+from gpo_theory.lowering.accuracy import score
+from gpo_theory.lowering.cancellation import polynomials_for
+from gpo_theory.lowering.choosing import program_of
+from gpo_theory.lowering.exact import sample_points, taylor_at
 from tests.support.jets import jet
 from tests.support.oracle import evaluate, real
 
@@ -37,7 +36,7 @@ def test_the_truth_of_the_score_is_that_of_mpmath(name: str) -> None:
     for x in (-30.5, -1.25, 0.75, 6.5, 17.0):
         with mp.workdps(500):
             found = jet(loss.formula, mp.mpf(x), loss.parameters)
-        for seen, right in zip(_derivatives(loss.f.primitive(), x), (found.f, found.d, found.dd), strict=True):
+        for seen, right in zip(taylor_at(loss.f.primitive(), x, 2), (found.f, found.d, found.dd), strict=True):
             assert mp.mpf(seen.mid().str(30, radius=False)) == pytest.approx(right, rel=1e-15), f"{name} at {x}"
 
 
@@ -51,45 +50,33 @@ def test_the_truth_of_the_score_is_that_of_mpmath(name: str) -> None:
         ("squared", lambda x: (x - 1) ** 2 + 1e-14 * torch.sin(x - x.detach()), "gradient"),
         ("log_cosh", lambda x: torch.log(torch.cosh(1 - x)), "value"),
         ("hinge", lambda x: torch.nn.functional.softplus(1 - x, beta=1e4), "value"),
+        ("logistic", lambda x: -torch.nn.functional.logsigmoid(x), "second"),  # torch's own: 1 - sigmoid cancels beyond 37
+        ("squared", lambda x: (x - 1) ** 2 + 1e-15 * (x - x.detach()) ** 2, "second"),
     ],
 )
 def test_planted_faults_are_seen(name: str, wrong: object, where: str) -> None:
     good = score(LOSSES[name], to_torch(LOSSES[name]), torch.float64)
     bad = score(LOSSES[name], wrong, torch.float64)  # type: ignore[arg-type]
-    assert max(good.value, good.gradient) <= 4
+    assert max(good.value, good.gradient, good.second) <= 4
     assert getattr(bad, where) > 4
 
 
 def test_points_surround_every_breakpoint_and_every_zero() -> None:
     """exo's double zero is log 999; the tangent loss vanishes at tan(1/2); each has neighbours on all scales."""
     for name, special in (("exo", mp.log(999)), ("tangent", mp.tan(mp.mpf(1) / 2)), ("huber", 3), ("cauchy", 1)):
-        points = score_points(LOSSES[name].f.primitive())
+        points = sample_points(LOSSES[name].f.primitive(), 0, 200)
         for distance in (1e-9, 1e-5, 1e-2):
             near = [x for x in points if distance / 3 < abs(x - float(special)) < distance * 3]
             assert {x > special for x in near} == {True, False}, f"{name} at {distance}"
-
-
-def test_native_kernels_are_five_and_stand_for_the_formula() -> None:
-    """Where a kernel is taken it is the loss: on 41 points to 1e-14, away from the knees."""
-    assert len(KERNELS) <= 5
-    taken = {name: kernel for name in LOSSES if (kernel := native_kernel(LOSSES[name].f.primitive())) is not None}
-    assert {"logistic", "hinge", "squared", "exponential", "truncated_squared"} <= set(taken)
-    x = torch.linspace(-5, 5, 41, dtype=torch.float64)
-    for name, kernel in taken.items():
-        loss = LOSSES[name]
-        right = torch.tensor([float(evaluate(loss.formula, mp.mpf(v), loss.parameters)) for v in x.tolist()])
-        torch.testing.assert_close(kernel(x).float(), right, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("text", ["exo", "exp(x)-x-1", "log(cosh(x))", "erf(x)**2"])
 def test_patches_hold_to_their_bound(text: str) -> None:
     """The polynomial is f to 2^-52 of |f| + |x f'| all over its radius, by mpmath."""
     loss = find_loss(text)
-    f = loss.f.primitive()
-    plain, operations = compiled(to_normal_form(f)), numpy_operations()
-    found = polynomials_near_zeros(f, lambda x: float(plain.run(np.float64(x), operations)))
-    assert len(found) == 1
-    for polynomial in found:
+    found = program_of(loss.f.primitive(), 0).polynomials
+    assert found
+    for polynomial, _ in found:
         with mp.workdps(60):
             for k in range(-63, 64, 6):
                 v = polynomial.radius * Fraction(k, 64)
@@ -103,6 +90,24 @@ def test_patches_hold_to_their_bound(text: str) -> None:
 def test_a_patch_never_crosses_a_breakpoint() -> None:
     """u^2/2 for |u| < 1, |u| - 1/2 beyond, u = 2 - 5x/4: the double zero at 8/5 lies 4/5 from either breakpoint."""
     text = "where(abs(2-5*x/4) < 1, (2-5*x/4)**2/2, abs(2-5*x/4)-1/2)"
-    found = polynomials_near_zeros(find_loss(text).f.primitive(), lambda x: 1.0)
+    found = [*polynomials_for(find_loss(text).f.primitive(), 0, np.array([8 / 5 + 1e-9]))]
     assert found
-    assert all(abs(each.centre - Fraction(8, 5)) < Fraction(1, 10**15) and each.radius < Fraction(4, 5) for each in found)
+    assert all(abs(each.centre - Fraction(8, 5)) < Fraction(1, 10**15) and each.radius <= Fraction(4, 5) for each in found)
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+@pytest.mark.parametrize("near", [-0.99, -0.3, 0.001, 0.7, 0.99])
+def test_patches_of_derivatives_hold_to_their_bound(order: int, near: float) -> None:
+    """On [-1, 1] wherever they are asked for: the k-th derivative of log(1 + e^-3x) + x^4, cut at -1 and 1, by mpmath."""
+    text = "where(x < -1, 0, where(x < 1, log(1+exp(-3*x)) + x**4, 0))"
+    found = [*polynomials_for(find_loss(text).f.primitive(), order, np.array([near, near + 0.005]))]
+    assert found
+    for each in found:
+        assert abs(each.centre) + each.radius <= 1
+        with mp.workdps(40):
+            for k in range(-63, 64, 18):
+                v = each.radius * Fraction(k, 64)
+                at = real(each.centre + v)
+                right, slope = (mp.diff(lambda u: mp.log1p(mp.exp(-3 * u)) + u**4, at, order + i) for i in range(2))
+                error = abs(real(sum(c * v**i for i, c in enumerate(each.coefficients))) - right)
+                assert error <= mp.mpf(2) ** -52 * (abs(right) + abs(at * slope)), f"order {order} at {float(at)}"

@@ -31,8 +31,6 @@ KINKS = (-1.0, 0.0, 0.5, 1.0, 1.5, 3.0)  # every breakpoint of the catalogue at 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 # Errors in ulp of |f| + |x f'| for values, of |f'| + |x f''| for gradients (RELIABILITY section 3).
 TOLERANCE = 4
-# f'(0) is what is left of 9.5 - 5 - 3.7 when w(x) e^{-x}, w = sigmoid(20 x), is run as exp(-19 y) / (1 + exp(-20 y)).
-CANCELS = pytest.mark.xfail(reason="autograd adds parts 12 times as large as f': 37 ulp near 0", strict=True)
 
 
 def ulp(scale: mp.mpf, dtype: torch.dtype) -> mp.mpf:
@@ -121,10 +119,132 @@ def test_values_are_accurate(name: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
-@pytest.mark.parametrize("name", [*(n for n in NAMES if n != "discopop"), pytest.param("discopop", marks=CANCELS)])
+@pytest.mark.parametrize("name", NAMES)
 def test_gradients_are_accurate(name: str, dtype: torch.dtype) -> None:
     _, slope, where = worst(name, dense(name), dtype)
     assert slope <= TOLERANCE, f"{name}: {slope:.1f} ulp: {where}"
+
+
+NEW = {  # further losses of the same kinds
+    "basu": "exp(-(3/4)*x)/(3/4) + 4*exp(-x/4)",
+    "dpd": "-3*(1/(1+exp(-x)))**(1/2)+(1/(1+exp(-x)))**(3/2)+(1-1/(1+exp(-x)))**(3/2)",
+    "cauchit": "-log(1/2+atan(x)/pi)",
+    "hinge_power": "max(0,1-x)**(3/2)",
+}
+BENDS = sorted({*LADDER, *FAR, *np.random.default_rng(11).uniform(-5, 5, 40).tolist(), *(k + s * d for k in KINKS for s in (-1, 1) for d in (0, 1e-9, 1e-3))})
+
+
+@cache
+def bends(name: str, x: float) -> tuple[mp.mpf, mp.mpf]:
+    """f'' and f''' at x by mpmath, of the piece on the right; 0 beyond a knee."""
+    loss = LOSSES[name] if name in LOSSES else parse(NEW[name])
+    left, right = to_torch(loss).knees
+    if (left is not None and x < left) or (right is not None and x > right):
+        return mp.mpf(0), mp.mpf(0)
+    with mp.workdps(110 + int(min(x * x, 760) / 2.3)):
+        step = mp.mpf(10) ** -30
+        pieces = any(word in loss.formula for word in ("max", "min", "abs", "where"))
+        try:
+            near, far = (jet(loss.formula, mp.mpf(x) + k * step, loss.parameters).dd for k in (mp.mpf(10) ** -15 if pieces else 0, 1))
+        except ZeroDivisionError:  # 0**(-1/2): hinge_power from 1 on, and dpd where exp(-x) is below 10^-440
+            return mp.mpf(0), mp.mpf(0)
+        return near, (far - near) / step
+
+
+def second(f: Any, x: torch.Tensor) -> torch.Tensor:
+    """f'' by double backward."""
+    (slope,) = torch.autograd.grad(f(x).sum(), x, create_graph=True)
+    (bend,) = torch.autograd.grad((slope + 0 * x).sum(), x)
+    return bend
+
+
+def worst_bend(name: str, f: Any, dtype: torch.dtype) -> tuple[float, str]:
+    """The largest error of f'' in ulp of |f''| + |x f'''|, and where it was found."""
+    x = torch.tensor(BENDS, dtype=dtype).unique().requires_grad_()
+    found = (0.0, "")
+    for at, seen in zip(x.tolist(), second(f, x).double().tolist(), strict=True):
+        right, drift = bends(name, at)
+        error = float(abs(mp.mpf(seen) - right) / ulp(abs(right) + abs(at * drift), dtype)) if math.isfinite(seen) else math.inf
+        found = max(found, (error, f"f''({at}) = {seen}, expected {mp.nstr(right, 20)}"))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+@pytest.mark.parametrize("name", [*NAMES, *NEW])
+def test_second_derivatives_are_accurate(name: str, dtype: torch.dtype) -> None:
+    error, where = worst_bend(name, to_torch(LOSSES[name] if name in LOSSES else parse(NEW[name])), dtype)
+    assert error <= TOLERANCE, f"{name}: {error:.1f} ulp: {where}"
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        # torch's own: 1 - sigmoid(37) is 0; a slope at the kink that is counted; a relative error of 1e-14.
+        ("logistic", lambda x: -torch.nn.functional.logsigmoid(x)),
+        ("hinge", lambda x: torch.relu(1 - x) + 1e-9 * x**2),
+        ("squared", lambda x: (1 - x) ** 2 * (1 + 1e-14)),
+    ],
+)
+def test_wrong_second_derivatives_are_seen(name: str, wrong: Any) -> None:
+    assert worst_bend(name, to_torch(LOSSES[name]), torch.float64)[0] <= TOLERANCE
+    assert worst_bend(name, wrong, torch.float64)[0] > TOLERANCE
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_further_losses_are_accurate(name: str) -> None:
+    """Value and gradient in both dtypes by mpmath, in ulp of their scales."""
+    loss = parse(NEW[name])
+    f = to_torch(loss)
+    for dtype in DTYPES.values():
+        x = torch.tensor(BENDS, dtype=dtype).unique().requires_grad_()
+        y = f(x)
+        (slope,) = torch.autograd.grad(y.sum(), x)
+        for at, *seen in zip(x.tolist(), y.tolist(), slope.tolist(), strict=True):
+            if at >= {"dpd": 400, "hinge_power": 1}.get(name, math.inf):  # f is -2 or 0 there, and the jets divide by 0
+                assert seen == [{"dpd": -2, "hinge_power": 0}[name], pytest.approx(0, abs=1e-80)]
+                continue
+            right = truth(loss, f.knees, at)
+            for k in range(2):
+                error = abs(mp.mpf(seen[k]) - right[k]) / ulp(abs(right[k]) + abs(at * right[k + 1]), dtype)
+                assert error <= TOLERANCE, f"{name}: order {k} at {at}: {mp.nstr(error)} ulp"
+
+
+@pytest.mark.parametrize("name", ["logistic", "hinge", "exponential", "probit", "discopop", "huber"])
+def test_second_derivatives_know_their_upstream_gradients(name: str) -> None:
+    """Of sum v d(sum w f)/dx: v w f'' by x and v f' by w; on strided, empty and 0-d tensors too."""
+    f, generator = to_torch(LOSSES[name]), torch.Generator().manual_seed(3)
+    for shape in ((6, 4), (0,), ()):
+        x, w, v = (torch.randn(shape, generator=generator, dtype=torch.float64).mul(2) for _ in range(3))
+        x = (x.t() if x.ndim == 2 else x).requires_grad_()
+        w = (w.t() if w.ndim == 2 else w).requires_grad_()
+        v = v.t() if v.ndim == 2 else v
+        (slope,) = torch.autograd.grad((w * f(x)).sum(), x, create_graph=True)
+        by_x, by_w = torch.autograd.grad((v * slope).sum() + 0 * x.sum(), (x, w))
+        for seen, at, a, b in zip(*(t.flatten().tolist() for t in (by_x, x, w.detach(), v)), strict=True):
+            right, drift = bends(name, at)
+            assert abs(seen - a * b * right) <= 1e-14 * abs(a * b) * (abs(right) + abs(at * drift))
+        torch.testing.assert_close(by_w, v * torch.autograd.grad(f(x).sum(), x)[0], rtol=1e-15, atol=0)
+
+
+def test_what_is_not_supported_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third derivative, and a second one that was measured to be inaccurate: an error, never a number."""
+    x = torch.tensor([0.3], requires_grad=True)
+    f = to_torch(LOSSES["logistic"])
+    (slope,) = torch.autograd.grad(f(x).sum(), x, create_graph=True)
+    (bend,) = torch.autograd.grad(slope.sum(), x, create_graph=True)
+    with pytest.raises(InputError, match="third derivatives"):
+        torch.autograd.grad(bend.sum(), x)
+    thrice = torch.func.jacfwd(torch.func.jacfwd(torch.func.jacfwd(f)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, about torch.jit
+        with pytest.raises(InputError, match="third derivatives"):
+            thrice(x.detach())
+    g = to_torch(parse("log(1+exp(-7*x/5))"))
+    monkeypatch.setattr("gpo_theory.lowering.choosing.LIMIT", 0.1)
+    (slope,) = torch.autograd.grad(g(x).sum(), x, create_graph=True)
+    with pytest.raises(InputError, match=r"second derivatives of .* are not supported"):
+        torch.autograd.grad(slope.sum(), x)
 
 
 @pytest.mark.slow
@@ -231,19 +351,23 @@ def test_transforms_of_torch_func(name: str) -> None:
     """vmap, grad and grad of grad against mpmath, to 1e-12 of each one's size; below 2.5 no exponential is large."""
     f = to_torch(LOSSES[name])
     x = torch.tensor([-2.03, -0.61, -0.07, 0.27, 0.83, 1.21, 2.41], dtype=torch.float64)
-    seen = [torch.func.vmap(g)(x) for g in (f, torch.func.grad(f), torch.func.grad(torch.func.grad(f)))]
-    torch.testing.assert_close(seen[0], f(x), rtol=1e-14, atol=1e-300)
-    for i, at in enumerate(x.tolist()):
-        for k, right in enumerate(expected(name, at)):
-            # discopop's derivatives are sums of parts that are up to 20^k times as large
-            assert abs(seen[k][i].item() - right) <= 1e-12 * (abs(right) + 20**k / 20), f"{name}: order {k} at {at}"
+    grad, jacfwd, jacrev = torch.func.grad, torch.func.jacfwd, torch.func.jacrev
+    seconds = [a(b(f)) for a in (grad, jacfwd, jacrev) for b in (grad, jacfwd, jacrev)]
+    for k, functions in enumerate(([f], [grad(f), jacfwd(f), jacrev(f)], [*seconds, torch.func.hessian(f)])):
+        for g in functions:
+            for at, seen in zip(x.tolist(), torch.func.vmap(g)(x).tolist(), strict=True):
+                right = expected(name, at)[k]
+                assert abs(seen - right) <= 1e-12 * (abs(right) + 1e-3), f"{name}: order {k} at {at}"
+    torch.testing.assert_close(jacfwd(f)(x), torch.diag(torch.func.vmap(grad(f))(x)), rtol=0, atol=0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_torch_compile_traces_the_whole_graph(name: str) -> None:
     torch._dynamo.reset()
-    same_when_compiled(name, "aot_eager")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, about Functions that its tracer makes
+        same_when_compiled(name, "aot_eager")
 
 
 @pytest.mark.slow
@@ -294,11 +418,12 @@ class Passes(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("name", NATIVE)
-def test_no_more_passes_than_the_native_kernel(name: str) -> None:
-    """Forward and backward run each kernel at most as often as the code that one would write by hand.
+def test_hardly_more_passes_than_the_native_kernel(name: str) -> None:
+    """Forward and backward make at most three passes more than the code that one would write by hand.
 
-    Their times are those of the same passes over memory; measured (`python -m gpo_theory.lowering.accuracy`), never asserted,
-    because on a busy machine a ratio of times says more about the neighbours.
+    The gradient is code of its own, which recomputes what torch's own gradient would have kept. Times are measured
+    (`python -m gpo_theory.lowering.accuracy`), never asserted, because on a busy machine a ratio of times says more about
+    the neighbours.
     """
     made = []
     for f in (to_torch(LOSSES[name]), NATIVE[name]):
@@ -306,7 +431,7 @@ def test_no_more_passes_than_the_native_kernel(name: str) -> None:
         with Passes() as passes:
             f(x).sum().backward()
         made.append(passes.made)
-    assert made[0] <= made[1], f"{name}: {made[0]} against {made[1]}"
+    assert made[0].total() <= made[1].total() + 3, f"{name}: {made[0]} against {made[1]}"
     assert made[0].total() >= 4  # two passes forward, two backward: the counter sees them
 
 
