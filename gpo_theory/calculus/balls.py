@@ -32,7 +32,7 @@ def enclose(node: Expr, x: Fraction | arb, bits: int = 128) -> arb:
 
 
 def enclose_between(node: Expr, a: Fraction, b: Fraction, bits: int = 128) -> arb:
-    """Return a ball that contains the values of a smooth formula on [a, b].
+    """Return a ball that contains the values of a smooth formula, defined on [a, b], on that interval.
 
     Its range there; where that has no sign, the mean value form f((a+b)/2) + f'([a, b]) (x - (a+b)/2).
     """
