@@ -96,7 +96,8 @@ def test_the_parameters_of_the_theory_have_its_defaults() -> None:
     stated = {"gamma_hinge": "gamma=1/2", "huberised_hinge": "h=1/2", "dwd": "q=1", "lum": "a=1 c=0", "linex": "a=1",
               "alpha_loss": "alpha=2", "focal": "gamma=2", "poly1": "eps=1", "huber": "delta=2", "pinball": "tau=1/4",
               "cdpo": "eps=0.1", "robust_dpo": "eps=0.1", "exo": "eps=0.001", "discopop": "tau=0.05",
-              "offset_dpo": "delta=1", "focal_po": "gamma=1/20"}  # fmt: skip
+              "offset_dpo": "delta=1", "focal_po": "gamma=1/20", "basu": "lam=-1/4", "dpd": "g=1/2",
+              "hinge_power": "k=3/2"}  # fmt: skip
     for name, loss in LOSSES.items():
         pairs = (text.split("=") for text in stated.get(name, "").split())
         assert loss.parameters == {key: Fraction(value) for key, value in pairs}, name
@@ -234,7 +235,7 @@ def test_the_margin_of_trl_s_ipo_is_averaged_however_it_is_typed() -> None:
 
 
 def test_the_table_is_a_mapping_of_the_names_that_knows_the_aliases() -> None:
-    assert len(LOSSES) == len({*LOSSES}) == 49
+    assert len(LOSSES) == len({*LOSSES}) == 53
     assert not {*ALIASES} & {*LOSSES}
     assert LOSSES["dpo"] is LOSSES["DPO"] is LOSSES["logistic"]
     assert LOSSES.get("no such loss") is None
