@@ -2,7 +2,8 @@
 
 __all__ = [
     "LOSSES", "Analysis", "Certificate", "DomainError", "InputError", "Loss", "ParseError", "Verdict",
-    "analyze", "find_loss", "match_beta", "parse", "strength", "taylor", "to_numpy", "to_torch",
+    "analyze", "find_loss", "implied_probability", "match_beta", "parse", "strength", "taylor", "to_numpy", "to_torch",
+    "weights",
 ]  # fmt: skip
 
 import importlib
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("SYMPY_GROUND_TYPES", "python")
 
 if TYPE_CHECKING:
-    from gpo_theory.analysis import analyze
+    from gpo_theory.analysis import analyze, implied_probability
     from gpo_theory.calculus.series import taylor
     from gpo_theory.calculus.strengths import strength
+    from gpo_theory.calculus.weights import weights
     from gpo_theory.catalogue import LOSSES, find_loss
     from gpo_theory.certificate import Certificate, Verdict
     from gpo_theory.choosing.matching import match_beta
@@ -28,7 +30,7 @@ _HOME = {"LOSSES": "catalogue", "find_loss": "catalogue", "Analysis": "report.re
          "Certificate": "certificate", "Verdict": "certificate", "DomainError": "errors", "InputError": "errors",
          "ParseError": "errors", "Loss": "loss", "parse": "loss", "to_numpy": "lowering.lower",
          "to_torch": "lowering.lower", "match_beta": "choosing.matching", "strength": "calculus.strengths",
-         "taylor": "calculus.series"}  # fmt: skip
+         "taylor": "calculus.series", "implied_probability": "analysis", "weights": "calculus.weights"}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,7 @@ x, exp(k x), atan and every other operation stand as independent symbols. Where 
 the rest is of degree one or two in it, the equation is solved by radicals.
 """
 
-__all__ = ["inverses"]
+__all__ = ["inverses", "simplified"]
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -48,6 +48,24 @@ def inverses(above: Expr, below: Expr, weights: tuple[Expr, Expr]) -> list[Expr]
         return list(_solutions(*_raised(above, below), weights))
     except _UnsolvedError:
         return []
+
+
+def simplified(above: Expr, below: Expr) -> Expr | None:
+    """Return above/below in lowest terms, as in `inverses`; None where below is 0 or a part is not a polynomial's.
+
+    >>> from gpo_theory.formula.grammar import parse_formula
+    >>> str(simplified(parse_formula("-2*x-2"), parse_formula("-4+0*x")))
+    '(1 + x)/2'
+    """
+    if sum(1 for side in (above, below) for _ in side.walk()) > LARGEST:
+        return None
+    try:
+        symbols = _Symbols(_unit(above, below))
+        bottom = sympy.expand(symbols.read(below))
+        sides = sympy.fraction(sympy.cancel(symbols.read(above) / bottom)) if bottom != 0 else ()
+        return symbols.back(sides[0]) / symbols.back(sides[1]) if sides else None
+    except _UnsolvedError:
+        return None
 
 
 def _raised(above: Expr, below: Expr) -> tuple[Expr, Expr, int]:
