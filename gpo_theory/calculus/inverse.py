@@ -62,8 +62,10 @@ def simplified(above: Expr, below: Expr) -> Expr | None:
     try:
         symbols = _Symbols(_unit(above, below))
         bottom = sympy.expand(symbols.read(below))
-        sides = sympy.fraction(sympy.cancel(symbols.read(above) / bottom)) if bottom != 0 else ()
-        return symbols.back(sides[0]) / symbols.back(sides[1]) if sides else None
+        if bottom == 0:
+            return None
+        top, bottom = sympy.fraction(sympy.together(sympy.cancel(symbols.read(above) / bottom)))
+        return symbols.back(top) / symbols.back(bottom)
     except _UnsolvedError:
         return None
 

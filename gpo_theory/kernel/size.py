@@ -170,7 +170,7 @@ def not_smooth(s: Statement) -> None:
 
 
 def _unbounded(s: Statement, of: Callable[[Expr], Expr], name: str) -> None:
-    """f jumps or |g| tends to infinity at the witness, or is 10^4 times its size at 1 and -1 and has no bound far out."""
+    """At the witness f jumps, |g| has a pole, or |g| is 10^4 times its size at 1 and -1, without a bound far out."""
     x = rational(s.witness["x"])
     if jumps(s, x):
         return

@@ -71,10 +71,10 @@ def _step_of_risk(loss: Loss, p: Fraction) -> Expr:
 
 def log_ratios(loss: Loss, preference: NDArray[np.float64], mu: Sequence[float], beta: float,
                delta: NDArray[np.float64] | None = None) -> NDArray[np.float64]:  # fmt: skip
-    """Return s_i - s_1, (K,), s = log pi/pi_ref in nats, stationary for E_{i,j~mu}[p_ij f(beta (s_i - s_j) - delta_ij)].
+    """Return s_i - s_1, (K,), in nats, stationary for E_{i,j~mu}[p_ij f(beta (s_i - s_j) - delta_ij)].
 
-    `preference` p (K, K) has p_ij + p_ji = 1; `mu` (K,) is the behaviour policy; `delta` (K, K) is 0 if None. The search starts at pi_ref; raises
-    InputError where it reaches no stationary point.
+    s = log pi/pi_ref; `preference` p (K, K) has p_ij + p_ji = 1; `mu` (K,) is the behaviour policy; `delta` (K, K) is 0
+    where it is None. The search starts at pi_ref; raises InputError where it reaches no stationary point.
     """
     size, weight = len(mu), np.outer(mu, mu) * beta
     offset = np.zeros((size, size)) if delta is None else delta

@@ -36,7 +36,7 @@ def mixed_link(losses: Sequence[Loss], weights: Sequence[Fraction], p: Fraction)
     """Return x*(p) of the mixture, and c logit p; 1/2 < p < 1.
 
     >>> from gpo_theory.catalogue import LOSSES
-    >>> [round(x, 9) for x in mixed_link([LOSSES["kliep"], LOSSES["savage"]], [Fraction(1), Fraction(9)], Fraction(3, 4))]
+    >>> [round(x, 9) for x in mixed_link([LOSSES["kliep"], LOSSES["savage"]], [Fraction(1)] * 2, Fraction(3, 4))]
     [1.098612289, 1.098612289]
     """
     loss, c = mixture(losses, weights)

@@ -10,7 +10,7 @@ from math import inf
 
 from flint import arb, ctx
 
-from gpo_theory.calculus.balls import ball, enclose
+from gpo_theory.calculus.balls import enclose
 from gpo_theory.calculus.inverse import simplified
 from gpo_theory.calculus.pieces import Piece, UnsplitError, beside, split
 from gpo_theory.certificate import Certificate, Verdict
@@ -59,8 +59,9 @@ def implied(loss: Loss, claims: Mapping[str, Certificate], target: str | None) -
         return Implied(refusal=reason)
     high = "inf" if claims["monotone_decreasing"].verdict is Verdict.PROVED else target
     low = None if high is None else f"-{high}"
+    most = inf if high in (None, "inf") else float(Fraction(str(high)))
     try:
-        found = list(_regimes(split(loss.f.primitive()), inf if high is None else float(parse_constant(high).number or inf)))
+        found = list(_regimes(split(loss.f.primitive()), most))
     except UnsplitError:
         found = []
     formulas = [formula for _, formula in found if formula is not None]
@@ -108,8 +109,8 @@ def _reason(loss: Loss, claims: Mapping[str, Certificate]) -> str | None:
         return f"{loss.name} is not proved Bayes consistent: its best margin does not tell which response is preferred"
     if any(claims[name].verdict is Verdict.PROVED for name in ("convex", "bradley_terry_exact")):
         return None
-    return (f"{loss.name} is not proved convex or Bradley-Terry exact: a margin at which its expected loss is stationary "
-            "need not be the best, so it implies no probability")  # fmt: skip
+    return (f"{loss.name} is not proved convex or Bradley-Terry exact: a margin at which its expected loss is "
+            "stationary need not be the best, so it implies no probability")  # fmt: skip
 
 
 def _slope(pieces: tuple[Piece, ...], x: Fraction, side: int) -> arb:
