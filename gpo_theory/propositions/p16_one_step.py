@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from gpo_theory.errors import InputError
 from gpo_theory.loss import Loss
-from gpo_theory.propositions.numeric import slope
+from gpo_theory.propositions.numeric import STEP, slope
 
 Vector = NDArray[np.float64]
+CLOSE = 2.0**-60  # relative and absolute, of slopes a few STEPs apart where f' exists
 
 
 def one_step(loss: Loss, margin: Callable[[Vector], float], gradient: Callable[[Vector], Vector], theta: Vector,
@@ -30,8 +31,9 @@ def one_step(loss: Loss, margin: Callable[[Vector], float], gradient: Callable[[
     """
     if not (rate > 0 and beta > 0):
         raise InputError(f"P16 needs beta > 0 and a rate > 0; got beta = {beta}, rate = {rate}")
-    push = slope(loss, Fraction(beta * margin(theta)))
-    if not push.rel_accuracy_bits() > 64 and abs(push) > 2.0**-64:
-        raise InputError(f"P16 needs f' of {loss.name} at x = {beta * margin(theta)}")
+    x = Fraction(beta * margin(theta))
+    push, sides = slope(loss, x), [slope(loss, x + side * 2 * STEP) for side in (-1, 1)]
+    if not abs(sides[1] - sides[0]) <= abs(push) * CLOSE + CLOSE:
+        raise InputError(f"P16 needs f' of {loss.name} at x = {float(x)}, where its one-sided slopes differ")
     step, ahead = beta * float(push.mid()), gradient(theta)
     return margin(theta - rate * step * ahead) - margin(theta), -rate * step * float(ahead @ ahead)

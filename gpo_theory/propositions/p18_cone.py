@@ -18,8 +18,8 @@ def mixture(losses: Sequence[Loss], weights: Sequence[Fraction]) -> tuple[Loss, 
     """Return sum_i weights[i] f_i and its c, which is that of every f_i.
 
     Hypotheses: every f_i is Bradley-Terry exact with the same c, and every weight is above 0; InputError elsewhere. The
-    same c is sufficient, not necessary: exp(-x/2) + exp(-3x/2), of c = 1 and 1/3, is exact with c = 1/2. Convexity
-    need not carry over.
+    same c is sufficient, not necessary: exp(-x/2) + exp(-3x/2)/3, of c = 1 and 1/3, is exact with c = 1/2.
+    Convexity carries over only where every f_i has it.
 
     >>> from gpo_theory.catalogue import LOSSES
     >>> mixture([LOSSES["logistic"], LOSSES["savage"]], [Fraction(1), Fraction(2)])

@@ -15,12 +15,13 @@ from gpo_theory.propositions.p16_one_step import one_step
 from gpo_theory.propositions.p17_no_forgetting import wrong_side_push
 from gpo_theory.propositions.p18_cone import mixed_link, mixed_strength, mixture
 from gpo_theory.propositions.p19_offsets import offset_policy, offset_strength
-from tests.support.oracle import TRUTHS, least, number
+from tests.support.oracle import TRUTHS, least
 
 SMOOTH = sorted(name for name in TRUTHS if not TRUTHS[name].kinks)
 FALLING = sorted(name for name in SMOOTH if TRUTHS[name].holds("monotone_decreasing"))
 CONVEX = sorted(name for name in TRUTHS if TRUTHS[name].holds("convex") and TRUTHS[name].holds("bayes_consistent"))
 SAME_C = sorted(name for name in TRUTHS if TRUTHS[name].c == "1")
+assert {"savage", "dpd", "basu"} <= {*SAME_C}
 
 
 def margin(theta: np.ndarray) -> float:
@@ -59,12 +60,13 @@ def test_p16_says_nothing_of_another_pair_and_refuses_a_kink() -> None:
     other = lambda t: float(-2 * t[0] + t[1])  # noqa: E731
     step = -0.1 * float(mp.diff(TRUTHS["logistic"].f, 0)) * ahead
     assert other(theta + step) < other(theta)
-    with pytest.raises(InputError, match="P16 needs f' of hinge"):
+    with pytest.raises(InputError, match="P16 needs f' of hinge at x = 1"):
         one_step(LOSSES["hinge"], lambda t: float(t[0]), lambda t: np.ones(1), np.ones(1), 1.0, 0.1)
     with pytest.raises(InputError, match="rate"):
         one_step(LOSSES["squared"], margin, gradient, theta, 1.0, 0.0)
 
 
+@pytest.mark.slow
 @given(st.sampled_from(CONVEX), st.fractions(-30, 0, max_denominator=7))
 @settings(max_examples=60, deadline=None)
 def test_p17_the_push_on_the_wrong_side_is_at_least_that_at_zero(name: str, x: F) -> None:
@@ -80,7 +82,7 @@ def test_p17_the_push_on_the_wrong_side_is_at_least_that_at_zero(name: str, x: F
 @pytest.mark.parametrize("name", ["savage", "sigmoid", "dpd", "cauchit", "welsch"])
 def test_p17_a_push_that_fades_is_not_convex(name: str) -> None:
     with mp.workdps(30):
-        far, start = (-mp.diff(TRUTHS[name].f, x) for x in (-40, 0))
+        far, start = (-mp.diff(TRUTHS[name].f, x) for x in (-8, 0))
     assert 0 < far < start / 3
     assert analyze(name).claims["convex"].verdict is Verdict.REFUTED
     with pytest.raises(InputError, match="P17 needs"):
@@ -109,7 +111,8 @@ def test_p18_is_refused_elsewhere_and_the_same_c_is_not_necessary() -> None:
             mixture([LOSSES[name] for name in names], [F(w) for w in weights])
     with pytest.raises(InputError, match="not proved"):
         mixture([LOSSES["logistic"], LOSSES["squared"]], [F(1), F(1)])
-    exact = analyze(parse("exp(-x/2) + exp(-3*x/2)")).claims["bradley_terry_exact"]
+    # -2 f' = e^(-x/2) + e^(-3x/2), and that at -x is e^(2x) times it.
+    exact = analyze(parse("exp(-x/2) + exp(-3*x/2)/3")).claims["bradley_terry_exact"]
     assert exact.verdict is Verdict.PROVED
     assert exact.value["exact"] == "1/2"
     # Convexity is lost: the push of 9 savage + huberised_exponential on the left falls to 1 from 1 + 9/4.
@@ -155,8 +158,3 @@ def test_p19_a_constant_offset_knows_the_label(delta: F) -> None:
         if d > -1:
             for name, n in (("squared", 2), ("hinge", 1), ("truncated_squared", 2)):
                 assert abs(TRUTHS[name].f(x - d) - (1 + d) ** n * TRUTHS[name].f(x / (1 + d))) < 1e-20
-
-
-def test_the_two_numbers_of_the_oracle_used_here() -> None:
-    assert number("1") == 1
-    assert {"savage", "dpd", "basu", "kliep", "lsif"} <= set(SAME_C)
