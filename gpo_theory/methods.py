@@ -41,8 +41,8 @@ METHODS: dict[str, tuple[str, str]] = {
              "Liu et al. 2026, arXiv 2603.07211"),
     "holder_dpo": ("batch coupling: the weight of a pair depends on means over the batch",
                    "Fujisawa et al. 2025, arXiv 2505.17859"),
-    "tr_dpo": ("a moving reference: pi_ref follows pi_theta by synchronisation or a moving average; its loss at a fixed "
-               "pi_ref is logistic", "Gorbatovski et al. 2024, arXiv 2404.09656"),
+    "tr_dpo": ("a moving reference: pi_ref follows pi_theta by synchronisation or a moving average; its loss at a "
+               "fixed pi_ref is logistic", "Gorbatovski et al. 2024, arXiv 2404.09656"),
     "tdpo": ("token level: beside rho it has the KL of every token's distribution",
              "Zeng et al. 2024, arXiv 2404.11999"),
     "wpo": ("policy-dependent weights: each pair is weighted by its probability under pi_theta",

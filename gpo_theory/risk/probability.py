@@ -96,8 +96,10 @@ def probability_at(loss: Loss, x: Fraction, claims: Mapping[str, Certificate]) -
                 high = high.min(part / total)
             elif total > 0:
                 low = low.max(part / total)
-            elif not total.is_zero() or part > 0:
-                raise InputError(f"f'(x) + f'(-x) of {loss.name} is 0 at x = {x}: the margin says nothing about p")
+            elif part > 0 and part > total:
+                low = arb(2)
+            elif not (total.is_zero() and part <= 0):
+                raise InputError(f"the sign of f'(x) + f'(-x) of {loss.name} at x = {x} is not decided")
         if low > high and not (low - high).contains(0):
             raise InputError(f"no probability makes x = {x} optimal for {loss.name}: beyond its target x*(1) f rises")
     return float(low.mid()), float(high.mid())
