@@ -20,7 +20,7 @@ METHODS: dict[str, tuple[str, str]] = {
     "dpop": ("absolute terms: beside rho it punishes s(y_w) < 0", "Pal et al. 2024, arXiv 2402.13228"),
     "pro": ("absolute terms: beside rho it has a regulariser of the log-ratios of the responses one by one",
             "Guo et al. 2025, arXiv 2505.23316"),
-    "expo": ("absolute terms: it regularises pi_theta itself and writes no reward as beta s, so it is no function of rho",
+    "expo": ("absolute terms: it regularises pi_theta itself, not through beta s, so it is no function of rho",
              "Hu et al. 2025, arXiv 2506.07492"),
     "chi_po": ("another link: log z is replaced by z + log z, z = pi_theta/pi_ref, so the margin is no longer rho",
                "Huang et al. 2024, arXiv 2407.13399"),

@@ -4,7 +4,6 @@ constants, samples, balls     numbers: exact, in floats (which only suggest, as 
 algebra, rational, inverse    formulas simplified, in normal form, solved for x
 pieces                        where f changes its formula, and whether f and f' are continuous there
 series, strengths             the Taylor expansion at 0 and R = |f''(0)/f'(0)|
-weights                       the weight f'(beta rho)/f'(0) of a pair at a margin
 asymptotics, tails            f and -f' as x goes to plus or minus infinity
 infimum                       the least value of a formula, and where it is attained
 """

@@ -6,7 +6,6 @@ from fractions import Fraction
 
 from gpo_theory.analysis import analyze
 from gpo_theory.certificate import Verdict
-from gpo_theory.claims.monotonicity import falls_at_zero
 from gpo_theory.errors import InputError
 from gpo_theory.loss import Loss
 from gpo_theory.propositions.numeric import slope
@@ -23,7 +22,8 @@ def wrong_side_push(loss: Loss, x: Fraction) -> tuple[float, float]:
     >>> push > bound == 0.5
     True
     """
-    claims = analyze(loss).claims
-    if x > 0 or claims["convex"].verdict is not Verdict.PROVED or not falls_at_zero(claims):
+    claims, start = analyze(loss).claims, slope(loss, Fraction(0))
+    shown = all(claims[name].verdict is Verdict.PROVED for name in ("convex", "differentiable_at_zero"))
+    if x > 0 or not shown or not start < 0:
         raise InputError(f"P17 needs x <= 0 and a convex loss with f'(0) < 0; got x = {x}, {loss.name}")
-    return -float(slope(loss, x).mid()), -float(slope(loss, Fraction(0)).mid())
+    return -float(slope(loss, x).mid()), -float(start.mid())
