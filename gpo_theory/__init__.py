@@ -2,7 +2,8 @@
 
 __all__ = [
     "LOSSES", "Analysis", "Certificate", "DomainError", "InputError", "Loss", "ParseError", "Verdict",
-    "analyze", "find_loss", "match_beta", "parse", "strength", "taylor", "to_numpy", "to_torch",
+    "analyze", "find_loss", "implied_probability", "match_beta", "parse", "strength", "taylor", "to_numpy", "to_torch",
+    "weights",
 ]  # fmt: skip
 
 import importlib
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("SYMPY_GROUND_TYPES", "python")
 
 if TYPE_CHECKING:
-    from gpo_theory.analysis import analyze
+    from gpo_theory.analysis import analyze, implied_probability
     from gpo_theory.calculus.series import taylor
     from gpo_theory.calculus.strengths import strength
     from gpo_theory.catalogue import LOSSES, find_loss
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
     from gpo_theory.loss import Loss, parse
     from gpo_theory.lowering.lower import to_numpy, to_torch
     from gpo_theory.report.result import Analysis
+    from gpo_theory.risk.weights import weights
 
 _HOME = {"LOSSES": "catalogue", "find_loss": "catalogue", "Analysis": "report.result", "analyze": "analysis",
          "Certificate": "certificate", "Verdict": "certificate", "DomainError": "errors", "InputError": "errors",
          "ParseError": "errors", "Loss": "loss", "parse": "loss", "to_numpy": "lowering.lower",
          "to_torch": "lowering.lower", "match_beta": "choosing.matching", "strength": "calculus.strengths",
-         "taylor": "calculus.series"}  # fmt: skip
+         "taylor": "calculus.series", "implied_probability": "analysis", "weights": "risk.weights"}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
 """Everything about one loss: derived, proved and independently checked, in one value."""
 
-__all__ = ["analyze"]
+__all__ = ["analyze", "implied_probability"]
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -31,6 +31,7 @@ from gpo_theory.kernel.units import in_units
 from gpo_theory.loss import Loss
 from gpo_theory.report.result import Analysis
 from gpo_theory.risk.links import Link, link
+from gpo_theory.risk.probability import probability_at
 from gpo_theory.risk.psi import Psi, psi_transform
 
 _LATE = "the limit on time or memory was reached"
@@ -47,6 +48,19 @@ def analyze(loss: Loss | str, seconds: float = 40.0) -> Analysis:
     'proved'
     """
     return _analysis(loss if isinstance(loss, Loss) else find_loss(loss), seconds)
+
+
+def implied_probability(loss: Loss | str, x: Fraction) -> tuple[float, float]:
+    """Return the least and the largest p for which x is the best scaled margin of a pair preferred with probability p.
+
+    p = f'(-x)/(f'(x) + f'(-x)), never clipped; an interval at a kink of f. Raises InputError with the reason where no
+    p makes x the best, and for a loss that is not proved to have one: see `analyze(loss).implied`.
+
+    >>> implied_probability("squared", Fraction(1, 2)), implied_probability("hinge", Fraction(1))
+    ((0.75, 0.75), (0.5, 1.0))
+    """
+    known = analyze(loss)
+    return probability_at(known.loss, x, known.claims)
 
 
 @lru_cache(maxsize=128)

@@ -64,6 +64,12 @@ _TABLE: dict[str, tuple[str, dict[str, str], str]] = {
     "focal_po": ("-sigmoid(x)**gamma*log(sigmoid(x))", {"gamma": "1/20"}, "FocalPO, arXiv 2501.06645"),
     "kliep": ("exp(-x)-x", {}, "Bregman preference optimisation, arXiv 2505.19601"),
     "lsif": ("exp(-2*x)/2-exp(x)", {}, "Bregman preference optimisation, arXiv 2505.19601"),
+    "basu": ("exp(-(1+lam)*x)/(1+lam) - exp(lam*x)/lam", {"lam": "-1/4"},
+             "Bregman preference optimisation, arXiv 2505.19601, with the power family of Basu et al. 1998"),
+    "dpd": ("-(1+g)/g*sigmoid(x)**g + sigmoid(x)**(1+g) + sigmoid(-x)**(1+g)", {"g": "1/2"},
+            "density power divergence of Basu et al. 1998 at sigma(x)"),
+    "cauchit": ("-log(1/2 + atan(x)/pi)", {}, "log-likelihood of the cauchit link; Koenker and Yoon 2009"),
+    "hinge_power": ("max(0, 1-x)**k", {"k": "3/2"}, "powers of the hinge; Lin 2004"),
 }  # fmt: skip
 
 _LOSSES: dict[str, Loss] = {

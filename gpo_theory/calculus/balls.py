@@ -33,7 +33,7 @@ def enclose(node: Expr, x: Fraction | arb, bits: int = 128) -> arb:
 
 
 def enclose_between(node: Expr, a: Fraction, b: Fraction, bits: int = 128) -> arb:
-    """Return a ball that contains the values of a smooth formula on [a, b].
+    """Return a ball that contains the values of a smooth formula, defined on [a, b], on that interval.
 
     Its range there; where that has no sign, the mean value form f((a+b)/2) + f'([a, b]) (x - (a+b)/2).
     """
@@ -217,6 +217,10 @@ def _power(base: Any, exponent: Any) -> Any:
         # Repeated multiplication: a ball to an integer power is NaN over zero in some versions.
         value = reduce(lambda a, b: a * b, [base] * abs(int(exponent)))
         return value if exponent > 0 else 1 / value
+    if isinstance(exponent, Fraction) and exponent > 0 and isinstance(base, arb) and base.lower() <= 0 <= base.upper():
+        # A root is defined for the part at or above 0, on which it rises from 0.
+        half = (base.upper().log() * ball(exponent)).exp() / 2 if base.upper() > 0 else arb(0)
+        return half + half * arb(0, 1)
     if exponent == Fraction(1, 2):
         return base.sqrt()
     return (base.log() * (ball(exponent) if isinstance(exponent, Fraction) else exponent)).exp()

@@ -4,13 +4,14 @@ x, exp(k x), atan and every other operation stand as independent symbols. Where 
 the rest is of degree one or two in it, the equation is solved by radicals.
 """
 
-__all__ = ["inverses"]
+__all__ = ["inverses", "simplified"]
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import reduce
-from math import gcd
+from math import gcd, lcm
+from operator import mul
 from typing import Any
 
 import sympy
@@ -19,6 +20,7 @@ from gpo_theory.budget import spend
 from gpo_theory.calculus.algebra import as_formula, signed
 from gpo_theory.calculus.rational import MAX_DEGREE, common_step
 from gpo_theory.formula.expression import Expr, call
+from gpo_theory.kernel.inequality import root_factors
 
 LARGEST = 120  # nodes of the two formulas; factoring larger ones can take minutes
 X = Expr.x()
@@ -43,12 +45,40 @@ def inverses(above: Expr, below: Expr, weights: tuple[Expr, Expr]) -> list[Expr]
     if sum(1 for side in (above, below) for _ in side.walk()) > LARGEST:
         return []
     try:
-        return list(_solutions(above, below, weights))
+        return list(_solutions(*_raised(above, below), weights))
     except _UnsolvedError:
         return []
 
 
-def _solutions(above: Expr, below: Expr, weights: tuple[Expr, Expr]) -> Iterator[Expr]:
+def simplified(above: Expr, below: Expr) -> Expr | None:
+    """Return above/below in lowest terms, as in `inverses`; None where below is 0 or a part is not a polynomial's.
+
+    >>> from gpo_theory.formula.grammar import parse_formula
+    >>> str(simplified(parse_formula("-2*x-2"), parse_formula("-4+0*x")))
+    '(1 + x)/2'
+    """
+    if sum(1 for side in (above, below) for _ in side.walk()) > LARGEST:
+        return None
+    try:
+        symbols = _Symbols(_unit(above, below))
+        bottom = sympy.expand(symbols.read(below))
+        if bottom == 0:
+            return None
+        top, bottom = sympy.fraction(sympy.together(sympy.cancel(symbols.read(above) / bottom)))
+        return symbols.back(top) / symbols.back(bottom)
+    except _UnsolvedError:
+        return None
+
+
+def _raised(above: Expr, below: Expr) -> tuple[Expr, Expr, int]:
+    """Return above^d, below^d and the least d that leaves no root which all terms of either share."""
+    split = [root_factors(g) for g in (above, below)]
+    d = lcm(1, *(n.denominator for roots, _ in split for n in roots.values()))
+    sides = [reduce(mul, (base ** (n * d) for base, n in roots.items()), rest**d) for roots, rest in split]
+    return sides[0], sides[1], d
+
+
+def _solutions(above: Expr, below: Expr, d: int, weights: tuple[Expr, Expr]) -> Iterator[Expr]:
     symbols = _Symbols(_unit(above, below))
     denominator = symbols.read(below)
     if denominator == 0:
@@ -61,7 +91,7 @@ def _solutions(above: Expr, below: Expr, weights: tuple[Expr, Expr]) -> Iterator
     y = (symbols.generators & ratio.free_symbols).pop()
     top, bottom, n, turned = _root(ratio, y)
     weights = (-weights[0] if turned else weights[0], weights[1])
-    u, w = (symbols.read(weight) if n == 1 else symbols.symbol(weight ** Fraction(1, n)) for weight in weights)
+    u, w = (symbols.read(weight) if n == d else symbols.symbol(weight ** Fraction(d, n)) for weight in weights)
     for branch in (1, -1) if n % 2 == 0 else (1,):
         a = sympy.Poly(sympy.expand(branch * w * top - u * bottom), y).all_coeffs()[::-1]
         step = reduce(gcd, (k for k, c in enumerate(a) if c != 0), 0) if symbols.back(y).head == "exp" else 1
@@ -90,12 +120,13 @@ def _root(ratio: Any, y: Any) -> tuple[Any, Any, int, bool]:
         powers += [n for base, n in factors]
     n = reduce(gcd, powers, 0)
     (c, over), (d, under) = sides
-    scale = abs(c / d) ** sympy.Rational(1, n) if n else None
+    turned, whole = bool(c / d < 0), abs(c / d) ** sympy.Rational(1, n) if n else None
+    scale = -whole if whole is not None and turned and n % 2 else whole
     if n < 2 or scale is None or not scale.is_Rational or not all(base.has(y) for base, _ in over + under):
         return top, bottom, 1, False
     parts = [reduce(lambda a, b: a * b, (base ** (k // n) for base, k in side), front)
              for side, front in ((over, scale), (under, sympy.Integer(1)))]  # fmt: skip
-    return *parts, n, bool(c / d < 0)
+    return *parts, n, turned and n % 2 == 0
 
 
 def _unit(*formulas: Expr) -> tuple[Fraction, Fraction]:
@@ -136,6 +167,8 @@ class _Symbols:
             parts = [self.read(child) for child in node.children]
             return sympy.Add(*parts) if node.head == "+" else sympy.Mul(*parts)
         if node.head == "**" and node.args[1].number is not None and node.args[1].number.denominator == 1:
+            if abs(node.args[1].number) > MAX_DEGREE:
+                raise _UnsolvedError
             return self.read(node.args[0]) ** int(node.args[1].number)
         if node.head == "**" and node.args[1].number is not None and node.depends_on_x:
             q = node.args[1].number

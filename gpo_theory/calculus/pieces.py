@@ -15,6 +15,7 @@ from gpo_theory.calculus.rational import SignChart, sign_chart
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.formula.operations import CHOICES, COMPARISONS
 from gpo_theory.kernel.expansion import cancelled, expanded
+from gpo_theory.kernel.inequality import root_factors
 
 MAX_PIECES = 64  # nested decisions multiply: a limit on time
 
@@ -197,7 +198,13 @@ def sign_charts(pieces: Iterable[Piece], order: int) -> Iterator[tuple[Piece, Si
     for piece in pieces:
         if not piece.is_point:
             g = reduce(lambda f, _: f.diff(), range(order), piece.f)
-            yield piece, sign_chart(expanded(g) or g, piece.low, piece.high)
+            yield piece, sign_chart(_without_roots(expanded(g) or g), piece.low, piece.high)
+
+
+def _without_roots(g: Expr) -> Expr:
+    """Return a formula with the sign of g where g is defined: a root that its terms share, as what stands under it."""
+    roots, rest = root_factors(g)
+    return reduce(lambda out, root: out * root[0] ** (1 if root[1] > 0 else -1), roots.items(), rest)
 
 
 @dataclass(frozen=True)

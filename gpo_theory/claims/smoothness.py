@@ -13,6 +13,7 @@ from gpo_theory.calculus.pieces import Piece, UnsplitError, beside, joints, spli
 from gpo_theory.calculus.tails import tail
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
 from gpo_theory.formula.expression import Expr
+from gpo_theory.kernel.size import pole_at
 
 # Witnesses: |f'| or |f''| is so many times, f'' at most such a part of, its largest value at 1 and -1.
 LARGE, SMALL = 10**4 + 1, Fraction(1, 1000)
@@ -33,8 +34,6 @@ def smooth(f: Expr) -> Certificate:
             if joint.bend in (-1, 1):
                 return refuted(claim, f"f' jumps at x = {joint.x}", kind="kink", x=str(joint.x),
                                left=joint.left_slope, right=joint.right_slope)  # fmt: skip
-            if joint.bend is None:
-                return unknown(claim, f"the breakpoint x = {joint.x} is not decided exactly")
         return _sup(claim, pieces, lambda g: g.diff().diff(), "f''")
 
     return _attempt(claim, f, decide)
@@ -85,6 +84,9 @@ def _mapped(pieces: Pieces, operate: Callable[[Expr], Expr]) -> Pieces:
 def _sup(claim: str, pieces: Pieces, operate: Callable[[Expr], Expr], name: str) -> Certificate:
     """Bound |g| for g = f' or f'' on every piece: the larger of -inf g and -inf (-g)."""
     mapped = _mapped(pieces, operate)
+    pole = _pole(claim, mapped, name)
+    if pole is not None:
+        return pole
     for side, outer in ((-1, mapped[0].f), (1, mapped[-1].f)):
         end = tail(outer, side)
         if end.verdict == "proved" and end.limit in ("inf", "-inf"):
@@ -97,6 +99,12 @@ def _sup(claim: str, pieces: Pieces, operate: Callable[[Expr], Expr], name: str)
     # inf g and inf (-g): whichever lies further below 0 holds the supremum of |g|.
     bound = min((low, high), key=lambda m: m.value).negated
     return proved(claim, f"|{name}| is bounded on every piece", bound.number, near=bound.near)
+
+
+def _pole(claim: str, pieces: Pieces, name: str) -> Certificate | None:
+    """Refute a bound on |g| by an end of a piece at which it tends to infinity, if there is one."""
+    x = next((x for p in pieces for x in (p.low, p.high) if x is not None and pole_at(p.f, x)), None)
+    return None if x is None else refuted(claim, f"{name} is unbounded near x = {x}", kind="point", x=str(x))
 
 
 def _where(pieces: Pieces, holds: Callable[[arb, arb], bool]) -> Fraction | None:

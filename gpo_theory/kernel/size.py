@@ -8,6 +8,7 @@ __all__ = [
     "not_lipschitz",
     "not_smooth",
     "number_of",
+    "pole_at",
     "rounds_to",
     "sharp",
     "smooth",
@@ -21,7 +22,7 @@ from mpmath import iv
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.formula.grammar import parse_constant
 from gpo_theory.kernel.expansion import expanded
-from gpo_theory.kernel.inequality import at, rational
+from gpo_theory.kernel.inequality import at, factors, rational
 from gpo_theory.kernel.intervals import interval, ratio
 from gpo_theory.kernel.resolution import Part, UnprovedError, parts, prove, same_at
 from gpo_theory.kernel.statement import (
@@ -191,11 +192,13 @@ def not_smooth(s: Statement) -> None:
 
 
 def _unbounded(s: Statement, of: Callable[[Expr], Expr], name: str) -> None:
-    """f jumps at the witness, or |g| is 10^4 times its size at 1 and -1 there, and grows without bound on one side."""
+    """At the witness f jumps, |g| has a pole, or |g| is 10^4 times its size at 1 and -1, without a bound far out."""
     x = rational(s.witness["x"])
     if jumps(s, x):
         return
     pieces = open_parts(smooth_parts(s.f, s.hints))
+    if any(pole_at(of(p.f), x) for p in pieces if x in (p.low, p.high)):
+        return
     sizes = [abs(at(of(_right_of(pieces, y).f), y)) for y in (x, Fraction(1), Fraction(-1))]
     need(all((sizes[0] - LARGE * size).a > 0 for size in sizes[1:] if size.b < iv.inf), f"|{name}({x})| that is large")
     for p, side in ((pieces[0], -1), (pieces[-1], 1)):
@@ -203,6 +206,24 @@ def _unbounded(s: Statement, of: Callable[[Expr], Expr], name: str) -> None:
         if lead is not None and lead.grows:
             return
     raise UnprovedError(f"{name} that grows without bound")
+
+
+def pole_at(g: Expr, x: Fraction) -> bool:
+    """Whether |g| tends to infinity at x: one term divides by a power of what is 0 there, the others are bounded.
+
+    >>> from gpo_theory.formula.grammar import parse_formula
+    >>> pole_at(parse_formula("exp(x)/sqrt(1-x) + x").primitive(), Fraction(1))
+    True
+    """
+    poles = 0
+    for term in g.args if g.head == "+" else (g,):
+        values = [(at(base, x), n) for base, n in factors(term).items()]
+        zeros = [n for value, n in values if value.a == value.b == 0]
+        others = [value for value, _ in values if not value.a == value.b == 0]
+        if any(0 in value or not abs(value).b < iv.inf for value in others) or (zeros and min(zeros) < 0 < max(zeros)):
+            return False
+        poles += any(n < 0 for n in zeros)
+    return poles == 1
 
 
 def _right_of(pieces: list[Part], x: Fraction) -> Part:

@@ -68,7 +68,8 @@ def score(loss: Loss, f: Callable[["Tensor"], "Tensor"], dtype: "torch.dtype", c
         truth = _truth(formula, at)
         for k in range(3):
             worst[k] = max(worst[k], (ulps(seen[k], truth[k], truth[k + 1] * arb(at), kind), at))
-    return Score(*(error for error, _ in worst), at=tuple(at for _, at in worst))
+    (value, gradient, second), places = zip(*worst, strict=True)
+    return Score(value, gradient, second, places)
 
 
 def _truth(f: Expr, x: float) -> list[arb]:

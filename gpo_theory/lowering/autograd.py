@@ -35,7 +35,7 @@ class TorchCode:
         left, right = self.knees
         if (not left and not right) or self._within(x):
             return cast(Tensor, program.run(x, operations))
-        inside = x.clip(left and left.x, right and right.x)
+        inside = x.clip(None if left is None else left.x, None if right is None else right.x)
         value = program.run(inside, operations)
         for knee, sign in ((left, -1), (right, 1)):
             if knee:
@@ -67,7 +67,7 @@ class _Compiled(torch.autograd.Function):
         ctx.save_for_backward(x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return gradient * _Compiled.apply(*ctx.saved_tensors, ctx.code, ctx.order + 1), None, None  # type: ignore[no-untyped-call]
 
 
@@ -80,7 +80,7 @@ class _Derivative(_Compiled):
         ctx.save_for_forward(inputs[0])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
         if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
             return gradient * _Derivative.apply(x, ctx.code, ctx.order + 1), None, None  # type: ignore[no-untyped-call]
@@ -89,10 +89,10 @@ class _Derivative(_Compiled):
         return gradient * slope if slope.data_ptr() == x.data_ptr() else slope.mul_(gradient), None, None
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:  # type: ignore[override]
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
         # torch switches forward mode off in here, so that the tangents of an outer jvp would be lost.
         with forward_ad._set_fwd_grad_enabled(True):
-            x = forward_ad.unpack_dual(*ctx.saved_tensors).primal
+            x = forward_ad.unpack_dual(*ctx.saved_tensors).primal  # type: ignore[no-untyped-call]
             return cast(Tensor, tangent * _Derivative.apply(x, ctx.code, ctx.order + 1))  # type: ignore[no-untyped-call]
 
     @staticmethod

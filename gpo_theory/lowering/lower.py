@@ -66,7 +66,7 @@ def to_torch(loss: Loss) -> TorchLoss:
     """
     f = loss.f.primitive()
     left, right = find_knees(f)
-    return TorchLoss(loss, (left and left.x, right and right.x), _torch_code(f))
+    return TorchLoss(loss, (None if left is None else left.x, None if right is None else right.x), _torch_code(f))
 
 
 @lru_cache(maxsize=256)
@@ -85,6 +85,7 @@ def to_numpy(loss: Loss) -> Callable[[Any], NDArray[Any]]:
     """
     f = loss.f.primitive()
     program, knees, ops = program_of(f, 0), find_knees(f), operations(np)
+    low, high = (None if knee is None else knee.x for knee in knees)
 
     def run(x: Any) -> NDArray[Any]:
         points = np.asarray(x)
@@ -92,7 +93,7 @@ def to_numpy(loss: Loss) -> Callable[[Any], NDArray[Any]]:
             raise InputError(f"x has dtype {points.dtype}; a floating dtype is needed")
         wide = points.astype(np.float64)
         with np.errstate(all="ignore"):
-            value = program.run(np.clip(wide, *(knee and knee.x for knee in knees)) if any(knees) else wide, ops)
+            value = program.run(np.clip(wide, low, high) if any(knees) else wide, ops)
             for knee, beyond in zip(knees, (np.minimum, np.maximum), strict=True):
                 value = value + knee.slope * beyond(wide - knee.x, 0) if knee else value
             return np.asarray(value, points.dtype)

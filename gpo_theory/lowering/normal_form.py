@@ -243,8 +243,8 @@ class _Atom:
     def times(self, factor: Expr) -> "_Atom":
         if factor.number is not None:
             return replace(self, factor=self.factor * factor.number)
-        parts = (product(part, factor) for part in (self.core, self.limit, self.deviation))
-        return _Atom(*parts, self.factor)
+        core, limit, deviation = (product(part, factor) for part in (self.core, self.limit, self.deviation))
+        return _Atom(core, limit, deviation, self.factor)
 
 
 def _collected(atoms: list[_Atom]) -> tuple[_Atom, ...]:

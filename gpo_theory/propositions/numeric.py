@@ -69,17 +69,20 @@ def _step_of_risk(loss: Loss, p: Fraction) -> Expr:
     return substitute(risk, {x: x + STEP}) - substitute(risk, {x: x - STEP})
 
 
-def log_ratios(loss: Loss, preference: NDArray[np.float64], mu: Sequence[float], beta: float) -> NDArray[np.float64]:
-    """Return s_i - s_1, shape (K,), s = log pi/pi_ref in nats, stationary for E_{i,j~mu}[p_ij f(beta (s_i - s_j))].
+def log_ratios(loss: Loss, preference: NDArray[np.float64], mu: Sequence[float], beta: float,
+               delta: NDArray[np.float64] | None = None) -> NDArray[np.float64]:  # fmt: skip
+    """Return s_i - s_1, (K,), in nats, stationary for E_{i,j~mu}[p_ij f(beta (s_i - s_j) - delta_ij)].
 
-    `preference` p (K, K) has p_ij + p_ji = 1; `mu` (K,) is the behaviour policy. The search starts at pi_ref; raises
-    InputError where it reaches no stationary point.
+    s = log pi/pi_ref; `preference` p (K, K) has p_ij + p_ji = 1; `mu` (K,) is the behaviour policy; `delta` (K, K) is 0
+    where it is None. The search starts at pi_ref; raises InputError where it reaches no stationary point.
     """
     size, weight = len(mu), np.outer(mu, mu) * beta
+    offset = np.zeros((size, size)) if delta is None else delta
 
     def gradient(free: NDArray[np.float64]) -> NDArray[np.float64]:
         s = np.concatenate(([0.0], free))
-        push = np.array([[float(slope(loss, Fraction(beta * (a - b))).mid()) for b in s] for a in s])
+        x = beta * (s[:, None] - s[None, :]) - offset
+        push = np.array([[float(slope(loss, Fraction(each)).mid()) for each in row] for row in x.tolist()])
         pull = weight * preference * push
         return np.asarray((pull.sum(1) - pull.sum(0))[1:])
 

@@ -19,6 +19,7 @@ from gpo_theory.loss import Loss
 from gpo_theory.report.signs import warnings_of
 from gpo_theory.risk.conjugate import fenchel_conjugate
 from gpo_theory.risk.links import Link
+from gpo_theory.risk.probability import Implied, implied
 from gpo_theory.risk.psi import Psi
 
 if TYPE_CHECKING:
@@ -49,6 +50,11 @@ class Analysis:
         return latex(self.loss.body)
 
     @property
+    def implied(self) -> Implied:
+        """What a scaled margin says about the label: p as a formula in x, its domain, or why it says nothing."""
+        return in_time(lambda: implied(self.loss, self.claims, self.link.target_at_one), Implied(), SECONDS)
+
+    @property
     def warnings(self) -> list[str]:
         """What speaks against training with the loss: that it rises at 0, with the formula that was probably meant."""
         return in_time(lambda: warnings_of(self.loss, self.claims), [], SECONDS)
@@ -63,6 +69,7 @@ class Analysis:
             "tails": {side: {of: tail.as_dict() for of, tail in by.items()} for side, by in self.tails.items()},
             "link": self.link.as_dict(),
             "psi": self.psi.as_dict(),
+            "implied": self.implied.as_dict(),
             "warnings": self.warnings,
         }
 
@@ -99,12 +106,17 @@ def _facts(analysis: Analysis) -> list[tuple[str, str]]:
         ("link x*(p)", link.formula or "no closed form found"),
         ("link slope at 1/2", _number(link.slope_at_half, "not derived")),
         ("target x*(1)", link.target_at_one or "not derived"),
+        ("implied p(x)", _implied(analysis.implied)),
         ("psi(theta)", analysis.psi.formula or "no closed form found"),
         ("psi(1/2)", _number(half, "not certified")),
     ]
     for side, by in analysis.tails.items():
         rows += [(f"{side} tail of {'f' if of == 'loss' else '-f′'}", _tail(tail.as_dict())) for of, tail in by.items()]
     return rows + _more(analysis)
+
+
+def _implied(found: Implied) -> str:
+    return found.refusal or f"{found.formula or 'no closed form found'} on [{found.low}, {found.high}]"
 
 
 def _number(value: float | str | None, none: str) -> str:

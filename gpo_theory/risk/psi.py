@@ -36,7 +36,7 @@ PRECISION = 192  # bits, so that much more than psi may cancel
 NARROW = 2e-9  # relative width of an enclosure of psi(1/2) that is printed as a number, with nine digits
 LONGEST = 160  # characters of a formula that is printed: two lines of a terminal
 _PLUS, _MINUS = (1 + THETA) / 2, (1 - THETA) / 2
-LARGEST = 150  # nodes of a formula that sympy simplifies: a bound on its work
+LARGEST, HIGHEST = 150, 16  # nodes of a formula that sympy simplifies, and its powers: a bound on its work
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,8 @@ def _gap(start: Expr, regime: Regime) -> Expr:
     """Return f(0) - p f(x*) - (1-p) f(-x*) in theta, simplified by sympy where that makes it shorter."""
     risk = start - P * substitute(regime.ahead, {X: regime.x}) - (1 - P) * substitute(regime.behind, {X: -regime.x})
     plain = substitute(risk, {P: (1 + THETA) / 2})
-    if sum(1 for _ in risk.walk()) > LARGEST:
+    powers = [node.power for node in risk.walk() if node.power is not None]
+    if sum(1 for _ in risk.walk()) > LARGEST or any(abs(n) > HIGHEST or n.denominator > HIGHEST for n in powers):
         return plain
     try:
         short = _Algebra.of(regime).simplified(start, regime)
@@ -184,7 +185,10 @@ class _Algebra:
         values = [plain.read(regime.ahead, x), plain.read(regime.behind, -x)]
         powers = [power.exp.q for value in values for power in value.atoms(sympy.Pow)
                   if power.exp.is_Rational and power.base.free_symbols]  # fmt: skip
-        return cls(reduce(lcm, map(int, powers), 1))
+        d = reduce(lcm, map(int, powers), 1)
+        if d > HIGHEST:
+            raise NotImplementedError(f"roots of degree {d}")
+        return cls(d)
 
     def read(self, node: Expr, x: Any) -> Any:
         """Return a formula in x and p as an algebraic expression."""

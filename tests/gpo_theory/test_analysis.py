@@ -30,7 +30,7 @@ def number_or_null(value: object) -> bool:
 def check_shape(found: dict) -> None:
     """DESIGN.md, `gpo analyze LOSS --json`."""
     json.dumps(found, allow_nan=False)
-    assert set(found) - {"schema"} == {"loss", "taylor", "strength", "claims", "tails", "link", "psi", "warnings"}
+    assert set(found) - {"schema"} == {"loss", "taylor", "strength", "claims", "tails", "link", "psi", "implied", "warnings"}
     assert isinstance(found["warnings"], list)
     assert all(isinstance(text, str) and text and "\n" not in text for text in found["warnings"])
     assert set(found["loss"]) == {"name", "formula", "latex", "parameters", "reference"}

@@ -6,10 +6,12 @@ from fractions import Fraction
 import mpmath as mp
 import pytest
 
-from gpo_theory import LOSSES, InputError, Loss, Verdict, find_loss, match_beta, parse
+from gpo_theory import LOSSES, InputError, Loss, Verdict, analyze, find_loss, match_beta, parse
 from gpo_theory.catalogue import ALIASES, AVERAGED, find_losses
 from gpo_theory.choosing.matching import convention
-from tests.support.oracle import PAPER, TRUTHS, evaluate
+from gpo_theory.claims.proving import accepted
+from gpo_theory.dynamics.reversals import convex_around_zero
+from tests.support.oracle import PAPER, TRUTHS, evaluate, number, real
 from tests.support.session import analysis
 
 POINTS = [mp.mpf(text) for text in ("-700", "-31.7", "-3.2", "-1", "-0.4", "0", "0.3", "1", "1.5", "2.6", "30.1", "600")]
@@ -96,7 +98,8 @@ def test_the_parameters_of_the_theory_have_its_defaults() -> None:
     stated = {"gamma_hinge": "gamma=1/2", "huberised_hinge": "h=1/2", "dwd": "q=1", "lum": "a=1 c=0", "linex": "a=1",
               "alpha_loss": "alpha=2", "focal": "gamma=2", "poly1": "eps=1", "huber": "delta=2", "pinball": "tau=1/4",
               "cdpo": "eps=0.1", "robust_dpo": "eps=0.1", "exo": "eps=0.001", "discopop": "tau=0.05",
-              "offset_dpo": "delta=1", "focal_po": "gamma=1/20"}  # fmt: skip
+              "offset_dpo": "delta=1", "focal_po": "gamma=1/20", "basu": "lam=-1/4", "dpd": "g=1/2",
+              "hinge_power": "k=3/2"}  # fmt: skip
     for name, loss in LOSSES.items():
         pairs = (text.split("=") for text in stated.get(name, "").split())
         assert loss.parameters == {key: Fraction(value) for key, value in pairs}, name
@@ -154,6 +157,98 @@ def test_psi_learning() -> None:
     risk = [(p * f(x) + (1 - p) * f(-x), x > 0) for x in (mp.mpf(k) / 8 for k in range(-24, 25))]
     assert abs(min(risk)[0] - 2 * (1 - p)) < 1e-14
     assert abs(min(value for value, right in risk if not right) - 2 * p) < 1e-14
+
+
+# Identities of THEORY section 4 for the four lines that join others. phi is the golden ratio.
+
+
+def plus(loss, number):
+    return lambda x: meaning(loss)(x) + number
+
+
+def test_basu_joins_kliep_lsif_and_the_half_exponential() -> None:
+    same(meaning(find_loss("basu", {"lam": "-1/2"})), lambda x: 4 * mp.exp(-x / 2))
+    same(meaning(find_loss("basu", {"lam": 1})), meaning(LOSSES["lsif"]))
+    same(meaning(find_loss("basu", {"lam": "-3/4"})), meaning(LOSSES["basu"]))
+    for lam in (Fraction(1, 3), Fraction(2), Fraction(-2, 5)):
+        same(meaning(find_loss("basu", {"lam": lam})), meaning(find_loss("basu", {"lam": -1 - lam})))
+    with mp.workdps(40):
+        near = plus(find_loss("basu", {"lam": "1/1000000000000"}), 10**12)
+        assert max(abs(near(x) - (mp.exp(-x) - x)) for x in map(mp.mpf, range(-4, 5))) < 1e-9
+
+
+def test_dpd_joins_savage_and_the_logistic() -> None:
+    same(plus(find_loss("dpd", {"g": 1}), 1), lambda x: 2 / (1 + mp.exp(x)) ** 2, tolerance=mp.mpf(10) ** -20)
+    with mp.workdps(60):
+        near = plus(find_loss("dpd", {"g": "1/1000000000000"}), 10**12)
+        assert max(abs(near(x) - mp.log1p(mp.exp(-x))) for x in map(mp.mpf, range(-6, 7))) < 1e-9
+        s, g = 1 / (1 + mp.exp(mp.mpf("-0.7"))), mp.mpf(1) / 3
+        slope = -(1 + g) * s * (1 - s) ** 2 * (s ** (g - 1) + (1 - s) ** (g - 1))
+        assert abs(mp.diff(meaning(find_loss("dpd", {"g": "1/3"})), mp.mpf("0.7")) - slope) < 1e-25
+
+
+@pytest.mark.parametrize(("g", "start"), [("1/2", "-2*log((1+sqrt(5))/2)"), ("1", "-log(2)"), ("2", "-log(2)")])
+def test_where_dpd_is_convex(g: str, start: str) -> None:
+    f = meaning(find_loss("dpd", {"g": g}))
+    with mp.workdps(40):
+        edge = number(start)
+        assert abs(mp.diff(f, edge, 2)) < 1e-20
+        assert mp.diff(f, edge - mp.mpf("0.01"), 2) < 0 < min(mp.diff(f, edge + mp.mpf(k) / 100, 2) for k in range(1, 2000, 37))
+    low, high = convex_around_zero(find_loss("dpd", {"g": g}))
+    assert real(low.low) - 1e-12 <= edge <= real(low.high) + 1e-12
+    assert high.low is None or high.low > 20
+
+
+def test_dpd_has_a_second_concave_interval_from_some_g_between_4_and_5() -> None:
+    dips = [min(mp.diff(meaning(find_loss("dpd", {"g": g})), mp.mpf(k) / 10, 2) for k in range(0, 60)) for g in ("4", "5")]
+    assert dips[1] < 0 < dips[0]
+    right = [convex_around_zero(find_loss("dpd", {"g": g}))[1] for g in ("4", "5")]
+    assert right[0].low is None or right[0].low > 20
+    assert 0 < right[1].low < 2
+
+
+def test_cauchit_is_convex_from_about_minus_0_43() -> None:
+    """f' = -F'/F, so f'' has the sign of F'^2 - F F'' = (1/pi + 2 x F) / (pi (1+x^2)^2): zero where 2 pi x F(x) = -1."""
+    with mp.workdps(30):
+        edge = mp.findroot(lambda x: 2 * x * (mp.pi / 2 + mp.atan(x)) + 1, mp.mpf("-0.4"))
+        assert abs(edge + mp.mpf("0.428978")) < 1e-6
+    low, _ = convex_around_zero(LOSSES["cauchit"])
+    assert real(low.low) - 1e-12 <= edge <= real(low.high) + 1e-12
+
+
+@pytest.mark.parametrize("k", ["3/2", "5/4", "2", "5/2", "3", "4", "7/3"])
+def test_the_link_of_a_hinge_power(k: str) -> None:
+    found, power = analyze(find_loss("hinge_power", {"k": k})), Fraction(k)
+    assert found.strength.value == pytest.approx(abs(float(power) - 1), rel=1e-15)
+    assert found.link.target_at_one == "1"
+    for p in (mp.mpf("0.55"), mp.mpf("0.8"), mp.mpf("0.97")):
+        expected = mp.tanh(mp.log(p / (1 - p)) / (2 * (real(power) - 1)))
+        assert abs(evaluate(found.link.formula, mp.nan, {"p": p}) - expected) < 1e-12
+
+
+# Which of the four are convex, and bounded below, at other parameters; c = 1 is that of every basu and dpd.
+OTHERS = {
+    **{("basu", lam): (convex, convex) for lam, convex in (("-1/4", True), ("-1/2", True), ("1", False), ("-3/4", True), ("1/2", False), ("2", False))},
+    **{("dpd", g): (False, True) for g in ("1/2", "1", "2", "3", "4", "5")},
+    **{("hinge_power", k): (k not in ("1/2",), True) for k in ("1/2", "1", "3/2", "2", "3")},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "value"), OTHERS)
+def test_every_claim_is_decided_rightly_at_other_parameters(name: str, value: str) -> None:
+    convex, bounded = OTHERS[name, value]
+    loss = find_loss(name, dict.fromkeys(LOSSES[name].parameters, value))
+    found = analyze(loss).claims
+    yes = {"total": True, "convex": convex, "strictly_convex": convex and name == "basu", "strongly_convex": False,
+           "lipschitz": name == "dpd" or (name == "hinge_power" and value == "1"), "bounded_below": bounded, "monotone_decreasing": True,
+           "differentiable_at_zero": True, "bayes_consistent": True, "bradley_terry_exact": name != "hinge_power",
+           "smooth": name == "dpd" or (name == "hinge_power" and value == "2")}  # fmt: skip
+    for claim, certificate in found.items():
+        assert certificate.verdict is (Verdict.PROVED if yes[claim] else Verdict.REFUTED), (claim, certificate.because)
+        assert accepted(loss.f.primitive(), certificate).verdict is certificate.verdict
+    if yes["bradley_terry_exact"]:
+        assert found["bradley_terry_exact"].value["exact"] == "1"
 
 
 # True claims of the entries that the oracle's table does not hold, by hand. A bounded, not constant f is not convex.
@@ -234,7 +329,7 @@ def test_the_margin_of_trl_s_ipo_is_averaged_however_it_is_typed() -> None:
 
 
 def test_the_table_is_a_mapping_of_the_names_that_knows_the_aliases() -> None:
-    assert len(LOSSES) == len({*LOSSES}) == 49
+    assert len(LOSSES) == len({*LOSSES}) == 53
     assert not {*ALIASES} & {*LOSSES}
     assert LOSSES["dpo"] is LOSSES["DPO"] is LOSSES["logistic"]
     assert LOSSES.get("no such loss") is None

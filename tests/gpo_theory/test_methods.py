@@ -14,8 +14,9 @@ from tests.support.oracle import evaluate
 
 # The list of THEORY section 4, by the reason it gives.
 GROUPS = {
-    "absolute terms": ("nca", "bco", "sppo", "apo_zero", "apo_down", "kto", "cal_dpo", "dpop"),
-    "another link": ("chi_po", "f_dpo"), "no reference": ("simpo", "cpo", "orpo"), "batch coupling": ("aot", "dr_dpo"),
+    "absolute terms": ("nca", "bco", "sppo", "apo_zero", "apo_down", "kto", "cal_dpo", "dpop", "pro", "expo"),
+    "another link": ("chi_po", "f_dpo", "mirror_po"), "no reference": ("simpo", "cpo", "orpo"),
+    "batch coupling": ("aot", "dr_dpo", "wdpo", "holder_dpo"), "a moving reference": ("tr_dpo",),
     "token level": ("tdpo",), "policy-dependent weights": ("wpo",), "a moving mu": ("online_dpo", "nash_md"),
 }
 
@@ -42,7 +43,7 @@ def test_a_method_is_refused_with_its_reason(name: str) -> None:
 
 
 def test_the_names_of_the_literature_are_read() -> None:
-    for text in ("Dr.DPO", "Nash-MD", "APO-zero", "Cal-DPO", "chi-PO", "f-DPO", "online DPO"):
+    for text in ("Dr.DPO", "Nash-MD", "APO-zero", "Cal-DPO", "chi-PO", "f-DPO", "online DPO", "Hölder-DPO", "Mirror PO", "wDPO"):
         assert "not of the form" in (refusal(text) or "")
     assert refusal("dpo") is None
     assert refusal("max(0, 1-x)") is None

@@ -46,6 +46,8 @@ class Jet:
 
     def __pow__(self, exponent: "Jet") -> "Jet":
         q = int(exponent.f) if exponent.f == int(exponent.f) else exponent.f
+        if self.f == self.d == self.dd == 0 < q:  # a constant; its slopes are not those of a root at 0
+            return Jet(mp.mpf(0))
         first = q * self.f ** (q - 1) if q != 1 else mp.mpf(1)
         second = q * (q - 1) * self.f ** (q - 2) if q not in (1, 2) else q * (q - 1)
         return self.of(self.f**q, first, second)

@@ -446,6 +446,32 @@ TRUTHS: dict[str, Truth] = {
         f"{_SMOOTH_CONVEX} bounded_below monotone_decreasing lipschitz smooth", "0",
         (_line("1"), _const("1"), _exp(), _exp()), "inf", "2*(1+e)",
     ),
+    # lam = -1/4: f' = -e^{-3x/4} - e^{-x/4}, f'(-x) = e^x f'(x): c = 1.
+    "basu": Truth(
+        lambda x: 4 * mp.exp(-3 * x / 4) / 3 + 4 * mp.exp(-x / 4), ("16/3", "-2", "1/2", "-5/48", "7/384"), ("1/2",),
+        f"{_SMOOTH_CONVEX} bounded_below monotone_decreasing bradley_terry_exact", "0",
+        (_grow("3/4"), _grow("3/4"), _exp("1/4"), _exp("1/4")), "inf", "4", c="1",
+    ),
+    # g = 1/2: with s' = s r, f' = -(3/2) (s^{1/2} r^2 + s r^{3/2}), and s <-> r multiplies it by s/r = e^x: c = 1. At
+    # s = r = 1/2 f' = -3 2^{-5/2}, f'' = 3 2^{-7/2}. From 1 on the left to -2 on the right: not convex.
+    "dpd": Truth(
+        lambda x: -3 * mp.sqrt(_sigma(x)) + _sigma(x) ** (mp.mpf(3) / 2) + _sigma(-x) ** (mp.mpf(3) / 2),
+        ("-sqrt(2)", "-3*sqrt(2)/8", "3*sqrt(2)/32"), ("1/2",),
+        f"{_CALIBRATED} bounded_below monotone_decreasing bradley_terry_exact lipschitz smooth", "-2",
+        (_const("1"), _exp("1/2"), _const("-2"), _exp("3/2")), "inf", "4", c="1",
+    ),
+    # F = 1/2 + atan(x)/pi, F(0) = 1/2, F'(0) = 1/pi, F''(0) = 0: f' = -F'/F = -2/pi, f'' = (F'/F)^2 = 4/pi^2. F is about
+    # 1/(pi |x|) on the left and 1 - 1/(pi x) on the right. f grows like log|x|: not convex. Calibrated: f(a) < f(-a).
+    "cauchit": Truth(
+        lambda x: -mp.log(mp.atan2(1, -x) / mp.pi), ("log(2)", "-2/pi", "2/pi**2"), ("2/pi",),
+        f"{_CALIBRATED} bounded_below monotone_decreasing lipschitz smooth", "0",
+        (Tail("logarithmic", "1"), _power("1"), _power("1"), _power("2")), "inf", "pi",
+    ),
+    # k = 3/2: (1-x)^k = 1 - k x + k(k-1)/2 x^2 - ..., R = k - 1; f'' = (3/4) (1-x)^{-1/2} has no bound left of 1.
+    "hinge_power": Truth(
+        lambda x: max(mp.mpf(0), 1 - x) ** (mp.mpf(3) / 2), ("1", "-3/2", "3/8", "1/16", "3/128"), ("1/2",),
+        f"{_FLAT_CONVEX} bounded_below monotone_decreasing", "0", (_poly("3/2"), _poly("1/2"), ZERO, ZERO), "1", "4", kinks=("1",),
+    ),
 }
 
 

@@ -11,9 +11,13 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from gpo_theory import ParseError, parse
+from gpo_theory.certificate import Verdict, refuted
+from gpo_theory.claims.proving import accepted
 from gpo_theory.formula.expression import Expr
+from gpo_theory.formula.grammar import parse_formula
 from gpo_theory.kernel.expansion import cancelled, expanded
 from gpo_theory.kernel.inequality import Fact, at, holds, positive, rational, root_factors
+from gpo_theory.kernel.size import pole_at
 from tests.support.generated import generate
 from tests.support.oracle import value_of
 from tests.support.soak import budget
@@ -244,3 +248,19 @@ def test_common_roots_are_found(base: str, power: str, rest: str) -> None:
         with mp.workdps(60):
             whole = value_of(str(g), x) - value_of(f"({base})**({power})", x) * value_of(str(left), x)
             assert abs(whole) <= mp.mpf(10) ** -40 * (1 + abs(value_of(str(g), x)))
+
+
+@pytest.mark.parametrize(("text", "pole"), [
+    ("1/(1-x)", True), ("exp(x)/sqrt(1-x) + x", True), ("(1-x)**(-1/100)*atan(x)", True), ("3/4*(1-x)**(-1/2) - x**2", True),
+    ("sqrt(1-x)", False), ("(1-x)/sqrt(1-x)", False), ("1/sqrt(1-x) - 1/sqrt(1-x)", False), ("1/sqrt(1-x) - 1/(1-x)", False),
+    ("log(x)/sqrt(1-x)", False), ("1/sqrt(1-x) + log(1-x)", False), ("1/(1+x)", False), ("(x-1)/(1-x)", False), ("x", False),
+])  # fmt: skip
+def test_a_pole_is_one_term_that_has_no_bound_beside_others_that_do(text: str, pole: bool) -> None:
+    """Bounded, cancelling or undecided forms are no poles: a factor that may be 0, two poles, a logarithm of 0."""
+    assert pole_at(parse_formula(text).primitive(), Fraction(1)) is pole
+
+
+def test_a_false_pole_is_not_replayed() -> None:
+    for text, claim in (("max(0,1-x)**3", "lipschitz"), ("max(0,1-x)**(3/2)", "lipschitz"), ("max(0,1-x)**2", "smooth"), ("max(0,1-x)**(5/2)", "smooth")):
+        said = refuted(claim, "planted", kind="point", x="1")
+        assert accepted(parse_formula(text).primitive(), said).verdict is Verdict.UNKNOWN, text
