@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpo_full.data.columns import OPTIONAL_COLUMNS, REFERENCE_COLUMNS, BadRow, Columns
+from gpo_full.data.exchanges import is_plain
 from gpo_full.data.file_formats import BAD_ROWS
 from gpo_full.data.sources import numbered_rows
 from gpo_full.data.tokenization import TokenizedRow, tokenize_row
@@ -193,7 +194,7 @@ class PairReader:
             seen |= dict.fromkeys(row if isinstance(row, Mapping) else ())
             try:
                 renamed = columns.renamed(row)
-                is_text, has = isinstance(renamed.get("chosen"), str), "prompt" in renamed
+                is_text, has = is_plain(renamed.get("chosen")), "prompt" in renamed
                 if is_text and has is not with_prompt is not None:
                     raise BadRow(f"key 'prompt' is {'there' if has else 'missing'}, and the rows before "
                                  f"{'do not have' if has else 'have'} it")  # fmt: skip
@@ -208,7 +209,7 @@ class PairReader:
             kept += 1
             if with_prompt is None and (is_text or has):
                 with_prompt = has
-            kinds[is_text and not isinstance(renamed.get("prompt"), list)] += 1
+            kinds[is_text and is_plain(renamed.get("prompt", ""))] += 1
             truncated.update(found.truncated)
             mended.update(found.mended)
             used.update(found.used)
