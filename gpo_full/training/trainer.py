@@ -44,6 +44,7 @@ from gpo_full.training.rows import Collator, PromptSampler, Rows, check_sets, pa
 from gpo_full.training.saving import FolderLock, model_writer, save_together
 from gpo_full.training.start.arguments import check_arguments, check_optimizers, model_of
 from gpo_full.training.start.launch import check_asked, half_precision_in_layers_alone
+from gpo_full.training.start.made_again import check_made_again
 from gpo_full.training.start.model import check_sizes, loaded, prepared
 from gpo_full.training.start.trial import try_start
 from gpo_full.training.steps import OpenStep, Steps, held_out_metrics
@@ -107,6 +108,8 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         given, self._is_made_here = model_of(model, model_init, args.seed), model is None
         rows = self._read(train_dataset, eval_dataset, processing_class, args, from_reference=reference is None)
         model = prepared(loaded(given) if isinstance(given, str) else given, args)
+        if not isinstance(given, str):
+            check_made_again(model)
         check_optimizers(model, optimizers, optimizer_cls_and_kwargs)
         config: Any = model.config
         use_cache = config.use_cache

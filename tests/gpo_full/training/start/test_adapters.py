@@ -243,10 +243,17 @@ class TestNoGradient:
 
     @staticmethod
     def beside(model: Any) -> Any:
-        """The model, frozen, beside a parameter that nothing depends on."""
-        model.requires_grad_(False)
-        model.unused = torch.nn.Parameter(torch.ones(3))
-        return model
+        """The model, frozen, as one of a class that has a parameter on which nothing depends."""
+
+        def init(self: Any, config: Any) -> None:
+            super(kind, self).__init__(config)
+            self.unused = torch.nn.Parameter(torch.ones(3))
+
+        kind = type("Beside", (type(model),), {"__init__": init})
+        made = kind(model.config)
+        made.load_state_dict(model.state_dict(), strict=False)
+        made.requires_grad_(False).unused.requires_grad_()
+        return made
 
     @pytest.mark.parametrize("options", [{}, {"gradient_accumulation_steps": 2}, {"max_grad_norm": 0.0}])
     def test_it_ends_the_run(self, options: dict[str, Any], tmp_path: Path) -> None:
