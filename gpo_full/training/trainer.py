@@ -305,8 +305,12 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
             self.state: Any
             found = resumption.chosen_checkpoint(resume, self.folder.path, self.accelerator)
             self._resumed = None if found is None else resumption.resumed(found, self._record(), allow_changes)
+            ended = found is not None and self._has_ended(found)
+            if found is not None and self.optimizer is None:  # else it is a given one
+                resumption.check_trained(found, self.model)
             with self.folder.started(self.run_record()):
-                output = self._finished() or super().train(found and str(found.path), *others, **keywords)
+                path = found and str(found.path)
+                output = self._finished() if ended else super().train(path, *others, **keywords)
             self._stop_if_interrupted()
         return output
 
@@ -334,14 +338,18 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
     def _data_hash(self) -> str:
         return resumption.data_hash(self.train_dataset.pairs)
 
-    def _finished(self) -> TrainOutput | None:
-        """If the checkpoint is that of the last step, load it: the Trainer's loop would take one step more."""
-        if self._resumed is None:
-            return None
+    def _has_ended(self, found: Checkpoint) -> bool:
+        """Return whether a checkpoint is that of the last step; InputError if it is of a later one."""
+        step, (*_, last) = found.step, self.set_initial_training_values(self.args, self.get_train_dataloader())
+        if step > last:
+            raise InputError(f"{found.path.name} is of step {step}, and the run would end at step {last}: it cannot go "
+                             "back; train for more steps, or resume from an earlier checkpoint")  # fmt: skip
+        return step == last
+
+    def _finished(self) -> TrainOutput:
+        """Load the checkpoint of the last step: the Trainer's loop would take one step more."""
+        assert self._resumed is not None
         found = self._resumed.checkpoint
-        *_, last = self.set_initial_training_values(self.args, self.get_train_dataloader())
-        if found.json(STATE_FILE)["global_step"] < last:
-            return None
         self._load_from_checkpoint(str(found.path))
         self.state = type(self.state).load_from_json(str(found.path / STATE_FILE))
         self.folder.keep_until(self.state.global_step)
