@@ -92,7 +92,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         train_dataset: Any = None,
         eval_dataset: Any = None,
         processing_class: Any = None,
-        reference: nn.Module | None = None,
+        reference: nn.Module | str | None = None,
         *,
         model_init: Callable[..., nn.Module] | None = None,
         callbacks: Sequence[Any] | None = None,
@@ -127,6 +127,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         for reason in self.plan.reasons:
             _log.warning("%s: %s", type(self.model).__name__, reason)
         self.data_collator = Collator(self.plan.layout)
+        reference = loaded(reference) if isinstance(reference, str) else reference
         self._refer(rows, reference, longest)
         self.facts: dict[str, Any] = {}  # what else run.json is to record
         self.steps = Steps(self.accelerator, meter, lambda: self.folder, self.train_dataset)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gpo_full import GPOConfig
 from gpo_full.cli.options.messages import with_options
+from gpo_full.cli.options.training import columns_of
 from gpo_full.data.columns import Columns
 from gpo_full.data.pairs import read_pairs
 from gpo_full.data.pairs_on_disk import pair_table
@@ -23,6 +24,13 @@ TOKENIZER = tiny_tokenizer()
 GOOD = {"prompt": "the cat sat", "chosen": " on the mat", "rejected": " on a dog"}
 ANSWERS = {"chosen": "the cat sat", "rejected": "the dog ran"}
 TALK = [{"role": "user", "content": "the cat"}]
+
+
+@pytest.mark.parametrize(("typed", "meant"), [
+    (r"{a}\n{b}", "{a}\n{b}"), (r"{a}\t{b}", "{a}\t{b}"), (r"{a}\\n", r"{a}\n"), (r"{a}\\\t", "{a}\\\t"), (r"{a}\d", r"{a}\d"),
+])  # fmt: skip
+def test_what_a_shell_cannot_type_in_a_template(typed: str, meant: str) -> None:
+    assert columns_of([f"prompt={typed}"]) == {"prompt": meant}
 
 
 def said(role: str, text: str) -> dict[str, str]:

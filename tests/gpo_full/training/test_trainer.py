@@ -685,3 +685,11 @@ def test_the_order_of_pairs_does_not_depend_on_what_was_computed_before(tmp_path
         random.seed(run)
         trained(tmp_path, tiny_model(), run=run, max_steps=3)
     assert untimed(objects(tmp_path, "first")) == untimed(objects(tmp_path, "second"))
+
+
+def test_a_reference_may_be_a_folder(tmp_path: Path) -> None:
+    other = tiny_model(seed=5)
+    other.save_pretrained(tmp_path / "other")
+    one, two = (trainer(tmp_path, tiny_model(), reference=each) for each in (str(tmp_path / "other"), other))
+    assert torch.equal(one.train_dataset.reference, two.train_dataset.reference)
+    assert one.reference_weights == two.reference_weights

@@ -313,10 +313,11 @@ class TestCommand:
     def test_the_evaluation_says_if_the_reference_is_not_where_the_training_started(self, folder: Path, tmp_path: Path) -> None:
         gpo(*self.words(folder, tmp_path), code=0)
         tasks = write_rows(tmp_path / "tasks.jsonl", [{"prompt": "the cat sat on", "target": "the mat"}])
-        for reference, said in ((folder / "adapter", False), (folder / "base", True)):
-            done = gpo("evaluate", "--policy", tmp_path / "out", "--reference", reference, "--data", tasks, "--max-new-tokens", 3,
+        start, out = folder / "adapter", tmp_path / "out"
+        for policy, reference, said in ((out, start, (False, False)), (out, folder / "base", (True, False)), (start, out, (False, True))):
+            done = gpo("evaluate", "--policy", policy, "--reference", reference, "--data", tasks, "--max-new-tokens", 3,
                        "--reward", "tests.gpo_full.training.test_live_evaluation:shorter", code=0)  # fmt: skip
-            assert ("is not the model that the training" in done.stderr) == said
+            assert tuple(each in done.stderr for each in ("is not the model that the training", "seem to be swapped")) == said
 
     def test_a_base_that_is_gone_is_named(self, folder: Path, tmp_path: Path) -> None:
         import json
