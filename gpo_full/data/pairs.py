@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gpo_full.data.columns import OPTIONAL_COLUMNS, REFERENCE_COLUMNS, BadRow, Columns
+from gpo_full.data.columns import OPTIONAL_COLUMNS, REFERENCE_COLUMNS, BadRow, Columns, lower_scores
 from gpo_full.data.exchanges import is_plain
 from gpo_full.data.file_formats import BAD_ROWS
 from gpo_full.data.sources import numbered_rows
@@ -187,11 +187,12 @@ class PairReader:
         label = str(self.source) if isinstance(self.source, str | Path) else "data"
         columns = Columns(self.columns or {})
         kept, skipped, truncated, mended, stated = 0, *(Counter[str]() for _ in range(4))
-        seen, used = dict[str, None](), set[str]()
+        seen, used, verdicts = dict[str, None](), set[str](), dict[str, Any]()
         with_prompt: bool | None = None  # of texts, in the rows before
         kinds = Counter[bool]()  # whether the responses are texts
         for number, row in numbered_rows(self.source, columns):
             seen |= dict.fromkeys(row if isinstance(row, Mapping) else ())
+            columns.check_verdict(row, verdicts)
             try:
                 renamed = columns.renamed(row)
                 is_text, has = is_plain(renamed.get("chosen")), "prompt" in renamed
@@ -211,7 +212,7 @@ class PairReader:
                 with_prompt = has
             kinds[is_text and is_plain(renamed.get("prompt", ""))] += 1
             truncated.update(found.truncated)
-            mended.update(found.mended)
+            mended.update([*found.mended, *lower_scores(renamed)])
             used.update(found.used)
             stated["weighted"] += pair.weight != 1
             stated["uncertain"] += pair.p != 1
