@@ -154,6 +154,8 @@ class PairReader:
     A prompt that both responses repeat (UltraFeedback's layout: a text, and whole conversations; or texts that begin
     with a prompt of at least 8 characters) counts once, and so does a beginning-of-sequence token that a text has and
     the tokenizer adds; the summary counts both. A response to messages begins and ends with the assistant's.
+    What the template leaves out is counted: texts of a role, fields, arguments of calls. A key that is null within a
+    column of Arrow (Parquet, datasets), `tools` too, counts as absent, as Arrow adds such keys; JSON texts keep theirs.
     A chat template that writes the time gets a fixed one, so that a run is the same on every day.
 
     prompt + chosen and prompt + rejected are tokenized whole, so that a token which straddles the end of the prompt is

@@ -157,8 +157,8 @@ class _Template:
         prompt, *responses = exchange.prompt, exchange.chosen, exchange.rejected
         conversations = [[*prompt, *response] for response in responses]
         texts = [self._text(each) for each in conversations]
-        if not all(text.startswith(self._text(prompt).rstrip()) for text in texts):
-            self.mended.append(PROMPT_CHANGES)
+        before = self._text(prompt).rstrip()
+        self.mended += [PROMPT_CHANGES] * (not all(text.startswith(before) for text in texts))
         self._check_written(conversations, texts)
         opening = self._text(prompt, generate=True)
         ids = [self._tokenizer(text, add_special_tokens=False, verbose=False) for text in (opening, *texts)]
@@ -184,7 +184,8 @@ class _Template:
         if "tool_calls" in left:
             raise BadRow("a message has tool_calls, and the chat template writes none")
         self.mended += [f"with messages whose {name!r} the chat template does not write" for name in left]
-        if "tool_calls" in fields and not changes(partial(_without, "arguments")):
+        without = partial(_without, "arguments")
+        if "tool_calls" in fields and [*map(without, messages)] != messages and not changes(without):
             self.mended.append(NO_ARGUMENTS)
         roles = {each["role"] for said in zip(conversations, texts, strict=True) for each in _left_out(*said)}
         self.mended += [f"with messages of {role!r} whose text the chat template does not write as it is"

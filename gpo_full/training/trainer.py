@@ -345,7 +345,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         if step > last:
             raise InputError(f"{found.path.name} is of step {step}, and the run would end at step {last}: it cannot go "
                              "back; train for more steps, or resume from an earlier checkpoint")  # fmt: skip
-        return step == last
+        return bool(step == last)
 
     def _finished(self) -> TrainOutput:
         """Load the checkpoint of the last step: the Trainer's loop would take one step more."""

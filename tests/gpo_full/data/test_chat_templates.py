@@ -255,10 +255,12 @@ def test_what_the_chat_template_writes_is_not_counted(name: str) -> None:
 
 @pytest.mark.parametrize("prompt", [
     [ASK, assistant(None, tool_calls=[CALL]), {"role": "tool", "content": 'the "cat"\n\n is'}], [user("  the cat\n\nin ")],
+    [ASK, assistant(None, tool_calls=[{"function": {"name": "tide_at"}}]), {"role": "tool", "content": "mat"}],
     [DOG, ASK, assistant("<think>mat</think>\n\nsat"), ASK],
 ])  # fmt: skip
 def test_white_space_json_and_places_are_the_template_s(prompt: list[Any]) -> None:
-    template = TOOLS.replace("{{ m.content }}", "{% if m.role == 'tool' %}{{ m.content | tojson }}{% else %}{{ m.content | trim | replace('\n\n', '\n') }}{% endif %}")
+    template = TOOLS.replace("{{ c.function.arguments | tojson }}", "{{ c.function.arguments | default('') }}")
+    template = template.replace("{{ m.content }}", "{% if m.role == 'tool' %}{{ m.content | tojson }}{% else %}{{ m.content | trim | replace('\n\n', '\n') }}{% endif %}")
     assert not read_pairs([{**PLAIN, "prompt": prompt}], tokenizer(template))[1].mended
 
 
