@@ -116,11 +116,11 @@ def saved_parts(recorded: Mapping[str, Any], optimizer: Any, scheduler: Any, acc
     return {RESUME_FILE: {"record": recorded, **states}, TENSORS_FILE: tensors, RANDOM_FILE: generators}
 
 
-def check_trained(found: Checkpoint, model: nn.Module) -> None:
+def check_trained(found: Checkpoint, optimizer: Any) -> None:
     """Raise InputError if the checkpoint's optimizer is of other parameters: its moments are assigned by number."""
     groups = dict(found.json(RESUME_FILE)["optimizer"]["dict"])["param_groups"]
     before = sum(len(dict(each["dict"])["params"]) for each in groups)
-    now = sum(each.requires_grad for each in model.parameters())
+    now = sum(len(group["params"]) for group in optimizer.param_groups)
     if before != now:
         raise InputError(f"{found.path.name} is of a run that trained {before} parameters, and this one trains {now}: "
                          f"that cannot change within a run; start one with {found.path.name} as its model")

@@ -307,8 +307,6 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
             found = resumption.chosen_checkpoint(resume, self.folder.path, self.accelerator)
             self._resumed = None if found is None else resumption.resumed(found, self._record(), allow_changes)
             ended = found is not None and self._has_ended(found)
-            if found is not None and self.optimizer is None:  # else it is a given one
-                resumption.check_trained(found, self.model)
             with self.folder.started(self.run_record()):
                 path = found and str(found.path)
                 output = self._finished() if ended else super().train(path, *others, **keywords)
@@ -414,6 +412,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None or self._resumed is None:
             return
+        resumption.check_trained(self._resumed.checkpoint, self.optimizer)
         resumption.restore(self._resumed, self.optimizer, self.lr_scheduler)
         if self._resumed.changes:
             event = {"step": self._resumed.checkpoint.step, "event": RESUMED, "changes": self._resumed.changes}

@@ -693,3 +693,11 @@ def test_a_reference_may_be_a_folder(tmp_path: Path) -> None:
     one, two = (trainer(tmp_path, tiny_model(), reference=each) for each in (str(tmp_path / "other"), other))
     assert torch.equal(one.train_dataset.reference, two.train_dataset.reference)
     assert one.reference_weights == two.reference_weights
+
+
+def test_a_resume_that_is_refused_leaves_the_record_of_the_run(done: Path) -> None:
+    record = (done / "run" / "run.json").read_bytes()
+    for error, model, changed in ((DamagedCheckpoint, tiny_model(num_hidden_layers=3), {}), (InputError, tiny_model(), {"train_last_layers": 1})):
+        with pytest.raises(error):
+            trained(done, model, resume=True, allow=["reference_weights", "max_steps", *changed], **{**SAVING, "max_steps": 9, **changed})
+        assert (done / "run" / "run.json").read_bytes() == record
