@@ -1,10 +1,11 @@
 """The columns of preference data: which are read, what they are called in the data, and which may hold the prompt."""
 
-__all__ = ["BadRow", "Columns", "check_implicit_prompt"]
+__all__ = ["BadRow", "Columns", "check_implicit_prompt", "lower_scores"]
 
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ CARRIERS = {"prompt", "question", "instruction", "input", "query", "context", "m
 ABOUT = {"id", "hash", "source", "type", "length", "len", "token", "count", "num", "score", "rating", "category",
          "label", "lang", "language", "model", "name", "date", "time", "url", "chosen", "rejected", "response",
          "answer", "completion", "output", "idx", "index"}  # fmt: skip
+# Words in the name of a column that says which of two responses is the better one, and of one that rates a response.
+VERDICTS = {"winner", "better", "best", "preferred", "preference", "verdict", "choice"}
+RATINGS = {"score", "rating", "reward", "grade"}
 _FIELD = re.compile(r"\{(\w+)\}")
 # Fields as other template languages write them.
 _OTHER_FIELD = re.compile(r"(?:\{\{\s*|\$\{|\{\s+|%\()(\w+)(?:\s*\}\}|\s*\}|\)s)")
@@ -82,7 +86,7 @@ class Columns:
     def reads(self, name: str) -> bool:
         """Return whether the value of the data's column `name` can matter."""
         known = (*OURS, *SYSTEM, *self.required, *self.also)
-        return name in known or name in self.sources or _is_media(name) or _may_hold_prompt(name)
+        return name in known or name in self.sources or _is_media(name) or _may_hold_prompt(name) or _judges(name)
 
     def check(self, path: Path, header: Sequence[str]) -> None:
         """Raise InputError for a table that has a column twice, or lacks one that is required or mapped."""
@@ -107,6 +111,19 @@ class Columns:
             return row
         kept = {name: value for name, value in row.items() if name not in self.sources and name not in self.names}
         return kept | {ours: _taken(row, theirs) for ours, theirs in self.names.items()}
+
+    def check_verdict(self, row: Any, before: dict[str, Any]) -> None:
+        """Raise InputError if a column that may say which response is better has another value than in the rows before.
+
+        That is, where `names` takes the chosen or the rejected one from the same column in every row.
+        """
+        mapped = [self.names[name] for name in REQUIRED if name in self.names]
+        for name, value in row.items() if mapped and isinstance(row, Mapping) else ():
+            judges = name not in self.sources and {*_words(str(name))} & VERDICTS
+            if judges and isinstance(value, str | int | float) and value != before.setdefault(name, value):
+                raise InputError(f"column {name!r} is {before[name]!r} and {value!r}, and may say which response is "
+                                 f"the better one, while 'columns' takes it from {mapped[0]!r} in every row: put the "
+                                 "better one in a column of its own, or leave that column out")  # fmt: skip
 
     def unused(self, seen: Collection[str], used: Collection[str]) -> list[str]:
         """Return the columns in `seen` that no pair was made of; `used` are those of SYSTEM and TEMPLATE that were."""
@@ -150,6 +167,23 @@ def _may_hold_prompt(name: str) -> bool:
 def _is_media(name: str) -> bool:
     words = {*_words(name)}
     return "pixel_value" in name or (bool(words & MEDIA) and not words & (ABOUT - {"url", "name"}))
+
+
+def _judges(name: str) -> bool:
+    """Return whether a column may rate a response, or say which of two is the better one."""
+    words = {*_words(name)}
+    return bool(words & VERDICTS or (words & RATINGS and words & {*REQUIRED}))
+
+
+def lower_scores(row: Mapping[str, Any]) -> list[str]:
+    """Return what the summary says of a chosen response that the data rates below the rejected one."""
+    said = []
+    for name in row:
+        other = str(name).replace("chosen", "rejected")
+        if name != other and {*_words(name)} & RATINGS:
+            with suppress(KeyError, TypeError, ValueError):
+                said += [f"whose {name!r} is below {other!r}"] * (float(row[name]) < float(row[other]))
+    return said
 
 
 def refuse_media(row: Mapping[str, Any]) -> None:

@@ -1,9 +1,10 @@
 """What a row means: a prompt and two responses, all texts or all lists of messages, each part in one place."""
 
-__all__ = ["Exchange", "common_prefix", "exchange_of"]
+__all__ = ["Exchange", "common_prefix", "exchange_of", "is_plain"]
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import takewhile
 from typing import Any, NamedTuple
 
@@ -13,9 +14,11 @@ from gpo_full.strict_json import NotJson, parse_json
 
 NO_PROMPT = "there is no 'prompt', and without a prompt, chosen and rejected must begin alike"
 # The beginning of a list of messages that was written as a text, as pandas does when it saves CSV.
-CONVERSATION = re.compile(r"""\s*\[?\s*\{\s*["'](role|content)["']\s*:""")
-# Roles of messages with `from` and `value`, as ShareGPT has them; others keep their names.
+CONVERSATION = re.compile(r"""\s*\[?\s*\{\s*["'](role|content|from|value)["']\s*:""")
+_JSON = re.compile(r'\s*["\[{]')
+# Roles as ShareGPT has them, and those of chat templates, which are written small; others keep their names.
 ROLES = {"human": "user", "gpt": "assistant", "observation": "tool"}
+KNOWN_ROLES = frozenset(["user", "assistant", "system", "developer", "tool", "function", "ipython"])
 # Roles whose messages may be empty: no instructions, a tool that returned nothing.
 SYSTEM_ROLES = ("system", "developer")
 MAY_BE_EMPTY = (*SYSTEM_ROLES, "tool")
@@ -34,6 +37,7 @@ REPEATED = "with a prompt that both responses repeat"
 REPEATED_ONCE = "with a prompt that one of the responses repeats, trained as a part of it"
 WITHIN = "with a prompt that both responses have further on"
 TURNS = "whose responses have turns of others than the assistant, which are trained as parts of them"
+AS_JSON = "whose responses are JSON, trained as texts"
 BEGUN_ALIKE = f"with a prompt of less than {LEAST_REPEATED} characters with which both responses begin, left in them"
 
 
@@ -53,8 +57,7 @@ def exchange_of(row: Mapping[str, Any], bos: str = "") -> Exchange:
     Raises BadRow if it cannot be used, InputError if its columns cannot: media, or a prompt that may be elsewhere.
     """
     refuse_media(row)
-    texts = {key: row[key] for key in KEYS if key in row}
-    row = {**row, **{key: _parsed(text) for key, text in texts.items() if _is_conversation(text)}}
+    row = {**row, **{key: parsed for key in KEYS if (parsed := _conversation(row.get(key))) is not None}}
     values: list[Any] = [_value(row, key) for key in KEYS]
     prompt, chosen, rejected = values
     if type(chosen) is not type(rejected):
@@ -71,18 +74,40 @@ def exchange_of(row: Mapping[str, Any], bos: str = "") -> Exchange:
         split = _split_messages(row, prompt, chosen, rejected)
         prompt = _after_system(system, split.prompt)
         return split._replace(prompt=prompt, used=used, said=(*split.said, *[said] * bool(said)))
+    as_json = (AS_JSON,) * all(isinstance(_of_json(text), str | list | dict) for text in (chosen, rejected))
     if prompt is None:
         check_implicit_prompt(row)
-        return Exchange(None, chosen, rejected, (TURNS,) * _has_turns(chosen, rejected))
+        return Exchange(None, chosen, rejected, (TURNS,) * _has_turns(chosen, rejected) + as_json)
     plain = prompt.removeprefix(bos)
     said, chosen, rejected = _once(plain, chosen, rejected)
     if system and not plain.lstrip().startswith(system.strip()):
         prompt = f"{bos if plain != prompt else ''}{system}\n\n{plain}"
-    return Exchange(prompt, chosen, rejected, (said,) if said else (), used)
+    return Exchange(prompt, chosen, rejected, (*[said] * bool(said), *as_json), used)
 
 
-def _is_conversation(text: Any) -> bool:
-    return isinstance(text, str) and CONVERSATION.match(text) is not None
+def is_plain(value: Any) -> bool:
+    """Return whether a value is a text, and no conversation that is written as JSON; BadRow for another form of one."""
+    return isinstance(value, str) and _conversation(value) is None
+
+
+def _of_json(text: str) -> Any:
+    """Return the value of a text that is JSON, None of another."""
+    with suppress(NotJson):
+        return parse_json(text.encode("utf-8", "replace")) if _JSON.match(text) else None
+
+
+def _conversation(text: Any) -> Any:
+    """Return the messages that a text is, as JSON; None if it is none. BadRow if it looks like some in another form."""
+    if not isinstance(text, str):
+        return None
+    value = _of_json(text)
+    messages = value if isinstance(value, list) else [value]
+    if messages and all(isinstance(each, dict) and ({"role", "from"} & {*each}) and
+                        ({"content", "value", "tool_calls"} & {*each}) for each in messages):  # fmt: skip
+        return value
+    if value is None and CONVERSATION.match(text):
+        raise BadRow("holds conversations written as texts that are no JSON; JSONL and Parquet hold lists of messages")
+    return None
 
 
 def _once(prompt: str, chosen: str, rejected: str) -> tuple[str, str, str]:
@@ -141,14 +166,6 @@ def common_prefix(first: Sequence[Any], second: Sequence[Any]) -> int:
 # --- values ---
 
 
-def _parsed(text: str) -> Any:
-    try:
-        return parse_json(text.encode("utf-8", "replace"))
-    except NotJson:
-        raise BadRow("holds conversations written as texts that are no JSON; JSONL and Parquet hold lists of messages"
-                     ) from None  # fmt: skip
-
-
 def _value(row: Mapping[str, Any], key: str) -> str | Messages | None:
     """Return the text or the messages under `key`, checked; None if there is no prompt."""
     if key not in row:
@@ -182,7 +199,7 @@ def _is_text(value: Any, name: str) -> bool:
         raise BadRow(f"{name!r} must be a text, not {type(value).__name__}")
     if value:
         _check_text(value, name, blank=True)
-    if _is_conversation(value):
+    if value and not is_plain(value):
         raise BadRow(f"{name!r} is a message written as a text; it must be the message's text")
     return bool(value and value.strip())
 
@@ -206,9 +223,12 @@ def _message(message: Any, key: str) -> Any:
         raise BadRow(f"{key!r} must hold messages with a role and a content, not texts")
     if isinstance(message, Mapping) and "from" in message and "role" not in message:
         rest = {name: value for name, value in message.items() if name not in ("from", "value")}
-        message = {"role": ROLES.get(message["from"], message["from"]), "content": message.get("value"), **rest}
+        message = {"role": message["from"], "content": message.get("value"), **rest}
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise BadRow(f"{key!r} must hold messages with a role and a content")
+    small = message["role"].lower()
+    if (role := ROLES.get(small, small)) in KNOWN_ROLES:
+        message = {**message, "role": role}
     if "content" not in message and not message.get("tool_calls"):
         raise BadRow(f"{key!r} must hold messages with a role and a content, not with {', '.join(map(repr, message))}")
     content, role = message.get("content"), message["role"]

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from gpo_full.data.columns import OPTIONAL_COLUMNS, REFERENCE_COLUMNS, BadRow, Columns
+from gpo_full.data.columns import OPTIONAL_COLUMNS, REFERENCE_COLUMNS, BadRow, Columns, lower_scores
+from gpo_full.data.exchanges import is_plain
 from gpo_full.data.file_formats import BAD_ROWS
 from gpo_full.data.sources import numbered_rows
 from gpo_full.data.tokenization import TokenizedRow, tokenize_row
@@ -153,6 +154,8 @@ class PairReader:
     A prompt that both responses repeat (UltraFeedback's layout: a text, and whole conversations; or texts that begin
     with a prompt of at least 8 characters) counts once, and so does a beginning-of-sequence token that a text has and
     the tokenizer adds; the summary counts both. A response to messages begins and ends with the assistant's.
+    What the template leaves out is counted: texts of a role, fields, arguments of calls. A key that is null within a
+    column of Arrow (Parquet, datasets), `tools` too, counts as absent, as Arrow adds such keys; JSON texts keep theirs.
     A chat template that writes the time gets a fixed one, so that a run is the same on every day.
 
     prompt + chosen and prompt + rejected are tokenized whole, so that a token which straddles the end of the prompt is
@@ -186,14 +189,15 @@ class PairReader:
         label = str(self.source) if isinstance(self.source, str | Path) else "data"
         columns = Columns(self.columns or {})
         kept, skipped, truncated, mended, stated = 0, *(Counter[str]() for _ in range(4))
-        seen, used = dict[str, None](), set[str]()
+        seen, used, verdicts = dict[str, None](), set[str](), dict[str, Any]()
         with_prompt: bool | None = None  # of texts, in the rows before
         kinds = Counter[bool]()  # whether the responses are texts
         for number, row in numbered_rows(self.source, columns):
             seen |= dict.fromkeys(row if isinstance(row, Mapping) else ())
+            columns.check_verdict(row, verdicts)
             try:
                 renamed = columns.renamed(row)
-                is_text, has = isinstance(renamed.get("chosen"), str), "prompt" in renamed
+                is_text, has = is_plain(renamed.get("chosen")), "prompt" in renamed
                 if is_text and has is not with_prompt is not None:
                     raise BadRow(f"key 'prompt' is {'there' if has else 'missing'}, and the rows before "
                                  f"{'do not have' if has else 'have'} it")  # fmt: skip
@@ -208,9 +212,9 @@ class PairReader:
             kept += 1
             if with_prompt is None and (is_text or has):
                 with_prompt = has
-            kinds[is_text and not isinstance(renamed.get("prompt"), list)] += 1
+            kinds[is_text and is_plain(renamed.get("prompt", ""))] += 1
             truncated.update(found.truncated)
-            mended.update(found.mended)
+            mended.update([*found.mended, *lower_scores(renamed)])
             used.update(found.used)
             stated["weighted"] += pair.weight != 1
             stated["uncertain"] += pair.p != 1

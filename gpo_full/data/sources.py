@@ -80,8 +80,9 @@ def _rows(data: Any, columns: Columns | None) -> Iterable[Any]:
             return arrow_rows(pyarrow.RecordBatchReader.from_stream(data))
         except (pyarrow.ArrowException, TypeError, ValueError) as error:
             raise InputError(f"the table cannot be read: {_first_line(error)}") from None
-    if hasattr(data, "features"):  # of datasets, which are kept in Arrow
-        return map(without_nulls, data)
+    if hasattr(data, "features"):  # of datasets, which are kept in Arrow, whatever its rows are made into
+        shown = {"columns": data.format["columns"]} if hasattr(data, "format") else {}
+        return map(without_nulls, data.with_format(None, **shown))
     return data  # type: ignore[no-any-return]
 
 

@@ -5,13 +5,13 @@ __all__ = ["TokenizedRow", "tokenize_row"]
 import inspect
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from gpo_full.data.columns import KEYS, TEMPLATE, BadRow
-from gpo_full.data.exchanges import NO_PROMPT, Exchange, common_prefix, exchange_of
+from gpo_full.data.exchanges import KNOWN_ROLES, NO_PROMPT, Exchange, Messages, common_prefix, exchange_of
 from gpo_theory.errors import InputError
 
 Ids = list[int]
@@ -23,6 +23,8 @@ TWO_BEGINNINGS = "with a second beginning-of-sequence token"
 SPECIAL = "with special tokens written in their texts"
 CLOCK = f"with the chat template's time written as {TIME:%d %b %Y}"
 RUNNING_CLOCK = "with a time of the chat template's that other days change"
+PROMPT_CHANGES = "with a prompt that the chat template writes otherwise when an answer follows"
+NO_ARGUMENTS = "with tool_calls whose arguments the chat template does not write"
 _CLOCK = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
 
 
@@ -144,9 +146,7 @@ class _Template:
                              '{"chat_template": NAME}') from None  # fmt: skip
         self._template, fixed = _CLOCK.subn(lambda found: repr(TIME.strftime(found[2])), template)
         self.mended = [CLOCK] * bool(fixed) + [RUNNING_CLOCK] * ("strftime_now(" in self._template)
-        reach = {TEMPLATE[0]: bool(tools) and self.reads("tools"),
-                 TEMPLATE[1]: bool(options) and (bool(named) or any(map(self.reads, options)))}  # fmt: skip
-        self.used = [name for name, there in reach.items() if there]
+        self.used = [TEMPLATE[1]] * (bool(options) and (bool(named) or any(map(self.reads, options))))
 
     def reads(self, name: str) -> bool:
         """Return whether the template has the word `name`."""
@@ -156,24 +156,72 @@ class _Template:
         """Return the token ids of the prompt with what begins an answer, and of both conversations."""
         prompt, *responses = exchange.prompt, exchange.chosen, exchange.rejected
         conversations = [[*prompt, *response] for response in responses]
-        if any(each.get("tool_calls") for each in conversations[0] + responses[1]) and not self.reads("tool_calls"):
-            raise BadRow("a message has tool_calls, and the chat template writes none")
-        fields = {name for message in conversations[0] + responses[1] for name in message}
-        self.mended += [f"with messages whose {name!r} the chat template does not write"
-                        for name in sorted(fields - {"role", "content"}) if not self.reads(name)]  # fmt: skip
-        chosen, rejected = (self._ids(each, generate=False) for each in conversations)
-        return self._ids(prompt, generate=True), chosen, rejected
+        texts = [self._text(each) for each in conversations]
+        before = self._text(prompt).rstrip()
+        self.mended += [PROMPT_CHANGES] * (not all(text.startswith(before) for text in texts))
+        self._check_written(conversations, texts)
+        opening = self._text(prompt, generate=True)
+        ids = [self._tokenizer(text, add_special_tokens=False, verbose=False) for text in (opening, *texts)]
+        prompt_ids, chosen, rejected = (list(each["input_ids"]) for each in ids)
+        return prompt_ids, chosen, rejected
 
-    def _ids(self, messages: Any, *, generate: bool) -> Ids:
+    def _check_written(self, conversations: list[Messages], texts: list[str]) -> None:
+        """Note which columns, messages and fields of messages are not in the texts of two conversations.
+
+        What the template writes of a field is what changes without it. BadRow if tool calls are left out.
+        """
+        def changes(change: Callable[[Mapping[str, Any]], Mapping[str, Any]], **options: Any) -> bool:
+            try:
+                return [self._text([*map(change, each)], **options) for each in conversations] != texts
+            except BadRow:  # it cannot do without
+                return True
+
+        if self._options["tools"] and changes(dict, tools=None):
+            self.used.insert(0, TEMPLATE[0])
+        messages = conversations[0] + conversations[1]
+        fields = {name for message in messages for name, value in message.items() if value not in (None, "", [], {})}
+        left = [name for name in sorted(fields - {"role", "content"}) if not changes(partial(_without, name))]
+        if "tool_calls" in left:
+            raise BadRow("a message has tool_calls, and the chat template writes none")
+        self.mended += [f"with messages whose {name!r} the chat template does not write" for name in left]
+        without = partial(_without, "arguments")
+        if "tool_calls" in fields and [*map(without, messages)] != messages and not changes(without):
+            self.mended.append(NO_ARGUMENTS)
+        roles = {each["role"] for said in zip(conversations, texts, strict=True) for each in _left_out(*said)}
+        self.mended += [f"with messages of {role!r} whose text the chat template does not write as it is"
+                        for role in sorted(roles)]  # fmt: skip
+        strange = {each["role"] for each in messages} - KNOWN_ROLES
+        self.mended += [f"with messages of {role!r}, a role that the chat template does not name"
+                        for role in sorted(strange) if not self.reads(role)]  # fmt: skip
+
+    def _text(self, messages: Any, *, generate: bool = False, **options: Any) -> str:
         try:
-            encoded = self._tokenizer.apply_chat_template(
-                messages, add_generation_prompt=generate, tokenize=True, return_dict=True,
-                chat_template=self._template, **self._options)  # fmt: skip
+            return str(self._tokenizer.apply_chat_template(
+                messages, add_generation_prompt=generate, tokenize=False, chat_template=self._template,
+                **{**self._options, **options}))  # fmt: skip
         except MemoryError:
             raise
         except Exception as error:  # a template is a program: it raises what it likes
             raise BadRow(f"the chat template raises: {' '.join(str(error).split()) or type(error).__name__}") from None
-        return list(encoded["input_ids"])
+
+
+def _without(name: str, value: Any) -> Any:
+    """Return a message without a field; without the arguments of its tool calls, wherever they stand."""
+    if isinstance(value, list):
+        return [_without(name, each) for each in value]
+    if not isinstance(value, Mapping):
+        return value
+    inside = ("tool_calls", "function") if name == "arguments" else ()
+    return {key: _without(name, each) if key in inside else each for key, each in value.items() if key != name}
+
+
+def _left_out(messages: Messages, text: str) -> Messages:
+    """Return the messages whose content is not in a text, white space apart, nor as JSON."""
+    text = "".join(text.split())
+    contents = [each.get("content") or "" for each in messages]
+    forms = [(each, json.dumps(each, ensure_ascii=False)[1:-1]) for each in contents]
+    return [message for message, written in zip(messages, forms, strict=True)
+            if not any("".join(form.split()) in text for form in written)]  # fmt: skip
 
 
 def _of_json(row: Mapping[str, Any], name: str, kind: type) -> Any:

@@ -55,7 +55,7 @@ def all_runs(losses: Sequence[str], betas: Sequence[float], seeds: Sequence[int]
 
     With `betas_of` the betas are that loss's, and each loss gets the one of equal strength beta R. Each of `parameters`
     goes to the losses that have it. Raises InputError for an unknown loss, if there is no such beta, for a beta that is
-    not above 0, and for anything given twice.
+    not above 0, and for anything given twice, a loss under two names too.
 
     >>> [(run.name, run.beta) for run in all_runs(["dpo", "ipo"], [0.1], [0], betas_of="dpo")]
     [('dpo-beta0.1-seed0', 0.1), ('ipo-beta0.05-seed0', 0.05)]
@@ -70,6 +70,11 @@ def all_runs(losses: Sequence[str], betas: Sequence[float], seeds: Sequence[int]
     asked = [*losses, *([betas_of] if betas_of else [])]
     # Raises for a wrong name before anything runs.
     found = dict(zip(asked, find_losses(asked, parameters or {}), strict=True))
+    same: dict[tuple[str, bool], str] = {}
+    for text in losses:
+        other = same.setdefault((str(found[text][0].f), text in AVERAGED), text)
+        if other != text:
+            raise InputError(f"`loss={text}` is the loss of `loss={other}` again")
     # What match_beta looks up: the user's word, or the formula with the parameters' values.
     known = {text: str(loss.f) if own else text for text, (loss, own) in found.items()}
     runs = [Run(loss, _beta(known, loss, beta, betas_of), seed, beta, tuple(found[loss][1].items()))

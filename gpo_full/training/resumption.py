@@ -1,6 +1,6 @@
 """Resuming a run: what must be the same, which checkpoint it continues, and putting back what that one keeps."""
 
-__all__ = ["Resumed", "changes", "check_loaded", "chosen_checkpoint", "data_hash", "record", "restore",
+__all__ = ["Resumed", "changes", "check_loaded", "check_trained", "chosen_checkpoint", "data_hash", "record", "restore",
            "restore_generators", "resumed", "saved_parts", "settings"]  # fmt: skip
 
 import hashlib
@@ -116,6 +116,16 @@ def saved_parts(recorded: Mapping[str, Any], optimizer: Any, scheduler: Any, acc
     return {RESUME_FILE: {"record": recorded, **states}, TENSORS_FILE: tensors, RANDOM_FILE: generators}
 
 
+def check_trained(found: Checkpoint, optimizer: Any) -> None:
+    """Raise InputError if the checkpoint's optimizer is of other parameters: its moments are assigned by number."""
+    groups = dict(found.json(RESUME_FILE)["optimizer"]["dict"])["param_groups"]
+    before = sum(len(dict(each["dict"])["params"]) for each in groups)
+    now = sum(len(group["params"]) for group in optimizer.param_groups)
+    if before != now:
+        raise InputError(f"{found.path.name} is of a run that trained {before} parameters, and this one trains {now}: "
+                         f"that cannot change within a run; start one with {found.path.name} as its model")
+
+
 def restore(resumed: Resumed, optimizer: Any, scheduler: Any) -> None:
     """Put optimizer and schedule back; after a change, what this run sets of them stays."""
     found = resumed.checkpoint
@@ -125,6 +135,8 @@ def restore(resumed: Resumed, optimizer: Any, scheduler: Any) -> None:
         parts = {name: decode(saved[name], tensors) for name in ("optimizer", "scheduler")}
         if resumed.changes:
             _keep_settings(parts, optimizer, scheduler)
+        if "optim" in resumed.changes:
+            parts["optimizer"]["state"] = {}  # another optimizer's
         optimizer.load_state_dict(parts["optimizer"])
         scheduler.load_state_dict(parts["scheduler"])
     except (KeyError, TypeError, ValueError) as error:

@@ -44,6 +44,7 @@ from gpo_full.training.rows import Collator, PromptSampler, Rows, check_sets, pa
 from gpo_full.training.saving import FolderLock, model_writer, save_together
 from gpo_full.training.start.arguments import check_arguments, check_optimizers, model_of
 from gpo_full.training.start.launch import check_asked, half_precision_in_layers_alone
+from gpo_full.training.start.made_again import check_made_again
 from gpo_full.training.start.model import check_sizes, loaded, prepared
 from gpo_full.training.start.trial import try_start
 from gpo_full.training.steps import OpenStep, Steps, held_out_metrics
@@ -91,7 +92,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         train_dataset: Any = None,
         eval_dataset: Any = None,
         processing_class: Any = None,
-        reference: nn.Module | None = None,
+        reference: nn.Module | str | None = None,
         *,
         model_init: Callable[..., nn.Module] | None = None,
         callbacks: Sequence[Any] | None = None,
@@ -107,6 +108,8 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         given, self._is_made_here = model_of(model, model_init, args.seed), model is None
         rows = self._read(train_dataset, eval_dataset, processing_class, args, from_reference=reference is None)
         model = prepared(loaded(given) if isinstance(given, str) else given, args)
+        if not isinstance(given, str):
+            check_made_again(model)
         check_optimizers(model, optimizers, optimizer_cls_and_kwargs)
         config: Any = model.config
         use_cache = config.use_cache
@@ -124,6 +127,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         for reason in self.plan.reasons:
             _log.warning("%s: %s", type(self.model).__name__, reason)
         self.data_collator = Collator(self.plan.layout)
+        reference = loaded(reference) if isinstance(reference, str) else reference
         self._refer(rows, reference, longest)
         self.facts: dict[str, Any] = {}  # what else run.json is to record
         self.steps = Steps(self.accelerator, meter, lambda: self.folder, self.train_dataset)
@@ -302,8 +306,10 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
             self.state: Any
             found = resumption.chosen_checkpoint(resume, self.folder.path, self.accelerator)
             self._resumed = None if found is None else resumption.resumed(found, self._record(), allow_changes)
+            ended = found is not None and self._has_ended(found)
             with self.folder.started(self.run_record()):
-                output = self._finished() or super().train(found and str(found.path), *others, **keywords)
+                path = found and str(found.path)
+                output = self._finished() if ended else super().train(path, *others, **keywords)
             self._stop_if_interrupted()
         return output
 
@@ -331,14 +337,18 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
     def _data_hash(self) -> str:
         return resumption.data_hash(self.train_dataset.pairs)
 
-    def _finished(self) -> TrainOutput | None:
-        """If the checkpoint is that of the last step, load it: the Trainer's loop would take one step more."""
-        if self._resumed is None:
-            return None
+    def _has_ended(self, found: Checkpoint) -> bool:
+        """Return whether a checkpoint is that of the last step; InputError if it is of a later one."""
+        step, (*_, last) = found.step, self.set_initial_training_values(self.args, self.get_train_dataloader())
+        if step > last:
+            raise InputError(f"{found.path.name} is of step {step}, and the run would end at step {last}: it cannot go "
+                             "back; train for more steps, or resume from an earlier checkpoint")  # fmt: skip
+        return bool(step == last)
+
+    def _finished(self) -> TrainOutput:
+        """Load the checkpoint of the last step: the Trainer's loop would take one step more."""
+        assert self._resumed is not None
         found = self._resumed.checkpoint
-        *_, last = self.set_initial_training_values(self.args, self.get_train_dataloader())
-        if found.json(STATE_FILE)["global_step"] < last:
-            return None
         self._load_from_checkpoint(str(found.path))
         self.state = type(self.state).load_from_json(str(found.path / STATE_FILE))
         self.folder.keep_until(self.state.global_step)
@@ -402,6 +412,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None or self._resumed is None:
             return
+        resumption.check_trained(self._resumed.checkpoint, self.optimizer)
         resumption.restore(self._resumed, self.optimizer, self.lr_scheduler)
         if self._resumed.changes:
             event = {"step": self._resumed.checkpoint.step, "event": RESUMED, "changes": self._resumed.changes}

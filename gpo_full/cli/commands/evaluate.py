@@ -105,9 +105,12 @@ def _score(args: argparse.Namespace, tasks: list[Task]) -> "list[PromptScore]":
     reward, tokenizer = load_reward(args.reward), loaded_tokenizer(args.reference)
     tasks = [task.as_text(tokenizer) for task in tasks]
     judged = [task.judged_against(reward) for task in tasks]
-    policy, reference = _merged(loaded(args.policy)), loaded(args.reference)
+    policy, reference = loaded(args.policy), loaded(args.reference)
     _note_another_start(args, weights_hash(reference))
-    reference = _merged(reference)
+    if _start_of(args.reference) == weights_hash(policy) != _start_of(args.policy):
+        print(f"gpo evaluate: the training of --reference {args.reference!r} started from --policy {args.policy!r}: "
+              "the two seem to be swapped", file=sys.stderr)  # fmt: skip
+    policy, reference = _merged(policy), _merged(reference)
     if policy.config.vocab_size != reference.config.vocab_size:
         raise InputError(f"{args.policy!r} and {args.reference!r} have different vocabularies: "
                          f"{policy.config.vocab_size} and {reference.config.vocab_size} tokens")  # fmt: skip
@@ -121,13 +124,17 @@ def _score(args: argparse.Namespace, tasks: list[Task]) -> "list[PromptScore]":
 
 def _note_another_start(args: argparse.Namespace, weights: str) -> None:
     """Say so if the policy's run recorded that its reference had other weights than those of --reference."""
+    if _start_of(args.policy) not in (None, weights):
+        print(f"gpo evaluate: --reference {args.reference!r} is not the model that the training of {args.policy!r} "
+              "started from; KL and win rate are against it all the same", file=sys.stderr)  # fmt: skip
+
+
+def _start_of(folder: str) -> str | None:
+    """Return the hash of the weights from which the training of a folder started, None if it records none."""
     from gpo_full.run_files import RUN_FILE
     from gpo_full.training.reporting.run_folder import RunFolder
 
-    recorded = RunFolder(Path(args.policy)).settings() if (Path(args.policy) / RUN_FILE).is_file() else {}
-    if recorded.get("reference_weights", weights) != weights:
-        print(f"gpo evaluate: --reference {args.reference!r} is not the model that the training of {args.policy!r} "
-              "started from; KL and win rate are against it all the same", file=sys.stderr)  # fmt: skip
+    return RunFolder(Path(folder)).settings().get("reference_weights") if (Path(folder) / RUN_FILE).is_file() else None
 
 
 def _merged(model: Any) -> Any:

@@ -60,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
     output = Path(args.output)
     created = not output.exists()
     _write_plan(output, {"schema": 1, "runs": [run.name for run in runs], "betas": [run.beta for run in runs],
-                    "shared": shared, "parameters": parameters or None}, args.resume)  # fmt: skip
+                    "shared": shared, "parameters": parameters or None, "data": _hashes(args)},
+                args.resume)  # fmt: skip
     jobs = {run.name: Job(tuple(run.words(shared, output)), output / "runs" / run.name,
                           output / "outcomes" / f"{run.name}.json") for run in runs}  # fmt: skip
     outcomes = {name: found for name, job in jobs.items() if (found := job.outcome()) and found.code == 0}
@@ -84,6 +85,15 @@ def run(args: argparse.Namespace) -> int:
     return _report(runs, outcomes, output, args.json)
 
 
+def _hashes(args: argparse.Namespace) -> list[str]:
+    """Return hashes of the data on this machine: it may change, and what is left would be trained on other pairs."""
+    from gpo_full.data.sources import fingerprint, open_data
+
+    given = {"train": args.data, "test": args.eval_data}
+    return [fingerprint(open_data("--data" if part == "train" else "--eval-data", text, part))
+            for part, text in given.items() if text and Path(text.partition(":")[0]).exists()]  # fmt: skip
+
+
 def _write_plan(output: Path, plan: Mapping[str, Any], resume: bool) -> None:
     if resume:
         if not (output / PLAN).is_file():
@@ -92,6 +102,7 @@ def _write_plan(output: Path, plan: Mapping[str, Any], resume: bool) -> None:
             before = json.loads((output / PLAN).read_text(encoding="utf-8"))
         except ValueError:
             raise InputError(f"{str(output / PLAN)!r} is damaged; the sweep cannot be resumed") from None
+        before = {"data": plan["data"], **before}  # sweeps of earlier versions do not record it
         changed = [f"{name}: {before.get(name)!r} -> {value!r}" for name, value in plan.items()
                    if before.get(name) != value]  # fmt: skip
         if changed:

@@ -5,6 +5,7 @@ __all__ = ["FIELDS", "add_columns_option", "add_shared_arguments", "columns_of",
 
 import argparse
 import json
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,9 @@ FIELDS = {"loss": "loss", "beta": "beta", "learning_rate": "learning_rate", "ste
 # Fields that the command does in another way.
 ELSEWHERE = {"push_to_hub": "`hf upload` takes the finished folder",
              "resume_from_checkpoint": "--resume continues a run"}  # fmt: skip
+# What a shell cannot easily type, in a template of columns.
+ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
+_ESCAPE = re.compile(r"\\([nt\\])")
 # How --set reads the types of fields that are no texts, in this order.
 READERS: dict[type, Callable[[str], Any]] = {
     bool: lambda text: {"true": True, "false": False}[text.lower()], int: int, float: float, dict: json.loads,
@@ -69,7 +73,7 @@ def add_columns_option(parser: argparse.ArgumentParser, ours: str) -> None:
     """Declare `--columns OURS=THEIRS`, repeatable."""
     parser.add_argument("--columns", action="extend", nargs="+", metavar="OURS=THEIRS", help=f"what the data calls a "
         f"column ({ours}), as in prompt=question, or a template of several, as in 'prompt={{instruction}}\\n{{input}}' "
-        "(\\n is a new line); repeatable")  # fmt: skip
+        "(\\n is a new line, \\t a tab, \\\\ a backslash); repeatable")  # fmt: skip
 
 
 def columns_of(texts: Sequence[str] | None) -> dict[str, str] | None:
@@ -79,7 +83,7 @@ def columns_of(texts: Sequence[str] | None) -> dict[str, str] | None:
     {'prompt': '{topic}: ', 'chosen': 'good'}
     """
     names = read_parameters(texts or (), "--columns", "OURS=THEIRS, as in prompt=question")
-    values = (text.partition("=")[2].replace("\\n", "\n") for text in texts or ())
+    values = (_ESCAPE.sub(lambda found: ESCAPES[found[1]], text.partition("=")[2]) for text in texts or ())
     return dict(zip(names, values, strict=True)) or None
 
 

@@ -27,16 +27,23 @@ class RunFolder:
 
     @contextmanager
     def started(self, settings: Mapping[str, Any]) -> Iterator[None]:
-        """Write the settings to run.json; a new one goes again if what runs here fails and leaves nothing else."""
-        is_new = not (self.path / RUN_FILE).exists()
+        """Write the settings to run.json; if what runs here fails and leaves nothing else, they are as before."""
+        record = self.path / RUN_FILE
+        before, is_new = record.read_bytes() if record.exists() else b"", not record.exists()
+        there = None if is_new else self._sizes()
         self._write(RUN_FILE, json.dumps(settings, indent=1, sort_keys=True) + "\n")
         try:
             yield
         except Exception:
+            if self.writes and there == self._sizes():
+                record.write_bytes(before)
             if is_new and self.writes and not any(map(_is_of_a_run, self.path.iterdir())):
                 for name in (RUN_FILE, *LOGS):
                     (self.path / name).unlink(missing_ok=True)
             raise
+
+    def _sizes(self) -> dict[str, int]:
+        return {path.name: path.stat().st_size for path in self.path.iterdir() if path.name != RUN_FILE}
 
     def settings(self) -> dict[str, Any]:
         """Return what run.json holds; InputError if it is damaged."""

@@ -138,6 +138,10 @@ def train_on(model: Any) -> None:
                          "packed pairs have no place for; adapters of the layers (LoRA and its like) are trained")
     if len(model.active_adapters) > 1:
         raise InputError(f"adapters {', '.join(model.active_adapters)} are active: set one by model.set_adapter(NAME)")
+    base, names = model.get_base_model().config.name_or_path, model.active_peft_config.base_model_name_or_path
+    if base and names and Path(base).resolve() != Path(names).resolve():
+        _log.warning("the adapter is of the base model %r, and is trained on %r: what is saved names the first, and is "
+                     "loaded on it", names, base)  # fmt: skip
     if model.active_adapter != "default" and "default" in model.peft_config:
         _log.warning("the adapter %r is trained, and saved in the folder of that name; the output folder itself loads "
                      "with another one, 'default', unless delete_adapter('default') comes first", model.active_adapter)

@@ -319,6 +319,18 @@ def test_resume_refuses_another_sweep_and_names_what_changed(sweep: Sweep) -> No
     assert "sweep.json' is damaged; the sweep cannot be resumed" in sweep.refused("--resume")
 
 
+@pytest.mark.parametrize("option", ["--data", "--eval-data"])
+def test_resume_refuses_data_that_has_changed(option: str, sweep: Sweep, tmp_path: Path) -> None:
+    data = tmp_path / "pairs.jsonl"
+    data.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
+    given = ("--beta", "0.1", "--model", "m", *(() if option == "--data" else ("--data", "d")), option, data)
+    words = ("sweep", "--loss", "dpo", *given, "--output", sweep.output)
+    gpo(*words)
+    gpo(*words, "--resume")
+    data.write_text('{"prompt": "a", "chosen": "c", "rejected": "b"}\n')
+    assert "was started as another sweep: data: ['" in refused(*words, "--resume")
+
+
 def test_resume_knows_the_parameters(sweep: Sweep, tmp_path: Path) -> None:
     sweep.trainings(f'echo "$@" >> {tmp_path}/asked; {TRAINED}')
     sweep("--param", "a=2", loss="exp(-a*x)")
@@ -329,10 +341,10 @@ def test_resume_knows_the_parameters(sweep: Sweep, tmp_path: Path) -> None:
 
 
 def test_a_sweep_of_an_older_version_goes_on(sweep: Sweep) -> None:
-    """Its plan says nothing of parameters."""
+    """Its plan says nothing of parameters, and nothing of the data."""
     sweep()
     plan = json.loads((sweep.output / "sweep.json").read_text())
-    del plan["parameters"]
+    del plan["parameters"], plan["data"]
     (sweep.output / "sweep.json").write_text(json.dumps(plan))
     sweep("--resume")
 

@@ -221,3 +221,51 @@ def test_a_conversation_begins_as_its_template_says() -> None:
     assert written.startswith("<s><s>user")
     assert list(pair.prompt + pair.responses[0]) == tiny_tokenizer()(written.removeprefix("<s>"))["input_ids"]
     assert summary.mended == TWICE
+
+
+END = "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
+EACH = "{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}</s>{% endfor %}" + END
+ASK, DOG = user("the cat in the dog"), {"role": "system", "content": "the dog is on the mat"}
+LEFT_OUT = {
+    "system": (EACH.replace("%}<s>", "%}{% if m.role != 'system' %}<s>", 1).replace("</s>", "</s>{% endif %}", 1), [DOG, ASK], {}, "messages of 'system' whose text"),
+    "thoughts": (EACH.replace("{{ m.content }}", "{{ m.content.split('</think>')[-1] }}"), [ASK], assistant("<think>mat</think>sat"), "messages of 'assistant' whose text"),
+    "capitals": (EACH.replace("m.content", "m.content | upper"), [ASK], {}, "messages of 'user' whose text"),
+    "history": (EACH.replace("in messages", "in messages[-2:]"), [ASK, assistant("sat"), user("the mat")], {}, "writes otherwise when an answer"),
+    "a mark at the end": (EACH.replace("</s>", "{% if loop.last %} the list{% endif %}</s>", 1), [ASK], {}, "writes otherwise when an answer"),
+    "a count": ("the {{ messages | length }}" + EACH, [ASK], {}, "writes otherwise when an answer"),
+    "a field named elsewhere": (TOOLS, [{**ASK, "tools": "tide"}], {}, "whose 'tools'"),
+    "a field of the other role": (EACH.replace("{{ m.role }}", "{{ m.role }}{% if m.role == 'tool' %}{{ m.name }}{% endif %}"), [{**ASK, "name": "dog"}], {}, "whose 'name'"),
+    "arguments": (TOOLS.replace("{{ c.function.arguments | tojson }}", ""), [ASK], assistant(None, tool_calls=[CALL]), "tool_calls whose arguments"),
+    "a role": (EACH, [{**ASK, "role": "critic"}], {}, "messages of 'critic', a role"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_what_the_chat_template_leaves_out_or_changes_is_counted(name: str) -> None:
+    template, prompt, chosen, said = LEFT_OUT[name]
+    row = {"prompt": prompt, "chosen": [chosen or assistant("sat")], "rejected": [assistant("ran")]}
+    mended = read_pairs([row, row], tokenizer(template))[1].mended
+    assert [count for text, count in mended.items() if said in text] == [2], mended
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_what_the_chat_template_writes_is_not_counted(name: str) -> None:
+    assert not [text for text in read_pairs([ROWS[name]], tokenizer())[1].mended if "template" in text]
+
+
+@pytest.mark.parametrize("prompt", [
+    [ASK, assistant(None, tool_calls=[CALL]), {"role": "tool", "content": 'the "cat"\n\n is'}], [user("  the cat\n\nin ")],
+    [ASK, assistant(None, tool_calls=[{"function": {"name": "tide_at"}}]), {"role": "tool", "content": "mat"}],
+    [DOG, ASK, assistant("<think>mat</think>\n\nsat"), ASK],
+])  # fmt: skip
+def test_white_space_json_and_places_are_the_template_s(prompt: list[Any]) -> None:
+    template = TOOLS.replace("{{ c.function.arguments | tojson }}", "{{ c.function.arguments | default('') }}")
+    template = template.replace("{{ m.content }}", "{% if m.role == 'tool' %}{{ m.content | tojson }}{% else %}{{ m.content | trim | replace('\n\n', '\n') }}{% endif %}")
+    assert not read_pairs([{**PLAIN, "prompt": prompt}], tokenizer(template))[1].mended
+
+
+def test_a_column_of_tools_is_used_where_it_is_written() -> None:
+    of_messages = EACH.replace("{{ m.content }}", "{{ m.content }}{{ m.tools }}")
+    row = {**PLAIN, "tools": [TIDE]}
+    assert read_pairs([row], tokenizer(of_messages))[1].unused == ["tools"]
+    assert read_pairs([row], tokenizer(TOOLS))[1].unused == []

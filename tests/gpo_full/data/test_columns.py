@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gpo_full import GPOConfig
 from gpo_full.cli.options.messages import with_options
+from gpo_full.cli.options.training import columns_of
 from gpo_full.data.columns import Columns
 from gpo_full.data.pairs import read_pairs
 from gpo_full.data.pairs_on_disk import pair_table
@@ -23,6 +24,13 @@ TOKENIZER = tiny_tokenizer()
 GOOD = {"prompt": "the cat sat", "chosen": " on the mat", "rejected": " on a dog"}
 ANSWERS = {"chosen": "the cat sat", "rejected": "the dog ran"}
 TALK = [{"role": "user", "content": "the cat"}]
+
+
+@pytest.mark.parametrize(("typed", "meant"), [
+    (r"{a}\n{b}", "{a}\n{b}"), (r"{a}\t{b}", "{a}\t{b}"), (r"{a}\\n", r"{a}\n"), (r"{a}\\\t", "{a}\\\t"), (r"{a}\d", r"{a}\d"),
+])  # fmt: skip
+def test_what_a_shell_cannot_type_in_a_template(typed: str, meant: str) -> None:
+    assert columns_of([f"prompt={typed}"]) == {"prompt": meant}
 
 
 def said(role: str, text: str) -> dict[str, str]:
@@ -209,3 +217,36 @@ def test_what_separates_an_empty_last_field_is_left_out() -> None:
 def test_a_column_in_other_letters_or_of_a_person_may_hold_the_prompt(name: str) -> None:
     with pytest.raises(InputError, match=f"'{name}' may hold it"):
         read_pairs([{name: "Which?", **ANSWERS}], TOKENIZER)
+
+
+@pytest.mark.parametrize(("names", "verdict", "values", "refused"), [
+    ({"chosen": "response_0", "rejected": "response_1"}, "better_response_id", [0, 1], True),
+    ({"chosen": "response_0", "rejected": "response_1"}, "better_response_id", [1, 1], False),
+    ({"chosen": "response_0", "rejected": "response_1"}, "winner", ["model_a", "model_a", "model_b"], True),
+    ({"chosen": "response_0"}, "preference", [1, 2], True), ({}, "preference", [1, 2], False),
+    ({"chosen": "response_0", "rejected": "response_1"}, "label", [0, 1], False),
+    ({"chosen": "preferred", "rejected": "response_1"}, "preferred", ["a", "b"], False),
+])  # fmt: skip
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet", "csv"])
+def test_a_column_that_says_which_response_is_better(
+    names: dict[str, str], verdict: str, values: list[Any], refused: bool, suffix: str, tmp_path: Path
+) -> None:
+    theirs = {name: names.get(name, name) for name in ("chosen", "rejected")}
+    rows = [{"prompt": f"the cat {i} ", theirs["chosen"]: "sat on", theirs["rejected"]: "ran to", verdict: value} for i, value in enumerate(values)]
+    path = write_rows(tmp_path / f"pairs.{suffix}", rows)
+    if refused:
+        with pytest.raises(InputError, match=f"column '{verdict}' is .* and may say which response is the better one, while 'columns' takes it"):
+            read_pairs(path, TOKENIZER, columns=names)
+    else:
+        read_pairs(path, TOKENIZER, columns=names)
+
+
+@pytest.mark.parametrize(("one", "other", "said"), [
+    ("score_chosen", "score_rejected", True), ("chosen_rating", "rejected_rating", True), ("chosen-reward", "rejected-reward", True),
+    ("chosen_length", "rejected_length", False), ("score", "rejected_score", False),
+])  # fmt: skip
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet", "csv"])
+def test_a_chosen_response_that_the_data_rates_lower_is_counted(one: str, other: str, said: bool, suffix: str, tmp_path: Path) -> None:
+    rows = [{**GOOD, one: high, other: low} for high, low in ((1.5, 2.5), (3, 2), (2, 2), (1, 5))]
+    mended = read_pairs(write_rows(tmp_path / f"pairs.{suffix}", rows), TOKENIZER)[1].mended
+    assert mended == ({f"whose '{one}' is below '{other}'": 2} if said else {})

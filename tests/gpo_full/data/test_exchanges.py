@@ -404,3 +404,42 @@ def test_two_system_prompts_are_one_or_refused(first: str, column: str, refused:
             exchange_of(row)
     else:
         assert exchange_of(row).prompt == [{"role": "system", "content": column}, {"role": "user", "content": "Which?"}]
+
+
+def other_forms(talk: Talk) -> dict[str, Talk]:
+    return {
+        "another key first": [{"id": 1, **each} for each in talk], "content first": [dict(reversed(each.items())) for each in talk],
+        "sharegpt": sharegpt(talk), "a nested value": [{"meta": {"a": ["}", "{"]}, **each} for each in talk],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("form", other_forms([]))
+def test_conversations_as_json_texts_are_conversations_whatever_their_keys(form: str) -> None:
+    row = {"prompt": turns("the cat"), "chosen": answer("sat"), "rejected": answer("ran")}
+    as_text = {key: json.dumps(other_forms(talk)[form]) for key, talk in row.items()}
+    pairs, summary = read_pairs([as_text, row], tiny_tokenizer())
+    assert pairs[0] == pairs[1]
+    assert not [text for text in summary.mended if "texts" in text]
+
+
+@pytest.mark.parametrize("make", [
+    lambda text: json.dumps(text), lambda text: json.dumps([text]), lambda text: json.dumps(json.dumps(answer(text))),
+    lambda text: json.dumps({"messages": answer(text)}), lambda text: json.dumps({"content": text}),
+])  # fmt: skip
+def test_responses_that_are_other_json_are_counted(make: Any) -> None:
+    rows = [{"prompt": "the cat ", "chosen": make("sat"), "rejected": make("ran")}]
+    summary = read_pairs(rows, tiny_tokenizer())[1]
+    assert summary.mended == {"whose responses are JSON, trained as texts": 1}
+    assert not read_pairs([{"prompt": "the cat ", "chosen": '"sat" he', "rejected": "[ran"}], tiny_tokenizer())[1].mended
+
+
+@pytest.mark.parametrize(("role", "known"), [("Human", "user"), ("USER", "user"), ("human", "user"), ("System", "system"), ("observation", "tool")])
+@pytest.mark.parametrize("key", ["role", "from"])
+def test_a_role_is_the_one_of_chat_templates(role: str, known: str, key: str) -> None:
+    def row(name: str, key: str) -> dict[str, Any]:
+        value = {"role": "content", "from": "value"}[key]
+        message = {key: name, value: "mat"}
+        prompt = [message, *turns("the cat")] if known == "system" else [*turns("the cat"), message]
+        return {"prompt": prompt, "chosen": answer("sat"), "rejected": answer("ran")}
+
+    assert read(row(role, key)) == read(row(known, "role"))

@@ -330,3 +330,11 @@ def test_a_merged_file_beside_its_shards_is_refused(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "train", "train-00000-of-00002", "train-00001-of-00002")
     with pytest.raises(InputError, match="train is there whole and in parts: keep one of them"):
         open_data("--data", folder)
+
+
+@pytest.mark.parametrize("form", ["numpy", "pandas", "arrow", "torch", None])
+def test_rows_of_datasets_are_read_whatever_its_format_and_what_it_hides(form: str | None) -> None:
+    talk = [{"role": "user", "content": "the cat"}]
+    rows = [{"prompt": talk, "chosen": "sat", "rejected": "ran", "question": "what"}]
+    data = datasets.Dataset.from_list(rows).with_format(form, columns=["prompt", "chosen", "rejected"])
+    assert [row for _, row in numbered_rows(data)] == [{"prompt": talk, "chosen": "sat", "rejected": "ran"}]

@@ -1,6 +1,5 @@
 """Logs that contradict themselves, their loss or their reference, and healthy ones that look like it."""
 
-import json
 import math
 import random
 from collections.abc import Callable
@@ -12,30 +11,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gpo_full.diagnosis.log import read_run
-from gpo_full.diagnosis.rules import Diagnosis, diagnose
-from gpo_theory import InputError, find_loss
+from gpo_theory import InputError
+from tests.support.judged_logs import ids, judged, said
 from tests.support.simulated_logs import F, Truth, rows_of, simulate
 
 Rows = list[dict[str, Any]]
 MANY = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 ALLOWED = {"at_target", "past_target", "beta_not_felt", "stuck_at_start"}  # what a short or a long run is told truly
 CONVEX = ["logistic", "squared", "exponential", "hinge", "cdpo"]
-
-
-def judged(folder: Path, rows: Rows, loss: str | None = "dpo", beta: float | None = 0.1, name: str = "log.jsonl") -> Diagnosis:
-    path = folder / name
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    return diagnose(read_run(path), loss and find_loss(loss), beta)
-
-
-def ids(found: Diagnosis) -> set[str]:
-    return {finding.id for finding in found.findings}
-
-
-def said(found: Diagnosis, rule: str) -> str:
-    (finding,) = [finding for finding in found.findings if finding.id == rule]
-    assert finding.columns
-    return finding.because
 
 
 def away(rows: Rows, chosen: float, rejected: float) -> Rows:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from gpo_full.diagnosis.log import read_run
 from gpo_full.diagnosis.plots import run_curves
-from gpo_full.diagnosis.rules import RULES, Diagnosis, diagnose
+from gpo_full.diagnosis.rules import RULES, diagnose
 from gpo_theory import LOSSES, InputError
+from tests.support.judged_logs import ids, judged, said
 from tests.support.simulated_logs import Truth, rows_of, simulate
 
 FILES = {"trl": "trainer_state.json", "llama-factory": "trainer_log.jsonl", "ms-swift": "logging.jsonl",
@@ -31,20 +32,6 @@ def write(folder: Path, rows: list[dict[str, Any]], trainer: str = "trl") -> Pat
     path = folder / FILES[trainer]
     path.write_text(json.dumps({"log_history": rows}) if trainer == "trl" else "".join(f"{json.dumps(row)}\n" for row in rows))
     return path
-
-
-def judged(folder: Path, rows: list[dict[str, Any]], loss: str | None = "logistic", beta: float | None = 0.1) -> Diagnosis:
-    return diagnose(read_run(write(folder, rows)), loss and LOSSES[loss], beta)
-
-
-def ids(found: Diagnosis) -> set[str]:
-    return {finding.id for finding in found.findings}
-
-
-def said(found: Diagnosis, rule: str) -> str:
-    (finding,) = [finding for finding in found.findings if finding.id == rule]
-    assert finding.columns
-    return finding.because
 
 
 healthy = st.builds(Truth, loss=LOSS, beta=st.sampled_from([0.05, 0.1, 0.5]), logs=st.integers(12, 40),

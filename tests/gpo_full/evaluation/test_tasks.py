@@ -48,3 +48,23 @@ def test_a_row_whose_prompt_is_elsewhere_names_the_mapping(tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"row 1: there is no column 'prompt', and 'question' may hold it"):
         read_tasks(path)
     assert read_tasks(path, names={"prompt": "question"})[0].prompt == "Which bird?"
+
+
+@pytest.mark.parametrize(("rows", "said"), [
+    ([{"prompt": "a bird", "context": "long", "notes": "b"}], "not used: context, notes"),
+    ([{"prompt": USER, "tools": [{"name": "f"}], "system": "Be short."}], "not used: tools"),
+    ([{"prompt": "a bird", "system": "Be short."}], ""),
+    ([{"prompt": USER}, {"prompt": json.dumps(USER)}], ""),
+    ([{"prompt": USER}, {"prompt": "a bird"}, {"prompt": json.dumps(USER)}], "1 of 3 prompts are texts, without the chat template"),
+])  # fmt: skip
+def test_what_no_prompt_is_made_of_and_texts_among_messages_are_named(
+    rows: list[dict[str, Any]], said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    read_tasks(write_rows(tmp_path / "tasks.jsonl", [{**row, "target": "a"} for row in rows]))
+    assert caplog.text.count("tasks.jsonl: ") == bool(said)
+    assert said in caplog.text
+
+
+@pytest.mark.parametrize("prompt", ['{"content": "a bird"}', '["a bird"]', '{"role": "a bird"}'])
+def test_a_prompt_of_other_json_is_a_text(prompt: str, tmp_path: Path) -> None:
+    assert read_tasks(write_rows(tmp_path / "tasks.jsonl", [{"prompt": prompt, "target": "a"}]))[0].prompt == prompt

@@ -180,3 +180,15 @@ def test_a_table_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) ->
         write_results(runs, {runs[0].name: Outcome(0, "no JSON", "", 1)}, path)
     assert path.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["results.parquet"]
+
+
+@pytest.mark.parametrize("names", [("dpo", "DPO"), ("dpo", "logistic"), ("dpo", "log(1+exp(-x))"), ("ipo", "(x-1)^2"), ("slic", "max(0, 1-x)"),
+                                   ("trl-ipo", "TRL-IPO")])  # fmt: skip
+def test_a_loss_under_two_names_is_refused(names: tuple[str, str]) -> None:
+    with pytest.raises(InputError, match=rf"`loss={re.escape(names[1])}` is the loss of `loss={re.escape(names[0])}` again"):
+        all_runs(names, [0.1], [0])
+
+
+@pytest.mark.parametrize("names", [("ipo", "trl-ipo"), ("trl-ipo", "(x-1/2)^2"), ("dpo", "exp(-x)")])
+def test_losses_alike_are_two(names: tuple[str, str]) -> None:
+    assert len(all_runs(names, [0.1], [0])) == 2

@@ -500,6 +500,38 @@ def test_spec_08_a_setting_that_is_gone_counts_if_it_had_an_effect(tmp_path: Pat
     assert [found["changes"] for found in events(tmp_path)] == [{"compile_mlp": [True, None]}]
 
 
+@pytest.mark.parametrize(("setting", "model", "reason"), [
+    ({"max_steps": 1}, tiny_model(), r"checkpoint-2 is of step 2, and the run would end at step 1: it cannot go back"),
+    ({"max_steps": -1, "num_train_epochs": 0.2}, tiny_model(), r"checkpoint-2 is of step 2, and the run would end at step 1"),
+    ({"train_last_layers": 1}, tiny_model(), r"checkpoint-2 is of a run that trained \d+ parameters, and this one trains \d+: that cannot"),
+    ({}, tiny_model().requires_grad_(False), r"checkpoint-2 is of a run that trained \d+ parameters, and this one trains 2: that cannot"),
+])  # fmt: skip
+def test_what_cannot_change_even_if_it_is_allowed(setting: Any, model: Any, reason: str, finished: Any, done: Path) -> None:
+    if not setting:
+        model.model.norm.requires_grad_()
+        model.lm_head.requires_grad_()
+    changed = trainer(done, model, **{**SAVING, **setting})
+    where = str(done / "run" / "checkpoint-2")
+    with pytest.raises(InputError, match=reason):
+        changed.train(resume_from_checkpoint=where, allow_changes=[*setting])
+    again = trained(done, tiny_model(), resume=where, **SAVING)
+    assert torch.equal(weights(again.model), finished[1])
+    assert not (done / "run" / "events.jsonl").exists()
+
+
+@pytest.mark.parametrize("optim", ["sgd", "adafactor", "rmsprop", "adagrad"])
+def test_another_optimizer_starts_without_the_moments_of_the_first(optim: str, done: Path) -> None:
+    changed = trainer(done, tiny_model(), **SAVING, optim=optim)
+    where = done / "run" / "checkpoint-2"
+    changed.train(resume_from_checkpoint=str(where), allow_changes=["optim"])
+    assert steps(objects(done)) == [1, 2, 3, 4]
+    if optim == "sgd":  # a step of it by hand
+        start = load_file(where / "model.safetensors")
+        moved = {name: value - start[name] for name, value in changed.model.state_dict().items()}
+        assert not any("exp_avg" in state for state in changed.optimizer.state.values())
+        assert 0 < max(float(value.abs().max()) for value in moved.values()) < 2e-3
+
+
 def test_spec_08_every_changed_key_is_named(done: Path) -> None:
     changed = trainer(done, tiny_model(), PAIRS[1:], loss="hinge", learning_rate=1.0, **SAVING)
     with pytest.raises(InputError, match=r"data: .*; learning_rate: 0.001 -> 1.0; loss: 'logistic' -> 'hinge'$"):
@@ -653,3 +685,19 @@ def test_the_order_of_pairs_does_not_depend_on_what_was_computed_before(tmp_path
         random.seed(run)
         trained(tmp_path, tiny_model(), run=run, max_steps=3)
     assert untimed(objects(tmp_path, "first")) == untimed(objects(tmp_path, "second"))
+
+
+def test_a_reference_may_be_a_folder(tmp_path: Path) -> None:
+    other = tiny_model(seed=5)
+    other.save_pretrained(tmp_path / "other")
+    one, two = (trainer(tmp_path, tiny_model(), reference=each) for each in (str(tmp_path / "other"), other))
+    assert torch.equal(one.train_dataset.reference, two.train_dataset.reference)
+    assert one.reference_weights == two.reference_weights
+
+
+def test_a_resume_that_is_refused_leaves_the_record_of_the_run(done: Path) -> None:
+    record = (done / "run" / "run.json").read_bytes()
+    for error, model, changed in ((DamagedCheckpoint, tiny_model(num_hidden_layers=3), {}), (InputError, tiny_model(), {"train_last_layers": 1})):
+        with pytest.raises(error):
+            trained(done, model, resume=True, allow=["reference_weights", "max_steps", *changed], **{**SAVING, "max_steps": 9, **changed})
+        assert (done / "run" / "run.json").read_bytes() == record

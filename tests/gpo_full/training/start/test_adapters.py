@@ -243,10 +243,17 @@ class TestNoGradient:
 
     @staticmethod
     def beside(model: Any) -> Any:
-        """The model, frozen, beside a parameter that nothing depends on."""
-        model.requires_grad_(False)
-        model.unused = torch.nn.Parameter(torch.ones(3))
-        return model
+        """The model, frozen, as one of a class that has a parameter on which nothing depends."""
+
+        def init(self: Any, config: Any) -> None:
+            super(kind, self).__init__(config)
+            self.unused = torch.nn.Parameter(torch.ones(3))
+
+        kind = type("Beside", (type(model),), {"__init__": init})
+        made = kind(model.config)
+        made.load_state_dict(model.state_dict(), strict=False)
+        made.requires_grad_(False).unused.requires_grad_()
+        return made
 
     @pytest.mark.parametrize("options", [{}, {"gradient_accumulation_steps": 2}, {"max_grad_norm": 0.0}])
     def test_it_ends_the_run(self, options: dict[str, Any], tmp_path: Path) -> None:
@@ -306,10 +313,11 @@ class TestCommand:
     def test_the_evaluation_says_if_the_reference_is_not_where_the_training_started(self, folder: Path, tmp_path: Path) -> None:
         gpo(*self.words(folder, tmp_path), code=0)
         tasks = write_rows(tmp_path / "tasks.jsonl", [{"prompt": "the cat sat on", "target": "the mat"}])
-        for reference, said in ((folder / "adapter", False), (folder / "base", True)):
-            done = gpo("evaluate", "--policy", tmp_path / "out", "--reference", reference, "--data", tasks, "--max-new-tokens", 3,
+        start, out = folder / "adapter", tmp_path / "out"
+        for policy, reference, said in ((out, start, (False, False)), (out, folder / "base", (True, False)), (start, out, (False, True))):
+            done = gpo("evaluate", "--policy", policy, "--reference", reference, "--data", tasks, "--max-new-tokens", 3,
                        "--reward", "tests.gpo_full.training.test_live_evaluation:shorter", code=0)  # fmt: skip
-            assert ("is not the model that the training" in done.stderr) == said
+            assert tuple(each in done.stderr for each in ("is not the model that the training", "seem to be swapped")) == said
 
     def test_a_base_that_is_gone_is_named(self, folder: Path, tmp_path: Path) -> None:
         import json

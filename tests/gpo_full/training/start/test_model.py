@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
+from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -202,3 +202,14 @@ def test_positions_that_depend_on_the_batch_are_refused() -> None:
     assert check_sizes(model, [pairs]) == 12
     with pytest.raises(InputError, match="sequences have up to 13 tokens, and beyond 12 this model's positions"):
         check_sizes(model, [[*pairs, Pair((5,), (6,) * 12, (7,), 1)]])
+
+
+@pytest.mark.parametrize(("trained_on", "said"), [("base", False), ("other", True)])
+def test_an_adapter_of_another_base_model_is_named(
+    trained_on: str, said: bool, place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(place / "base", tmp_path / "other")
+    where = place / "base" if trained_on == "base" else tmp_path / "other"
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(where), place / "adapter", is_trainable=True)
+    prepared(model, GPOConfig(output_dir=str(tmp_path / "run"), use_cpu=True))
+    assert ("what is saved names the first, and is loaded on it" in caplog.text) == said
