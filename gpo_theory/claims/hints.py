@@ -16,10 +16,10 @@ from flint import ctx
 
 from gpo_theory.budget import spend
 from gpo_theory.calculus.balls import ball, between, enclose
+from gpo_theory.calculus.half_lines import half_line, shifts_of
 from gpo_theory.calculus.pieces import Piece
 from gpo_theory.calculus.rational import Rational, as_rational, fraction, sign_chart
 from gpo_theory.calculus.samples import unit
-from gpo_theory.calculus.tails import half_line, shifts_of
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.kernel.inequality import Fact
 

@@ -21,7 +21,7 @@ from mpmath import iv
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.formula.grammar import parse_constant
 from gpo_theory.kernel.expansion import expanded
-from gpo_theory.kernel.inequality import at, rational
+from gpo_theory.kernel.inequality import rational
 from gpo_theory.kernel.intervals import interval, ratio
 from gpo_theory.kernel.resolution import Part, UnprovedError, parts, prove, same_at
 from gpo_theory.kernel.statement import (
@@ -36,7 +36,9 @@ from gpo_theory.kernel.statement import (
     place,
     sign_on,
     smooth_parts,
+    witnessed,
 )
+from gpo_theory.kernel.zeros import Place, Zero, at
 
 ZERO = Fraction(0)
 # How much larger |f'| or |f''| is at a witness that it is unbounded than at 1 and -1, and how much deeper f lies.
@@ -50,10 +52,12 @@ def rounds_to(exact: Expr, number: float) -> bool:
     return bool(abs(value - ratio(Fraction(number))).b <= room.b)
 
 
-def equal_at(g: Expr, exact: Expr, x: Fraction) -> bool:
+def equal_at(g: Expr, exact: Expr, x: Place) -> bool:
     """Whether g(x) is an exact constant: identically, or to 600 bits where the constant is irrational."""
+    if same_at(g, exact, x) or isinstance(x, Zero):
+        return same_at(g, exact, x)
     zero = expanded(substitute(g - exact, {Expr.x(): Expr.of(x)}))
-    if same_at(g, exact, x) or (zero is not None and zero.number == 0):
+    if (zero is not None and zero.number == 0):
         return True
     value, gap = at(exact, x, 640), at(g - exact, x, 640)
     return exact.number is None and bool((abs(gap) * 2**600).b <= abs(value).a)
@@ -95,17 +99,18 @@ def sharp(s: Statement, pieces: list[Part], of: Callable[[Expr], Expr], side: in
     low, high = map(rational, near if isinstance(near, list) else (near, near))
     number = ratio(Fraction(value["float"]))
     for p in pieces:
-        if (p.low is not None and low < p.low) or (p.high is not None and p.high < high):
+        ends = [end for end in (p.low, p.high) if isinstance(end, Zero) and end.low <= low <= high <= end.high]
+        if not ends and not ((p.low is None or p.low <= low) and (p.high is None or high <= p.high)):
             continue
-        g = of(p.f)
-        if low < high:
+        g, x = of(p.f), ends[0] if ends else low  # at an isolated zero: its limit from inside the part
+        if low < high and not ends:
             if exact is not None and exact.number == 0 and _vanishes(g, low, high):
                 return
         elif exact is not None:
-            if any(equal_at(g, sign * exact, low) for sign in signs):
+            if any(equal_at(g, sign * exact, x) for sign in signs):
                 return
         else:
-            here, room = at(g, low, 320), abs(number) * ratio(TIGHT)
+            here, room = at(g, x, 320), abs(number) * ratio(TIGHT)
             if here.b <= (number + room).b if side > 0 else abs(here).a >= (number - room).a:
                 return
     raise UnprovedError(f"the number {value['float']} reached near x = {near}")
@@ -161,7 +166,8 @@ def not_lipschitz(s: Statement) -> None:
 
 def not_smooth(s: Statement) -> None:
     """f jumps or has a kink, or f'' is unbounded."""
-    if s.witness.get("kind") == "kink":
+    kind = s.witness.get("kind")
+    if kind == "kink" or (kind == "break" and not jumps(s, witnessed(s))):
         left, right = kink_slopes(s)
         need(abs(left - right).a > 0, "slopes that differ")
     else:
@@ -170,9 +176,9 @@ def not_smooth(s: Statement) -> None:
 
 def _unbounded(s: Statement, of: Callable[[Expr], Expr], name: str) -> None:
     """f jumps at the witness, or |g| is 10^4 times its size at 1 and -1 there, and grows without bound on one side."""
-    x = rational(s.witness["x"])
-    if jumps(s, x):
+    if jumps(s, witnessed(s)):
         return
+    x = rational(s.witness["x"])
     pieces = open_parts(smooth_parts(s.f, s.hints))
     sizes = [abs(at(of(_right_of(pieces, y).f), y)) for y in (x, Fraction(1), Fraction(-1))]
     need(all((sizes[0] - LARGE * size).a > 0 for size in sizes[1:] if size.b < iv.inf), f"|{name}({x})| that is large")

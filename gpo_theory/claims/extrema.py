@@ -1,0 +1,41 @@
+"""The least value over pieces whose ends may be irrational, proposed for the verifier to prove."""
+
+__all__ = ["least"]
+
+from dataclasses import replace
+from fractions import Fraction
+
+from gpo_theory.calculus.infimum import Infimum, proposed_infimum
+from gpo_theory.calculus.piece import Piece
+from gpo_theory.kernel.zeros import Place, Zero, vanishes
+
+CLOSE = 1e-9  # relative distance within which a value at an irrational end is taken for a constant beside it
+
+
+def least(pieces: tuple[Piece, ...]) -> Infimum | None:
+    """Return the infimum over all pieces; one reached at an irrational end is exact where it is 0 or a constant there.
+
+    >>> from gpo_theory.calculus.pieces import pieces_of
+    >>> from gpo_theory.formula.grammar import parse_formula
+    >>> least(pieces_of(parse_formula("abs(x-log(2))").primitive())).exact
+    '0'
+    """
+    found = proposed_infimum(tuple(Piece(_number(p.low), _number(p.high), p.f) for p in pieces))
+    near = None if found is None else found.near if isinstance(found.near, str) else found.near[0]
+    if found is None or near is None or near in ("inf", "-inf"):
+        return found
+    at = Fraction(near)
+    ends = [(x, p.f) for p in pieces for x in (p.low, p.high)]
+    around = [(x, f) for x, f in ends if isinstance(x, Zero) and x.low <= at <= x.high]
+    if not around:
+        return found
+    constants = [f.number for _, f in around if f.number is not None]
+    constants += [Fraction(0) for x, f in around if vanishes(f, x)]
+    for c in constants:
+        if abs(float(c) - found.value) <= CLOSE * (abs(c) or 1):
+            return replace(found, exact=str(c), value=float(c), near=near)
+    return replace(found, exact=None, near=near)
+
+
+def _number(end: Place | None) -> Fraction | None:
+    return (end.low + end.high) / 2 if isinstance(end, Zero) else end
