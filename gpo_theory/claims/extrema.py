@@ -6,9 +6,11 @@ from dataclasses import replace
 from fractions import Fraction
 
 from gpo_theory.calculus.infimum import Infimum, proposed_infimum
+from gpo_theory.calculus.isolation import refined
 from gpo_theory.calculus.piece import Piece
 from gpo_theory.kernel.zeros import Place, Zero, vanishes
 
+SHARP = Fraction(1, 2**120)  # relative width of the bracket of an irrational end
 CLOSE = 1e-9  # relative distance within which a value at an irrational end is taken for a constant beside it
 
 
@@ -38,4 +40,8 @@ def least(pieces: tuple[Piece, ...]) -> Infimum | None:
 
 
 def _number(end: Place | None) -> Fraction | None:
-    return (end.low + end.high) / 2 if isinstance(end, Zero) else end
+    """Return an end, or a rational so close to an irrational one that the value there is right to a double."""
+    if not isinstance(end, Zero):
+        return end
+    found = refined(end, abs(end.high) * SHARP)
+    return (found.low + found.high) / 2
