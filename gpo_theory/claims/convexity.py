@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpo_theory.calculus.balls import enclose
-from gpo_theory.calculus.pieces import Joint, Piece, UnsplitError, joints, pieces_of, sign_charts
+from gpo_theory.calculus.pieces import Joint, Piece, UnsplitError, breakpoints, joints, pieces_of, sign_charts
 from gpo_theory.calculus.rational import SignChart, as_rational, fraction
 from gpo_theory.calculus.samples import rounded, sample, unit
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
@@ -61,17 +61,18 @@ def strictly_convex(f: Expr, is_convex: Certificate) -> Certificate:
         return unknown(claim, f"the pieces are not known exactly: {error}")
     for piece, chart in charts:
         if chart is not None and 0 in chart.signs:
-            a, b = _inside(piece)
+            a, b = _inside(piece, breakpoints(f))
             return refuted(claim, "f is affine on a piece", kind="chord", a=str(a), b=str(b), t="1/2")
     how = "balls" if any(chart is None for _, chart in charts) else "exact"
     return proved(claim, f"{how}: f'' > 0 on every piece but for isolated points")
 
 
-def _inside(piece: Piece) -> tuple[Fraction, Fraction]:
-    """Return two rational points a < b of a piece, its ends included."""
+def _inside(piece: Piece, cuts: tuple[Place, ...]) -> tuple[Fraction, Fraction]:
+    """Return two rational points a < b of a piece, its ends included, without any of the cuts between them."""
     low = piece.sample if piece.low is None else right_of(piece.low)
     high = piece.sample + 1 if piece.high is None else left_of(piece.high)
-    return (low - 1, high) if piece.low is None and piece.high is not None else (low, high)
+    low, high = (low - 1, high) if piece.low is None and piece.high is not None else (low, high)
+    return low, next((left_of(x) for x in cuts if low < x < high), high)
 
 
 def _violated_chord(f: Expr) -> tuple[Fraction, Fraction] | None:

@@ -21,7 +21,7 @@ from gpo_theory.calculus.pieces import Piece
 from gpo_theory.calculus.rational import Rational, as_rational, fraction, sign_chart
 from gpo_theory.calculus.samples import unit
 from gpo_theory.formula.expression import Expr, substitute
-from gpo_theory.kernel.inequality import Fact
+from gpo_theory.kernel.inequality import Fact, at
 
 # Limits on the time of the search; the probit's convexity takes 214 boxes.
 MOST_BOXES, SMALLEST = 2000, Fraction(1, 2**26)
@@ -130,17 +130,17 @@ def _shown(orders: list[Expr], a: Fraction, b: Fraction, fact: Fact, bits: int, 
         # A rise from an inner cut matters only where g touches 0 there.
         if end not in (fact.low, fact.high) and not enclose(g, end, bits).contains(0):
             continue
-        start = enclose(substitute(g, {X: Expr.of(end)}), end, bits)
-        if not (start > 0 or (start >= 0 and (is_free or not fact.strict))):
+        start = at(g, end, bits)
+        if not (start.a > 0 or (start.a >= 0 and (is_free or not fact.strict))):
             continue
         with ctx.workprec(bits):
             first = rise * slopes
             at_end = rise * enclose(slope, end, bits)
             second = at_end + rise * enclose(bend, box, bits) * (box - ball(end))
             curved = rise * rise * enclose(bend, box, bits)
-        strict = fact.strict and not start > 0
+        strict = fact.strict and not start.a > 0
         if first > 0 or second > 0 or (not strict and (first >= 0 or second >= 0)):
             return True
-        if at_end >= 0 and (curved > 0 or (not strict and curved >= 0)):
+        if (at_end >= 0 or at(rise * slope, end, bits).a >= 0) and (curved > 0 or (not strict and curved >= 0)):
             return True
     return False

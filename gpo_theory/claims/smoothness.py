@@ -13,6 +13,7 @@ from gpo_theory.calculus.tails import tail
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
 from gpo_theory.claims.extrema import least
 from gpo_theory.formula.expression import Expr
+from gpo_theory.kernel.expansion import expanded
 
 # Witnesses: |f'| or |f''| is so many times, f'' at most such a part of, its largest value at 1 and -1.
 LARGE, SMALL = 10**4 + 1, Fraction(1, 1000)
@@ -49,6 +50,9 @@ def strongly_convex(f: Expr, is_convex: Certificate) -> Certificate:
 
     def decide(pieces: Pieces) -> Certificate:
         curved = _mapped(pieces, lambda g: g.diff().diff())
+        flat = next((p.sample for p in curved if expanded(p.f) == Expr.of(0)), None)
+        if flat is not None:
+            return refuted(claim, "f is affine on a piece", kind="point", x=str(flat))
         modulus = least(curved)
         if modulus is None:
             return unknown(claim, "the least value of f'' is not known")

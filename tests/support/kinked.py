@@ -108,7 +108,7 @@ _FAMILIES: dict[str, Callable[[Random], tuple[str, ...]]] = {
 def values(formula: str, x: np.ndarray) -> np.ndarray:
     """Return the values in doubles, not finite where these fail."""
     with np.errstate(all="ignore"):
-        found = eval(formula, {"x": x, "pi": np.pi, "e": np.e, "where": np.where, **FUNCTIONS})
+        found = eval(formula, {"x": x, "pi": np.pi, "e": np.e, "where": np.where, **FUNCTIONS})  # noqa: S307
         return np.broadcast_to(np.asarray(found, dtype=float), x.shape)
 
 
@@ -188,9 +188,10 @@ def _straight(formula: str, x: np.ndarray) -> bool:
 def _reached(formula: str, bound: float, x: np.ndarray, f: np.ndarray) -> bool:
     """Whether values come near the infimum, on the grid or far out."""
     far = np.concatenate([s * np.geomspace(10, 1e12, 60) for s in (-1, 1)])
-    ends = values(formula, far)
-    least = min(f.min(), ends[np.isfinite(ends)].min(initial=np.inf))
-    return bool(least <= bound + 1e-3 * (1e-2 + abs(bound)))
+    ends, i = values(formula, far), int(np.argmin(f))
+    beside = values(formula, np.linspace(x[max(i - 1, 0)], x[min(i + 1, len(x) - 1)], 8001))
+    least = min(np.nanmin(beside), ends[np.isfinite(ends)].min(initial=np.inf))
+    return bool(least <= bound + 1e-5 * (1 + abs(bound)))
 
 
 def _consistent(formula: str, theta: float) -> bool:
