@@ -10,7 +10,7 @@ from gpo_theory.calculus.isolation import refined
 from gpo_theory.calculus.piece import Piece
 from gpo_theory.kernel.zeros import Place, Zero, vanishes
 
-SHARP = Fraction(1, 2**120)  # relative width of the bracket of an irrational end
+SHARP = tuple(Fraction(1, 2**k) for k in (60, 30))  # relative widths of the brackets of irrational ends, tried in turn
 CLOSE = 1e-9  # relative distance within which a value at an irrational end is taken for a constant beside it
 
 
@@ -22,7 +22,9 @@ def least(pieces: tuple[Piece, ...]) -> Infimum | None:
     >>> least(pieces_of(parse_formula("abs(x-log(2))").primitive())).exact
     '0'
     """
-    found = proposed_infimum(tuple(Piece(_number(p.low), _number(p.high), p.f) for p in pieces))
+    found = None
+    for width in SHARP:
+        found = found or proposed_infimum(tuple(Piece(_near(p.low, width), _near(p.high, width), p.f) for p in pieces))
     near = None if found is None else found.near if isinstance(found.near, str) else found.near[0]
     if found is None or near is None or near in ("inf", "-inf"):
         return found
@@ -39,9 +41,9 @@ def least(pieces: tuple[Piece, ...]) -> Infimum | None:
     return replace(found, exact=None, near=near)
 
 
-def _number(end: Place | None) -> Fraction | None:
-    """Return an end, or a rational so close to an irrational one that the value there is right to a double."""
+def _near(end: Place | None, width: Fraction) -> Fraction | None:
+    """Return an end, or a rational close to an irrational one."""
     if not isinstance(end, Zero):
         return end
-    found = refined(end, abs(end.high) * SHARP)
+    found = refined(end, abs(end.high) * width)
     return (found.low + found.high) / 2

@@ -55,9 +55,11 @@ def _rising_point(piece: Piece, chart: SignChart | None) -> Fraction | None:
     if chart is not None:
         return chart.samples[chart.signs.index(1)] if 1 in chart.signs else None
     slope, step = piece.f.diff(), float(unit(piece.f))
-    low = -64 * step if piece.low is None else float(right_of(piece.low))
-    high = 64 * step if piece.high is None else float(left_of(piece.high))
-    grid = np.linspace(low, high, 1025)[1:-1]
+    low = None if piece.low is None else float(right_of(piece.low))
+    high = None if piece.high is None else float(left_of(piece.high))
+    left = min(0.0, high or 0.0) - 64 * step if low is None else low
+    right = max(0.0, low or 0.0) + 64 * step if high is None else high
+    grid = np.linspace(left, right, 1025)[1:-1]
     values = np.nan_to_num(sample(slope, grid), nan=0.0, posinf=0.0, neginf=0.0)
     x = rounded(float(grid[np.argmax(values)]), step)
     return x if values.max() > 0 and piece.contains(x) and sign_at(slope, x) == 1 else None

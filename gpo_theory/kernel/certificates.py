@@ -58,7 +58,8 @@ def _place(entry: Any) -> Place:
     """Return a breakpoint from its form in a file: a rational, or [g, low, high] for the zero of g in a bracket."""
     if not isinstance(entry, list):
         return rational(entry)
-    return Zero(parse_formula(entry[0]).primitive(), rational(entry[1]), rational(entry[2]))
+    g, low, high = entry
+    return Zero(parse_formula(g).primitive(), rational(low), rational(high))
 
 
 def replay(f: Expr, certificate: Certificate, hints: Hints) -> None:

@@ -38,7 +38,7 @@ from gpo_theory.kernel.statement import (
     smooth_parts,
     witnessed,
 )
-from gpo_theory.kernel.zeros import Place, Zero, at
+from gpo_theory.kernel.zeros import Place, Zero, at, simplified
 
 ZERO = Fraction(0)
 # How much larger |f'| or |f''| is at a witness that it is unbounded than at 1 and -1, and how much deeper f lies.
@@ -56,8 +56,8 @@ def equal_at(g: Expr, exact: Expr, x: Place) -> bool:
     """Whether g(x) is an exact constant: identically, or to 600 bits where the constant is irrational."""
     if same_at(g, exact, x) or isinstance(x, Zero):
         return same_at(g, exact, x)
-    zero = expanded(substitute(g - exact, {Expr.x(): Expr.of(x)}))
-    if (zero is not None and zero.number == 0):
+    zero = expanded(simplified(substitute(g - exact, {Expr.x(): Expr.of(x)})))
+    if zero is not None and zero.number == 0:
         return True
     value, gap = at(exact, x, 640), at(g - exact, x, 640)
     return exact.number is None and bool((abs(gap) * 2**600).b <= abs(value).a)

@@ -4,7 +4,8 @@ Two places are ordered only where their brackets are disjoint, and a zero is equ
 shown on a bracket holds at its zero; a formula is 0 there by identity alone.
 """
 
-__all__ = ["Place", "Zero", "at", "is_isolated", "is_smooth", "left_of", "right_of", "vanishes"]
+__all__ = ["Place", "Zero", "at", "is_isolated", "is_smooth", "left_of", "right_of", "simplified",
+           "vanishes"]  # fmt: skip
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -121,7 +122,7 @@ def vanishes(h: Expr, zero: Zero) -> bool:
     if form is not None and (form.number == 0 or form in (expanded(zero.g), expanded(-zero.g))):
         return True
     x = _solution(zero)
-    value = None if x is None else expanded(_simplified(substitute(h, {X: x})))
+    value = None if x is None else expanded(simplified(substitute(h, {X: x})))
     return value is not None and value.number == 0
 
 
@@ -145,14 +146,19 @@ def _solution(zero: Zero) -> Expr | None:
         else:
             return None
         node = inner[0]
-    value = _simplified(value)
+    value = simplified(value)
     here = interval(value, ZERO, ZERO, BITS)
     low, high = (interval(X, end, end) for end in (zero.low, zero.high))
     return value if here.a > low.b and here.b < high.a else None
 
 
-def _simplified(g: Expr) -> Expr:
-    """Return a constant with logarithms of rationals as those of primes, and exp(r log(q)) as q**r."""
+def simplified(g: Expr) -> Expr:
+    """Return a constant with logarithms of rationals as those of primes, and exp(r log(q)) as q**r.
+
+    >>> from gpo_theory.formula.grammar import parse_formula
+    >>> str(simplified(parse_formula("exp(-log(9)) + log(8)").primitive()))
+    '1/9 + 3*log(2)'
+    """
 
     def value(part: Expr, of: Callable[[Expr], Expr]) -> Expr:
         part = rebuild(part, tuple(map(of, part.children)))
