@@ -25,20 +25,17 @@ def least(pieces: tuple[Piece, ...]) -> Infimum | None:
     found = None
     for width in SHARP:
         found = found or proposed_infimum(tuple(Piece(_near(p.low, width), _near(p.high, width), p.f) for p in pieces))
-    near = None if found is None else found.near if isinstance(found.near, str) else found.near[0]
-    if found is None or near is None or near in ("inf", "-inf"):
+    if found is None or found.near in ("inf", "-inf"):
         return found
-    at = Fraction(near)
-    ends = [(x, p.f) for p in pieces for x in (p.low, p.high)]
-    around = [(x, f) for x, f in ends if isinstance(x, Zero) and x.low <= at <= x.high]
-    if not around:
-        return found
-    constants = [f.number for _, f in around if f.number is not None]
-    constants += [Fraction(0) for x, f in around if vanishes(f, x)]
-    for c in constants:
+    left, right = (found.near, found.near) if isinstance(found.near, str) else found.near
+    ends = [(x, p.f) for p in pieces for x in (p.low, p.high) if isinstance(x, Zero)]
+    around = [(x, f) for x, f in ends if x.low <= Fraction(right) and Fraction(left) <= x.high]
+    constants = [(x, f.number) for x, f in around if f.number is not None]
+    constants += [(x, Fraction(0)) for x, f in around if vanishes(f, x)]
+    for x, c in constants:
         if abs(float(c) - found.value) <= CLOSE * (abs(c) or 1):
-            return replace(found, exact=str(c), value=float(c), near=near)
-    return replace(found, exact=None, near=near)
+            return replace(found, exact=str(c), value=float(c), near=str((x.low + x.high) / 2))
+    return replace(found, exact=None, near=left) if around else found
 
 
 def _near(end: Place | None, width: Fraction) -> Fraction | None:
