@@ -33,8 +33,14 @@ class UnsplitError(Exception):
 
 
 def beside(pieces: Iterable[Piece], x: Place, side: int) -> Piece:
-    """Return the piece that holds all points close to x on one side (-1 left, 1 right)."""
-    return next(piece for piece in pieces if piece.borders(x, side))
+    """Return the piece that holds all points close to x on one side (-1 left, 1 right).
+
+    Raises UnsplitError where x lies in the bracket of an irrational breakpoint.
+    """
+    found = next((piece for piece in pieces if piece.borders(x, side)), None)
+    if found is None:
+        raise UnsplitError(f"whether x = {x} is a breakpoint is not decided")
+    return found
 
 
 def clipped(pieces: Iterable[Piece], low: Fraction | None, high: Fraction | None) -> list[Piece]:

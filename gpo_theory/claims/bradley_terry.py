@@ -34,9 +34,13 @@ def bradley_terry_exact(f: Expr, is_convex: Certificate, is_decreasing: Certific
     if is_decreasing.verdict is Verdict.REFUTED:
         return Certificate(CLAIM, Verdict.REFUTED, f"f' < 0 fails: {is_decreasing.because}", is_decreasing.witness)
     try:
-        pieces = pieces_of(f)
+        return _decided(f, pieces_of(f), is_convex)
     except UnsplitError as error:
         return unknown(CLAIM, f"the pieces are not known exactly: {error}")
+
+
+def _decided(f: Expr, pieces: tuple[Piece, ...], is_convex: Certificate) -> Certificate:
+    """Decide proposition P3 for an f that is not known to rise, from its pieces."""
     for joint in joints(pieces):
         if joint.continuous is False:
             return refuted(CLAIM, f"f jumps at x = {joint.x}", **joint.witness)

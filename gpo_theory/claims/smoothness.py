@@ -70,11 +70,11 @@ def _attempt(claim: str, f: Expr, decide: Callable[[Pieces], Certificate]) -> Ce
     """Decide a claim from the pieces of f, once f is shown to be continuous."""
     try:
         pieces = pieces_of(f)
+        jump = next((joint for joint in joints(pieces) if joint.continuous is not True), None)
+        if jump is None:
+            return decide(pieces)
     except UnsplitError as error:
         return unknown(claim, f"the pieces are not known exactly: {error}")
-    jump = next((joint for joint in joints(pieces) if joint.continuous is not True), None)
-    if jump is None:
-        return decide(pieces)
     if jump.continuous is None:
         return unknown(claim, f"the breakpoint x = {jump.x} is not decided exactly")
     return refuted(claim, f"f jumps at x = {jump.x}", **jump.witness)

@@ -159,7 +159,7 @@ def _holds(name: str, formula: str, x: np.ndarray, f: np.ndarray, slope: np.ndar
         case "smooth":
             return bool((np.abs(bend) <= bound * (1 + 1e-3) + loose).all())
         case "bounded_below":
-            return bound is None or (bool((f >= bound - 1e-7 * abs(bound) - 1e-11).all()) and _reached(formula, bound, x, f))
+            return bound is None or (bool((f >= bound - 1e-7 * abs(bound) - 1e-11).all()) and _reached(formula, bound, x))
         case "monotone_decreasing":
             return bool((slope <= room).all())
         case "differentiable_at_zero":
@@ -185,12 +185,14 @@ def _straight(formula: str, x: np.ndarray) -> bool:
     return False
 
 
-def _reached(formula: str, bound: float, x: np.ndarray, f: np.ndarray) -> bool:
+def _reached(formula: str, bound: float, x: np.ndarray) -> bool:
     """Whether values come near the infimum, on the grid or far out."""
     far = np.concatenate([s * np.geomspace(10, 1e12, 60) for s in (-1, 1)])
-    ends, i = values(formula, far), int(np.argmin(f))
+    x = np.unique(np.concatenate([x, far]))
+    f = np.nan_to_num(values(formula, x), nan=np.inf)
+    i = int(np.argmin(f))
     beside = values(formula, np.linspace(x[max(i - 1, 0)], x[min(i + 1, len(x) - 1)], 8001))
-    least = min(np.nanmin(beside), ends[np.isfinite(ends)].min(initial=np.inf))
+    least = min(f[i], np.nanmin(beside))
     return bool(least <= bound + 1e-5 * (1 + abs(bound)))
 
 
