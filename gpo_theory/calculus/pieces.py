@@ -3,7 +3,7 @@
 A breakpoint is a rational number or an isolated zero; only who asks for `pieces_of` is given the latter.
 """
 
-__all__ = ["Joint", "Piece", "UnsplitError", "beside", "breakpoints", "clipped", "decided", "differences", "joints",
+__all__ = ["Joint", "Piece", "UnsplitError", "beside", "breakpoints", "clipped", "cuts_of", "decided", "differences", "joints",
            "far", "near", "pieces_of", "sign_charts", "split"]  # fmt: skip
 
 from collections.abc import Callable, Iterable, Iterator
@@ -118,9 +118,18 @@ def _resolved(f: Expr, sign: Callable[[Expr], int]) -> Expr:
     return f
 
 
-def breakpoints(f: Expr) -> tuple[Place, ...]:
-    """Return every point at which a decision inside f changes, also where f itself does not."""
+def cuts_of(f: Expr) -> tuple[Place, ...]:
+    """Return every place at which a decision inside f changes, also where f itself does not."""
     return tuple(piece.low for piece in _fine(f) if piece.is_point and piece.low is not None)
+
+
+def breakpoints(f: Expr) -> tuple[Fraction, ...]:
+    """Return what `cuts_of` does; raises UnsplitError where one of them is irrational."""
+    places = cuts_of(f)
+    rational = tuple(place for place in places if isinstance(place, Fraction))
+    if len(rational) < len(places):
+        raise UnsplitError("a breakpoint is irrational")
+    return rational
 
 
 @lru_cache(maxsize=512)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpo_theory.calculus.balls import enclose
-from gpo_theory.calculus.pieces import Joint, Piece, UnsplitError, breakpoints, joints, pieces_of, sign_charts
+from gpo_theory.calculus.pieces import Joint, Piece, UnsplitError, cuts_of, joints, pieces_of, sign_charts
 from gpo_theory.calculus.rational import SignChart, as_rational, fraction
 from gpo_theory.calculus.samples import rounded, sample, unit
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
@@ -61,7 +61,7 @@ def strictly_convex(f: Expr, is_convex: Certificate) -> Certificate:
         return unknown(claim, f"the pieces are not known exactly: {error}")
     for piece, chart in charts:
         if chart is not None and 0 in chart.signs:
-            a, b = _inside(piece, breakpoints(f))
+            a, b = _inside(piece, cuts_of(f))
             return refuted(claim, "f is affine on a piece", kind="chord", a=str(a), b=str(b), t="1/2")
     how = "balls" if any(chart is None for _, chart in charts) else "exact"
     return proved(claim, f"{how}: f'' > 0 on every piece but for isolated points")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gpo_theory.calculus.half_lines import shifts_of
-from gpo_theory.calculus.pieces import UnsplitError, breakpoints
+from gpo_theory.calculus.pieces import UnsplitError, cuts_of
 from gpo_theory.certificate import Certificate, Verdict
 from gpo_theory.claims.hints import hint
 from gpo_theory.formula.expression import Expr
@@ -56,7 +56,7 @@ class Recorder:
 
 def _breakpoints(f: Expr) -> tuple[Place, ...]:
     try:
-        return breakpoints(f)
+        return cuts_of(f)
     except UnsplitError:
         return ()
 
