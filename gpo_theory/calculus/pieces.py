@@ -3,8 +3,8 @@
 A breakpoint is a rational number or an isolated zero; only who asks for `pieces_of` is given the latter.
 """
 
-__all__ = ["Joint", "Piece", "UnsplitError", "beside", "breakpoints", "clipped", "cuts_of", "decided", "differences", "joints",
-           "far", "near", "pieces_of", "sign_charts", "split"]  # fmt: skip
+__all__ = ["Joint", "Piece", "UnsplitError", "beside", "breakpoints", "clipped", "cuts_of", "decided", "differences",
+           "far", "joints", "near", "pieces_of", "sign_charts", "split"]  # fmt: skip
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass

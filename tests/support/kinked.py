@@ -19,7 +19,7 @@ import numpy as np
 from scipy import special
 
 from gpo_theory.catalogue import LOSSES
-from tests.support.oracle import evaluate, number
+from tests.support.oracle import evaluate, number, precision_for
 
 NAMES = tuple(LOSSES)
 PLACES = ("log({q})", "-log({q})", "sqrt({n})", "-sqrt({n})/2", "log({q})/{n}", "pi/{n}", "1/sqrt({n})", "log(1+sqrt({n}))")
@@ -230,8 +230,9 @@ def _shown(name: str, formula: str, witness: Mapping[str, str]) -> bool:
             near = abs(left - number(witness["left"])) + abs(right - number(witness["right"]))
             return near < 1e-9 * (1 + abs(left) + abs(right)) and abs(left - right) > 1e-9 * abs(left)
         if kind == "point" and name == "monotone_decreasing":
-            x = _real(witness["x"])
-            return f(x + step) > f(x - step)
+            with mp.workdps(precision_for(Fraction(witness["x"]))):
+                x = _real(witness["x"])
+                return f(x + step) > f(x - step)
     return kind != "theta" or not _surely_consistent(formula, float(_real(witness["theta"])))
 
 
