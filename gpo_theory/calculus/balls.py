@@ -1,6 +1,6 @@
 """Rigorous numbers: a formula evaluated in ball arithmetic (Arb), at a point or as a power series."""
 
-__all__ = ["UndecidedError", "ball", "between", "bisected", "constant_at", "decided", "enclose",
+__all__ = ["Sign", "UndecidedError", "ball", "between", "bisected", "constant_at", "decided", "enclose",
            "enclose_between", "exact_value", "expand", "sign_at"]  # fmt: skip
 
 from collections.abc import Callable

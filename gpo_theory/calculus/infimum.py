@@ -18,10 +18,11 @@ from flint import arb, ctx
 from gpo_theory.budget import spend
 from gpo_theory.calculus.balls import UndecidedError, between, bisected, enclose, enclose_between, exact_value, sign_at
 from gpo_theory.calculus.constants import as_double, exact, text
+from gpo_theory.calculus.half_lines import half_line
 from gpo_theory.calculus.pieces import Piece, UnsplitError, clipped, sign_charts, split
 from gpo_theory.calculus.rational import as_rational
 from gpo_theory.calculus.samples import unit
-from gpo_theory.calculus.tails import half_line, tail
+from gpo_theory.calculus.tails import tail
 from gpo_theory.formula.expression import Expr, call, substitute
 from gpo_theory.formula.grammar import parse_constant
 

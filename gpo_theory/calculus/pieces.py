@@ -1,7 +1,10 @@
-"""A formula split at its exact breakpoints into smooth pieces, free of max, min and where, and how these join."""
+"""A formula split at its breakpoints into smooth pieces, free of max, min and where, and how these join.
 
-__all__ = ["Joint", "Piece", "UnsplitError", "beside", "breakpoints", "clipped", "decided", "differences", "joints",
-           "sign_charts", "split"]  # fmt: skip
+A breakpoint is a rational number or an isolated zero; only who asks for `pieces_of` is given the latter.
+"""
+
+__all__ = ["Joint", "Piece", "UnsplitError", "beside", "breakpoints", "clipped", "cuts_of", "decided", "differences",
+           "far", "joints", "near", "pieces_of", "sign_charts", "split"]  # fmt: skip
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -10,54 +13,35 @@ from functools import lru_cache, partial, reduce
 from itertools import combinations, pairwise
 
 from gpo_theory.budget import spend
-from gpo_theory.calculus.balls import constant_at, sign_at
+from gpo_theory.calculus.balls import UndecidedError, constant_at, sign_at
+from gpo_theory.calculus.half_lines import half_line
+from gpo_theory.calculus.isolation import ORDERS, refined, signs_of
+from gpo_theory.calculus.piece import Piece
 from gpo_theory.calculus.rational import SignChart, sign_chart
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.formula.operations import CHOICES, COMPARISONS
 from gpo_theory.kernel.expansion import cancelled, expanded
 from gpo_theory.kernel.inequality import root_factors
+from gpo_theory.kernel.resolution import same_at
+from gpo_theory.kernel.zeros import Place, Zero, at, left_of, right_of, vanishes
 
 MAX_PIECES = 64  # nested decisions multiply: a limit on time
+APART = tuple(Fraction(1, 2**k) for k in (64, 96, 160))  # widths of brackets tried until two zeros are apart
 
 
 class UnsplitError(Exception):
-    """A breakpoint is irrational or cannot be decided exactly."""
+    """A breakpoint cannot be decided exactly, or is irrational where only rationals are of use."""
 
 
-@dataclass(frozen=True)
-class Piece:
-    """f on the open interval (low, high), None for an infinite end, or at the single point low = high."""
+def beside(pieces: Iterable[Piece], x: Place, side: int) -> Piece:
+    """Return the piece that holds all points close to x on one side (-1 left, 1 right).
 
-    low: Fraction | None
-    high: Fraction | None
-    f: Expr
-
-    @property
-    def is_point(self) -> bool:
-        """Whether the piece is a single breakpoint."""
-        return self.low is not None and self.low == self.high
-
-    @property
-    def sample(self) -> Fraction:
-        """A rational point of the piece."""
-        if self.low is None:
-            return Fraction(0) if self.high is None else self.high - 1
-        return self.low + 1 if self.high is None else (self.low + self.high) / 2
-
-    def contains(self, x: Fraction | float) -> bool:
-        """Whether x lies on the piece; the ends of an interval do not."""
-        if self.is_point:
-            return x == self.low
-        return (self.low is None or self.low < x) and (self.high is None or x < self.high)
-
-    def borders(self, x: Fraction, side: int) -> bool:
-        """Whether the piece holds all points close to x on one side (-1 left, 1 right), x itself apart."""
-        return not self.is_point and (self.contains(x) or x == (self.high if side < 0 else self.low))
-
-
-def beside(pieces: Iterable[Piece], x: Fraction, side: int) -> Piece:
-    """Return the piece that holds all points close to x on one side (-1 left, 1 right)."""
-    return next(piece for piece in pieces if piece.borders(x, side))
+    Raises UnsplitError where x lies in the bracket of an irrational breakpoint.
+    """
+    found = next((piece for piece in pieces if piece.borders(x, side)), None)
+    if found is None:
+        raise UnsplitError(f"whether x = {x} is a breakpoint is not decided")
+    return found
 
 
 def clipped(pieces: Iterable[Piece], low: Fraction | None, high: Fraction | None) -> list[Piece]:
@@ -71,7 +55,6 @@ def clipped(pieces: Iterable[Piece], low: Fraction | None, high: Fraction | None
     return out
 
 
-@lru_cache(maxsize=512)
 def split(f: Expr) -> tuple[Piece, ...]:
     """Return the pieces of a primitive formula from left to right: interval, point, interval, ..., interval.
 
@@ -84,12 +67,70 @@ def split(f: Expr) -> tuple[Piece, ...]:
     1 1 0
     1 None 0
     """
+    pieces = pieces_of(f)
+    irrational = next((piece.low for piece in pieces if isinstance(piece.low, Zero)), None)
+    if irrational is not None:
+        raise UnsplitError(f"it changes at {irrational}")
+    return pieces
+
+
+@lru_cache(maxsize=512)
+def pieces_of(f: Expr) -> tuple[Piece, ...]:
+    """Return the pieces of a primitive formula as `split` does, also where breakpoints are irrational.
+
+    Raises UnsplitError where a breakpoint is not isolated.
+    """
     return _merged(_fine(f))
 
 
-def breakpoints(f: Expr) -> tuple[Fraction, ...]:
-    """Return every point at which a decision inside f changes, also where f itself does not."""
+def near(f: Expr, x: Fraction, side: int) -> Expr:
+    """Return the smooth formula that f is close to x on one side (-1, 1), or at x (0); raises UnsplitError."""
+
+    def sign(g: Expr) -> int:
+        for k in range(ORDERS if side else 1):
+            here = _sign(g, x)
+            if here:
+                return here * side**k
+            g = g.diff()
+        if expanded(g) != Expr.of(0):
+            raise UnsplitError(f"the sign of {g} close to x = {x} is not decided")
+        return 0
+
+    return _resolved(f, sign if side else partial(_sign, x=x))
+
+
+def far(f: Expr, side: int) -> Expr:
+    """Return the smooth formula that f is far out on one side (-1 left, 1 right); raises UnsplitError."""
+
+    def sign(g: Expr) -> int:
+        for form in dict.fromkeys((g, expanded(g) or g)):
+            found = half_line(Piece(None, None, form), side)
+            if found is not None:
+                return found.sign
+        raise UnsplitError(f"the sign of {g} far out is not decided")
+
+    return _resolved(f, sign)
+
+
+def _resolved(f: Expr, sign: Callable[[Expr], int]) -> Expr:
+    while (node := _innermost(f)) is not None:
+        spend()
+        f = substitute(f, {node: decided(node, sign)})
+    return f
+
+
+def cuts_of(f: Expr) -> tuple[Place, ...]:
+    """Return every place at which a decision inside f changes, also where f itself does not."""
     return tuple(piece.low for piece in _fine(f) if piece.is_point and piece.low is not None)
+
+
+def breakpoints(f: Expr) -> tuple[Fraction, ...]:
+    """Return what `cuts_of` does; raises UnsplitError where one of them is irrational."""
+    places = cuts_of(f)
+    rational = tuple(place for place in places if isinstance(place, Fraction))
+    if len(rational) < len(places):
+        raise UnsplitError("a breakpoint is irrational")
+    return rational
 
 
 @lru_cache(maxsize=512)
@@ -113,7 +154,7 @@ def _place(piece: Piece) -> tuple[int, Fraction, int]:
     """Return the sort key from left to right, a point before the interval that starts there."""
     if piece.low is None:
         return (0, Fraction(0), 0)
-    return (1, piece.low, 0 if piece.is_point else 1)
+    return (1, left_of(piece.low), 0 if piece.is_point else 1)
 
 
 def _innermost(node: Expr) -> Expr | None:
@@ -135,26 +176,62 @@ def differences(node: Expr) -> list[Expr]:
 
 def _cut(piece: Piece, node: Expr) -> list[Piece]:
     """Split a piece where the decision of `node` changes, and decide it on every part."""
-    cuts = set[Fraction]()
-    if not piece.is_point:
-        for difference in differences(node):
-            cuts |= _zeros(difference, piece)
-    edges = [piece.low, *sorted(cuts), piece.high]
+    cuts, ends = list[Place](), [end for end in (piece.low, piece.high) if end is not None]
+    for difference in differences(node) if not piece.is_point else ():
+        for place in _zeros(difference, piece, node.head == "where"):
+            new = _apart(difference, place, [*ends, *cuts])
+            cuts += [new] if new is not None and all(a < new < b for a, b in _around(piece, new)) else []
+    edges = [piece.low, *sorted(cuts, key=left_of), piece.high]
     parts = [Piece(a, b, piece.f) for a, b in pairwise(edges)]
     parts += [Piece(c, c, piece.f) for c in cuts]
-    return [Piece(p.low, p.high, substitute(p.f, {node: decided(node, partial(_sign, at=p.sample))})) for p in parts]
+    return [Piece(p.low, p.high, substitute(p.f, {node: decided(node, partial(_sign, x=_inside(p)))})) for p in parts]
 
 
-def _zeros(difference: Expr, piece: Piece) -> set[Fraction]:
-    """Return the zeros of a difference on a piece; raises UnsplitError where they are not known as rationals."""
+def _inside(piece: Piece) -> Place:
+    """Return a point of the piece, the breakpoint itself where it is one."""
+    return piece.low if piece.is_point and piece.low is not None else piece.sample
+
+
+def _around(piece: Piece, x: Place) -> Iterator[tuple[Place, Place]]:
+    """Yield (low, high) of the piece, with x beside an infinite end replaced by a point beyond it."""
+    low = left_of(x) - 1 if piece.low is None else piece.low
+    yield low, right_of(x) + 1 if piece.high is None else piece.high
+
+
+def _zeros(difference: Expr, piece: Piece, at_points: bool) -> tuple[Place, ...]:
+    """Return the zeros of a difference on a piece; raises UnsplitError where they are not isolated.
+
+    A maximum need not be cut where its arguments only touch; `at_points`: the zeros themselves matter.
+    """
     if not difference.depends_on_x:
-        return set()
-    chart = sign_chart(difference, piece.low, piece.high)
-    if chart is None:
-        raise UnsplitError(f"the sign of {difference} is not decided exactly")
-    if any(root.exact is None for root in chart.roots):
-        raise UnsplitError(f"{difference} changes sign at an irrational point")
-    return {root.exact for root in chart.roots if root.exact is not None}
+        return ()
+    low = None if piece.low is None else left_of(piece.low)
+    try:
+        found = signs_of(difference, low, None if piece.high is None else right_of(piece.high))
+    except UndecidedError:
+        raise UnsplitError(f"the sign of {difference} is not decided exactly") from None
+    if found.touches and at_points:
+        raise UnsplitError(f"{difference} is 0 at an irrational point without a change of sign")
+    return found.places
+
+
+def _apart(g: Expr, place: Place, known: list[Place]) -> Place | None:
+    """Return a zero of g in a bracket apart from all known places, None where it is one of them."""
+    for other in known:
+        if place == other or (isinstance(other, Zero) and not (place < other or place > other) and vanishes(g, other)):
+            return None
+        for width in APART:
+            if place < other or place > other:
+                break
+            if not isinstance(place, Zero):
+                raise UnsplitError(f"whether x = {place} is {other} is not decided")
+            try:
+                place = refined(place, width * max(abs(place.low), abs(place.high)))
+            except UndecidedError:
+                break
+        if not (place < other or place > other):
+            raise UnsplitError(f"whether {place} is {other} is not decided")
+    return place
 
 
 def decided(node: Expr, sign: Callable[[Expr], int]) -> Expr:
@@ -175,10 +252,12 @@ def _holds(condition: Expr, sign: Callable[[Expr], int]) -> bool:
     return bool(COMPARISONS[condition.head](sign(condition.args[0] - condition.args[1]), 0))
 
 
-def _sign(node: Expr, at: Fraction) -> int:
-    sign = sign_at(node, at)
+def _sign(node: Expr, x: Place) -> int:
+    value = at(node, x)
+    shown = value.a > 0 or value.b < 0 or value.a == value.b == 0
+    sign = int(value.a > 0) - int(value.b < 0) if shown else None if isinstance(x, Zero) else sign_at(node, x)
     if sign is None:
-        raise UnsplitError(f"the sign of {node} at x = {at} is not decided")
+        raise UnsplitError(f"the sign of {node} at x = {x} is not decided")
     return sign
 
 
@@ -186,7 +265,7 @@ def _merged(pieces: list[Piece]) -> tuple[Piece, ...]:
     """Join interval, point, interval where one formula holds on all three."""
     out = [pieces[0]]
     for point, interval in zip(pieces[1::2], pieces[2::2], strict=True):
-        if out[-1].f == point.f == interval.f:
+        if out[-1].f == interval.f and (point.f == interval.f or same_at(point.f, interval.f, _inside(point))):
             out[-1] = Piece(out[-1].low, interval.high, out[-1].f)
         else:
             out += [point, interval]
@@ -198,7 +277,9 @@ def sign_charts(pieces: Iterable[Piece], order: int) -> Iterator[tuple[Piece, Si
     for piece in pieces:
         if not piece.is_point:
             g = reduce(lambda f, _: f.diff(), range(order), piece.f)
-            yield piece, sign_chart(_without_roots(expanded(g) or g), piece.low, piece.high)
+            low = None if piece.low is None else right_of(piece.low)
+            high = None if piece.high is None else left_of(piece.high)
+            yield piece, sign_chart(_without_roots(expanded(g) or g), low, high)
 
 
 def _without_roots(g: Expr) -> Expr:
@@ -209,13 +290,25 @@ def _without_roots(g: Expr) -> Expr:
 
 @dataclass(frozen=True)
 class Joint:
-    """One breakpoint: `continuous` (None: undecided), `bend` the sign of f'(x+) - f'(x-), the slopes as exact text."""
+    """One breakpoint: `continuous` (None: undecided), `bend` the sign of f'(x+) - f'(x-), the slopes as exact text.
 
-    x: Fraction
+    At an irrational breakpoint the slopes have no text.
+    """
+
+    x: Place
     continuous: bool | None
     bend: int | None
     left_slope: str
     right_slope: str
+
+    @property
+    def witness(self) -> dict[str, str]:
+        """The witness that f or f' jumps there."""
+        if isinstance(self.x, Zero):
+            return {"kind": "break", "low": str(self.x.low), "high": str(self.x.high)}
+        if not self.continuous:
+            return {"kind": "point", "x": str(self.x)}
+        return {"kind": "kink", "x": str(self.x), "left": self.left_slope, "right": self.right_slope}
 
 
 def joints(pieces: tuple[Piece, ...]) -> list[Joint]:
@@ -229,12 +322,18 @@ def joints(pieces: tuple[Piece, ...]) -> list[Joint]:
 
 
 def _joint(left: Piece, point: Piece, right: Piece) -> Joint:
-    x = point.sample
+    x = _inside(point)
     signs = [_difference(side.f, point.f, x) for side in (left, right)]
     continuous = None if None in signs else signs == [0, 0]
     slopes = [side.f.diff() for side in (left, right)]
-    return Joint(x, continuous, _difference(slopes[1], slopes[0], x), *(str(constant_at(slope, x)) for slope in slopes))
+    texts = ("", "") if isinstance(x, Zero) else (str(constant_at(slope, x)) for slope in slopes)
+    return Joint(x, continuous, _difference(slopes[1], slopes[0], x), *texts)
 
 
-def _difference(a: Expr, b: Expr, x: Fraction) -> int | None:
-    return 0 if a == b else sign_at(cancelled(a - b), x)
+def _difference(a: Expr, b: Expr, x: Place) -> int | None:
+    if a == b or (isinstance(x, Zero) and same_at(a, b, x)):
+        return 0
+    try:
+        return _sign(cancelled(a - b), x)
+    except UnsplitError:
+        return None

@@ -11,7 +11,7 @@ from typing import Any
 
 from gpo_theory.calculus.balls import enclose, expand
 from gpo_theory.calculus.constants import TooLargeError, as_double, exact, function, text, tidy
-from gpo_theory.calculus.pieces import UnsplitError, beside, split
+from gpo_theory.calculus.pieces import UnsplitError, near
 from gpo_theory.formula.expression import Expr, fold, slope_of
 from gpo_theory.formula.grammar import parse_constant
 from gpo_theory.loss import Loss
@@ -67,14 +67,14 @@ def one_sided(f: Expr, side: int, order: int) -> tuple[Coefficient | None, ...]:
     """Return the coefficients of the piece of f that touches 0 from the left (side -1) or the right (side 1)."""
     try:
         # At least the usual order, so that the strength, the slope at 0 and the table share one cached expansion.
-        return _checked(beside(split(f), Fraction(0), side).f, max(order, USUAL))[: order + 1]
+        return _checked(near(f, Fraction(0), side), max(order, USUAL))[: order + 1]
     except (UnsplitError, _NoSeriesError):
         return (None,) * (order + 1)
 
 
 def _value_at_zero(f: Expr) -> Coefficient | None:
     try:
-        return _checked(next(piece.f for piece in split(f) if piece.contains(0)), USUAL)[0]
+        return _checked(near(f, Fraction(0), 0), USUAL)[0]
     except (UnsplitError, _NoSeriesError):
         return None
 

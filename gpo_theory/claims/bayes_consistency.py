@@ -15,7 +15,7 @@ import numpy as np
 from gpo_theory.calculus.balls import enclose
 from gpo_theory.calculus.constants import exact, sign
 from gpo_theory.calculus.infimum import infimum_of
-from gpo_theory.calculus.pieces import UnsplitError, beside, joints, split
+from gpo_theory.calculus.pieces import UnsplitError, beside, joints, pieces_of
 from gpo_theory.calculus.samples import rounded, sample, unit
 from gpo_theory.calculus.series import one_sided
 from gpo_theory.calculus.tails import tail
@@ -119,11 +119,11 @@ def _theta_of_kink(f: Expr) -> Fraction | None:
 def _least_on_the_left(f: Expr) -> Iterator[Certificate]:
     """Propose theta = 1, where C_p is f: f comes as near to its infimum beside a jump at x < 0 as at any x > 0."""
     try:
-        pieces = split(f)
+        pieces = pieces_of(f)
         jumps = [joint.x for joint in joints(pieces) if joint.continuous is False and joint.x < 0]
     except UnsplitError:
         return
-    for x, side in ((x, side) for x in jumps for side in (-1, 1)):
+    for x, side in ((x, side) for x in jumps if isinstance(x, Fraction) for side in (-1, 1)):
         name = "left" if side < 0 else "right"
         limit = enclose(beside(pieces, x, side).f, x)
         below = infimum_of(f)

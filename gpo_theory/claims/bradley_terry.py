@@ -9,13 +9,14 @@ from fractions import Fraction
 from itertools import pairwise
 
 from gpo_theory.calculus.balls import enclose, sign_at
-from gpo_theory.calculus.pieces import Piece, UnsplitError, beside, joints, split
+from gpo_theory.calculus.pieces import Piece, UnsplitError, beside, joints, pieces_of
 from gpo_theory.calculus.rational import as_rational
 from gpo_theory.calculus.samples import unit
 from gpo_theory.calculus.series import one_sided
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
 from gpo_theory.claims.monotonicity import falls_strictly
 from gpo_theory.formula.expression import Expr, substitute
+from gpo_theory.kernel.zeros import left_of
 
 CLAIM = "bradley_terry_exact"
 X = Expr.x()
@@ -33,15 +34,18 @@ def bradley_terry_exact(f: Expr, is_convex: Certificate, is_decreasing: Certific
     if is_decreasing.verdict is Verdict.REFUTED:
         return Certificate(CLAIM, Verdict.REFUTED, f"f' < 0 fails: {is_decreasing.because}", is_decreasing.witness)
     try:
-        pieces = split(f)
+        return _decided(f, pieces_of(f), is_convex)
     except UnsplitError as error:
         return unknown(CLAIM, f"the pieces are not known exactly: {error}")
+
+
+def _decided(f: Expr, pieces: tuple[Piece, ...], is_convex: Certificate) -> Certificate:
+    """Decide proposition P3 for an f that is not known to rise, from its pieces."""
     for joint in joints(pieces):
         if joint.continuous is False:
-            return refuted(CLAIM, f"f jumps at x = {joint.x}", kind="point", x=str(joint.x))
+            return refuted(CLAIM, f"f jumps at x = {joint.x}", **joint.witness)
         if joint.bend in (-1, 1):
-            return refuted(CLAIM, f"f is not differentiable at x = {joint.x}", kind="kink", x=str(joint.x),
-                           left=joint.left_slope, right=joint.right_slope)  # fmt: skip
+            return refuted(CLAIM, f"f is not differentiable at x = {joint.x}", **joint.witness)
     flat = _flat_point(pieces)
     if flat is not None:
         return refuted(CLAIM, f"f'({flat}) is not negative", kind="point", x=str(flat))
@@ -90,7 +94,7 @@ def _flat_point(pieces: tuple[Piece, ...]) -> Fraction | None:
 
 def _exact_rate(pieces: tuple[Piece, ...]) -> Fraction | None:
     """Return k with f'(-x) = exp(k x) f'(x) for all x > 0, exactly, or None."""
-    edges = sorted({abs(x) for p in pieces for x in (p.low, p.high) if x is not None} | {Fraction(0)})
+    edges = sorted({abs(left_of(x)) for p in pieces for x in (p.low, p.high) if x is not None} | {Fraction(0)})
     probes = [(a + b) / 2 for a, b in pairwise(edges)] + [edges[-1] + 1]
     rates = set()
     for x in probes:

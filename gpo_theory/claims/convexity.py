@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpo_theory.calculus.balls import enclose
-from gpo_theory.calculus.pieces import Joint, Piece, UnsplitError, joints, sign_charts, split
+from gpo_theory.calculus.pieces import Joint, Piece, UnsplitError, cuts_of, joints, pieces_of, sign_charts
 from gpo_theory.calculus.rational import SignChart, as_rational, fraction
 from gpo_theory.calculus.samples import rounded, sample, unit
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
 from gpo_theory.formula.expression import Expr, substitute
+from gpo_theory.kernel.zeros import Place, Zero, left_of, right_of
 
 MOST_LINES = 12  # linear terms of the formula near whose zeros a dip is looked for: a limit on time
 # Half-widths of the chords tried on the grid. A dip narrower than 1/300 away from those zeros is missed: UNKNOWN.
@@ -32,7 +33,7 @@ def convex(f: Expr) -> Certificate:
         a, b = chord
         return refuted("convex", "f lies above a chord", kind="chord", a=str(a), b=str(b), t="1/2")
     try:
-        pieces = split(f)
+        pieces = pieces_of(f)
     except UnsplitError as error:
         return proved("convex", f"structure: a sum or a maximum of convex parts (not split: {error})")
     for joint in joints(pieces):
@@ -55,22 +56,23 @@ def strictly_convex(f: Expr, is_convex: Certificate) -> Certificate:
     if is_convex.verdict is Verdict.UNKNOWN:
         return unknown(claim, "convexity is not decided")
     try:
-        charts = list(sign_charts(split(f), 2))
+        charts = list(sign_charts(pieces_of(f), 2))
     except UnsplitError as error:
         return unknown(claim, f"the pieces are not known exactly: {error}")
     for piece, chart in charts:
         if chart is not None and 0 in chart.signs:
-            a, b = _inside(piece)
+            a, b = _inside(piece, cuts_of(f))
             return refuted(claim, "f is affine on a piece", kind="chord", a=str(a), b=str(b), t="1/2")
     how = "balls" if any(chart is None for _, chart in charts) else "exact"
     return proved(claim, f"{how}: f'' > 0 on every piece but for isolated points")
 
 
-def _inside(piece: Piece) -> tuple[Fraction, Fraction]:
-    """Return two rational points a < b of a piece, its ends included."""
-    low = piece.sample if piece.low is None else piece.low
-    high = piece.sample + 1 if piece.high is None else piece.high
-    return (low - 1, high) if piece.low is None and piece.high is not None else (low, high)
+def _inside(piece: Piece, cuts: tuple[Place, ...]) -> tuple[Fraction, Fraction]:
+    """Return two rational points a < b of a piece, its ends included, without any of the cuts between them."""
+    low = piece.sample if piece.low is None else right_of(piece.low)
+    high = piece.sample + 1 if piece.high is None else left_of(piece.high)
+    low, high = (low - 1, high) if piece.low is None and piece.high is not None else (low, high)
+    return low, next((left_of(x) for x in cuts if low < x < high), high)
 
 
 def _violated_chord(f: Expr) -> tuple[Fraction, Fraction] | None:
@@ -150,13 +152,15 @@ def _fault(f: Expr, joint: Joint) -> Certificate | None:
     if joint.continuous is None or joint.bend is None:
         return unknown("convex", f"the breakpoint x = {joint.x} is not decided exactly")
     if joint.bend < 0:
-        return refuted("convex", f"f' falls at x = {joint.x}", kind="kink", x=str(joint.x), left=joint.left_slope,
-                       right=joint.right_slope)  # fmt: skip
+        if isinstance(joint.x, Zero):
+            return _refuted_near(f, (joint.x.low + joint.x.high) / 2, f"f' falls at x = {joint.x}")
+        return refuted("convex", f"f' falls at x = {joint.x}", **joint.witness)
     return None
 
 
-def _chord_over_jump(f: Expr, x: Fraction) -> tuple[Fraction, Fraction, Fraction] | None:
+def _chord_over_jump(f: Expr, place: Place) -> tuple[Fraction, Fraction, Fraction] | None:
     """Return (a, b, t) where f near its jump, on either side or at it, lies above a chord across it."""
+    x = (left_of(place) + right_of(place)) / 2
     for width in (Fraction(1, 2**k) for k in range(2, 60, 3)):
         for a, middle, b in ((x - width, x + width, x + 1), (x - 1, x - width, x + width), (x - width, x, x + width)):
             t = (b - middle) / (b - a)
@@ -166,14 +170,17 @@ def _chord_over_jump(f: Expr, x: Fraction) -> tuple[Fraction, Fraction, Fraction
 
 
 def _refuted_by_sign(f: Expr, chart: SignChart) -> Certificate:
-    """Turn a point with f'' < 0 into a chord: halve its width until the violation is certified."""
     centre = chart.samples[chart.signs.index(-1)]
+    return _refuted_near(f, centre, f"f'' < 0 at x = {centre}")
+
+
+def _refuted_near(f: Expr, centre: Fraction, reason: str) -> Certificate:
+    """Turn a place where the slope falls into a chord around it: halve its width until the violation is certified."""
     width = unit(f)
     for _ in range(40):
         if chord_is_violated(f, centre - width, centre + width, Fraction(1, 2)):
-            return refuted("convex", f"f'' < 0 at x = {centre}", kind="chord", a=str(centre - width),
-                           b=str(centre + width), t="1/2")  # fmt: skip
+            return refuted("convex", reason, kind="chord", a=str(centre - width), b=str(centre + width), t="1/2")
         width /= 2
-    return unknown("convex", f"f'' < 0 at x = {centre}, but no chord was certified")
+    return unknown("convex", f"{reason}, but no chord was certified")
 
 

@@ -12,16 +12,16 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
-from flint import arb, ctx
+from flint import ctx
 
 from gpo_theory.budget import spend
 from gpo_theory.calculus.balls import ball, between, enclose, exact_value
+from gpo_theory.calculus.half_lines import half_line, shifts_of
 from gpo_theory.calculus.pieces import Piece
 from gpo_theory.calculus.rational import Rational, as_rational, fraction, sign_chart
 from gpo_theory.calculus.samples import unit
-from gpo_theory.calculus.tails import half_line, shifts_of
 from gpo_theory.formula.expression import Expr, substitute
-from gpo_theory.kernel.inequality import Fact
+from gpo_theory.kernel.inequality import Fact, at
 
 # Limits on the time of the search; the probit's convexity takes 214 boxes.
 MOST_BOXES, SMALLEST = 2000, Fraction(1, 2**26)
@@ -121,15 +121,6 @@ def _fails(fact: Fact, x: Fraction, bits: int) -> bool:
     return bool(value < 0) or bool(fact.strict and value <= 0)
 
 
-def _value(g: Expr, x: Fraction, bits: int) -> arb:
-    """Return the value at x, exactly where it is rational."""
-    known = exact_value(g, x)
-    if known is None:
-        return enclose(substitute(g, {X: Expr.of(x)}), x, bits)
-    with ctx.workprec(bits):
-        return ball(known)
-
-
 def _shown(orders: list[Expr], a: Fraction, b: Fraction, fact: Fact, bits: int, free: tuple[bool, bool]) -> bool:
     """Whether g keeps its sign on [a, b] by a step of the verifier: range, mean value form, or rise from an end."""
     with ctx.workprec(bits):
@@ -148,17 +139,17 @@ def _shown(orders: list[Expr], a: Fraction, b: Fraction, fact: Fact, bits: int, 
         # A rise from an inner cut matters only where g touches 0 there.
         if end not in (fact.low, fact.high) and not enclose(g, end, bits).contains(0):
             continue
-        start = _value(g, end, bits)
-        if not (start > 0 or (start >= 0 and (is_free or not fact.strict))):
+        start = at(g, end, bits)
+        if not (start.a > 0 or (start.a >= 0 and (is_free or not fact.strict))):
             continue
         with ctx.workprec(bits):
             first = rise * slopes
-            at_end = rise * _value(slope, end, bits)
+            at_end = rise * enclose(slope, end, bits)
             second = at_end + rise * enclose(bend, box, bits) * (box - ball(end))
             curved = rise * rise * enclose(bend, box, bits)
-        strict = fact.strict and not start > 0
+        strict = fact.strict and not start.a > 0
         if first > 0 or second > 0 or (not strict and (first >= 0 or second >= 0)):
             return True
-        if at_end >= 0 and (curved > 0 or (not strict and curved >= 0)):
+        if (at_end >= 0 or at(rise * slope, end, bits).a >= 0) and (curved > 0 or (not strict and curved >= 0)):
             return True
     return False

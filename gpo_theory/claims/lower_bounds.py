@@ -9,10 +9,11 @@ from math import inf, isfinite
 from mpmath import mp
 
 from gpo_theory.calculus.balls import enclose
-from gpo_theory.calculus.infimum import infimum_of, proposed_infimum
-from gpo_theory.calculus.pieces import UnsplitError, split
+from gpo_theory.calculus.infimum import infimum_of
+from gpo_theory.calculus.pieces import UnsplitError, pieces_of
 from gpo_theory.calculus.tails import tail
 from gpo_theory.certificate import Certificate, proved, refuted, unknown
+from gpo_theory.claims.extrema import least
 from gpo_theory.formula.expression import Expr
 from gpo_theory.kernel.intervals import interval
 
@@ -27,7 +28,7 @@ def bounded_below(f: Expr) -> Iterator[Certificate]:
     """
     claim = "bounded_below"
     try:
-        value = proposed_infimum(split(f))
+        value = least(pieces_of(f))
     except UnsplitError:
         value = None
     if value is not None:

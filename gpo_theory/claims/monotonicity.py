@@ -7,8 +7,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from gpo_theory.calculus.balls import enclose, sign_at
-from gpo_theory.calculus.pieces import Piece, UnsplitError, joints, sign_charts, split
+from gpo_theory.calculus.balls import constant_at, enclose, sign_at
+from gpo_theory.calculus.pieces import Piece, UnsplitError, joints, near, pieces_of, sign_charts
 from gpo_theory.calculus.rational import SignChart
 from gpo_theory.calculus.samples import rounded, sample, unit
 from gpo_theory.calculus.series import one_sided
@@ -16,6 +16,7 @@ from gpo_theory.calculus.tails import slope_tail
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
 from gpo_theory.formula.expression import Expr
 from gpo_theory.formula.grammar import parse_constant
+from gpo_theory.kernel.zeros import left_of, right_of
 
 
 def monotone_decreasing(f: Expr, is_convex: Certificate) -> Certificate:
@@ -31,7 +32,7 @@ def monotone_decreasing(f: Expr, is_convex: Certificate) -> Certificate:
     """
     claim = "monotone_decreasing"
     try:
-        pieces = split(f)
+        pieces = pieces_of(f)
     except UnsplitError as error:
         return unknown(claim, f"the pieces are not known exactly: {error}")
     charts = list(sign_charts(pieces, 1))
@@ -54,8 +55,11 @@ def _rising_point(piece: Piece, chart: SignChart | None) -> Fraction | None:
     if chart is not None:
         return chart.samples[chart.signs.index(1)] if 1 in chart.signs else None
     slope, step = piece.f.diff(), float(unit(piece.f))
-    low, high = (64 * side * step if end is None else float(end) for end, side in ((piece.low, -1), (piece.high, 1)))
-    grid = np.linspace(low, high, 1025)[1:-1]
+    low = None if piece.low is None else float(right_of(piece.low))
+    high = None if piece.high is None else float(left_of(piece.high))
+    left = min(0.0, high or 0.0) - 64 * step if low is None else low
+    right = max(0.0, low or 0.0) + 64 * step if high is None else high
+    grid = np.linspace(left, right, 1025)[1:-1]
     values = np.nan_to_num(sample(slope, grid), nan=0.0, posinf=0.0, neginf=0.0)
     x = rounded(float(grid[np.argmax(values)]), step)
     return x if values.max() > 0 and piece.contains(x) and sign_at(slope, x) == 1 else None
@@ -64,12 +68,12 @@ def _rising_point(piece: Piece, chart: SignChart | None) -> Fraction | None:
 def falls_strictly(f: Expr, is_convex: Certificate) -> bool:
     """Whether f is differentiable with f' < 0 everywhere, shown exactly (False: not shown)."""
     try:
-        pieces = split(f)
+        pieces = pieces_of(f)
     except UnsplitError:
         return False
     if not all(joint.continuous and joint.bend == 0 for joint in joints(pieces)):
         return False
-    edges = [sign_at(piece.f.diff(), x) for piece in pieces for x in (piece.low, piece.high) if x is not None
+    edges = [sign_at(piece.f.diff(), left_of(x)) for piece in pieces for x in (piece.low, piece.high) if x is not None
              and not piece.is_point]  # fmt: skip
     if any(sign != -1 for sign in edges):
         return False
@@ -93,7 +97,7 @@ def falls_at_zero(known: Mapping[str, Certificate]) -> bool:
 def _smooth_at_zero(f: Expr) -> float | None:
     """Return f'(0) where 0 lies inside a smooth piece and f and f' are defined there, else None."""
     try:
-        piece = next(p for p in split(f) if p.contains(0))
+        piece = next(p for p in pieces_of(f) if p.contains(0))
     except UnsplitError:
         return None
     if piece.is_point:
@@ -115,6 +119,6 @@ def differentiable_at_zero(f: Expr) -> Certificate:
     if left[0] != right[0]:
         return refuted(claim, "f jumps at 0", kind="point", x="0")
     if left[1] != right[1]:
-        at = next(joint for joint in joints(split(f)) if joint.x == 0)
-        return refuted(claim, "the slopes at 0 differ", kind="kink", x="0", left=at.left_slope, right=at.right_slope)
+        slopes = [str(constant_at(near(f, Fraction(0), side).diff(), Fraction(0))) for side in (-1, 1)]
+        return refuted(claim, "the slopes at 0 differ", kind="kink", x="0", left=slopes[0], right=slopes[1])
     return proved(claim, f"f'(0) = {left[1].text} from both sides", {"exact": left[1].text, "float": left[1].value})

@@ -8,11 +8,10 @@ __all__ = ["accepted"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from typing import Any
 
-from gpo_theory.calculus.pieces import UnsplitError, breakpoints
-from gpo_theory.calculus.tails import shifts_of
+from gpo_theory.calculus.half_lines import shifts_of
+from gpo_theory.calculus.pieces import UnsplitError, cuts_of
 from gpo_theory.certificate import Certificate, Verdict
 from gpo_theory.claims.hints import hint
 from gpo_theory.formula.expression import Expr
@@ -20,6 +19,7 @@ from gpo_theory.kernel.certificates import replay
 from gpo_theory.kernel.expansion import cancelled
 from gpo_theory.kernel.inequality import Fact
 from gpo_theory.kernel.resolution import UnprovedError
+from gpo_theory.kernel.zeros import Place, Zero
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Recorder:
 
     choices: dict[str, Any]
     hints: dict[str, Any] = field(default_factory=dict)
-    cuts: dict[str, list[str]] = field(default_factory=dict)
+    cuts: dict[str, list[str | list[str]]] = field(default_factory=dict)
 
     def hint(self, fact: Fact) -> Mapping[str, Any] | None:
         """Find the hint for an inequality and record it."""
@@ -37,11 +37,11 @@ class Recorder:
             self.hints[str(fact)] = found
         return found
 
-    def breakpoints(self, f: Expr) -> tuple[Fraction, ...]:
+    def breakpoints(self, f: Expr) -> tuple[Place, ...]:
         """Return the breakpoints that the exact splitting finds; none where it gives up."""
         cuts = _breakpoints(f)
         if cuts:
-            self.cuts[str(f)] = [str(x) for x in cuts]
+            self.cuts[str(f)] = [_written(x) for x in cuts]
         return cuts
 
     def choice(self, name: str) -> Any:
@@ -54,11 +54,15 @@ class Recorder:
         return {"hints": self.hints, "breakpoints": self.cuts, "choices": self.choices}
 
 
-def _breakpoints(f: Expr) -> tuple[Fraction, ...]:
+def _breakpoints(f: Expr) -> tuple[Place, ...]:
     try:
-        return breakpoints(f)
+        return cuts_of(f)
     except UnsplitError:
         return ()
+
+
+def _written(x: Place) -> str | list[str]:
+    return [str(x.g), str(x.low), str(x.high)] if isinstance(x, Zero) else str(x)
 
 
 def accepted(f: Expr, certificate: Certificate) -> Certificate:

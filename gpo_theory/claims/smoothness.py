@@ -8,11 +8,12 @@ from fractions import Fraction
 from flint import arb
 
 from gpo_theory.calculus.balls import ball, enclose
-from gpo_theory.calculus.infimum import proposed_infimum
-from gpo_theory.calculus.pieces import Piece, UnsplitError, beside, joints, split
+from gpo_theory.calculus.pieces import Piece, UnsplitError, beside, joints, pieces_of
 from gpo_theory.calculus.tails import tail
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
+from gpo_theory.claims.extrema import least
 from gpo_theory.formula.expression import Expr
+from gpo_theory.kernel.expansion import expanded
 from gpo_theory.kernel.size import pole_at
 
 # Witnesses: |f'| or |f''| is so many times, f'' at most such a part of, its largest value at 1 and -1.
@@ -32,8 +33,7 @@ def smooth(f: Expr) -> Certificate:
     def decide(pieces: Pieces) -> Certificate:
         for joint in joints(pieces):
             if joint.bend in (-1, 1):
-                return refuted(claim, f"f' jumps at x = {joint.x}", kind="kink", x=str(joint.x),
-                               left=joint.left_slope, right=joint.right_slope)  # fmt: skip
+                return refuted(claim, f"f' jumps at x = {joint.x}", **joint.witness)
         return _sup(claim, pieces, lambda g: g.diff().diff(), "f''")
 
     return _attempt(claim, f, decide)
@@ -49,7 +49,10 @@ def strongly_convex(f: Expr, is_convex: Certificate) -> Certificate:
 
     def decide(pieces: Pieces) -> Certificate:
         curved = _mapped(pieces, lambda g: g.diff().diff())
-        modulus = proposed_infimum(curved)
+        flat = next((p.sample for p in curved if expanded(p.f) == Expr.of(0)), None)
+        if flat is not None:
+            return refuted(claim, "f is affine on a piece", kind="point", x=str(flat))
+        modulus = least(curved)
         if modulus is None:
             return unknown(claim, "the least value of f'' is not known")
         if modulus.value > 0:
@@ -65,15 +68,15 @@ def strongly_convex(f: Expr, is_convex: Certificate) -> Certificate:
 def _attempt(claim: str, f: Expr, decide: Callable[[Pieces], Certificate]) -> Certificate:
     """Decide a claim from the pieces of f, once f is shown to be continuous."""
     try:
-        pieces = split(f)
+        pieces = pieces_of(f)
+        jump = next((joint for joint in joints(pieces) if joint.continuous is not True), None)
+        if jump is None:
+            return decide(pieces)
     except UnsplitError as error:
         return unknown(claim, f"the pieces are not known exactly: {error}")
-    jump = next((joint for joint in joints(pieces) if joint.continuous is not True), None)
-    if jump is None:
-        return decide(pieces)
     if jump.continuous is None:
         return unknown(claim, f"the breakpoint x = {jump.x} is not decided exactly")
-    return refuted(claim, f"f jumps at x = {jump.x}", kind="point", x=str(jump.x))
+    return refuted(claim, f"f jumps at x = {jump.x}", **jump.witness)
 
 
 def _mapped(pieces: Pieces, operate: Callable[[Expr], Expr]) -> Pieces:
@@ -93,7 +96,7 @@ def _sup(claim: str, pieces: Pieces, operate: Callable[[Expr], Expr], name: str)
             x = _where(mapped, lambda value, size: abs(value) > LARGE * size)
             if x is not None:
                 return refuted(claim, f"{name} is unbounded; |{name}({x})| is large", kind="point", x=str(x))
-    low, high = proposed_infimum(mapped), proposed_infimum(_mapped(mapped, lambda g: -g))
+    low, high = least(mapped), least(_mapped(mapped, lambda g: -g))
     if low is None or high is None:
         return unknown(claim, f"the range of {name} is not known")
     # inf g and inf (-g): whichever lies further below 0 holds the supremum of |g|.

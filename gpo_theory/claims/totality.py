@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain
 
-from gpo_theory.calculus.pieces import Piece, UnsplitError, split
+from gpo_theory.calculus.pieces import Piece, UnsplitError, pieces_of
 from gpo_theory.calculus.rational import sign_chart
 from gpo_theory.certificate import Certificate, proved, refuted
 from gpo_theory.formula.expression import Expr
 from gpo_theory.kernel.domain import asks, fails_at
 from gpo_theory.kernel.resolution import UnprovedError
+from gpo_theory.kernel.zeros import left_of, right_of
 
 # Points tried first: numbers at which a formula as people write it is undefined.
 _PROBES = dict.fromkeys(Fraction(n, d) for n in (0, 1, -1, 2, -2, 3, -3, 10, -10, 100, -100) for d in (1, 2, 3))
@@ -29,7 +30,7 @@ def total(f: Expr) -> Certificate:
     """
     reason, pieces = "every logarithm, quotient and root is defined wherever it is used", [Piece(None, None, f)]
     try:
-        pieces += split(f)
+        pieces += pieces_of(f)
     except UnsplitError as error:
         reason = f"every logarithm, quotient and root is defined at every x (not split: {error})"
     found = (x for piece in pieces for node in _partial(piece.f) for x in _bad_points(node, piece))
@@ -51,7 +52,8 @@ def _bad_points(node: Expr, piece: Piece) -> Iterator[Fraction]:
     if piece.is_point:
         yield piece.sample
         return
-    chart = sign_chart(node.args[0], piece.low, piece.high)
+    low, high = None if piece.low is None else right_of(piece.low), None if piece.high is None else left_of(piece.high)
+    chart = sign_chart(node.args[0], low, high)
     if chart is not None:
         yield from (root.exact for root in chart.roots if root.exact is not None)
         if asks(node) != "nonzero":

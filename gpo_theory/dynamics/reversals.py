@@ -2,23 +2,16 @@
 
 __all__ = ["Bracket", "convex_around_zero", "reversals_of", "runs"]
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
 
-from gpo_theory.budget import spend
-from gpo_theory.calculus.balls import UndecidedError, bisected, decided, enclose_between, sign_at
+from gpo_theory.calculus.balls import UndecidedError
+from gpo_theory.calculus.isolation import isolated
 from gpo_theory.calculus.pieces import Piece, UnsplitError, joints, split
 from gpo_theory.calculus.rational import sign_chart
-from gpo_theory.calculus.tails import half_line
-from gpo_theory.formula.expression import Expr, substitute
+from gpo_theory.formula.expression import Expr
 from gpo_theory.kernel.expansion import expanded
 from gpo_theory.loss import Loss
-
-X = Expr.x()
-MOST_BOXES = 4000  # examined before a sign is left undecided; measured: of the catalogue probit needs most, 2,300
-SMALLEST = Fraction(1, 2**40)  # least width of a box
-NARROW = Fraction(1, 2**80)  # width of the bracket around a sign change
 
 
 @dataclass(frozen=True)
@@ -122,7 +115,9 @@ def runs(piece: Piece, g: Expr) -> list[Run]:
     low, high = Bracket(piece.low, piece.low), Bracket(piece.high, piece.high)
     chart = sign_chart(expanded(g) or g, piece.low, piece.high)
     if chart is None:
-        return _isolated(piece, g)
+        places, signs = isolated(g, piece)
+        edges = [low, *(Bracket(*ends) for ends in places), high]
+        return _merged([Run(sign, edges[i], edges[i + 1]) for i, sign in enumerate(signs)])
     if not chart.defined:
         raise UndecidedError
     edges = [low, *(Bracket(root.low, root.high) for root in chart.roots), high]
@@ -137,60 +132,3 @@ def _merged(found: list[Run]) -> list[Run]:
         else:
             out.append(run)
     return out
-
-
-def _isolated(piece: Piece, g: Expr) -> list[Run]:
-    """Isolate the sign changes by balls: boxes on which g has a sign, and boxes on which it is monotone."""
-    low, high = Bracket(piece.low, piece.low), Bracket(piece.high, piece.high)
-    sign, slope, todo, seen = partial(sign_at, g), g.diff(), [(_edge(piece, g, -1), _edge(piece, g, 1))], 0
-    places, signs = list[Bracket](), list[int]()
-    while todo:
-        spend()
-        seen += 1
-        a, b = todo.pop()
-        found = _sign_on(g, a, b)
-        if found:
-            signs.append(found)
-            places.append(Bracket(b, b))
-            continue
-        ends = [sign_at(g, x) for x in (a, b)]
-        if _sign_on(slope, a, b) and None not in ends:
-            inner = [one for one in ends if one]
-            if inner[0] != inner[-1]:
-                signs.append(inner[0])
-                places.append(Bracket(*bisected(sign, inner[0], a, b, lambda _: NARROW)))
-            signs.append(inner[-1])
-            places.append(Bracket(b, b))
-            continue
-        if b - a < SMALLEST or seen > MOST_BOXES:
-            raise UndecidedError
-        middle, _ = decided(sign, a, b)
-        todo += [(middle, b), (a, middle)]
-    starts = [low, *places[:-1]]
-    places[-1] = high
-    return _merged([Run(*run) for run in zip(signs, starts, places, strict=True)])
-
-
-def _edge(piece: Piece, g: Expr, side: int) -> Fraction:
-    """Return a point of the piece beyond which g keeps its sign up to the end of the piece, as its leading term shows.
-
-    At a finite end where g is 0 that is the leading term in y = 1/|x - end|; the end itself where g is not 0 there.
-    """
-    end = piece.low if side < 0 else piece.high
-    if end is None:
-        far = half_line(replace(piece, f=g), side)
-        if far is None or not far.sign:
-            raise UndecidedError
-        return far.start
-    if sign_at(g, end):
-        return end
-    width = None if piece.low is None or piece.high is None else piece.high - piece.low
-    inside = Piece(2 / width if width else Fraction(0), None, substitute(g, {X: end - side / X}))
-    far = half_line(inside, 1)
-    return end - side / far.start if far is not None and far.sign else end
-
-
-def _sign_on(g: Expr, a: Fraction, b: Fraction) -> int:
-    """Return the sign of g on [a, b] where balls show one, else 0."""
-    values = enclose_between(g, a, b)
-    return 1 if values > 0 else -1 if values < 0 else 0

@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 from gpo_theory.certificate import CLAIMS, Certificate, Verdict
@@ -23,16 +22,18 @@ from gpo_theory.kernel.resolution import Hints, UnprovedError
 from gpo_theory.kernel.rules import RULES
 from gpo_theory.kernel.statement import Statement
 from gpo_theory.kernel.units import in_units
+from gpo_theory.kernel.zeros import Place, Zero
 
 # The form of a certificate file. Schema 1 had formulas that were simplified before their domain was looked at.
 SCHEMA = 2
 FIELDS = {"schema", "loss", "claims", "versions", "sha256"}
 LOSS_FIELDS = {"name", "formula", "reference", "parameters"}
-WITNESSES = {"chord": ("a", "b", "t"), "point": ("x",), "kink": ("x", "left", "right"), "theta": ("theta",)}
+WITNESSES = {"chord": ("a", "b", "t"), "point": ("x",), "kink": ("x", "left", "right"), "theta": ("theta",),
+             "break": ("low", "high")}  # fmt: skip
 KINDS = {
     "total": "point", "convex": "chord kink", "strictly_convex": "chord kink", "strongly_convex": "chord kink point",
-    "lipschitz": "point", "smooth": "kink point", "bounded_below": "point", "monotone_decreasing": "point",
-    "differentiable_at_zero": "kink point", "bayes_consistent": "theta", "bradley_terry_exact": "kink point",
+    "lipschitz": "point break", "smooth": "kink point break", "bounded_below": "point", "monotone_decreasing": "point",
+    "differentiable_at_zero": "kink point", "bayes_consistent": "theta", "bradley_terry_exact": "kink point break",
 }  # fmt: skip
 VALUED = {"strongly_convex", "lipschitz", "smooth", "bounded_below", "differentiable_at_zero", "bradley_terry_exact"}
 CLAIM_FIELDS = {"verdict", "because", "witness", "value", "proof"}
@@ -47,11 +48,19 @@ class _Recorded:
     def hint(self, fact: Fact) -> Mapping[str, Any] | None:
         return self.proof["hints"].get(str(fact))  # type: ignore[no-any-return]
 
-    def breakpoints(self, f: Expr) -> tuple[Fraction, ...]:
-        return tuple(map(rational, self.proof["breakpoints"].get(str(f), ())))
+    def breakpoints(self, f: Expr) -> tuple[Place, ...]:
+        return tuple(map(_place, self.proof["breakpoints"].get(str(f), ())))
 
     def choice(self, name: str) -> Any:
         return self.proof["choices"].get(name)
+
+
+def _place(entry: Any) -> Place:
+    """Return a breakpoint from its form in a file: a rational, or [g, low, high] for the zero of g in a bracket."""
+    if not isinstance(entry, list):
+        return rational(entry)
+    g, low, high = entry
+    return Zero(parse_formula(g).primitive(), rational(low), rational(high))
 
 
 def replay(f: Expr, certificate: Certificate, hints: Hints) -> None:

@@ -10,11 +10,12 @@ from mpmath import iv
 
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.kernel.exactness import identity
-from gpo_theory.kernel.inequality import at, rational
+from gpo_theory.kernel.inequality import rational
 from gpo_theory.kernel.resolution import Hints, Part, UnprovedError, parts, prove
 from gpo_theory.kernel.shape import shown_convex
 from gpo_theory.kernel.slope import falls_at_zero, never_rises, slopes_at_zero
 from gpo_theory.kernel.statement import Statement, continuous, lead_far, need, open_parts, place, sign_on
+from gpo_theory.kernel.zeros import at
 
 X = Expr.x()
 ZERO = Fraction(0)
@@ -108,9 +109,9 @@ def _on_interval(pieces: list[Part], a: Fraction, b: Fraction | None, hints: Hin
         low = a if p.low is None else max(a, p.low)
         high = p.high if b is None else b if p.high is None else min(b, p.high)
         if p.is_point:
-            if a <= place(p) and (b is None or place(p) <= b):
+            if not (place(p) < a or (b is not None and b < place(p))):
                 sign_on(p.f, p, strict, hints)
-        elif high is None or low < high:
+        elif high is None or not high <= low:
             prove(p.f, low, high, strict, hints)
             for x in (low, high) if closed else ():
                 if x is not None:

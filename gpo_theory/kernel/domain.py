@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from gpo_theory.formula.expression import Expr
-from gpo_theory.kernel.inequality import at, rational
+from gpo_theory.kernel.inequality import rational
 from gpo_theory.kernel.resolution import Hints, Part, UnprovedError, branch_at, parts, resolve, true_at, true_on
 from gpo_theory.kernel.statement import Statement, need, place, sign_on
+from gpo_theory.kernel.zeros import at
 
 
 def total(s: Statement) -> None:

@@ -11,7 +11,7 @@ from mpmath import iv
 
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.kernel.expansion import expanded
-from gpo_theory.kernel.inequality import at, rational, root_factors
+from gpo_theory.kernel.inequality import rational, root_factors
 from gpo_theory.kernel.intervals import interval
 from gpo_theory.kernel.resolution import Hints, Part, parts, prove, same_at
 from gpo_theory.kernel.size import rounds_to
@@ -25,8 +25,10 @@ from gpo_theory.kernel.statement import (
     open_parts,
     place,
     smooth_parts,
+    witnessed,
 )
 from gpo_theory.kernel.sturm import Quotient, equals
+from gpo_theory.kernel.zeros import at, left_of, right_of
 
 X = Expr.x()
 ZERO = Fraction(0)
@@ -61,7 +63,8 @@ def _ratio_is(pieces: list[Part], rate: Fraction) -> bool:
         if p.high is not None and p.high <= 0:
             continue
         for q in open_parts(pieces):
-            low, high = (None if q.high is None else -q.high), (None if q.low is None else -q.low)
+            low = None if q.high is None else -right_of(q.high)
+            high = None if q.low is None else -left_of(q.low)
             if (high is not None and high <= max(p.low or ZERO, ZERO)) or (p.high is not None and low is not None
                                                                            and low >= p.high):  # fmt: skip
                 continue
@@ -96,13 +99,14 @@ def _common_slope(g: Expr) -> Fraction | None:
 
 def not_exact(s: Statement) -> None:
     """A kink, a jump, a point with f' >= 0, a ratio that no c > 0 gives, or two points with different c."""
-    if s.witness.get("kind") == "kink":
+    kind = s.witness.get("kind")
+    if kind in ("point", "break") and jumps(s, witnessed(s)):
+        return
+    if kind != "point":
         left, right = kink_slopes(s)
         need(abs(left - right).a > 0, "slopes that differ")
         return
     x = rational(s.witness["x"])
-    if jumps(s, x):
-        return
     pieces = parts(s.f, s.hints)
     slope = _slope_at(pieces, x)
     if at(slope, x).a >= 0:

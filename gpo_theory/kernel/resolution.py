@@ -10,7 +10,9 @@ from typing import Any, Protocol
 
 from gpo_theory.formula.expression import Expr, rebuild
 from gpo_theory.kernel.expansion import cancelled, expanded
-from gpo_theory.kernel.inequality import Fact, at, holds
+from gpo_theory.kernel.inequality import Fact, holds
+from gpo_theory.kernel.intervals import interval
+from gpo_theory.kernel.zeros import Place, Zero, at, is_isolated, is_smooth, left_of, right_of, vanishes
 
 
 class UnprovedError(Exception):
@@ -23,7 +25,7 @@ class Hints(Protocol):
     def hint(self, fact: Fact) -> Mapping[str, Any] | None:
         """Return the hint for an inequality, None where none is needed."""
 
-    def breakpoints(self, f: Expr) -> tuple[Fraction, ...]:
+    def breakpoints(self, f: Expr) -> tuple[Place, ...]:
         """Return the points between which f is smooth."""
 
     def choice(self, name: str) -> Any:
@@ -34,8 +36,8 @@ class Hints(Protocol):
 class Part:
     """f on the open interval (low, high), None for an infinite end, or at the point low = high."""
 
-    low: Fraction | None
-    high: Fraction | None
+    low: Place | None
+    high: Place | None
     f: Expr
 
     @property
@@ -47,29 +49,57 @@ class Part:
     def sample(self) -> Fraction:
         """A rational point of the part."""
         if self.low is None:
-            return Fraction(0) if self.high is None else self.high - 1
-        return self.low + 1 if self.high is None else (self.low + self.high) / 2
+            return Fraction(0) if self.high is None else left_of(self.high) - 1
+        if self.high is None:
+            return right_of(self.low) + 1
+        return (right_of(self.low) + left_of(self.high)) / 2
 
 
-def prove(g: Expr, low: Fraction | None, high: Fraction | None, strict: bool, hints: Hints) -> None:
+def prove(g: Expr, low: Place | None, high: Place | None, strict: bool, hints: Hints) -> None:
     """Replay g >= 0 (strict: > 0) on (low, high); raises UnprovedError."""
-    facts = [Fact(form, low, high, strict) for form in dict.fromkeys((expanded(g) or g, g))]
+    ends = _rational_end(g, low, 1, strict), _rational_end(g, high, -1, strict)
+    if ends[0] is not None and ends[1] is not None and ends[0] >= ends[1]:
+        raise UnprovedError(f"an interval between {low} and {high}")
+    facts = [Fact(form, *ends, strict) for form in dict.fromkeys((expanded(g) or g, g))]
     if any(holds(fact, None) for fact in facts) or any(holds(fact, hints.hint(fact)) for fact in facts):
         return
     raise UnprovedError(str(facts[0]))
 
 
-def same_at(a: Expr, b: Expr, x: Fraction) -> bool:
-    """Whether two formulas have exactly the same value at x."""
+def _rational_end(g: Expr, end: Place | None, side: int, strict: bool) -> Fraction | None:
+    """Return a rational from which on the inequality is left to show, beside an end with all points on its `side`.
+
+    At a zero that is the far end of its bracket where g is 0 there by identity and rises from it (on the side that
+    counts), and else the near end, so that the inequality is shown on more than was asked.
+    """
+    if not isinstance(end, Zero):
+        return end
+    outer, inner = (end.low, end.high) if side > 0 else (end.high, end.low)
+    found = interval(g, end.low, end.high)
+    if found.a > 0 or (found.a >= 0 and not strict) or not vanishes(g, end):
+        return outer
+    rise = side * interval(g.diff(), end.low, end.high)
+    return inner if rise.a > 0 or (rise.a >= 0 and not strict) else outer
+
+
+def same_at(a: Expr, b: Expr, x: Place) -> bool:
+    """Whether two formulas have exactly the same value, or limit, at x; at a zero also where all their parts have."""
     difference = at(cancelled(a - b), x)
-    return bool(difference.a == 0 and difference.b == 0)
+    if difference.a == 0 and difference.b == 0:
+        return True
+    alike = a.head == b.head and len(a.children) == len(b.children) > 0
+    smooth = isinstance(x, Zero) and is_smooth(a, x) and is_smooth(b, x)
+    return alike and smooth and all(same_at(*pair, x) for pair in zip(a.children, b.children, strict=True))
 
 
 def parts(f: Expr, hints: Hints) -> list[Part]:
     """Return the parts of f from left to right: interval, point, interval, ..., interval."""
     cuts = hints.breakpoints(f)
-    if any(a >= b for a, b in pairwise(cuts)):
+    if not all(a < b for a, b in pairwise(cuts)):
         raise UnprovedError("breakpoints that do not rise")
+    for cut in cuts:
+        if isinstance(cut, Zero) and not is_isolated(cut):
+            raise UnprovedError(f"{cut}, isolated")
     out: list[Part] = []
     for low, high in pairwise([None, *cuts, None]):
         out += [Part(low, low, branch_at(f, low))] if low is not None else []
@@ -77,7 +107,7 @@ def parts(f: Expr, hints: Hints) -> list[Part]:
     return out
 
 
-def resolve(node: Expr, low: Fraction | None, high: Fraction | None, hints: Hints) -> Expr:
+def resolve(node: Expr, low: Place | None, high: Place | None, hints: Hints) -> Expr:
     """Replace each max, min and where by the branch that holds on the whole interval, which is proved."""
     if node.head == "where":
         truth = true_on(node.args[0], low, high, hints)
@@ -96,7 +126,7 @@ def resolve(node: Expr, low: Fraction | None, high: Fraction | None, hints: Hint
     return best
 
 
-def true_on(condition: Expr, low: Fraction | None, high: Fraction | None, hints: Hints) -> bool:
+def true_on(condition: Expr, low: Place | None, high: Place | None, hints: Hints) -> bool:
     """Whether a condition holds on the whole interval or nowhere on it, which is proved."""
     if condition.head in ("and", "or"):
         values = [true_on(part, low, high, hints) for part in condition.args]
@@ -110,7 +140,7 @@ def true_on(condition: Expr, low: Fraction | None, high: Fraction | None, hints:
     return bool(holding)
 
 
-def branch_at(node: Expr, x: Fraction) -> Expr:
+def branch_at(node: Expr, x: Place) -> Expr:
     """Decide every node at a single point by its exact value there."""
     if node.head == "where":
         return branch_at(node.args[1] if true_at(node.args[0], x) else node.args[2], x)
@@ -123,7 +153,7 @@ def branch_at(node: Expr, x: Fraction) -> Expr:
     return best
 
 
-def true_at(condition: Expr, x: Fraction) -> bool:
+def true_at(condition: Expr, x: Place) -> bool:
     """Whether a condition holds at x; raises UnprovedError where a sign is not decided."""
     if condition.head in ("and", "or"):
         values = [true_at(part, x) for part in condition.args]
@@ -132,7 +162,7 @@ def true_at(condition: Expr, x: Fraction) -> bool:
     return {"<": sign < 0, "<=": sign <= 0, ">": sign > 0, ">=": sign >= 0}[condition.head]
 
 
-def _sign(g: Expr, x: Fraction) -> int:
+def _sign(g: Expr, x: Place) -> int:
     value = at(g, x)
     if value.a > 0 or value.b < 0 or value.a == value.b == 0:
         return int(value.a > 0) - int(value.b < 0)

@@ -13,7 +13,7 @@ __all__ = [
 from fractions import Fraction
 
 from gpo_theory.formula.expression import Expr
-from gpo_theory.kernel.inequality import at, rational
+from gpo_theory.kernel.inequality import rational
 from gpo_theory.kernel.resolution import Hints, Part, UnprovedError, parts, prove
 from gpo_theory.kernel.size import number_of, sharp
 from gpo_theory.kernel.statement import (
@@ -27,6 +27,7 @@ from gpo_theory.kernel.statement import (
     place,
     smooth_parts,
 )
+from gpo_theory.kernel.zeros import at, left_of, right_of
 
 ZERO = Fraction(0)
 
@@ -63,7 +64,7 @@ def strictly_convex(s: Statement) -> None:
     pieces = shown_convex(s.f, s.hints)
     need(pieces is not None, "the parts of f")
     for p in open_parts(pieces or []):
-        ends = [x for x in (p.low, p.high) if x is not None]
+        ends = [end(x) for x, end in ((p.low, right_of), (p.high, left_of)) if x is not None]
         points = [p.sample, *((p.sample + k * x) / (k + 1) for k in (1, 3) for x in ends)]
         need(any(at(p.f.diff().diff(), x).a > 0 for x in points), "a point of each part with f'' > 0")
 

@@ -22,7 +22,7 @@ from mpmath import iv
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.formula.grammar import parse_constant
 from gpo_theory.kernel.expansion import expanded
-from gpo_theory.kernel.inequality import at, factors, rational
+from gpo_theory.kernel.inequality import factors, rational
 from gpo_theory.kernel.intervals import interval, ratio
 from gpo_theory.kernel.resolution import Part, UnprovedError, parts, prove, same_at
 from gpo_theory.kernel.statement import (
@@ -37,7 +37,9 @@ from gpo_theory.kernel.statement import (
     place,
     sign_on,
     smooth_parts,
+    witnessed,
 )
+from gpo_theory.kernel.zeros import Place, Zero, at, simplified
 
 ZERO = Fraction(0)
 # How much larger |f'| or |f''| is at a witness that it is unbounded than at 1 and -1, and how much deeper f lies.
@@ -51,10 +53,12 @@ def rounds_to(exact: Expr, number: float) -> bool:
     return bool(abs(value - ratio(Fraction(number))).b <= room.b)
 
 
-def equal_at(g: Expr, exact: Expr, x: Fraction) -> bool:
+def equal_at(g: Expr, exact: Expr, x: Place) -> bool:
     """Whether g(x) is an exact constant: identically, or to 600 bits where the constant is irrational."""
-    zero = expanded(substitute(g - exact, {Expr.x(): Expr.of(x)}))
-    if same_at(g, exact, x) or (zero is not None and zero.number == 0):
+    if same_at(g, exact, x) or isinstance(x, Zero):
+        return same_at(g, exact, x)
+    zero = expanded(simplified(substitute(g - exact, {Expr.x(): Expr.of(x)})))
+    if zero is not None and zero.number == 0:
         return True
     value, gap = at(exact, x, 640), at(g - exact, x, 640)
     return exact.number is None and bool((abs(gap) * 2**600).b <= abs(value).a)
@@ -96,17 +100,18 @@ def sharp(s: Statement, pieces: list[Part], of: Callable[[Expr], Expr], side: in
     low, high = map(rational, near[:2] if isinstance(near, list) else (near, near))
     number = ratio(Fraction(value["float"]))
     for p in pieces:
-        if (p.low is not None and low < p.low) or (p.high is not None and p.high < high):
+        ends = [end for end in (p.low, p.high) if isinstance(end, Zero) and end.low <= low <= high <= end.high]
+        if not ends and not ((p.low is None or p.low <= low) and (p.high is None or high <= p.high)):
             continue
-        g = of(p.f)
-        if low < high:
+        g, x = of(p.f), ends[0] if ends else low  # at an isolated zero: its limit from inside the part
+        if low < high and not ends:
             if exact is not None and (_vanishes(g - exact, low, high) or _zero_between(g - exact, near)):
                 return
         elif exact is not None:
-            if any(equal_at(g, sign * exact, low) for sign in signs):
+            if any(equal_at(g, sign * exact, x) for sign in signs):
                 return
         else:
-            here, room = at(g, low, 320), abs(number) * ratio(TIGHT)
+            here, room = at(g, x, 320), abs(number) * ratio(TIGHT)
             if here.b <= (number + room).b if side > 0 else abs(here).a >= (number - room).a:
                 return
     raise UnprovedError(f"the number {value['float']} reached near x = {near}")
@@ -184,7 +189,8 @@ def not_lipschitz(s: Statement) -> None:
 
 def not_smooth(s: Statement) -> None:
     """f jumps or has a kink, or f'' is unbounded."""
-    if s.witness.get("kind") == "kink":
+    kind = s.witness.get("kind")
+    if kind == "kink" or (kind == "break" and not jumps(s, witnessed(s))):
         left, right = kink_slopes(s)
         need(abs(left - right).a > 0, "slopes that differ")
     else:
@@ -193,9 +199,9 @@ def not_smooth(s: Statement) -> None:
 
 def _unbounded(s: Statement, of: Callable[[Expr], Expr], name: str) -> None:
     """At the witness f jumps, |g| has a pole, or |g| is 10^4 times its size at 1 and -1, without a bound far out."""
-    x = rational(s.witness["x"])
-    if jumps(s, x):
+    if jumps(s, witnessed(s)):
         return
+    x = rational(s.witness["x"])
     pieces = open_parts(smooth_parts(s.f, s.hints))
     if any(pole_at(of(p.f), x) for p in pieces if x in (p.low, p.high)):
         return

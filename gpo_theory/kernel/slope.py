@@ -16,7 +16,7 @@ from mpmath import iv
 
 from gpo_theory.formula.expression import Expr
 from gpo_theory.formula.grammar import parse_constant
-from gpo_theory.kernel.inequality import at, rational
+from gpo_theory.kernel.inequality import rational
 from gpo_theory.kernel.resolution import Hints, UnprovedError, parts, prove, same_at
 from gpo_theory.kernel.shape import shown_convex
 from gpo_theory.kernel.size import equal_at, rounds_to
@@ -32,6 +32,7 @@ from gpo_theory.kernel.statement import (
     open_parts,
     smooth_parts,
 )
+from gpo_theory.kernel.zeros import at
 
 ZERO = Fraction(0)
 

@@ -13,6 +13,7 @@ __all__ = [
     "place",
     "sign_on",
     "smooth_parts",
+    "witnessed",
 ]
 
 from dataclasses import dataclass
@@ -26,8 +27,9 @@ from gpo_theory.certificate import Certificate
 from gpo_theory.formula.expression import Expr
 from gpo_theory.formula.grammar import parse_constant
 from gpo_theory.kernel.horizon import Lead, UnresolvedError, lead_beyond
-from gpo_theory.kernel.inequality import at, rational
+from gpo_theory.kernel.inequality import rational
 from gpo_theory.kernel.resolution import Hints, Part, UnprovedError, parts, prove, same_at
+from gpo_theory.kernel.zeros import Place, Zero, at
 
 ZERO = Fraction(0)
 
@@ -79,7 +81,7 @@ def continuous(pieces: list[Part]) -> None:
         need(same_at(left.f, point.f, x) and same_at(right.f, point.f, x), f"continuity at x = {x}")
 
 
-def place(point: Part) -> Fraction:
+def place(point: Part) -> Place:
     """Return the x of a breakpoint."""
     assert point.low is not None
     return point.low
@@ -96,15 +98,24 @@ def sign_on(g: Expr, part: Part, strict: bool, hints: Hints) -> None:
 
 def kink_slopes(s: Statement) -> tuple[Any, Any]:
     """Return the one-sided slopes at the breakpoint of a kink, at which f must be continuous."""
-    x = rational(s.witness["x"])
+    x = witnessed(s)
     for left, point, right in joints(parts(s.f, s.hints)):
         if point.low == x:
             need(same_at(left.f, point.f, x) and same_at(right.f, point.f, x), f"continuity at x = {x}")
-            for name, side in (("left", left), ("right", right)):
+            for name, side in (("left", left), ("right", right)) if s.witness["kind"] == "kink" else ():
                 said = parse_constant(s.witness[name])
                 need(same_at(side.f.diff(), said, x), f"the slope {said}")
             return at(left.f.diff(), x), at(right.f.diff(), x)
     raise UnprovedError(f"a breakpoint at x = {x}")
+
+
+def witnessed(s: Statement) -> Place:
+    """Return the place that a witness names: a rational x, or the breakpoint isolated between `low` and `high`."""
+    if s.witness.get("kind") != "break":
+        return rational(s.witness["x"])
+    ends = rational(s.witness["low"]), rational(s.witness["high"])
+    places = [place(point) for _, point, _ in joints(parts(s.f, s.hints))]
+    return next(x for x in places if isinstance(x, Zero) and (x.low, x.high) == ends)
 
 
 def agree(a: Any, b: Any) -> bool:
@@ -129,7 +140,7 @@ def lead_far(g: Expr, side: int, hints: Hints) -> Lead | None:
     return found[0]
 
 
-def jumps(s: Statement, x: Fraction) -> bool:
+def jumps(s: Statement, x: Place) -> bool:
     """Whether f certainly jumps at x."""
     for left, point, right in joints(parts(s.f, s.hints)):
         if point.low == x:

@@ -13,7 +13,7 @@ from gpo_theory.kernel.inequality import rational
 
 # The power of u by which the number of a claim is multiplied; a slope of f is multiplied by u.
 POWERS = {"lipschitz": 1, "smooth": 2, "strongly_convex": 2, "differentiable_at_zero": 1, "bradley_terry_exact": -1}
-PLACES, SLOPES = ("x", "a", "b"), ("left", "right")
+PLACES, SLOPES = ("x", "a", "b", "low", "high"), ("left", "right")
 
 
 def in_units(certificate: Certificate, u: Fraction) -> Certificate:

@@ -16,7 +16,8 @@ from tests.support.oracle import CLAIMS, TAIL_CLASSES, evaluate, number
 from tests.support.session import analysis, payload
 from tests.support.strategies import formulas
 
-WITNESSES = {"chord": {"a", "b", "t"}, "point": {"x"}, "kink": {"x", "left", "right"}, "theta": {"theta"}}
+WITNESSES = {"chord": {"a", "b", "t"}, "point": {"x"}, "kink": {"x", "left", "right"}, "theta": {"theta"},
+             "break": {"low", "high"}}  # fmt: skip
 
 
 def text_or_null(value: object) -> bool:

@@ -25,7 +25,7 @@ ARROWS = {
     "gpo_theory.methods": "",
     "gpo_theory.transforms": "errors formula loss calculus",
     "gpo_theory.catalogue": "errors loss methods transforms",
-    "gpo_theory.dynamics": "budget formula kernel loss calculus",
+    "gpo_theory.dynamics": "formula kernel loss calculus",
     "gpo_theory.lowering": "errors formula loss calculus catalogue",
     "gpo_theory.risk": "errors formula certificate loss calculus claims",
     "gpo_theory.report": "budget errors formula certificate kernel loss calculus catalogue dynamics lowering risk",

@@ -186,7 +186,7 @@ MUTANTS = {
     "convex is strictly convex": ("need(any(at(p.f.diff().diff(), x).a > 0 for x in points),", "need(True,", ("a line",)),
     "a bound that nothing reaches": ("if here.b <= (number + room).b if side > 0 else", "if True if side > 0 else",
                                      ("an infimum that is not reached",)),
-    "an exact number is not compared": ("if any(equal_at(g, sign * exact, low) for sign in signs):", "if True:",
+    "an exact number is not compared": ("if any(equal_at(g, sign * exact, x) for sign in signs):", "if True:",
                                         ("an exact number that is nearly right",)),
     "a float need not round": ("return bool(abs(value - ratio(Fraction(number))).b <= room.b)", "return True",
                                ("a float beside its exact form",)),
