@@ -255,13 +255,13 @@ def test_the_strategy_of_convex_formulas_tells_the_truth(text: str) -> None:
 @pytest.mark.parametrize(("text", "is_total"), [
     ("max(0, sqrt(2)-x)", True),  # its one root is of 2
     ("max(0, pi-x) + 1/(1+x**2)", True),
-    ("where(x < sqrt(2), x, log(x-1))", None),  # total, for log meets x >= sqrt(2) only: not seen without the pieces
+    ("where(x < sqrt(2), x, log(x-1))", True),  # log meets x >= sqrt(2) only
     ("max(0, sqrt(2)-x) + 1/(x**2-2)", None),  # not total, at sqrt(2), which is no rational witness
     ("log(where(x < sqrt(2), 1, (x-sqrt(3))**2))", None),  # not total, at sqrt(3)
     ("log(max((x-sqrt(2))**2, (x-sqrt(2))**4))", None),  # not total, at sqrt(2)
     ("max(0, pi-x) + log(x**2-2)", False),
 ])  # fmt: skip
-def test_totality_without_pieces_asks_for_all_of_r(text: str, is_total: bool | None) -> None:
+def test_totality_beside_irrational_breakpoints(text: str, is_total: bool | None) -> None:
     if is_total is False:
         with pytest.raises(DomainError):
             analyze(parse(text))
