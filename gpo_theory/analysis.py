@@ -2,6 +2,7 @@
 
 __all__ = ["analyze", "implied_probability"]
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from fractions import Fraction
@@ -23,7 +24,7 @@ from gpo_theory.claims.monotonicity import differentiable_at_zero, monotone_decr
 from gpo_theory.claims.proving import accepted
 from gpo_theory.claims.smoothness import lipschitz, smooth, strongly_convex
 from gpo_theory.claims.totality import total
-from gpo_theory.errors import DomainError
+from gpo_theory.errors import DomainError, InputError
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.formula.grammar import parse_constant
 from gpo_theory.kernel.expansion import cancelled
@@ -50,17 +51,19 @@ def analyze(loss: Loss | str, seconds: float = 40.0) -> Analysis:
     return _analysis(loss if isinstance(loss, Loss) else find_loss(loss), seconds)
 
 
-def implied_probability(loss: Loss | str, x: Fraction) -> tuple[float, float]:
+def implied_probability(loss: Loss | str, x: float | Fraction) -> tuple[float, float]:
     """Return the least and the largest p for which x is the best scaled margin of a pair preferred with probability p.
 
     p = f'(-x)/(f'(x) + f'(-x)), never clipped; an interval at a kink of f. Raises InputError with the reason where no
     p makes x the best, and for a loss that is not proved to have one: see `analyze(loss).implied`.
 
-    >>> implied_probability("squared", Fraction(1, 2)), implied_probability("hinge", Fraction(1))
+    >>> implied_probability("squared", 0.5), implied_probability("hinge", 1)
     ((0.75, 0.75), (0.5, 1.0))
     """
+    if not math.isfinite(x):
+        raise InputError(f"`x={x}` is not a finite margin")
     known = analyze(loss)
-    return probability_at(known.loss, x, known.claims)
+    return probability_at(known.loss, Fraction(x), known.claims)
 
 
 @lru_cache(maxsize=128)

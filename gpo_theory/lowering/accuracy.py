@@ -67,7 +67,7 @@ def score(loss: Loss, f: Callable[["Tensor"], "Tensor"], dtype: "torch.dtype", c
     for at, *seen in zip(x.tolist(), *(value.double().tolist() for value in values), strict=True):
         truth = _truth(formula, at)
         for k in range(3):
-            worst[k] = max(worst[k], (ulps(seen[k], truth[k], truth[k + 1] * arb(at), kind), at))
+            worst[k] = max(worst[k], (float(ulps(seen[k], truth[k], truth[k + 1] * arb(at), kind)), at))
     (value, gradient, second), places = zip(*worst, strict=True)
     return Score(value, gradient, second, places)
 
