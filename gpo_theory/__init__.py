@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from gpo_theory.loss import Loss, parse
     from gpo_theory.lowering.lower import to_numpy, to_torch
     from gpo_theory.report.result import Analysis
-    from gpo_theory.risk.weights import weights
+    from gpo_theory.risk.transfer import weights
 
 _HOME = {"LOSSES": "catalogue", "find_loss": "catalogue", "Analysis": "report.result", "analyze": "analysis",
          "Certificate": "certificate", "Verdict": "certificate", "DomainError": "errors", "InputError": "errors",
          "ParseError": "errors", "Loss": "loss", "parse": "loss", "to_numpy": "lowering.lower",
          "to_torch": "lowering.lower", "match_beta": "choosing.matching", "strength": "calculus.strengths",
-         "taylor": "calculus.series", "implied_probability": "analysis", "weights": "risk.weights"}  # fmt: skip
+         "taylor": "calculus.series", "implied_probability": "analysis", "weights": "risk.transfer"}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

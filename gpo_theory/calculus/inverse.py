@@ -44,10 +44,12 @@ def inverses(above: Expr, below: Expr, weights: tuple[Expr, Expr]) -> list[Expr]
     """
     if sum(1 for side in (above, below) for _ in side.walk()) > LARGEST:
         return []
-    try:
-        return list(_solutions(*_raised(above, below), weights))
-    except _UnsolvedError:
-        return []
+    for sides in dict.fromkeys(((above, below, 1), _raised(above, below))):  # a power loses the sign of a solution
+        try:
+            return list(_solutions(*sides, weights))
+        except _UnsolvedError:
+            continue
+    return []
 
 
 def simplified(above: Expr, below: Expr) -> Expr | None:

@@ -13,7 +13,7 @@ from functools import lru_cache, partial, reduce
 from itertools import combinations, pairwise
 
 from gpo_theory.budget import spend
-from gpo_theory.calculus.balls import UndecidedError, constant_at, sign_at
+from gpo_theory.calculus.balls import UndecidedError, constant_at, enclose, sign_at
 from gpo_theory.calculus.half_lines import half_line
 from gpo_theory.calculus.isolation import ORDERS, refined, signs_of
 from gpo_theory.calculus.piece import Piece
@@ -70,7 +70,7 @@ def split(f: Expr) -> tuple[Piece, ...]:
     pieces = pieces_of(f)
     irrational = next((piece.low for piece in pieces if isinstance(piece.low, Zero)), None)
     if irrational is not None:
-        raise UnsplitError(f"it changes at {irrational}")
+        raise UnsplitError(f"it changes at the irrational x = {irrational}")
     return pieces
 
 
@@ -327,7 +327,8 @@ def _joint(left: Piece, point: Piece, right: Piece) -> Joint:
     continuous = None if None in signs else signs == [0, 0]
     slopes = [side.f.diff() for side in (left, right)]
     texts = ("", "") if isinstance(x, Zero) else (str(constant_at(slope, x)) for slope in slopes)
-    return Joint(x, continuous, _difference(slopes[1], slopes[0], x), *texts)
+    finite = isinstance(x, Zero) or all(enclose(slope, x).is_finite() for slope in slopes)
+    return Joint(x, continuous, _difference(slopes[1], slopes[0], x) if finite else None, *texts)
 
 
 def _difference(a: Expr, b: Expr, x: Place) -> int | None:

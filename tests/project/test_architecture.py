@@ -140,8 +140,8 @@ def test_training_reaches_nothing_of_the_experiment() -> None:
 
 
 def test_theory_imports_torch_and_matplotlib_only_when_asked() -> None:
-    """No module does at its top, whichever a user imports."""
-    heavy = {f"{path}:{node.lineno}" for path in sources("gpo_theory") for node in ast.parse(path.read_text(encoding="utf-8")).body
+    """No module does at its top, whichever a user imports, but the torch function itself, imported when one is asked for."""
+    heavy = {f"{path}:{node.lineno}" for path in sources("gpo_theory") if path.name != "autograd.py" for node in ast.parse(path.read_text(encoding="utf-8")).body
              if isinstance(node, ast.Import | ast.ImportFrom) and below(names_of(node), ("torch", "matplotlib", "transformers"))}  # fmt: skip
     assert heavy == set()
 
