@@ -79,12 +79,13 @@ def smoothed(loss: Loss, width: Number) -> Loss:
     if h <= 0:
         raise InputError(f"width {width} is not positive")
     pieces = _pieces(loss)
-    for i, joint in enumerate(joints(pieces)):
+    points = [piece.low for piece in pieces if piece.is_point and piece.low is not None]
+    for i, (x, joint) in enumerate(zip(points, joints(pieces), strict=True)):
         if joint.continuous is not True:
-            raise InputError(f"{loss.formula!r} is not continuous at x = {joint.x}: only kinks can be smoothed")
+            raise InputError(f"{loss.formula!r} is not continuous at x = {x}: only kinks can be smoothed")
         if joint.bend:
-            jump = constant_at(pieces[2 * i + 2].f.diff() - pieces[2 * i].f.diff(), joint.x)
-            body = body + jump * call("max", Expr.of(0), h - call("abs", X - joint.x)) ** 2 / (4 * h)
+            jump = constant_at(pieces[2 * i + 2].f.diff() - pieces[2 * i].f.diff(), x)
+            body = body + jump * call("max", Expr.of(0), h - call("abs", X - x)) ** 2 / (4 * h)
     return _made("smoothed", loss, width, body, {})
 
 

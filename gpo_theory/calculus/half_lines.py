@@ -7,7 +7,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from gpo_theory.budget import spend
-from gpo_theory.calculus.piece import Piece
+from gpo_theory.calculus.piece import Section
 from gpo_theory.calculus.rational import as_rational, fraction
 from gpo_theory.calculus.samples import unit
 from gpo_theory.formula.expression import Expr
@@ -26,7 +26,7 @@ class HalfLine:
     sign: int
 
 
-def half_line(piece: Piece, side: int, first: Fraction = Fraction(0)) -> HalfLine | None:
+def half_line(piece: Section, side: int, first: Fraction = Fraction(0)) -> HalfLine | None:
     """Return a half-line of an infinite piece on which its formula has a known sign; the shift `first` is preferred."""
     step = max(Fraction(1), unit(piece.f))
     for start in (step * start for start in STARTS):

@@ -1,6 +1,6 @@
-"""A formula on an interval or at one point of it."""
+"""A formula on an interval or at one point of it, whose ends are rational (`Piece`) or isolated zeros too."""
 
-__all__ = ["Piece"]
+__all__ = ["Piece", "Section"]
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,7 +10,7 @@ from gpo_theory.kernel.zeros import Place, left_of, right_of
 
 
 @dataclass(frozen=True)
-class Piece:
+class Section:
     """f on the open interval (low, high), None for an infinite end, or at the single point low = high."""
 
     low: Place | None
@@ -31,7 +31,7 @@ class Piece:
             return right_of(self.low) + 1
         return (right_of(self.low) + left_of(self.high)) / 2
 
-    def contains(self, x: Fraction | float) -> bool:
+    def contains(self, x: Place | float) -> bool:
         """Whether x certainly lies on the piece; the ends of an interval do not."""
         if self.is_point:
             return x == self.low
@@ -40,3 +40,12 @@ class Piece:
     def borders(self, x: Place, side: int) -> bool:
         """Whether the piece holds all points close to x on one side (-1 left, 1 right), x itself apart."""
         return not self.is_point and (self.contains(x) or x == (self.high if side < 0 else self.low))
+
+
+@dataclass(frozen=True)
+class Piece(Section):
+    """The same with rational ends."""
+
+    low: Fraction | None
+    high: Fraction | None
+    f: Expr

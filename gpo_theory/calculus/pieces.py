@@ -7,16 +7,17 @@ __all__ = ["Joint", "Piece", "UnsplitError", "beside", "breakpoints", "clipped",
            "far", "joints", "near", "pieces_of", "sign_charts", "split"]  # fmt: skip
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache, partial, reduce
 from itertools import combinations, pairwise
+from typing import TypeVar
 
 from gpo_theory.budget import spend
 from gpo_theory.calculus.balls import UndecidedError, constant_at, enclose, sign_at
 from gpo_theory.calculus.half_lines import half_line
 from gpo_theory.calculus.isolation import ORDERS, refined, signs_of
-from gpo_theory.calculus.piece import Piece
+from gpo_theory.calculus.piece import Piece, Section
 from gpo_theory.calculus.rational import SignChart, sign_chart
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.formula.operations import CHOICES, COMPARISONS
@@ -25,6 +26,7 @@ from gpo_theory.kernel.inequality import root_factors
 from gpo_theory.kernel.resolution import same_at
 from gpo_theory.kernel.zeros import Place, Zero, at, left_of, right_of, vanishes
 
+S = TypeVar("S", bound=Section)
 MAX_PIECES = 64  # nested decisions multiply: a limit on time
 APART = tuple(Fraction(1, 2**k) for k in (64, 96, 160))  # widths of brackets tried until two zeros are apart
 
@@ -33,7 +35,7 @@ class UnsplitError(Exception):
     """A breakpoint cannot be decided exactly, or is irrational where only rationals are of use."""
 
 
-def beside(pieces: Iterable[Piece], x: Place, side: int) -> Piece:
+def beside(pieces: Iterable[S], x: Place, side: int) -> S:
     """Return the piece that holds all points close to x on one side (-1 left, 1 right).
 
     Raises UnsplitError where x lies in the bracket of an irrational breakpoint.
@@ -44,17 +46,18 @@ def beside(pieces: Iterable[Piece], x: Place, side: int) -> Piece:
     return found
 
 
-def clipped(pieces: Iterable[Piece], low: Fraction | None, high: Fraction | None) -> list[Piece]:
+def clipped(pieces: Iterable[S], low: Fraction | None, high: Fraction | None) -> list[S]:
     """Return the parts of the pieces that lie in [low, high], None for no end."""
-    out = []
+    out = list[S]()
     for piece in pieces:
         left = max((end for end in (piece.low, low) if end is not None), default=None)
         right = min((end for end in (piece.high, high) if end is not None), default=None)
         if left is None or right is None or left <= right:
-            out.append(Piece(left, right, piece.f))
+            out.append(replace(piece, low=left, high=right))
     return out
 
 
+@lru_cache(maxsize=512)
 def split(f: Expr) -> tuple[Piece, ...]:
     """Return the pieces of a primitive formula from left to right: interval, point, interval, ..., interval.
 
@@ -67,15 +70,16 @@ def split(f: Expr) -> tuple[Piece, ...]:
     1 1 0
     1 None 0
     """
-    pieces = pieces_of(f)
-    irrational = next((piece.low for piece in pieces if isinstance(piece.low, Zero)), None)
-    if irrational is not None:
-        raise UnsplitError(f"it changes at the irrational x = {irrational}")
-    return pieces
+    out = list[Piece]()
+    for piece in pieces_of(f):
+        if isinstance(piece.low, Zero) or isinstance(piece.high, Zero):
+            raise UnsplitError(f"it changes at the irrational x = {piece.high if piece.low is None else piece.low}")
+        out.append(Piece(piece.low, piece.high, piece.f))
+    return tuple(out)
 
 
 @lru_cache(maxsize=512)
-def pieces_of(f: Expr) -> tuple[Piece, ...]:
+def pieces_of(f: Expr) -> tuple[Section, ...]:
     """Return the pieces of a primitive formula as `split` does, also where breakpoints are irrational.
 
     Raises UnsplitError where a breakpoint is not isolated.
@@ -90,7 +94,7 @@ def near(f: Expr, x: Fraction, side: int) -> Expr:
         for k in range(ORDERS if side else 1):
             here = _sign(g, x)
             if here:
-                return here * side**k
+                return here * (side if k % 2 else 1)
             g = g.diff()
         if expanded(g) != Expr.of(0):
             raise UnsplitError(f"the sign of {g} close to x = {x} is not decided")
@@ -104,7 +108,7 @@ def far(f: Expr, side: int) -> Expr:
 
     def sign(g: Expr) -> int:
         for form in dict.fromkeys((g, expanded(g) or g)):
-            found = half_line(Piece(None, None, form), side)
+            found = half_line(Section(None, None, form), side)
             if found is not None:
                 return found.sign
         raise UnsplitError(f"the sign of {g} far out is not decided")
@@ -134,9 +138,9 @@ def breakpoints(f: Expr) -> tuple[Fraction, ...]:
 
 
 @lru_cache(maxsize=512)
-def _fine(f: Expr) -> list[Piece]:
+def _fine(f: Expr) -> list[Section]:
     """Return the pieces between all decisions inside f, also where f is the same formula on both sides."""
-    todo, done = [Piece(None, None, f)], list[Piece]()
+    todo, done = [Section(None, None, f)], list[Section]()
     while todo:
         spend()
         piece = todo.pop()
@@ -150,7 +154,7 @@ def _fine(f: Expr) -> list[Piece]:
     return sorted(done, key=_place)
 
 
-def _place(piece: Piece) -> tuple[int, Fraction, int]:
+def _place(piece: Section) -> tuple[int, Fraction, int]:
     """Return the sort key from left to right, a point before the interval that starts there."""
     if piece.low is None:
         return (0, Fraction(0), 0)
@@ -174,7 +178,7 @@ def differences(node: Expr) -> list[Expr]:
     return [a - b for a, b in combinations(node.args, 2)]
 
 
-def _cut(piece: Piece, node: Expr) -> list[Piece]:
+def _cut(piece: Section, node: Expr) -> list[Section]:
     """Split a piece where the decision of `node` changes, and decide it on every part."""
     cuts, ends = list[Place](), [end for end in (piece.low, piece.high) if end is not None]
     for difference in differences(node) if not piece.is_point else ():
@@ -182,23 +186,23 @@ def _cut(piece: Piece, node: Expr) -> list[Piece]:
             new = _apart(difference, place, [*ends, *cuts])
             cuts += [new] if new is not None and all(a < new < b for a, b in _around(piece, new)) else []
     edges = [piece.low, *sorted(cuts, key=left_of), piece.high]
-    parts = [Piece(a, b, piece.f) for a, b in pairwise(edges)]
-    parts += [Piece(c, c, piece.f) for c in cuts]
-    return [Piece(p.low, p.high, substitute(p.f, {node: decided(node, partial(_sign, x=_inside(p)))})) for p in parts]
+    parts = [Section(a, b, piece.f) for a, b in pairwise(edges)]
+    parts += [Section(c, c, piece.f) for c in cuts]
+    return [Section(p.low, p.high, substitute(p.f, {node: decided(node, partial(_sign, x=_inside(p)))})) for p in parts]
 
 
-def _inside(piece: Piece) -> Place:
+def _inside(piece: Section) -> Place:
     """Return a point of the piece, the breakpoint itself where it is one."""
     return piece.low if piece.is_point and piece.low is not None else piece.sample
 
 
-def _around(piece: Piece, x: Place) -> Iterator[tuple[Place, Place]]:
+def _around(piece: Section, x: Place) -> Iterator[tuple[Place, Place]]:
     """Yield (low, high) of the piece, with x beside an infinite end replaced by a point beyond it."""
     low = left_of(x) - 1 if piece.low is None else piece.low
     yield low, right_of(x) + 1 if piece.high is None else piece.high
 
 
-def _zeros(difference: Expr, piece: Piece, at_points: bool) -> tuple[Place, ...]:
+def _zeros(difference: Expr, piece: Section, at_points: bool) -> tuple[Place, ...]:
     """Return the zeros of a difference on a piece; raises UnsplitError where they are not isolated.
 
     A maximum need not be cut where its arguments only touch; `at_points`: the zeros themselves matter.
@@ -261,18 +265,18 @@ def _sign(node: Expr, x: Place) -> int:
     return sign
 
 
-def _merged(pieces: list[Piece]) -> tuple[Piece, ...]:
+def _merged(pieces: list[Section]) -> tuple[Section, ...]:
     """Join interval, point, interval where one formula holds on all three."""
     out = [pieces[0]]
     for point, interval in zip(pieces[1::2], pieces[2::2], strict=True):
         if out[-1].f == interval.f and (point.f == interval.f or same_at(point.f, interval.f, _inside(point))):
-            out[-1] = Piece(out[-1].low, interval.high, out[-1].f)
+            out[-1] = Section(out[-1].low, interval.high, out[-1].f)
         else:
             out += [point, interval]
     return tuple(out)
 
 
-def sign_charts(pieces: Iterable[Piece], order: int) -> Iterator[tuple[Piece, SignChart | None]]:
+def sign_charts(pieces: Iterable[S], order: int) -> Iterator[tuple[S, SignChart | None]]:
     """Yield every open piece with the exact signs of a derivative of f on it (None where there is no exact form)."""
     for piece in pieces:
         if not piece.is_point:
@@ -311,7 +315,7 @@ class Joint:
         return {"kind": "kink", "x": str(self.x), "left": self.left_slope, "right": self.right_slope}
 
 
-def joints(pieces: tuple[Piece, ...]) -> list[Joint]:
+def joints(pieces: tuple[Section, ...]) -> list[Joint]:
     """Return the breakpoints of a split formula from left to right.
 
     >>> from gpo_theory.formula.grammar import parse_formula
@@ -321,7 +325,7 @@ def joints(pieces: tuple[Piece, ...]) -> list[Joint]:
     return [_joint(*pieces[i : i + 3]) for i in range(0, len(pieces) - 1, 2)]
 
 
-def _joint(left: Piece, point: Piece, right: Piece) -> Joint:
+def _joint(left: Section, point: Section, right: Section) -> Joint:
     x = _inside(point)
     signs = [_difference(side.f, point.f, x) for side in (left, right)]
     continuous = None if None in signs else signs == [0, 0]

@@ -9,7 +9,8 @@ from fractions import Fraction
 from itertools import pairwise
 
 from gpo_theory.calculus.balls import enclose, sign_at
-from gpo_theory.calculus.pieces import Piece, UnsplitError, beside, joints, pieces_of
+from gpo_theory.calculus.piece import Section
+from gpo_theory.calculus.pieces import UnsplitError, beside, joints, pieces_of
 from gpo_theory.calculus.rational import as_rational
 from gpo_theory.calculus.samples import unit
 from gpo_theory.calculus.series import one_sided
@@ -39,13 +40,13 @@ def bradley_terry_exact(f: Expr, is_convex: Certificate, is_decreasing: Certific
         return unknown(CLAIM, f"the pieces are not known exactly: {error}")
 
 
-def _decided(f: Expr, pieces: tuple[Piece, ...], is_convex: Certificate) -> Certificate:
+def _decided(f: Expr, pieces: tuple[Section, ...], is_convex: Certificate) -> Certificate:
     """Decide proposition P3 for an f that is not known to rise, from its pieces."""
     for joint in joints(pieces):
         if joint.continuous is False:
-            return refuted(CLAIM, f"f jumps at x = {joint.x}", **joint.witness)
+            return refuted(CLAIM, f"f jumps at x = {joint.x}", None, **joint.witness)
         if joint.bend in (-1, 1):
-            return refuted(CLAIM, f"f is not differentiable at x = {joint.x}", **joint.witness)
+            return refuted(CLAIM, f"f is not differentiable at x = {joint.x}", None, **joint.witness)
     flat = _flat_point(pieces)
     if flat is not None:
         return refuted(CLAIM, f"f'({flat}) is not negative", kind="point", x=str(flat))
@@ -81,18 +82,18 @@ def _factor(rate: Fraction) -> str:
     return f"exp({rate * X}) " if rate else ""
 
 
-def _slope_at(pieces: tuple[Piece, ...], x: Fraction) -> Expr:
+def _slope_at(pieces: tuple[Section, ...], x: Fraction) -> Expr:
     """Return the formula of f' to the right of x."""
     return beside(pieces, x, 1).f.diff()
 
 
-def _flat_point(pieces: tuple[Piece, ...]) -> Fraction | None:
+def _flat_point(pieces: tuple[Section, ...]) -> Fraction | None:
     """Return the sample point of a piece on which f' >= 0 there, if there is one."""
     return next((p.sample for p in pieces if not p.is_point and (s := sign_at(p.f.diff(), p.sample)) is not None
                  and s >= 0), None)  # fmt: skip
 
 
-def _exact_rate(pieces: tuple[Piece, ...]) -> Fraction | None:
+def _exact_rate(pieces: tuple[Section, ...]) -> Fraction | None:
     """Return k with f'(-x) = exp(k x) f'(x) for all x > 0, exactly, or None."""
     edges = sorted({abs(left_of(x)) for p in pieces for x in (p.low, p.high) if x is not None} | {Fraction(0)})
     probes = [(a + b) / 2 for a, b in pairwise(edges)] + [edges[-1] + 1]
@@ -115,7 +116,7 @@ def _exact_rate(pieces: tuple[Piece, ...]) -> Fraction | None:
     return rates.pop() if len(rates) == 1 else None
 
 
-def _failing_point(pieces: tuple[Piece, ...]) -> Fraction | None:
+def _failing_point(pieces: tuple[Section, ...]) -> Fraction | None:
     """Return a point where the c that fits x = 1 certainly fails, among a few."""
 
     def rate(x: Fraction) -> object:

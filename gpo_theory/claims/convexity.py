@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpo_theory.calculus.balls import enclose
-from gpo_theory.calculus.pieces import Joint, Piece, UnsplitError, cuts_of, joints, pieces_of, sign_charts
+from gpo_theory.calculus.piece import Section
+from gpo_theory.calculus.pieces import Joint, UnsplitError, cuts_of, joints, pieces_of, sign_charts
 from gpo_theory.calculus.rational import SignChart, as_rational, fraction
 from gpo_theory.calculus.samples import rounded, sample, unit
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
@@ -67,7 +68,7 @@ def strictly_convex(f: Expr, is_convex: Certificate) -> Certificate:
     return proved(claim, f"{how}: f'' > 0 on every piece but for isolated points")
 
 
-def _inside(piece: Piece, cuts: tuple[Place, ...]) -> tuple[Fraction, Fraction]:
+def _inside(piece: Section, cuts: tuple[Place, ...]) -> tuple[Fraction, Fraction]:
     """Return two rational points a < b of a piece, its ends included, without any of the cuts between them."""
     low = piece.sample if piece.low is None else right_of(piece.low)
     high = piece.sample + 1 if piece.high is None else left_of(piece.high)
@@ -154,7 +155,7 @@ def _fault(f: Expr, joint: Joint) -> Certificate | None:
     if joint.bend < 0:
         if isinstance(joint.x, Zero):
             return _refuted_near(f, (joint.x.low + joint.x.high) / 2, f"f' falls at x = {joint.x}")
-        return refuted("convex", f"f' falls at x = {joint.x}", **joint.witness)
+        return refuted("convex", f"f' falls at x = {joint.x}", None, **joint.witness)
     return None
 
 

@@ -7,14 +7,14 @@ from fractions import Fraction
 
 from gpo_theory.calculus.infimum import Infimum, proposed_infimum
 from gpo_theory.calculus.isolation import refined
-from gpo_theory.calculus.piece import Piece
+from gpo_theory.calculus.piece import Piece, Section
 from gpo_theory.kernel.zeros import Place, Zero, vanishes
 
 SHARP = tuple(Fraction(1, 2**k) for k in (60, 30))  # relative widths of the brackets of irrational ends, tried in turn
 CLOSE = 1e-9  # relative distance within which a value at an irrational end is taken for a constant beside it
 
 
-def least(pieces: tuple[Piece, ...]) -> Infimum | None:
+def least(pieces: tuple[Section, ...]) -> Infimum | None:
     """Return the infimum over all pieces; one reached at an irrational end is exact where it is 0 or a constant there.
 
     >>> from gpo_theory.calculus.pieces import pieces_of

@@ -8,7 +8,8 @@ from fractions import Fraction
 import numpy as np
 
 from gpo_theory.calculus.balls import constant_at, enclose, sign_at
-from gpo_theory.calculus.pieces import Piece, UnsplitError, joints, near, pieces_of, sign_charts
+from gpo_theory.calculus.piece import Section
+from gpo_theory.calculus.pieces import UnsplitError, joints, near, pieces_of, sign_charts
 from gpo_theory.calculus.rational import SignChart
 from gpo_theory.calculus.samples import rounded, sample, unit
 from gpo_theory.calculus.series import one_sided
@@ -50,7 +51,7 @@ def monotone_decreasing(f: Expr, is_convex: Certificate) -> Certificate:
     return proved(claim, f"{how}: f' <= 0 on every piece, and f is continuous")
 
 
-def _rising_point(piece: Piece, chart: SignChart | None) -> Fraction | None:
+def _rising_point(piece: Section, chart: SignChart | None) -> Fraction | None:
     """Return a rational point of a piece at which f' > 0: from the exact signs, else from samples up to 64 units."""
     if chart is not None:
         return chart.samples[chart.signs.index(1)] if 1 in chart.signs else None

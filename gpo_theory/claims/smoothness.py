@@ -8,7 +8,8 @@ from fractions import Fraction
 from flint import arb
 
 from gpo_theory.calculus.balls import ball, enclose
-from gpo_theory.calculus.pieces import Piece, UnsplitError, beside, joints, pieces_of
+from gpo_theory.calculus.piece import Section
+from gpo_theory.calculus.pieces import UnsplitError, beside, joints, pieces_of
 from gpo_theory.calculus.tails import tail
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
 from gpo_theory.claims.extrema import least
@@ -18,7 +19,7 @@ from gpo_theory.kernel.size import pole_at
 
 # Witnesses: |f'| or |f''| is so many times, f'' at most such a part of, its largest value at 1 and -1.
 LARGE, SMALL = 10**4 + 1, Fraction(1, 1000)
-Pieces = tuple[Piece, ...]
+Pieces = tuple[Section, ...]
 
 
 def lipschitz(f: Expr) -> Certificate:
@@ -33,7 +34,7 @@ def smooth(f: Expr) -> Certificate:
     def decide(pieces: Pieces) -> Certificate:
         for joint in joints(pieces):
             if joint.bend in (-1, 1):
-                return refuted(claim, f"f' jumps at x = {joint.x}", **joint.witness)
+                return refuted(claim, f"f' jumps at x = {joint.x}", None, **joint.witness)
         return _sup(claim, pieces, lambda g: g.diff().diff(), "f''")
 
     return _attempt(claim, f, decide)
@@ -76,12 +77,12 @@ def _attempt(claim: str, f: Expr, decide: Callable[[Pieces], Certificate]) -> Ce
         return unknown(claim, f"the pieces are not known exactly: {error}")
     if jump.continuous is None:
         return unknown(claim, f"the breakpoint x = {jump.x} is not decided exactly")
-    return refuted(claim, f"f jumps at x = {jump.x}", **jump.witness)
+    return refuted(claim, f"f jumps at x = {jump.x}", None, **jump.witness)
 
 
 def _mapped(pieces: Pieces, operate: Callable[[Expr], Expr]) -> Pieces:
     """Return the open pieces with an operation, such as a derivative, applied to each formula."""
-    return tuple(Piece(p.low, p.high, operate(p.f)) for p in pieces if not p.is_point)
+    return tuple(Section(p.low, p.high, operate(p.f)) for p in pieces if not p.is_point)
 
 
 def _sup(claim: str, pieces: Pieces, operate: Callable[[Expr], Expr], name: str) -> Certificate:
@@ -106,7 +107,7 @@ def _sup(claim: str, pieces: Pieces, operate: Callable[[Expr], Expr], name: str)
 
 def _pole(claim: str, pieces: Pieces, name: str) -> Certificate | None:
     """Refute a bound on |g| by an end of a piece at which it tends to infinity, if there is one."""
-    x = next((x for p in pieces for x in (p.low, p.high) if x is not None and pole_at(p.f, x)), None)
+    x = next((x for p in pieces for x in (p.low, p.high) if isinstance(x, Fraction) and pole_at(p.f, x)), None)
     return None if x is None else refuted(claim, f"{name} is unbounded near x = {x}", kind="point", x=str(x))
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain
 
-from gpo_theory.calculus.pieces import Piece, UnsplitError, pieces_of
+from gpo_theory.calculus.piece import Section
+from gpo_theory.calculus.pieces import UnsplitError, pieces_of
 from gpo_theory.calculus.rational import sign_chart
 from gpo_theory.certificate import Certificate, proved, refuted
 from gpo_theory.formula.expression import Expr
@@ -28,7 +29,7 @@ def total(f: Expr) -> Certificate:
     >>> total(parse_formula("log(x)").primitive()).witness
     {'kind': 'point', 'x': '0'}
     """
-    reason, pieces = "every logarithm, quotient and root is defined wherever it is used", [Piece(None, None, f)]
+    reason, pieces = "every logarithm, quotient and root is defined wherever it is used", [Section(None, None, f)]
     try:
         pieces += pieces_of(f)
     except UnsplitError as error:
@@ -47,7 +48,7 @@ def _partial(f: Expr) -> Iterator[Expr]:
             yield node
 
 
-def _bad_points(node: Expr, piece: Piece) -> Iterator[Fraction]:
+def _bad_points(node: Expr, piece: Section) -> Iterator[Fraction]:
     """Yield rational points of a piece where an operation may be undefined."""
     if piece.is_point:
         yield piece.sample

@@ -102,7 +102,8 @@ def _concave_joints(pieces: tuple[Piece, ...]) -> list[Fraction]:
     found = joints(pieces)
     if any(joint.continuous is None or joint.bend is None for joint in found):
         raise UndecidedError
-    return [joint.x for joint in found if not joint.continuous or joint.bend == -1]
+    concave = [joint.x for joint in found if not joint.continuous or joint.bend == -1]
+    return [x for x in concave if isinstance(x, Fraction)]  # all of them: these pieces have rational ends
 
 
 def runs(piece: Piece, g: Expr) -> list[Run]:

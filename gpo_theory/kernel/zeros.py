@@ -31,16 +31,16 @@ class Zero:
     low: Fraction
     high: Fraction
 
-    def __lt__(self, other: "Place") -> bool:
-        return self.high <= left_of(other)
+    def __lt__(self, other: "Place | float") -> bool:
+        return self.high <= (other.low if isinstance(other, Zero) else other)
 
-    def __gt__(self, other: "Place") -> bool:
-        return self.low >= right_of(other)
+    def __gt__(self, other: "Place | float") -> bool:
+        return self.low >= (other.high if isinstance(other, Zero) else other)
 
-    def __le__(self, other: "Place") -> bool:
+    def __le__(self, other: "Place | float") -> bool:
         return self == other or self < other
 
-    def __ge__(self, other: "Place") -> bool:
+    def __ge__(self, other: "Place | float") -> bool:
         return self == other or self > other
 
     def __str__(self) -> str:
