@@ -4,7 +4,7 @@ A breakpoint is a rational number or an isolated zero; only who asks for `pieces
 """
 
 __all__ = ["Joint", "Piece", "UnsplitError", "beside", "breakpoints", "clipped", "cuts_of", "decided", "differences",
-           "far", "joints", "near", "pieces_of", "sign_charts", "split"]  # fmt: skip
+           "far", "joints", "near", "pieces_of", "sign_charts", "split", "without_roots"]  # fmt: skip
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -283,10 +283,10 @@ def sign_charts(pieces: Iterable[S], order: int) -> Iterator[tuple[S, SignChart 
             g = reduce(lambda f, _: f.diff(), range(order), piece.f)
             low = None if piece.low is None else right_of(piece.low)
             high = None if piece.high is None else left_of(piece.high)
-            yield piece, sign_chart(_without_roots(expanded(g) or g), low, high)
+            yield piece, sign_chart(without_roots(expanded(g) or g), low, high)
 
 
-def _without_roots(g: Expr) -> Expr:
+def without_roots(g: Expr) -> Expr:
     """Return a formula with the sign of g where g is defined: a root that its terms share, as what stands under it."""
     roots, rest = root_factors(g)
     return reduce(lambda out, root: out * root[0] ** (1 if root[1] > 0 else -1), roots.items(), rest)

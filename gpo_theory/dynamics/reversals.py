@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from gpo_theory.calculus.balls import UndecidedError
 from gpo_theory.calculus.isolation import isolated
-from gpo_theory.calculus.pieces import Piece, UnsplitError, joints, split
+from gpo_theory.calculus.pieces import Piece, UnsplitError, joints, split, without_roots
 from gpo_theory.calculus.rational import sign_chart
 from gpo_theory.formula.expression import Expr
 from gpo_theory.kernel.expansion import expanded
@@ -114,7 +114,7 @@ def runs(piece: Piece, g: Expr) -> list[Run]:
     if piece.is_point:
         return []
     low, high = Bracket(piece.low, piece.low), Bracket(piece.high, piece.high)
-    chart = sign_chart(expanded(g) or g, piece.low, piece.high)
+    chart = sign_chart(without_roots(expanded(g) or g), piece.low, piece.high)
     if chart is None:
         places, signs = isolated(g, piece)
         edges = [low, *(Bracket(*ends) for ends in places), high]
