@@ -45,11 +45,11 @@ def polynomials_for(f: Expr, order: int, points: Points) -> Iterator[TaylorPolyn
 def _covering(
     piece: Piece, order: int, low: Fraction, high: Fraction, special: tuple[float, ...]
 ) -> Iterator[TaylorPolynomial]:
-    edges = [(low, high)]
+    edges, centred = [(low, high)], list[TaylorPolynomial]()
     for centre in (Fraction(c) for c in special if low - Fraction(1, 8) <= c <= high + Fraction(1, 8)):
         found = _polynomial(piece, order, lambda _, c=centre: c, RADII)  # type: ignore[misc]
         if found is not None:
-            yield found
+            centred.append(found)
             left, right = found.centre - found.radius, found.centre + found.radius
             edges = [part for a, b in edges for part in ((a, min(b, left)), (max(a, right), b)) if part[0] <= part[1]]
     for a, b in edges:
@@ -59,6 +59,7 @@ def _covering(
             if found.centre + found.radius == piece.high:
                 break
             a, radii = found.centre + found.radius * Fraction(15, 16), tuple(r for r in RADII if r <= found.radius)
+    yield from centred  # last, so that where others overlap these stand: only they keep the digits at their centre
 
 
 def _polynomial(

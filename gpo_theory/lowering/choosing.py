@@ -29,9 +29,10 @@ def program_of(f: Expr, order: int) -> Program:
     """
     if order > 2:
         raise InputError(f"third derivatives of a loss are not supported: {str(f)!r}")
+    forms = _forms(f, order)  # first, because it refuses what cannot be measured
     measures = [Measure.of(f, order, dtype, count) for dtype, count in _COUNTS.items()]
     best: tuple[float, Program] | None = None
-    for form in _forms(f, order):
+    for form in forms:
         program = compiled(form)
         error = max(float(np.max(_errors(program, measure), initial=0)) for measure in measures)
         if best is None or error < best[0]:

@@ -3,6 +3,7 @@
 __all__ = ["KNEE", "Measure", "piece_at", "sample_points", "special_points", "taylor_at", "ulps"]
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -14,21 +15,25 @@ from flint import arb
 from numpy.typing import NDArray
 
 from gpo_theory.calculus.balls import bisected, enclose, expand
-from gpo_theory.calculus.pieces import UnsplitError, beside, split
+from gpo_theory.calculus.pieces import UnsplitError, beside, near, split
+from gpo_theory.errors import InputError
 from gpo_theory.formula.expression import Expr, rebuild
 
 KNEE = 2.0**64  # of |f| or |f'|: the square root of 2^128, where float32 overflows
 # The exact value is known to 2^-70 of its scale, 17 bits beyond float64, or to 2^-1100, below float64's least number.
 _FINEST, _COARSEST = -70, -1100
+_FADING = (86, 106), (706, 748)  # |x| where exp(-|x|) underflows in float32 and in float64, though x exp(-|x|) may not
 _GRID = [sign * Fraction(step, 4) for sign in (-1, 1) for step in (*range(1, 33), 40, 48, 64, 96, 128)]
 
 
 def piece_at(f: Expr, x: Fraction) -> Expr:
     """Return the smooth formula that holds at x and on its right, as far as that is decided."""
-    try:
-        return beside(split(f), x, 1).f
-    except UnsplitError:
-        return _active(f, x)
+    for smooth in (lambda: beside(split(f), x, 1).f, lambda: near(f, x, 1)):
+        with suppress(UnsplitError):
+            return smooth()
+    if any(node.head == "where" for node in f.walk()):
+        raise InputError(f"{str(f)!r} has a breakpoint that is not rational: it cannot be run exactly")
+    return _active(f, x)
 
 
 def _active(node: Expr, at: Fraction) -> Expr:
@@ -79,7 +84,8 @@ def ulps(seen: float, truth: arb, drift: arb, dtype: type) -> float:
 
 @lru_cache(maxsize=64)
 def sample_points(f: Expr, order: int, count: int) -> NDArray[np.float64]:
-    """Return points of |x| <= 1e6 on all scales, and close to breakpoints and zeros of f^(order) and its slope.
+    """Return points of |x| <= 1e6 on all scales, close to breakpoints and zeros of f^(order) and its slope, and where
+    exp(-|x|) underflows.
 
     >>> from gpo_theory.formula.grammar import parse_formula
     >>> points = sample_points(parse_formula("(x-1)**2"), 0, 40)
@@ -89,6 +95,7 @@ def sample_points(f: Expr, order: int, count: int) -> NDArray[np.float64]:
     random = np.random.default_rng(20240213)  # any fixed seed
     parts = ((2 * count, 5), (count // 5, 50), (count // 5, 800))
     sizes = [np.geomspace(1e-12, 1e6, count), *(random.uniform(0, top, number) for number, top in parts)]
+    sizes += [np.linspace(*ends, 21) for ends in _FADING]
     near = np.geomspace(1e-12, 0.3, count // 5)
     special = special_points(f, order)
     around = [np.concatenate([[c], c - near * max(1.0, abs(c)), c + near * max(1.0, abs(c))]) for c in special]

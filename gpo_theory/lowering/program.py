@@ -245,16 +245,18 @@ def _mills_near() -> tuple[float, ...]:
 @cache
 def operations(library: Any) -> Operations:
     """Return the functions of numpy or torch under the names that a program uses."""
+    where, exp, log = library.where, library.exp, library.log
     if library is np:
         from scipy import special
 
-        rest: Operations = {"logsigmoid": lambda u: -np.logaddexp(0, -u), "sigmoid": special.expit,
+        # As torch's kernels compute it, which is 0 from exp(-u) = inf on: what is measured here has to hold there.
+        rest: Operations = {"logsigmoid": lambda u: -np.logaddexp(0, -u), "sigmoid": lambda u: 1 / (1 + exp(-u)),
                             "step": lambda u: np.clip(np.sign(u), 0.0, None)}  # fmt: skip
     else:
         special, rest = library.special, {
             "logsigmoid": library.nn.functional.logsigmoid, "sigmoid": library.sigmoid,
             "step": lambda u: library.sign(u).clip_(0.0), "in place": _IN_PLACE}  # fmt: skip
-    where, exp, log, erfc = library.where, library.exp, library.log, special.erfc
+    erfc = special.erfc
 
     def replaced(value: Array, inside: Array, function: Callable[[Array], Array], v: Array) -> Array:
         """Return the value with function(v) in its place where `inside`, which on the CPU is computed there alone."""
