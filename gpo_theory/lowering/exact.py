@@ -28,9 +28,10 @@ _GRID = [sign * Fraction(step, 4) for sign in (-1, 1) for step in (*range(1, 33)
 
 def piece_at(f: Expr, x: Fraction) -> Expr:
     """Return the smooth formula that holds at x and on its right, as far as that is decided."""
-    for smooth in (lambda: beside(split(f), x, 1).f, lambda: near(f, x, 1)):
-        with suppress(UnsplitError):
-            return smooth()
+    with suppress(UnsplitError):
+        return beside(split(f), x, 1).f
+    with suppress(UnsplitError):
+        return near(f, x, 1)
     if any(node.head == "where" for node in f.walk()):
         raise InputError(f"{str(f)!r} has a breakpoint that is not rational: it cannot be run exactly")
     return _active(f, x)
