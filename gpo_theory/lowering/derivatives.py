@@ -82,7 +82,7 @@ def _of_product(factors: tuple[Expr, ...]) -> Expr:
 
 
 def _is_denominator(f: Expr) -> bool:
-    return f.power is not None and (f.power < 0 or f.power.denominator > 1)
+    return f.power is not None and f.power < 0
 
 
 def _ratio(p: Expr) -> Expr:

@@ -31,6 +31,7 @@ from tests.support.two_sequences import response_sums
 
 SIZES = [sign * 10.0**power for power in (3, 6, 10, 20, 30) for sign in (1, -1)]
 SQUARES = ("cauchy", "canonical_boosting", "sqrt_hinge")
+FADING = ("cauchit",)  # whose slope 1/(acot(y) (1 + y^2)), about 1/y, is 0 there
 DTYPES = {"float64": (torch.float64, 1e-9), "float32": (torch.float32, 1e-5), "bfloat16": (torch.bfloat16, 1e-2)}
 
 
@@ -44,7 +45,7 @@ def expected(name: str, x: float) -> tuple[mp.mpf, mp.mpf]:
 @pytest.mark.parametrize("name", LOSSES)
 def test_spec_13_margins_up_to_1e30_give_the_loss_or_its_tangent_and_a_finite_gradient(name: str) -> None:
     """The saturations: a value beyond the dtype's largest number is an infinity of the right sign; and in float32 the
-    formulas of SQUARES are infinite beyond 2^63, where x^2 is."""
+    formulas of SQUARES are infinite beyond 2^63, where x^2 is, and the slopes of FADING are 0."""
     for dtype, tolerance in DTYPES.values():
         x = torch.tensor(SIZES, dtype=dtype, requires_grad=True)
         value = to_torch(LOSSES[name])(x)
@@ -61,7 +62,9 @@ def test_spec_13_margins_up_to_1e30_give_the_loss_or_its_tangent_and_a_finite_gr
             else:
                 assert abs(found - f) <= tolerance * abs(f) + 1e-37, where
             assert math.isfinite(gradient), where
-            if not saturated:
+            if name in FADING and dtype is not torch.float64 and abs(at) > 2**63:
+                assert gradient == 0, where
+            elif not saturated:
                 assert abs(gradient - first) <= tolerance * abs(first) + 1e-37, where
 
 
@@ -72,10 +75,10 @@ def test_spec_13_nan_stays_nan_and_infinity_is_the_limit_or_nan(name: str) -> No
         assert f(torch.tensor([0.0, math.nan], dtype=dtype))[1].isnan()
         for sign in (1, -1):
             found = float(f(torch.tensor(sign * math.inf, dtype=dtype)))
-            far = float(expected(name, sign * 1e30)[0])
+            far, half = (float(expected(name, sign * size)[0]) for size in (1e30, 1e15))
             towards = math.inf if far > 0 else -math.inf
             assert math.isnan(found) or found == pytest.approx(far, rel=tolerance, abs=1e-29) or (
-                found == towards and abs(far) > 100)  # fmt: skip
+                found == towards and abs(far) > 1.5 * abs(half))  # fmt: skip
     assert np.isnan(to_numpy(LOSSES[name])(np.array([math.nan]))).all()
 
 
