@@ -77,8 +77,9 @@ def formulas_in_parameters(loss: Loss) -> str:
         with suppress(InputError):  # f'(0) is not linear in this parameter
             lines.append(f"- $f'(0) = 0$ at ${typeset(name)} = {typeset(zero_slope_at(loss, name))}$")
     shown = {slope: "f'(0)", strength: "R"}
-    conditions = ["$f$ is defined", *(f"${shown.get(formula) or typeset(formula)} {_RELATIONS.get(relation, relation)} 0$"
-                                      for formula, relation in validity_in(loss))]  # fmt: skip
+    conditions = ["$f$ is defined"]
+    conditions += [f"${shown.get(formula) or typeset(formula)} {_RELATIONS.get(relation, relation)} 0$"
+                   for formula, relation in validity_in(loss)]  # fmt: skip
     listed = " and ".join(filter(None, (", ".join(conditions[:-1]), conditions[-1])))
     return page("formulas", lines="\n".join(lines), conditions=listed)
 

@@ -29,7 +29,8 @@ class TorchLoss:
     0 for the hinge at x = 1. `knees` = (left, right): beyond a knee, where |f| or |f'| first reaches 2^64, the tangent
     there continues f (C1); None where no knee lies within |x| <= 2^63. So for finite x the gradient is finite, and the
     value is infinite only where f or its tangent exceeds the dtype, or, in float32 beyond 2^63, where a square in its
-    formula does; a gradient that is divided by such a square is 0 there. f(nan) is nan; at x = inf or -inf the value is the limit or nan, and the gradient may be nan.
+    formula does; a gradient that is divided by such a square is 0 there. f(nan) is nan; at x = inf or -inf the value is
+    the limit or nan, and the gradient may be nan.
 
     Second derivatives are within 4 ulp of |f''| + |x f'''| where that was measured, or an InputError is raised: for a
     formula whose f'' is not so accurate, and for every third derivative. Beyond a knee the second derivative is 0.
