@@ -6,6 +6,7 @@ language of formulas (`formula`, `grammar`) have to be trusted.
 intervals, sturm, horizon                                   bounds of a formula on an interval, exact signs, half-lines
 expansion                                                   a formula multiplied out, and what cancels
 inequality                                                  one inequality, replayed from its hint
+zeros                                                       breakpoints that are isolated zeros, such as log(9)
 resolution, statement, units                                f as smooth parts, what all rules work with, units of x
 domain, shape, size, slope, exactness, consistency          the rules, one file for a group of claims
 rules, certificates                                         the table of rules, and the replay of a certificate

@@ -102,6 +102,19 @@ LIES = {
     "a zero outside its bracket": zero_at_log_2(
         "(exp(x)-2)**2*((exp(x)-4)**2-1/100)", "27/20", "71/50", inside=line("-1", "5199/2399", "-2700/2399", "400/2399", slope="1"),
         outside=line("1", "-2399/1599", "1733/2132", "-100/533", "25/1599", slope="1")),
+    "the other root of a square": lie(
+        "lipschitz", "proved", "where((x+1)**2 < 2, x+1-sqrt(2), 0)", value={"exact": "1", "float": 1.0}, near="0",
+        cuts=[["(x+1)**2-2", "-3", "-2"], ["(x+1)**2-2", "1/4", "1/2"]], hints=[
+            ("on (-inf, -3)", line("-1", "2", "1")), ("on (-2, 1/4)", line("1", "-2", "-1")), ("on (1/2, inf)", line("-1", "2", "1"))]),
+    "a dip beside an irrational breakpoint": lie(
+        "bounded_below", "proved", "where(x < sqrt(2), 0, (x-sqrt(2))*(x-29/20))", value=NOTHING, near="0",
+        cuts=[["x-sqrt(2)", "7/5", "3/2"]], hints=[("on (-inf, 7/5)", cover("-8", "7/5")), ("on (3/2, inf)", cover("3/2", "10"))]),
+    "two poles that cancel": lie(
+        "smooth", "refuted", "where(x < 1, (1-x)**(3/2) - exp(x-1)*(1-x)**(3/2), 0)", witness={"kind": "point", "x": "1"}, cuts=["1"],
+        hints=[("on (-inf, 1)", line("1", "-1")), ("on (1, inf)", line("-1", "1"))]),
+    "a pole times a zero": lie(
+        "smooth", "refuted", "where(x < 1, (1-x)**(3/2)*(1-exp(x-1)), 0)", witness={"kind": "point", "x": "1"}, cuts=["1"],
+        hints=[("on (-inf, 1)", line("1", "-1")), ("on (1, inf)", line("-1", "1"))]),
     "a rise turned round": lie("monotone_decreasing", "proved", "exp(x)", unit="-1"),
     "a constant": lie("monotone_decreasing", "proved", "exp(x)", unit="0"),
     "a slope per unit": lie("lipschitz", "proved", "x", value={"exact": "2", "float": 2.0}, near="0", unit="2"),
@@ -202,6 +215,12 @@ MUTANTS = {
     "right of a named zero": ("prove(g, high, p.high, False, s.hints)", "pass", ("below 0 on the right",)),
     "a named zero anywhere": ("(place - ratio(low)).a > 0 and (ratio(high) - place).a > 0 and value.a", "value.a",
                               ("a zero outside its bracket",)),
+    "any solution is the zero": ("return value if here.a > low.b and here.b < high.a else None", "return value",
+                                 ("the other root of a square",)),
+    "what is 0 at a breakpoint rises there": ("return inner if rise.a > 0 or (rise.a >= 0 and not strict) else outer", "return inner",
+                                              ("a dip beside an irrational breakpoint",)),
+    "poles never cancel": ("return poles == 1", "return poles >= 1", ("two poles that cancel",)),
+    "a zero beside a pole is not seen": (" or (zeros and min(zeros) < 0 < max(zeros)):", ":", ("a pole times a zero",)),
     "a unit of either sign": ("if u <= 0:", "if u == 0:", ("a rise turned round",)),
     "a unit of 0": ("if u <= 0:", "if u < 0:", ("a constant",)),
     "a slope has no unit": ('"lipschitz": 1,', '"lipschitz": 0,', ("a slope per unit",)),
@@ -228,6 +247,7 @@ from fractions import Fraction
 import gpo_theory.kernel
 from gpo_theory.certificate import Certificate, Verdict
 from gpo_theory.formula.grammar import parse_formula
+from gpo_theory.kernel.certificates import _place
 from gpo_theory.kernel.resolution import UnprovedError
 
 assert gpo_theory.kernel.__file__.startswith(sys.argv[1]), "the tree under test is another one"
@@ -235,7 +255,7 @@ assert gpo_theory.kernel.__file__.startswith(sys.argv[1]), "the tree under test 
 class Planted:
     def __init__(self, lie): self.lie = lie
     def hint(self, fact): return next((hint for part, hint in self.lie["hints"] if part in str(fact)), None)
-    def breakpoints(self, f): return tuple(map(Fraction, self.lie["cuts"]))
+    def breakpoints(self, f): return tuple(map(_place, self.lie["cuts"]))
     def choice(self, name): return self.lie["choices"].get(name)
 
 out = {}
