@@ -17,7 +17,9 @@ PLACES, SLOPES = ("x", "a", "b", "low", "high"), ("left", "right")
 
 
 def in_units(certificate: Certificate, u: Fraction) -> Certificate:
-    """Return the certificate about f(u y) that a certificate about f means; raises OverflowError beyond the doubles.
+    """Return the certificate about f(u y) that a certificate about f means.
+
+    Raises OverflowError where its number times a power of u is no double: the two would not be the same statement.
 
     >>> from gpo_theory.certificate import proved
     >>> in_units(proved("smooth", "f'' = 2", {"exact": "2", "float": 2.0}), Fraction(1, 2)).value
@@ -38,8 +40,10 @@ def _moved(name: str, text: str, u: Fraction) -> str:
 
 
 def _multiplied(value: Mapping[str, Any], factor: Fraction) -> dict[str, Any]:
-    exact = value["exact"]
+    exact, number = value["exact"], Fraction(value["float"]) * factor
+    if Fraction(float(number)) != number:
+        raise OverflowError(f"{value['float']} times {factor} is no double")
     return {
         "exact": exact if exact is None or factor == 1 else str(parse_constant(exact) * factor),
-        "float": float(Fraction(value["float"]) * factor),
+        "float": float(number),
     }

@@ -13,6 +13,7 @@ import pytest
 
 from gpo_theory import LOSSES, analyze
 from gpo_theory.calculus.balls import enclose, exact_value
+from gpo_theory.certificate import Verdict
 from gpo_theory.dynamics.reversals import convex_around_zero, reversals_of
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.formula.grammar import parse_constant
@@ -114,6 +115,16 @@ def test_what_is_derived_has_no_units(name: str, change: str) -> None:
     assert faults(analyze(loss), after, CHANGES[change]) == []
     document = json.loads(json.dumps(certificate_document(after)))
     assert verify(document) == {claim: one.verdict.value for claim, one in after.claims.items()}
+
+
+@pytest.mark.parametrize("formula", ["exp(-600)*log(1+exp(-x*1e-40))", "exp(-600)*(2*atan(x*1e-40)-1)**2"])
+def test_a_number_below_the_doubles_is_not_claimed(formula: str) -> None:
+    """The bound of f'' is about 1e-341, so that a double of it would not be it."""
+    found = analyze(formula)
+    assert found.claims["smooth"].verdict is Verdict.UNKNOWN
+    assert found.claims["bounded_below"].verdict is Verdict.PROVED
+    document = json.loads(json.dumps(certificate_document(found)))
+    assert verify(document) == {claim: one.verdict.value for claim, one in found.claims.items()}
 
 
 @pytest.mark.parametrize("name", ["savage", "hinge", "huber"])
