@@ -16,8 +16,8 @@ from gpo_theory.formula.spelling import PREFIXES, SPELLINGS, meaning, respelled,
 # Limits on what a user may write, chosen: far above any published loss, and any formula within them is read in 0.2 s.
 # Spaces are not counted, for a printed formula has more of them.
 MAX_CHARACTERS, MAX_DEPTH, MAX_NODES, MAX_DIGITS, MAX_EXPONENT, MAX_POWER = 1000, 40, 300, DIGITS, LARGEST, 64
-# Times that a formula is printed and read until nothing changes; one is the rule, two where denominators are merged.
-SPELLINGS_OF_ONE = 4
+# The most readings after which a printed formula must have stopped changing: one mostly, two where denominators merge.
+READINGS = 4
 MAX_CORRECTED = 200  # chosen: the characters up to which a refused text is corrected in the message
 MAX_BITS = 20_000  # chosen: the size of a power in a constant that the package itself printed
 FUNCTIONS = sorted(OPERATIONS)
@@ -66,7 +66,7 @@ def _as_written(node: Expr, text: str, parameters: Collection[str]) -> Expr:
     """Return the formula as it is read again where it is printed; ParseError where its text is too long for that."""
     written = str(node)
     try:
-        for _ in range(SPELLINGS_OF_ONE):
+        for _ in range(READINGS):
             again = node if written == text else _Reader(written, parameters).formula()
             if again == node:
                 return node

@@ -15,7 +15,7 @@ from flint import arb
 
 from gpo_theory.formula.expression import Expr
 from gpo_theory.loss import Loss
-from gpo_theory.lowering.exact import sample_points, taylor_at, ulps
+from gpo_theory.lowering.exact_values import sample_points, taylor_at, ulps
 from gpo_theory.lowering.knees import find_knees
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from gpo_theory.formula.expression import Expr
-from gpo_theory.lowering.choosing import program_of
+from gpo_theory.lowering.accurate_code import program_of
 from gpo_theory.lowering.knees import Knee, find_knees
 from gpo_theory.lowering.program import operations as operations_of
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gpo_theory.calculus.balls import ball, expand
 from gpo_theory.calculus.pieces import Piece, UnsplitError, split
 from gpo_theory.formula.expression import Expr
-from gpo_theory.lowering.exact import special_points
+from gpo_theory.lowering.exact_values import special_points
 from gpo_theory.lowering.program import TaylorPolynomial
 
 ORDERS = range(6, 42, 4)  # of the polynomials tried, the lowest first

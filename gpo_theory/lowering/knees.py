@@ -8,8 +8,8 @@ from functools import lru_cache
 import numpy as np
 
 from gpo_theory.formula.expression import Expr
-from gpo_theory.lowering.choosing import program_of
-from gpo_theory.lowering.exact import KNEE
+from gpo_theory.lowering.accurate_code import program_of
+from gpo_theory.lowering.exact_values import KNEE
 from gpo_theory.lowering.program import operations
 
 _LARGEST = 2.0**63  # of |x| at a knee: the square of the next power of two overflows float32

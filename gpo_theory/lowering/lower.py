@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gpo_theory.errors import InputError
 from gpo_theory.formula.expression import Expr
 from gpo_theory.loss import Loss
-from gpo_theory.lowering.choosing import program_of
+from gpo_theory.lowering.accurate_code import program_of
 from gpo_theory.lowering.knees import find_knees
 from gpo_theory.lowering.program import operations
 

@@ -14,7 +14,7 @@ from gpo_full.output import announce, print_json, show
 from gpo_theory.errors import InputError
 
 if TYPE_CHECKING:
-    from gpo_theory.lowering.check import Report
+    from gpo_theory.checking.check import Report
 
 EXAMPLE = 'gpo check torch.nn.functional:softplus --loss "log(1+exp(x))"'
 EVIDENCE = "numerical evidence, not proof: `gpo analyze` proves"
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """Test the function and print what was found: exit code 0 for nothing, 1 for a finding."""
     announce("check")
     from gpo_theory import find_loss
-    from gpo_theory.lowering.check import check_loss
+    from gpo_theory.checking.check import check_loss
 
     values = read_parameters(args.param)
     if values and args.loss is None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gpo_theory import LOSSES, Loss
-from gpo_theory.lowering.check import check_loss
+from gpo_theory.checking.check import check_loss
 
 trl = pytest.importorskip("trl", minversion="1.16", reason="trl 1.16 is a test oracle, not a dependency")
 

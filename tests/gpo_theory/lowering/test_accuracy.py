@@ -9,9 +9,9 @@ import torch
 
 from gpo_theory import LOSSES, find_loss, to_torch
 from gpo_theory.lowering.accuracy import score
+from gpo_theory.lowering.accurate_code import program_of
 from gpo_theory.lowering.cancellation import polynomials_for
-from gpo_theory.lowering.choosing import program_of
-from gpo_theory.lowering.exact import sample_points, taylor_at
+from gpo_theory.lowering.exact_values import sample_points, taylor_at
 from tests.support.jets import jet
 from tests.support.oracle import evaluate, real
 

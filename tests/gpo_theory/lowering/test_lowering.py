@@ -241,7 +241,7 @@ def test_what_is_not_supported_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(InputError, match="third derivatives"):
             thrice(x.detach())
     g = to_torch(parse("log(1+exp(-7*x/5))"))
-    monkeypatch.setattr("gpo_theory.lowering.choosing.LIMIT", 0.1)
+    monkeypatch.setattr("gpo_theory.lowering.accurate_code.LIMIT", 0.1)
     (slope,) = torch.autograd.grad(g(x).sum(), x, create_graph=True)
     with pytest.raises(InputError, match=r"second derivatives of .* are not supported"):
         torch.autograd.grad(slope.sum(), x)

@@ -9,9 +9,9 @@ import torch
 from torch.nn.functional import dropout, logsigmoid, relu, softplus
 
 from gpo_theory import LOSSES, InputError, parse, to_torch
-from gpo_theory.lowering.calling import Finding
-from gpo_theory.lowering.check import check_loss
-from gpo_theory.lowering.margins import LADDER
+from gpo_theory.checking.calling import Finding
+from gpo_theory.checking.check import check_loss
+from gpo_theory.checking.margins import LADDER
 from tests.support.soak import budget
 
 Function = Callable[[torch.Tensor], torch.Tensor]
@@ -265,18 +265,8 @@ def refusing(x: torch.Tensor) -> torch.Tensor:
     return right(x)
 
 
-class Exact(torch.autograd.Function):
-    """A gradient by hand that is right."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(x)
-        return right(x)
-
-    @staticmethod
-    def backward(ctx: Any, upstream: torch.Tensor) -> torch.Tensor:
-        return upstream * slope(*ctx.saved_tensors)
-
+# A gradient by hand that is right.
+exact = backward(lambda x, upstream: upstream * slope(x))
 
 HEALTHY: dict[str, tuple[Function, set[str]]] = {
     "softplus": (lambda x: softplus(-x), set()), "logsigmoid": (right, set()), "logaddexp": (lambda x: torch.logaddexp(-x, 0 * x), set()),
@@ -297,7 +287,7 @@ HEALTHY: dict[str, tuple[Function, set[str]]] = {
     "tanh": (lambda x: 1 - torch.tanh(x / 2), {"convexity"}), "a square root": (lambda x: torch.sqrt(1 + x**2) - x, set()),
     "steep": (lambda x: 1e-3 * right(1e3 * x), set()),
     "one at a time": (one_by_one, set()), "bfloat16 in float32": (in_float32, set()), "no bfloat16": (refusing, set()),
-    "a right gradient by hand": (Exact.apply, set()), "a scaled loss": (lambda x: 1e-12 * right(x), set()),
+    "a right gradient by hand": (exact, set()), "a scaled loss": (lambda x: 1e-12 * right(x), set()),
     "a large loss": (lambda x: 1e12 * right(x), set()), "an offset": (lambda x: 1e6 + right(x), set()),
     "vmap": (lambda x: torch.vmap(right)(x.reshape(-1)).reshape(x.shape) if x.numel() else right(x), set()),
 }  # fmt: skip

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import logsigmoid, relu, softplus
 
 from gpo_theory import LOSSES, InputError, parse, to_torch
-from gpo_theory.lowering.check import TESTS, check_loss
+from gpo_theory.checking.check import TESTS, check_loss
 from tests.support.oracle import TRUTHS
 
 Function = Callable[[torch.Tensor], torch.Tensor]

@@ -6,15 +6,15 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from gpo_theory.checking.calling import Finding, Function, UserCodeError
+from gpo_theory.checking.comparison import AGAINST_A_LOSS, against
+from gpo_theory.checking.conduct import CONDUCT, STAGES, Batches, repeats, settings_kept
+from gpo_theory.checking.dtypes import finite, precision
+from gpo_theory.checking.margins import random_margins
+from gpo_theory.checking.properties import PROPERTIES, alone
 from gpo_theory.errors import InputError, nearest
 from gpo_theory.loss import Loss
-from gpo_theory.lowering.calling import Finding, Function, UserCodeError
-from gpo_theory.lowering.comparison import AGAINST_A_LOSS, against
-from gpo_theory.lowering.conduct import CONDUCT, STAGES, Batches, repeats, settings_kept
-from gpo_theory.lowering.dtypes import finite, precision
 from gpo_theory.lowering.lower import to_torch
-from gpo_theory.lowering.margins import random_margins
-from gpo_theory.lowering.properties import PROPERTIES, alone
 
 TESTS = (*CONDUCT, "finite", *AGAINST_A_LOSS, "gradient", *PROPERTIES)
 DTYPES = ("float32", "float64")

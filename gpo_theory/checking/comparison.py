@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from gpo_theory.calculus.balls import enclose
 from gpo_theory.calculus.pieces import Piece, UnsplitError, beside, split
+from gpo_theory.checking.calling import Finding, Floats, Function, evaluate
+from gpo_theory.checking.margins import LADDER
 from gpo_theory.errors import InputError
 from gpo_theory.formula.expression import Expr
 from gpo_theory.loss import Loss
-from gpo_theory.lowering.calling import Finding, Floats, Function, evaluate
 from gpo_theory.lowering.lower import to_torch
-from gpo_theory.lowering.margins import LADDER
 
 AGAINST_A_LOSS = ("value", "slope")
 _BITS = 256  # of the exact values, far beyond float64's 53

@@ -7,9 +7,9 @@ from functools import partial
 
 import numpy as np
 
-from gpo_theory.lowering.calling import Finding, Floats, Function, UserCodeError, evaluate
-from gpo_theory.lowering.conduct import Batches, compared, slack
-from gpo_theory.lowering.margins import LADDER
+from gpo_theory.checking.calling import Finding, Floats, Function, UserCodeError, evaluate
+from gpo_theory.checking.conduct import Batches, compared, slack
+from gpo_theory.checking.margins import LADDER
 
 
 def finite(function: Function, dtype: str, random: Floats) -> Iterator[Finding]:

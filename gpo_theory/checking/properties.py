@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from gpo_theory.lowering.calling import Finding, Floats, Function, evaluate
-from gpo_theory.lowering.conduct import Batches
-from gpo_theory.lowering.margins import LADDER, random_margins
+from gpo_theory.checking.calling import Finding, Floats, Function, evaluate
+from gpo_theory.checking.conduct import Batches
+from gpo_theory.checking.margins import LADDER, random_margins
 
 # A loss may lack them by its nature; its gradient is always that of its value.
 PROPERTIES = ("decrease", "convexity", "consistency")

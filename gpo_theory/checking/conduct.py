@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpo_theory.lowering.calling import Finding, Floats, Function, UserCodeError, call, evaluate
-from gpo_theory.lowering.margins import random_margins
+from gpo_theory.checking.calling import Finding, Floats, Function, UserCodeError, call, evaluate
+from gpo_theory.checking.margins import random_margins
 
 Run = Callable[[Floats], tuple[Floats, ...]]
 _SHAPES = ((), (4,), (2, 3), (1,), (3, 1), (1, 3), (2, 3, 4), (0,), (0, 3))

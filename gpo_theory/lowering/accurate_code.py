@@ -10,7 +10,7 @@ from gpo_theory.errors import InputError
 from gpo_theory.formula.expression import Expr
 from gpo_theory.lowering.cancellation import polynomials_for
 from gpo_theory.lowering.derivatives import derivative, simplified
-from gpo_theory.lowering.exact import Measure
+from gpo_theory.lowering.exact_values import Measure
 from gpo_theory.lowering.normal_form import Branch, direct, to_normal_form
 from gpo_theory.lowering.program import Program, compiled, operations
 
