@@ -26,9 +26,9 @@ from gpo_theory.calculus.tails import tail
 from gpo_theory.formula.expression import Expr, call, substitute
 from gpo_theory.formula.grammar import parse_constant
 
-# Limits of the branch and bound: its time, and the width of a box, in units of f and relative to its distance from 0,
-# at which the value is known to about f'' 2^-80.
-MOST_BOXES, SMALLEST, BITS = 6000, Fraction(1, 2**40), 192
+# Limits of the branch and bound: its time, also as long as no value lies below a limit at infinity, and the width of a
+# box, in units of f and relative to its distance from 0, at which the value is known to about f'' 2^-80.
+MOST_BOXES, MOST_ABOVE, SMALLEST, BITS = 6000, 1000, Fraction(1, 2**40), 192
 LARGEST, MOST_POWER = 10**6, 64  # denominator of a number whose logarithm is looked for, and its powers
 SHARP = 33  # bits of a value that is known only as a number: the verifier allows it one part in 1e9
 Where = Fraction | float  # a rational point, or an infinite end
@@ -371,7 +371,7 @@ def _leaves(piece: Piece, jumps: set[Fraction | None]) -> list[_Leaf]:
             # Where g falls outwards, its limit counts.
             out += [_limit(piece.f, side)] if found.sign != side else []
         span.append(end)
-    inside = _search(piece.f, slope, *span)
+    inside = _search(piece.f, slope, *span, _least(leaf.value.upper() for leaf in out))
     return out + [replace(leaf, attained=leaf.left != leaf.right or leaf.left not in jumps) for leaf in inside]
 
 
@@ -395,14 +395,14 @@ def _limit(g: Expr, side: int) -> _Leaf:
     return _Leaf(value, side * inf, side * inf, limit=found.limit)
 
 
-def _search(g: Expr, slope: Expr, low: Fraction, high: Fraction) -> list[_Leaf]:
-    """Halve [low, high] until each box has a slope with a sign, lies above a value found, or is small."""
+def _search(g: Expr, slope: Expr, low: Fraction, high: Fraction, limit: arb) -> list[_Leaf]:
+    """Halve [low, high] until each box has a slope with a sign, lies above the limit or a value found, or is small."""
     out = [_leaf(g, low), _leaf(g, high)]
-    top, todo, seen = _least(leaf.value.upper() for leaf in out), [(low, high)], 0
+    top, todo, seen = _least((limit, *(leaf.value.upper() for leaf in out))), [(low, high)], 0
     while todo:
         spend()
         seen += 1
-        if seen > MOST_BOXES:
+        if seen > (MOST_BOXES if top < limit or not limit.is_finite() else MOST_ABOVE):
             raise UndecidedError
         a, b = todo.pop()
         middle = (a + b) / 2

@@ -22,8 +22,8 @@ def least(pieces: tuple[Section, ...]) -> Infimum | None:
     >>> least(pieces_of(parse_formula("abs(x-log(2))").primitive())).exact
     '0'
     """
-    found = None
-    for width in SHARP:
+    found, irrational = None, any(isinstance(x, Zero) for p in pieces for x in (p.low, p.high))
+    for width in SHARP if irrational else SHARP[:1]:
         found = found or proposed_infimum(tuple(Piece(_near(p.low, width), _near(p.high, width), p.f) for p in pieces))
     if found is None or found.near in ("inf", "-inf"):
         return found

@@ -53,11 +53,12 @@ def strongly_convex(f: Expr, is_convex: Certificate) -> Certificate:
         flat = next((p.sample for p in curved if expanded(p.f) == Expr.of(0)), None)
         if flat is not None:
             return refuted(claim, "f is affine on a piece", kind="point", x=str(flat))
-        modulus = least(curved)
-        if modulus is None:
-            return unknown(claim, "the least value of f'' is not known")
-        if modulus.value > 0:
-            return proved(claim, "f is convex and f'' is bounded away from 0", modulus.number, near=modulus.near)
+        if not any(tail(p.f, side).limit == "0" for p, side in ((curved[0], -1), (curved[-1], 1))):
+            modulus = least(curved)
+            if modulus is None:
+                return unknown(claim, "the least value of f'' is not known")
+            if modulus.value > 0:
+                return proved(claim, "f is convex and f'' is bounded away from 0", modulus.number, near=modulus.near)
         x = _where(curved, lambda value, size: value <= ball(SMALL) * size)
         if x is None:
             return unknown(claim, "f'' tends to 0 too slowly for a witness")
