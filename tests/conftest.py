@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from _pytest.doctest import DoctestModule
 
+from tests.support.shared import FOLDER, share
+
 # Where the tests run in the background of a shell, SIGINT is ignored, and every process that a test starts inherits that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -44,6 +46,15 @@ def _cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder of what all processes of the session share, which the first of them removes at its end."""
+    if FOLDER not in os.environ:
+        folder = tempfile.TemporaryDirectory()
+        os.environ[FOLDER] = folder.name
+        config.add_cleanup(folder.cleanup)
+    share()
 
 
 @pytest.hookimpl(optionalhook=True)

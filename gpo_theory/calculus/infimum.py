@@ -405,6 +405,8 @@ def _search(g: Expr, slope: Expr, low: Fraction, high: Fraction, limit: arb) -> 
         if seen > (MOST_BOXES if top < limit or not limit.is_finite() else MOST_ABOVE):
             raise UndecidedError
         a, b = todo.pop()
+        if (there := enclose(g, between(a, b), BITS)) > top:
+            continue
         middle = (a + b) / 2
         slopes = enclose_between(slope, a, b, BITS)
         if slopes > 0 or slopes < 0:
@@ -413,7 +415,7 @@ def _search(g: Expr, slope: Expr, low: Fraction, high: Fraction, limit: arb) -> 
             continue
         here = _value(g, middle)
         top = _least((top, here.upper()))
-        ways = enclose(g, between(a, b), BITS), here + slopes * between(a - middle, b - middle)
+        ways = there, here + slopes * between(a - middle, b - middle)
         values = [way for way in ways if way.is_finite()]
         if any(v > top for v in values):
             continue

@@ -23,6 +23,7 @@ from typing import Any
 
 from tests.support.forking import ready_to_fork
 from tests.support.places import ROOT
+from tests.support.shared import share
 
 _PROGRAM = """#!{python} -SE
 import json, os, signal, socket, sys
@@ -82,6 +83,7 @@ def at_step_2(what: str, run: Path, file: Path) -> None:
 
 
 def _serve(folder: Path) -> None:
+    share()
     import torch
     import transformers.models.llama.modeling_llama  # noqa: F401
 
