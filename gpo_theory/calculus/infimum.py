@@ -371,7 +371,7 @@ def _leaves(piece: Piece, jumps: set[Fraction | None]) -> list[_Leaf]:
             # Where g falls outwards, its limit counts.
             out += [_limit(piece.f, side)] if found.sign != side else []
         span.append(end)
-    inside = _search(piece.f, slope, *span, _least(leaf.value.upper() for leaf in out))
+    inside = _search(piece.f, slope, span[0], span[1], _least(leaf.value.upper() for leaf in out))
     return out + [replace(leaf, attained=leaf.left != leaf.right or leaf.left not in jumps) for leaf in inside]
 
 
