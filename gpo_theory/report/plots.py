@@ -51,12 +51,15 @@ def shapes(losses: Sequence[Loss], low: float = -3.0, high: float = 3.0) -> "Fig
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     panels = figure.subplots(1, 3)
     x = np.linspace(low, high, 1201)
+    limits = [[-0.3, 5.0], [-5.0, 1.0], [-0.4, 3.0]]  # of the losses of the paper, and wider where a value at 0 asks for it
     for loss in losses:
         for order, (axes, values) in enumerate(zip(panels, _derivatives(loss, x), strict=True)):
             line = draw_line(axes, loss.name, x, values)
             line.set_gid(f"{loss.name}-{order}")
-    for axes, name, limits in zip(panels, _NAMES, ((-0.3, 5.0), (-5.0, 1.0), (-0.4, 3.0)), strict=True):
-        axes.set(xlabel=_SCALED_MARGIN, title=name, ylim=limits, xlim=(low, high))
+            start = 1.25 * float(np.interp(0.0, x, values))
+            limits[order] = [min(limits[order][0], start), max(limits[order][1], start)]
+    for axes, name, ends in zip(panels, _NAMES, limits, strict=True):
+        axes.set(xlabel=_SCALED_MARGIN, title=name, ylim=ends, xlim=(low, high))
         axes.axvline(0, color="#999999", linewidth=0.8, zorder=0)
         axes.axhline(0, color="#999999", linewidth=0.8, zorder=0)
     names = panels[0].get_legend_handles_labels()

@@ -42,6 +42,12 @@ def test_axes_carry_units_and_names() -> None:
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["logistic", "hinge"]
 
 
+@pytest.mark.parametrize(("name", "order", "value"), [("basu", 0, 16 / 3), ("cubed_hinge", 2, 6), ("tangent", 2, 8), ("linex", 2, np.e)])
+def test_the_values_at_zero_are_inside_the_panels(name: str, order: int, value: float) -> None:
+    low, high = plots.shapes([LOSSES[name]]).axes[order].get_ylim()
+    assert low < value < 0.99 * high
+
+
 def test_one_colour_per_loss_and_grey_beyond() -> None:
     named = [*PAPER, "cdpo", "robust_dpo", "canonical_boosting", "probit"]
     assert len({plots.colour(name) for name in [*named, "mine"]}) == len(named) + 1
