@@ -51,7 +51,7 @@ def shapes(losses: Sequence[Loss], low: float = -3.0, high: float = 3.0) -> "Fig
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     panels = figure.subplots(1, 3)
     x = np.linspace(low, high, 1201)
-    limits = [[-0.3, 5.0], [-5.0, 1.0], [-0.4, 3.0]]  # of the losses of the paper, and wider where a value at 0 asks for it
+    limits = [[-0.3, 5.0], [-5.0, 1.0], [-0.4, 3.0]]  # wider where a value at 0 lies outside
     for loss in losses:
         for order, (axes, values) in enumerate(zip(panels, _derivatives(loss, x), strict=True)):
             line = draw_line(axes, loss.name, x, values)
