@@ -3,14 +3,16 @@
 __all__ = ["BetaMatch", "convention", "match_beta", "unmatchable"]
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
 import flint
+import numpy as np
 from flint import arb
+from numpy.typing import NDArray
 
 from gpo_theory.analysis import analyze
 from gpo_theory.calculus.balls import UndecidedError, bisected, enclose
@@ -21,6 +23,7 @@ from gpo_theory.calculus.series import taylor
 from gpo_theory.calculus.strengths import strength
 from gpo_theory.catalogue import AVERAGED, Named, find_loss
 from gpo_theory.certificate import Verdict
+from gpo_theory.choosing.mean_weight import crossings, mean_weight
 from gpo_theory.errors import InputError, nearest
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.formula.grammar import parse_constant, parse_formula
@@ -39,6 +42,7 @@ _CONVENTIONS = Named({
 })
 BITS = 1024  # of the balls, so that a weight below 2^-1000 still has digits
 SMALL = 2.0**-40  # relative difference of two weights that are taken for equal, about 1e-12
+JUMP = 0.02  # by which a mean weight may jump at its beta, as that of the hinge does at each margin: chosen
 # The search starts near 0, and not at a power of two: at round numbers a slope may vanish exactly.
 NEAR = Fraction(1013, 1024) / 2**40
 
@@ -48,8 +52,8 @@ class BetaMatch:
     """The matched beta, or the reason why there is none.
 
     `matched` is the quantity that is equal on both sides: beta R (by strength), the optimal margin rho* in nats (by
-    target), or the weight f'(x)/f'(0) (by tail). `order` says where the match holds: "exact" (at every p), "second" (to
-    second order in the margin), "one_p" or "one_margin".
+    target), or the weight f'(x)/f'(0) (by tail; by weight its mean). `order` says where the match holds: "exact" (at
+    every p), "second" (to second order in the margin), "one_p", "one_margin" or "these_margins".
     """
 
     source: str
@@ -82,25 +86,30 @@ def match_beta(
     by: str = "strength",
     p: Number | None = None,
     at: Number | None = None,
+    margins: Sequence[float] | None = None,
 ) -> BetaMatch:
     """Return the beta of `target` that is equivalent to `beta` of `source`; both are names, aliases or formulas.
 
     by="strength": beta_from R_from = beta_to R_to with R = |f''(0)/f'(0)| (proposition P1').
     by="target": equal margin rho* = x*(p)/beta at the optimum of a pair preferred with probability 1/2 < `p` <= 1.
     by="tail": equal weight f'(beta rho)/f'(0) at the margin rho where beta_from rho = `at`, which is not 0.
+    by="weight": equal mean of f'(beta rho_i)/f'(0) over `margins` rho_i in nats, those of one pair or of all pairs of a
+    run; computed in floating point, with the solutions counted on a grid of betas (`crossings`).
     A length-averaged margin (trl-ipo) is about rho / N for mean response length N = `mean_length` in tokens. Refused
     (`refusal` says why) where the quantity does not exist, and for an averaged margin without N. Raises InputError for
-    beta <= 0 and for `p` and `at` out of range, missing or not needed.
+    beta <= 0 and for `p`, `at` and `margins` out of range, missing or not needed.
 
     >>> match_beta("dpo", "ipo", beta=0.1).beta_to
     0.05
     >>> round(match_beta("dpo", "slic", beta=0.1, by="target", p="0.9").beta_to, 6)  # 0.1 / log(9)
     0.045512
+    >>> round(match_beta("dpo", "ipo", beta=0.1, by="weight", margins=[5, 20]).beta_to, 6)
+    0.040261
     """
-    given = _given(by, p, at)
     for name, value in (("beta", beta), ("mean_length", mean_length)):
         if value is not None and not (math.isfinite(value) and value > 0):
             raise InputError(f"`{name}={value}` is not a positive number")
+    given = _given(by, p, at, None if margins is None else beta * np.asarray(margins, np.float64))
     losses = find_loss(source), find_loss(target)
     stated = "; ".join(convention(name) or f"{name}: x = beta rho, rho summed over tokens"
                        for name in dict.fromkeys((source, target)))  # fmt: skip
@@ -137,17 +146,22 @@ def convention(name: str, margin: str | None = None) -> str | None:
     return text.replace("rho summed", "rho averaged") if text and margin == "mean" else text
 
 
-def _given(by: str, p: Number | None, at: Number | None) -> Fraction | None:
-    """Return the probability or the scaled margin at which to match, checked against what `by` needs."""
+def _given(by: str, p: Number | None, at: Number | None, scaled: NDArray[np.float64] | None) -> Any:
+    """Return the probability or the scaled margins at which to match, checked against what `by` needs."""
     if by not in _MATCHES:
         raise InputError(f"cannot match by {by!r}; allowed: {', '.join(_MATCHES)}{nearest(by, _MATCHES)}")
     for mode, name, value, meaning in (
         ("target", "p", p, "the probability of the preferred response: 0.9, say"),
         ("tail", "at", at, "the scaled margin beta_from rho: 5, say"),
+        ("weight", "margins", scaled, "those of pairs in nats: 10, say"),
     ):
         if (value is not None) != (by == mode):
             raise InputError(f"matching by {mode} needs {name}, {meaning}" if by == mode else
                              f"{name} = {value} is used by {mode!r}, not by {by!r}")  # fmt: skip
+    if scaled is not None:
+        if scaled.ndim != 1 or not np.isfinite(scaled).all() or not scaled.any():
+            raise InputError("margins are finite numbers, not all 0")
+        return scaled
     if by == "strength":
         return None
     text = str(p if by == "target" else at)
@@ -237,10 +251,7 @@ def _target_margin(loss: Loss, p: Fraction) -> float:
 
 def _by_tail(source: Loss, target: Loss, at: Fraction | None) -> tuple[float, float, str]:
     assert at is not None
-    for loss in (source, target):
-        reason = _no_slope(loss)
-        if reason is not None:
-            raise _RefusedError(reason)
+    _refuse_without_slope(source, target)
     weight, there = _weight(source, at), _slope(source)
     if not there(at, -1).overlaps(there(at, 1)):
         raise _RefusedError(f"{source.name} has a kink at x = {at}, so its weight there does not exist")
@@ -259,6 +270,32 @@ def _by_tail(source: Loss, target: Loss, at: Fraction | None) -> tuple[float, fl
     return float(bracket[1] / abs(at)), float(weight), "one_margin"
 
 
+def _by_weight(source: Loss, target: Loss, scaled: NDArray[np.float64]) -> tuple[float, float, str]:
+    """Match the mean weight over scaled margins of the source."""
+    _refuse_without_slope(source, target)
+    wanted, weight = mean_weight(source, scaled)(1.0), mean_weight(target, scaled)
+    if not wanted > 0:
+        raise _RefusedError(f"the mean weight of {source.name} over these margins, {wanted:.6g}, is not above 0")
+    found = crossings(weight, wanted, 1.0)
+    if not found:
+        raise _RefusedError(f"no beta gives {target.name} the mean weight {wanted:.6g} that {source.name} has")
+    if len(found) > 1:
+        ratios = " and ".join(f"{low:.6g}" for low, _ in found)
+        raise _RefusedError(f"{target.name} has the mean weight {wanted:.6g} at several betas, {ratios} times that of "
+                            f"{source.name}")  # fmt: skip
+    ((low, high),) = found
+    if not abs(weight(low) - weight(high)) <= JUMP:
+        raise _RefusedError(f"the mean weight of {target.name} jumps from {weight(low):.6g} to {weight(high):.6g} at "
+                            f"{low:.6g} times the beta of {source.name}, over {wanted:.6g}")  # fmt: skip
+    return low, wanted, "these_margins"
+
+
+def _refuse_without_slope(*losses: Loss) -> None:
+    reason = next(filter(None, map(_no_slope, losses)), None)
+    if reason is not None:
+        raise _RefusedError(reason)
+
+
 def _weight(loss: Loss, x: Fraction) -> arb:
     """Return f'(x)/f'(0), from the right where f' jumps."""
     slope = _slope(loss)
@@ -266,7 +303,9 @@ def _weight(loss: Loss, x: Fraction) -> arb:
         return slope(x, 1) / slope(Fraction(0), 1)
 
 
-_MATCHES = {"strength": _by_strength, "target": _by_target, "tail": _by_tail}
+_MATCHES: dict[str, Callable[[Loss, Loss, Any], tuple[float, float, str]]] = {
+    "strength": _by_strength, "target": _by_target, "tail": _by_tail, "weight": _by_weight,
+}  # fmt: skip
 
 
 def _slope_rises(loss: Loss, side: int) -> bool:

@@ -77,15 +77,19 @@ def _torch_code(f: Expr) -> Callable[["Tensor"], "Tensor"]:
     return TorchCode(f)
 
 
-def to_numpy(loss: Loss) -> Callable[[Any], NDArray[Any]]:
-    """Return the same function on arrays of float64 or float32 (computed in float64 and rounded), without torch.
+def to_numpy(loss: Loss, order: int = 0) -> Callable[[Any], NDArray[Any]]:
+    """Return the same function, or its derivative (order 1), on arrays of float64 or float32, without torch.
+
+    Computed in float64 and rounded.
 
     >>> from gpo_theory.loss import parse
     >>> to_numpy(parse("log(1+exp(-x))"))(np.array([-1e6, 0.0, 1e6]))
     array([1.00000000e+06, 6.93147181e-01, 0.00000000e+00])
     """
+    if order not in (0, 1):
+        raise InputError(f"`order={order}` is neither 0, the loss, nor 1, its derivative")
     f = loss.f.primitive()
-    program, knees, ops = program_of(f, 0), find_knees(f), operations(np)
+    program, knees, ops = program_of(f, order), find_knees(f), operations(np)
     low, high = (None if knee is None else knee.x for knee in knees)
 
     def run(x: Any) -> NDArray[Any]:
@@ -96,7 +100,7 @@ def to_numpy(loss: Loss) -> Callable[[Any], NDArray[Any]]:
         with np.errstate(all="ignore"):
             value = program.run(np.clip(wide, low, high) if any(knees) else wide, ops)
             for knee, beyond in zip(knees, (np.minimum, np.maximum), strict=True):
-                value = value + knee.slope * beyond(wide - knee.x, 0) if knee else value
+                value = value + knee.slope * beyond(wide - knee.x, 0) if knee and not order else value
             return np.asarray(value, points.dtype)
 
     return run

@@ -31,7 +31,7 @@ ARROWS = {
     "gpo_theory.risk": "errors formula certificate loss calculus claims",
     "gpo_theory.report": "budget errors formula certificate kernel loss calculus catalogue dynamics lowering risk",
     "gpo_theory.analysis": "budget errors formula certificate kernel loss calculus catalogue claims risk report",
-    "gpo_theory.choosing": "errors formula certificate loss calculus transforms catalogue risk report analysis",
+    "gpo_theory.choosing": "errors formula certificate loss calculus transforms catalogue lowering risk report analysis",
     "gpo_theory.propositions": "errors formula certificate loss calculus transforms catalogue analysis",
     "toy_models.inputs": "",
     "toy_models.objectives": "",

@@ -12,9 +12,10 @@ SAME = {
     "strength": "regularises as strongly: beta R = {:.6g} on both sides",
     "target": "asks for the same margin of a pair preferred with probability {p}: {:.6g} nats",
     "tail": "weighs a pair the same at the margin where x = {at} for {source}: f'(x)/f'(0) = {:.6g}",
+    "weight": "weighs the pairs the same in the mean over the margins: f'(x)/f'(0) = {:.6g}",
 }
 HOLDS = {"exact": "exactly, at every p", "second": "to second order in the margin", "one_p": "at this p only",
-         "one_margin": "at this margin only"}  # fmt: skip
+         "one_margin": "at this margin only", "these_margins": "over these margins only"}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,11 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="source", required=True, metavar="LOSS", help="the loss whose beta is known")
     parser.add_argument("--to", dest="target", required=True, metavar="LOSS", help="the loss whose beta is wanted")
     parser.add_argument("--beta", type=float, required=True, help="the known beta, above 0")
-    parser.add_argument("--by", default="strength", metavar="strength|target|tail",
-                        help="what is matched: the strength R (default), the optimal margin at --p, or the weight of "
-                        "a pair at --at")  # fmt: skip
+    parser.add_argument("--by", default="strength", metavar="strength|target|tail|weight",
+                        help="what is matched: the strength R (default), the optimal margin at --p, the weight of "
+                        "a pair at --at, or the mean weight over --margins")  # fmt: skip
     parser.add_argument("--p", metavar="P", help="for --by target: probability of the preferred response, above 1/2")
     parser.add_argument("--at", metavar="X", help="for --by tail: the scaled margin beta rho of the loss --from")
+    parser.add_argument("--margins", type=float, nargs="+", metavar="NATS",
+                        help="for --by weight: the margins rho that the known loss reached on some pairs")  # fmt: skip
     parser.add_argument("--mean-length", type=float, metavar="N",
                         help="mean response length in tokens, for a margin averaged over tokens (trl-ipo)")  # fmt: skip
 
@@ -39,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
     from gpo_theory import match_beta
     from gpo_theory.catalogue import ALIASES
 
-    match = match_beta(args.source, args.target, args.beta, args.mean_length, by=args.by, p=args.p, at=args.at)
+    match = match_beta(args.source, args.target, args.beta, args.mean_length, by=args.by, p=args.p, at=args.at,
+                       margins=args.margins)  # fmt: skip
     if match.refusal is not None:
         match = replace(match, refusal=with_options(match.refusal))
     if args.json:

@@ -298,6 +298,84 @@ def test_weights_by_hand() -> None:
         assert match_beta("dpo", "exponential", beta=1, by="tail", at=x).beta_to == pytest.approx(wanted, rel=1e-12)
 
 
+# By weight: equal mean of f'(beta rho)/f'(0) over margins, with the derivatives of the oracle's f.
+
+SPREAD = [-2.5, -0.75, 0.3, 1.1, 2.0, 4.5, 6.0, 9.5, 12.25, 17.0]
+
+
+def mean_of_weights(name: str, beta: mp.mpf, margins: list[float]) -> mp.mpf:
+    slopes = [mp.diff(TRUTHS[name].f, beta * rho, h=mp.mpf("1e-25")) for rho in map(mp.mpf, margins)]
+    return sum(slopes) / len(slopes) / mp.diff(TRUTHS[name].f, 0, h=mp.mpf("1e-25"))
+
+
+def test_mean_weights_are_equal() -> None:
+    matched = []
+    with mp.workdps(80):
+        wanted = mean_of_weights("logistic", mp.mpf(0.1), SPREAD)
+        for name in TRUTHS:
+            result = match_beta("logistic", name, beta=0.1, by="weight", margins=SPREAD)
+            if result.refusal is None:
+                matched.append(name)
+                assert abs(mean_of_weights(name, mp.mpf(result.beta_to), SPREAD) / wanted - 1) < 1e-9, name
+                assert (result.matched, result.order) == (pytest.approx(float(wanted), rel=1e-12), "these_margins")
+    assert {"logistic", "squared", "savage", "canonical_boosting", "cauchit"} <= set(matched)
+    # Beyond a beta their weights of the two negative margins outgrow those of the others.
+    assert not {"truncated_squared", "probit", "exponential"} & set(matched)
+
+
+@given(st.lists(st.floats(-20, 40), min_size=1, max_size=30), st.floats(0.01, 2))
+@settings(max_examples=60, deadline=None)
+def test_the_squared_loss_by_hand(margins: list[float], beta: float) -> None:
+    """Its weight is 1 - beta rho, so that 1 - beta_to mean(rho) is the mean of 2 sigma(-beta rho): one beta, or none."""
+    weight = sum(1 - math.tanh(beta * rho / 2) for rho in margins) / len(margins)
+    mean = sum(margins) / len(margins)
+    if abs(mean) < 1e-3 or abs(1 - weight) < 1e-3:
+        return
+    result = match_beta("dpo", "ipo", beta=beta, by="weight", margins=margins)
+    if (1 - weight) / mean > 0:
+        assert result.beta_to == pytest.approx((1 - weight) / mean, rel=1e-9)
+    else:
+        assert "no beta gives" in result.refusal
+
+
+def test_one_margin_is_the_match_by_tail() -> None:
+    for name in ("squared", "exponential", "truncated_squared", "cauchit"):
+        tail, weight = (match_beta("dpo", name, beta=0.25, **more) for more in ({"by": "tail", "at": "3/2"}, {"by": "weight", "margins": [6.0]}))
+        assert weight.beta_to == pytest.approx(tail.beta_to, rel=1e-12)
+
+
+def test_two_betas_are_refused_with_both() -> None:
+    """The exponential's mean over 12 and -1 is (e^(-12 b) + e^b)/2: it falls, then rises."""
+    refusal = match_beta("dpo", "exponential", beta=0.1, by="weight", margins=[12, -1]).refusal
+    wanted = (2 - math.tanh(0.6) + math.tanh(0.05)) / 2
+    both = [mp.findroot(lambda b: (mp.exp(-12 * b) + mp.exp(b)) / 2 - wanted, near) for near in (0.05, 0.25)]
+    assert both[0] < 0.1 < both[1]
+    assert f"several betas, {float(both[0] / 0.1):.6g} and {float(both[1] / 0.1):.6g} times" in refusal
+
+
+def test_the_hinge_is_matched_by_many_margins_and_not_by_few() -> None:
+    """Its mean weight is the share of margins below 1/beta, which falls by 1/n at each."""
+    margins = [k / 10 for k in range(1, 201)]
+    result = match_beta("dpo", "hinge", beta=0.1, by="weight", margins=margins)
+    weight = sum(1 - math.tanh(0.05 * rho) for rho in margins) / 200
+    assert 1 / result.beta_to == pytest.approx(margins[math.floor(200 * weight)], rel=1e-9)
+    assert "jumps from 1 to 0.75" in match_beta("dpo", "hinge", beta=0.1, by="weight", margins=[2, 5, 9, 11]).refusal
+
+
+@pytest.mark.parametrize(("source", "target", "margins", "word"), [
+    ("ipo", "dpo", [30, 40], "not above 0"), ("dpo", "unhinged", [3, 4], "no beta gives"), ("dpo", "perceptron", [3], "kink at 0"),
+    ("dpo", "discopop", [3], "f'(0)"),
+])  # fmt: skip
+def test_mean_weights_without_a_match(source: str, target: str, margins: list[float], word: str) -> None:
+    assert word in match_beta(source, target, beta=0.1, by="weight", margins=margins).refusal
+
+
+@pytest.mark.parametrize("margins", [[], [0.0, 0.0], [math.nan], [math.inf, 1.0]])
+def test_margins_that_say_nothing(margins: list[float]) -> None:
+    with pytest.raises(InputError, match="margins are finite numbers, not all 0"):
+        match_beta("dpo", "ipo", beta=0.1, by="weight", margins=margins)
+
+
 @pytest.mark.parametrize(
     ("source", "target", "options", "word"),
     [
