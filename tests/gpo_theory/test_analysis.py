@@ -88,6 +88,7 @@ def test_the_shape_is_the_same_for_every_loss(name: str) -> None:
     check_shape(payload(name))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(formulas())
 @example("expm1((7)**4)")  # a constant beyond the floats
@@ -167,7 +168,7 @@ def test_no_loss_of_the_catalogue_rises_at_0_but_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["exp(-x)", "x^2", "|x|", "max(0, -x)", "where(x<0, x, -x)", "cos(x)", "max(x, -2*x)",
-                                  "log(1+exp(-x))*(1-sigmoid(20*x)) + exp(-x)*sigmoid(20*x)"])  # fmt: skip
+                                  pytest.param("log(1+exp(-x))*(1-sigmoid(20*x)) + exp(-x)*sigmoid(20*x)", marks=pytest.mark.slow)])  # fmt: skip
 def test_no_sign_is_doubted_where_f_does_not_rise_on_the_whole(text: str) -> None:
     assert not any("sign" in said for said in analyze(text).warnings)
 
