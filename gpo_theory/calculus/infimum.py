@@ -13,6 +13,7 @@ from functools import lru_cache, reduce
 from math import inf, isfinite, nextafter
 from operator import add
 
+import numpy as np
 from flint import arb, ctx
 
 from gpo_theory.budget import spend
@@ -21,10 +22,11 @@ from gpo_theory.calculus.constants import as_double, exact, text
 from gpo_theory.calculus.half_lines import half_line
 from gpo_theory.calculus.pieces import Piece, UnsplitError, clipped, sign_charts, split
 from gpo_theory.calculus.rational import as_rational
-from gpo_theory.calculus.samples import unit
+from gpo_theory.calculus.samples import sample, unit
 from gpo_theory.calculus.tails import tail
 from gpo_theory.formula.expression import Expr, call, substitute
 from gpo_theory.formula.grammar import parse_constant
+from gpo_theory.kernel.intervals import interval
 
 # Limits of the branch and bound: its time, and the width of a box, in units of f and relative to its distance from 0,
 # at which the value is known to about f'' 2^-80.
@@ -119,7 +121,7 @@ def proposed_infimum(pieces: tuple[Piece, ...]) -> Infimum | None:
 
     None where it is not known or beyond the range of doubles.
     """
-    found = exact_infimum(pieces) or _enclosed_infimum(pieces)
+    found = exact_infimum(pieces) or _enclosed_infimum(pieces) or (_of_range(pieces[0].f) if len(pieces) == 1 else None)
     return found if found is not None and isfinite(found.value) else None
 
 
@@ -250,6 +252,20 @@ def _candidates(g: Expr, x: Fraction) -> Iterator[Expr]:
             yield from [call("log", Expr.of(q)) / k] if q > 0 else []
 
 
+def _of_range(g: Expr) -> Infimum | None:
+    """Return the lower end of the range of g composed from its parts, where a sample comes near it, as for a wave."""
+    floor, x = float(interval(g, None, None).a), float(unit(g)) * np.linspace(-12, 12, 4801)
+    if not isfinite(floor):
+        return None
+    place = int(np.nanargmin(np.append(sample(g, x)[1:-1], inf))) + 1
+    ends, slope = (Fraction(float(x[place + side])) for side in (-1, 1)), g.diff()
+    try:
+        lowest, _ = bisected(lambda at: sign_at(slope, at), -1, *ends, lambda right: unit(g) / 2**40)
+    except UndecidedError:
+        return None
+    return Infimum(None, floor, None, str(lowest))
+
+
 def _lowest_limit(pieces: tuple[Piece, ...]) -> Infimum | None:
     """Return the lower of the limits at the two ends: a guess, which the verifier may accept."""
     ends = [(tail(pieces[0].f, -1), "-inf"), (tail(pieces[-1].f, 1), "inf")]
@@ -365,14 +381,23 @@ def _leaves(piece: Piece, jumps: set[Fraction | None]) -> list[_Leaf]:
     for end, side in ((piece.low, -1), (piece.high, 1)):
         if end is None:
             found = half_line(replace(piece, f=slope), side)
-            if found is None or not found.sign:
-                raise UndecidedError
-            end = found.start
+            if found is None or not found.sign:  # a wave that dies out: it stays above a value taken elsewhere
+                found = half_line(replace(piece, f=piece.f - _sampled(piece)), side)
+                if found is None or found.sign < 1:
+                    raise UndecidedError
             # Where g falls outwards, its limit counts.
-            out += [_limit(piece.f, side)] if found.sign != side else []
+            elif found.sign != side:
+                out.append(_limit(piece.f, side))
+            end = found.start
         span.append(end)
     inside = _search(piece.f, slope, *span)
     return out + [replace(leaf, attained=leaf.left != leaf.right or leaf.left not in jumps) for leaf in inside]
+
+
+def _sampled(piece: Piece) -> Fraction:
+    """Return a low value of the formula on the piece."""
+    x = [x for x in (piece.sample + Fraction(k, 8) for k in range(-64, 65)) if piece.contains(x)]
+    return Fraction(min(float(_value(piece.f, at).mid()) for at in x))
 
 
 def _value(g: Expr, x: Fraction) -> arb:

@@ -22,6 +22,7 @@ from gpo_theory.calculus.tails import tail
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
 from gpo_theory.claims.monotonicity import falls_at_zero
 from gpo_theory.formula.expression import Expr
+from gpo_theory.kernel.waves import along
 
 CLAIM = "bayes_consistent"
 # Margins a at which f(a) and f(-a) are sampled, and theta = 2p - 1 at which a failure is looked for. They only suggest:
@@ -58,6 +59,7 @@ def bayes_consistent(f: Expr, known: Mapping[str, Certificate]) -> Iterator[Cert
             yield proved(CLAIM, "flip theorem: f is continuous and bounded below, f'(0) < 0, f(-a) > f(a) for a > 0, "
                                 "and in the limit this difference or f itself stays above its value at 0",
                          theorem="flip", floor=floor)  # fmt: skip
+    yield from _unbounded(f, known["bounded_below"].witness)
     yield from _least_on_the_left(f)
     step = float(unit(f))
     values, mirrored = sample(f, step * _MARGINS), sample(f, -step * _MARGINS)
@@ -114,6 +116,17 @@ def _theta_of_kink(f: Expr) -> Fraction | None:
         if [sign(end) for end in ends] == [-1, 1]:
             return Fraction(1, 2**k)
     return None
+
+
+def _unbounded(f: Expr, deep: Mapping[str, str] | None) -> Iterator[Certificate]:
+    """Propose that C_p tends to -infinity on the wrong side, or repeats itself; `deep`: a point at which f is low."""
+    if not along(f, Fraction(0)).depends_on_x:
+        yield refuted(CLAIM, "f is periodic, so C_p takes every value on either side", {"theorem": "periodic"},
+                      kind="theta", theta="1/2")  # fmt: skip
+    for theta in ("1", *map(str, _THETAS)) if deep is not None else ():
+        for x in (Fraction(deep["x"]), -Fraction(deep["x"])):
+            yield refuted(CLAIM, f"at theta = {theta}, C_p tends to -infinity on the wrong side too",
+                          {"theorem": "unbounded", "at": str(x)}, kind="theta", theta=theta)  # fmt: skip
 
 
 def _least_on_the_left(f: Expr) -> Iterator[Certificate]:

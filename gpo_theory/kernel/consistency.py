@@ -15,6 +15,7 @@ from gpo_theory.kernel.resolution import Hints, Part, UnprovedError, parts, prov
 from gpo_theory.kernel.shape import shown_convex
 from gpo_theory.kernel.slope import falls_at_zero, never_rises, slopes_at_zero
 from gpo_theory.kernel.statement import Statement, continuous, lead_far, need, open_parts, place, sign_on
+from gpo_theory.kernel.waves import along
 from gpo_theory.kernel.zeros import at
 
 X = Expr.x()
@@ -138,7 +139,14 @@ def inconsistent(s: Statement) -> None:
             lead = lead_far(part.f - infimum, side, s.hints)
             need(lead is None or lead.vanishes, "f that tends to its infimum at both ends")
         return
+    if s.hints.choice("theorem") == "periodic":  # then so is C_p, which takes every value on either side
+        need(not along(s.f, ZERO).depends_on_x, "a periodic f")
+        return
     risk = p * s.f + (1 - p) * substitute(s.f, {X: -X})
+    if s.hints.choice("theorem") == "unbounded":  # C_p tends to -infinity on the wrong side: H = H^- = -infinity
+        lead = lead_far(along(parts(risk, s.hints)[0].f, rational(s.hints.choice("at"))), -1, s.hints)
+        need(lead is not None and lead.grows and lead.sign < 0, "C_p that tends to -infinity on the left")
+        return
     if s.hints.choice("theorem") == "convex":  # C_p is convex with 0 in its subdifferential, or rises at 0
         shown_convex(s.f, s.hints)
         left, right = (at(slope, ZERO) for slope in slopes_at_zero(s.f, s.hints))

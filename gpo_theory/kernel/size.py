@@ -39,6 +39,7 @@ from gpo_theory.kernel.statement import (
     smooth_parts,
     witnessed,
 )
+from gpo_theory.kernel.waves import along
 from gpo_theory.kernel.zeros import Place, Zero, at, simplified
 
 ZERO = Fraction(0)
@@ -105,7 +106,8 @@ def sharp(s: Statement, pieces: list[Part], of: Callable[[Expr], Expr], side: in
             continue
         g, x = of(p.f), ends[0] if ends else low  # at an isolated zero: its limit from inside the part
         if low < high and not ends:
-            if exact is not None and (_vanishes(g - exact, low, high) or _zero_between(g - exact, near)):
+            gaps = [] if exact is None else [g - sign * exact for sign in signs]
+            if any(_vanishes(gap, low, high) or _zero_between(gap, near) for gap in gaps):
                 return
         elif exact is not None:
             if any(equal_at(g, sign * exact, x) for sign in signs):
@@ -198,7 +200,10 @@ def not_smooth(s: Statement) -> None:
 
 
 def _unbounded(s: Statement, of: Callable[[Expr], Expr], name: str) -> None:
-    """At the witness f jumps, |g| has a pole, or |g| is 10^4 times its size at 1 and -1, without a bound far out."""
+    """At the witness f jumps, |g| has a pole, or |g| is 10^4 times its size at 1 and -1, without a bound far out.
+
+    Where g oscillates, that is shown along points that are whole periods away from the witness.
+    """
     if jumps(s, witnessed(s)):
         return
     x = rational(s.witness["x"])
@@ -208,7 +213,7 @@ def _unbounded(s: Statement, of: Callable[[Expr], Expr], name: str) -> None:
     sizes = [abs(at(of(_right_of(pieces, y).f), y)) for y in (x, Fraction(1), Fraction(-1))]
     need(all((sizes[0] - LARGE * size).a > 0 for size in sizes[1:] if size.b < iv.inf), f"|{name}({x})| that is large")
     for p, side in ((pieces[0], -1), (pieces[-1], 1)):
-        lead = lead_far(of(p.f), side, s.hints)
+        lead = lead_far(along(of(p.f), x), side, s.hints)
         if lead is not None and lead.grows:
             return
     raise UnprovedError(f"{name} that grows without bound")
@@ -247,13 +252,16 @@ def bounded_below(s: Statement) -> None:
 
 
 def not_bounded_below(s: Statement) -> None:
-    """f has fallen from 0 to the witness by 1000 times its changes from 0 to 1 and -1; it tends to -infinity."""
+    """f has fallen from 0 to the witness by 1000 times its changes from 0 to 1 and -1; it tends to -infinity.
+
+    Where f oscillates, it does so along points that are whole periods away from the witness.
+    """
     start, *changes = [at(s.f, ZERO), *(at(s.f, Fraction(side)) - at(s.f, ZERO) for side in (1, -1))]
-    fall = start - at(s.f, rational(s.witness["x"]))
+    fall = start - at(s.f, x := rational(s.witness["x"]))
     need((fall - DEEP * (abs(changes[0]) + abs(changes[1]))).a > 0, "a value far below f(0) at the witness")
     pieces = parts(s.f, s.hints)
     for p, side in ((pieces[0], -1), (pieces[-1], 1)):
-        lead = lead_far(p.f, side, s.hints)
+        lead = lead_far(along(p.f, x), side, s.hints)
         if lead is not None and lead.grows and lead.sign < 0:
             return
     raise UnprovedError("f that tends to -infinity")
