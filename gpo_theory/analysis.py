@@ -87,7 +87,7 @@ def _analysis(loss: Loss, seconds: float) -> Analysis:
 
 def _claims(f: Expr) -> Mapping[str, Certificate]:
     """Decide every claim about f, all but `total` with x in the unit of f; keep only what the verifier accepts."""
-    found = in_time(lambda: _replayed(f, "total", [total(f)]), unknown("total", _LATE))
+    found = in_time(lambda: _replayed(f, "total", total(f)), unknown("total", _LATE))
     if found.verdict is not Verdict.PROVED:
         reason = "f is not shown to be defined on all of R"
         return {name: unknown(name, reason) for name in CLAIMS} | {"total": found}

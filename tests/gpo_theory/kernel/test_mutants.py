@@ -143,6 +143,10 @@ LIES = {
     "an inverse of an inverse": lie("total", "proved", "1/(1/x)"),
     "branches of equal value": lie("total", "proved", "where(x>0, x, max(x, x-1+0*sqrt(x)))", cuts=["0"], hints=[
         ("on (-inf, 0)", line("0", "-1")), ("on (0, inf)", line("0", "1"))]),
+    "a jump over 0": lie("total", "refuted", "1/where(x<0, -1, 1)", witness={"kind": "break", "low": "-1", "high": "1"}, cuts=["0"], hints=[
+        ("on (-inf, 0)", line("0", "-1")), ("on (0, inf)", line("0", "1"))]),
+    "a branch that is not taken": lie("total", "refuted", "where(x>5, 1/(x-sqrt(2)), x)", witness={"kind": "break", "low": "1", "high": "2"}, cuts=["5"]),
+    "a root that is 0": lie("total", "refuted", "sqrt((x-sqrt(2))**2)", witness={"kind": "break", "low": "1", "high": "2"}),
     "a wave that dies out": lie("bounded_below", "refuted", "x**2*(1/4-sin(exp(-x**2/1000000)))", witness={"kind": "point", "x": "100"}),
     "a risk that rises on the wrong side": lie("bayes_consistent", "refuted", "exp(-x)", witness={"kind": "theta", "theta": "1/2"},
                                                theorem="unbounded", at="-1"),
@@ -243,6 +247,9 @@ MUTANTS = {
     "all exponents multiply": ("if inner > 0 or value > 0 or _inverse(base.args[0]):", "if True:", ("an inverse of an inverse",)),
     "the first branch is taken": ("_defined(yes if holds else no, part, hints)", "_defined(yes, part, hints)", ("branches of equal value",)),
     "slopes to nine digits": ("need(same_at(side.f.diff(), said, x),", "need(agree(at(side.f.diff(), x), at(said, x)),", ("a slope off by 1e-10",)),
+    "a denominator may jump": ("return all(n.head != \"where\" for n in g.walk()) and bool(", "return bool(", ("a jump over 0",)),
+    "all branches are taken": ("inside = _sides(node.args[0]) if", "inside = node.args[1:] if", ("a branch that is not taken",)),
+    "a root is a denominator": ("return asked in (\"positive\", \"nonzero\") and", "return asked is not None and", ("a root that is 0",)),
     "waves of any argument": ("fixed if whole and not any(slope.depends_on_x for slope in slopes) else g", "fixed", ("a wave that dies out",)),
     "any risk is unbounded": ("need(lead is not None and lead.grows and lead.sign < 0, \"C_p", "need(True, \"C_p", ("a risk that rises on the wrong side",)),
     "any loss is periodic": ("need(not along(s.f, ZERO).depends_on_x,", "need(True,", ("a loss that does not repeat itself",)),
