@@ -47,10 +47,18 @@ def hint(fact: Fact) -> Mapping[str, Any] | None:
                 return None
             if max(form.numerator.degree(), form.denominator.degree()) <= EXACT_DEGREE:
                 return _quotient(form)
-    step = unit(fact.g)
+    shift, step = Fraction(0) if form is None else form.shift, unit(fact.g)
+    found = _in_units(fact, shift, step)
+    # erfc is close to its expansion at 4 already, and boxes up to 8 would be many.
+    gaussian = found is None and any(node.head == "erfc" for node in fact.g.walk())
+    return _in_units(fact, shift, step / 2) if gaussian else found
+
+
+def _in_units(fact: Fact, shift: Fraction, step: Fraction) -> Mapping[str, Any] | None:
+    """Return the hint of a cover in y = x / step."""
     low, high = (None if end is None else end / step for end in (fact.low, fact.high))
     scaled = fact if step == 1 else Fact(substitute(fact.g, {X: step * X}), low, high, fact.strict)
-    found = _cover(scaled, Fraction(0) if form is None else form.shift / step)
+    found = _cover(scaled, shift / step)
     return found if found is None or step == 1 else {**found, "unit": str(step)}
 
 
