@@ -124,7 +124,7 @@ def _other_claims(whole: Expr) -> dict[str, Certificate]:
         "lipschitz": lambda: [lipschitz(f)],
         "smooth": lambda: [smooth(f)],
         "bounded_below": lambda: bounded_below(f),
-        "monotone_decreasing": lambda: [monotone_decreasing(f, known["convex"])],
+        "monotone_decreasing": lambda: monotone_decreasing(f, known["convex"]),
         "differentiable_at_zero": lambda: [differentiable_at_zero(f)],
         "bradley_terry_exact": lambda: [bradley_terry_exact(f, known["convex"], known["monotone_decreasing"])],
         "bayes_consistent": lambda: bayes_consistent(f, known),

@@ -35,7 +35,7 @@ def bayes_consistent(f: Expr, known: Mapping[str, Certificate]) -> Iterator[Cert
     """Yield proposed verdicts on Bayes consistency, the likeliest first. Refuted with a theta = 2p - 1.
 
     Convex f: iff f'(0) exists and is negative (Bartlett, Jordan, McAuliffe 2006). Other f: exactness; falling; the
-    flip and the gap theorem; refuted where both tails reach the infimum, or by a direct comparison.
+    flip, the gap and the flat theorem; refuted where both tails reach the infimum, or by a direct comparison.
     """
     negative_slope = falls_at_zero(known)
     if known["convex"].verdict is Verdict.PROVED:
@@ -52,7 +52,7 @@ def bayes_consistent(f: Expr, known: Mapping[str, Certificate]) -> Iterator[Cert
             yield refuted(CLAIM, "f tends to its infimum at both ends, so C_p does on either side", {"theorem": "ends",
                           "floor": floor}, kind="theta", theta="1/2")  # fmt: skip
         if negative_slope and known["monotone_decreasing"].verdict is Verdict.PROVED:
-            yield proved(CLAIM, "flip theorem: f is continuous, bounded below and never rises, and f'(0) < 0, so "
+            yield proved(CLAIM, "flip theorem: f is bounded below and never rises, and f'(0) < 0, so "
                                 "f(-a) - f(a) is positive and never falls for a > 0", theorem="falling", floor=floor,
                          **known["monotone_decreasing"].choices)  # fmt: skip
         if negative_slope:
@@ -63,6 +63,10 @@ def bayes_consistent(f: Expr, known: Mapping[str, Certificate]) -> Iterator[Cert
     yield from _least_on_the_left(f)
     step = float(unit(f))
     values, mirrored = sample(f, step * _MARGINS), sample(f, -step * _MARGINS)
+    if floor is not None and (mirrored == values[0]).all() and values.min() < values[0]:
+        lowest = Fraction(step * float(_MARGINS[np.argmin(values)]))
+        yield proved(CLAIM, "f is constant wherever x <= 0 and lower somewhere else: H^- - H is theta times what f loses",
+                     theorem="flat", floor=floor, at=str(lowest))  # fmt: skip
     if np.isfinite(values).all() and np.isfinite(mirrored).all():
         yield from _gap(values, mirrored, step)
         yield from _compared(values, mirrored, step)

@@ -147,6 +147,14 @@ LIES = {
         ("on (-inf, 0)", line("0", "-1")), ("on (0, inf)", line("0", "1"))]),
     "a branch that is not taken": lie("total", "refuted", "where(x>5, 1/(x-sqrt(2)), x)", witness={"kind": "break", "low": "1", "high": "2"}, cuts=["5"]),
     "a root that is 0": lie("total", "refuted", "sqrt((x-sqrt(2))**2)", witness={"kind": "break", "low": "1", "high": "2"}),
+    "a bell": lie("bayes_consistent", "proved", "exp(-x**2)", theorem="flat", at="1", floor="0"),
+    "a flat loss": lie("bayes_consistent", "proved", "2", theorem="flat", at="1", floor="0"),
+    "a clipped line": lie("bayes_consistent", "proved", "min(1-x, 1/2)", theorem="flat", at="1", floor="0", cuts=["1/2"], hints=[
+        ("1/2 - x >= 0 on (-inf", line("1/2", "-1")), ("x - 1/2 >= 0 on (1/2", line("-1/2", "1"))]),
+    "a step up": lie("monotone_decreasing", "proved", "where(x<=0, 2, 5)", cuts=["0"], hints=[
+        ("on (-inf, 0)", line("0", "-1")), ("on (0, inf)", line("0", "1"))]),
+    "a step down": lie("monotone_decreasing", "refuted", "where(x<=0, 5, 2)", cuts=["0"], witness={"kind": "point", "x": "0"}, hints=[
+        ("on (-inf, 0)", line("0", "-1")), ("on (0, inf)", line("0", "1"))]),
     "an error function above 0": lie("bounded_below", "proved", "erf(x)", value=NOTHING, near="-inf"),
     "a wave that dies out": lie("bounded_below", "refuted", "x**2*(1/4-sin(exp(-x**2/1000000)))", witness={"kind": "point", "x": "100"}),
     "a risk that rises on the wrong side": lie("bayes_consistent", "refuted", "exp(-x)", witness={"kind": "theta", "theta": "1/2"},
@@ -251,6 +259,11 @@ MUTANTS = {
     "a denominator may jump": ("return all(n.head != \"where\" for n in g.walk()) and bool(", "return bool(", ("a jump over 0",)),
     "all branches are taken": ("inside = _sides(node.args[0]) if", "inside = node.args[1:] if", ("a branch that is not taken",)),
     "a root is a denominator": ("return asked in (\"positive\", \"nonzero\") and", "return asked is not None and", ("a root that is 0",)),
+    "any left half is flat": ("need(constant and not level.depends_on_x,", "need(True,", ("a bell",)),
+    "a level is below itself": ("- at(level, ZERO)).b < 0,", "- at(level, ZERO)).b <= 0,", ("a flat loss",)),
+    "every loss has a floor": ("sign_on(p.f - rational(floor), p, False, s.hints)", "pass", ("a clipped line",)),
+    "steps up are not looked at": ("need(at(a - b, x).a >= 0 or same_at(a, b, x),", "need(True,", ("a step up",)),
+    "every step is up": ("any(at(b - a, x).a > 0 for", "any(at(a - b, x).a > 0 for", ("a step down",)),
     "erfc of either side": ("c.number is not None and number == -2 * c:", "c.number is not None:", ("an error function above 0",)),
     "waves of any argument": ("fixed if whole and not any(slope.depends_on_x for slope in slopes) else g", "fixed", ("a wave that dies out",)),
     "any risk is unbounded": ("need(lead is not None and lead.grows and lead.sign < 0, \"C_p", "need(True, \"C_p", ("a risk that rises on the wrong side",)),
