@@ -14,7 +14,8 @@ from itertools import zip_longest
 
 from gpo_theory.budget import spend
 from gpo_theory.formula.expression import Expr, rebuild
-from gpo_theory.kernel.inequality import factors, positive, rational_root
+from gpo_theory.kernel.inequality import factors, positive
+from gpo_theory.kernel.intervals import rational_root
 
 MOST, ROUNDS = 400, 4  # monomials in a sum, and passes of clearing denominators: limits on time
 Polynomial = tuple[Fraction, ...]  # coefficients of x^0, x^1, ... inside exp, without zeros at the end

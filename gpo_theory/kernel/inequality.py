@@ -3,7 +3,7 @@
 The hint is not trusted: where it is wrong, the replay fails.
 """
 
-__all__ = ["Fact", "at", "factors", "holds", "positive", "rational", "rational_root", "root_factors"]
+__all__ = ["Fact", "at", "factors", "holds", "positive", "rational", "root_factors"]
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from typing import Any
 
 from gpo_theory.formula.expression import Expr, rebuild, substitute
 from gpo_theory.kernel.horizon import UnresolvedError, lead_beyond
-from gpo_theory.kernel.intervals import Interval, interval, span
+from gpo_theory.kernel.intervals import Interval, interval, rational_root, span
 from gpo_theory.kernel.sturm import Quotient, equals, keeps_sign
 
 X, NOWHERE = Expr.x(), Fraction(0)
@@ -65,21 +65,6 @@ def _folded(g: Expr) -> Expr:
         root = rational_root(inside, n.denominator) if n.denominator <= MOST_POWER and abs(n) <= MOST_POWER else None
         return g if root is None else Expr.of(root**n.numerator)
     return Expr.of(_KNOWN[g.head, inside]) if inside is not None and (g.head, inside) in _KNOWN else g
-
-
-def rational_root(c: Fraction, n: int) -> Fraction | None:
-    """Return the n-th root of c > 0 where it is rational."""
-    root = Fraction(*(_nearest_root(part, n) for part in (c.numerator, c.denominator)))
-    return root if root**n == c else None
-
-
-def _nearest_root(value: int, n: int) -> int:
-    """Return the largest k with k^n <= value, by bisection."""
-    low, high = 1, 1 << (value.bit_length() // n + 1)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if middle**n <= value else (low, middle)
-    return low
 
 
 def _product(powers: Mapping[Expr, Fraction]) -> Expr:

@@ -147,6 +147,8 @@ LIES = {
         ("on (-inf, 0)", line("0", "-1")), ("on (0, inf)", line("0", "1"))]),
     "a branch that is not taken": lie("total", "refuted", "where(x>5, 1/(x-sqrt(2)), x)", witness={"kind": "break", "low": "1", "high": "2"}, cuts=["5"]),
     "a root that is 0": lie("total", "refuted", "sqrt((x-sqrt(2))**2)", witness={"kind": "break", "low": "1", "high": "2"}),
+    "a line that falls": lie("bounded_below", "proved", "-x", falls="yes", by="signs", floor="0"),
+    "a bell that is turned round": lie("bounded_below", "proved", "-exp(-x**2)", value=NOTHING, near="inf", falls="yes", by="signs"),
     "a bell": lie("bayes_consistent", "proved", "exp(-x**2)", theorem="flat", at="1", floor="0"),
     "a flat loss": lie("bayes_consistent", "proved", "2", theorem="flat", at="1", floor="0"),
     "a clipped line": lie("bayes_consistent", "proved", "min(1-x, 1/2)", theorem="flat", at="1", floor="0", cuts=["1/2"], hints=[
@@ -259,6 +261,8 @@ MUTANTS = {
     "a denominator may jump": ("return all(n.head != \"where\" for n in g.walk()) and bool(", "return bool(", ("a jump over 0",)),
     "all branches are taken": ("inside = _sides(node.args[0]) if", "inside = node.args[1:] if", ("a branch that is not taken",)),
     "a root is a denominator": ("return asked in (\"positive\", \"nonzero\") and", "return asked is not None and", ("a root that is 0",)),
+    "what falls has a limit": ("need(s.certificate.value is not None and s.hints.choice(\"near\") == \"inf\",", "need(True,", ("a line that falls",)),
+    "what has a limit falls": ("never_rises(s.f, s.hints)\n        need(", "need(", ("a bell that is turned round",)),
     "any left half is flat": ("need(constant and not level.depends_on_x,", "need(True,", ("a bell",)),
     "a level is below itself": ("- at(level, ZERO)).b < 0,", "- at(level, ZERO)).b <= 0,", ("a flat loss",)),
     "every loss has a floor": ("sign_on(p.f - rational(floor), p, False, s.hints)", "pass", ("a clipped line",)),
