@@ -20,13 +20,16 @@ from gpo_theory.budget import spend
 from gpo_theory.calculus.balls import UndecidedError, between, bisected, enclose, enclose_between, exact_value, sign_at
 from gpo_theory.calculus.constants import as_double, exact, text
 from gpo_theory.calculus.half_lines import half_line
-from gpo_theory.calculus.pieces import Piece, UnsplitError, clipped, sign_charts, split
+from gpo_theory.calculus.isolation import refined
+from gpo_theory.calculus.piece import Section
+from gpo_theory.calculus.pieces import Piece, UnsplitError, clipped, pieces_of, sign_charts
 from gpo_theory.calculus.rational import as_rational
 from gpo_theory.calculus.samples import sample, unit
 from gpo_theory.calculus.tails import tail
 from gpo_theory.formula.expression import Expr, call, substitute
 from gpo_theory.formula.grammar import parse_constant
 from gpo_theory.kernel.intervals import interval
+from gpo_theory.kernel.zeros import Zero, left_of, right_of
 
 # Limits of the branch and bound: its time, and the width of a box, in units of f and relative to its distance from 0,
 # at which the value is known to about f'' 2^-80.
@@ -338,7 +341,8 @@ def infimum_of(g: Expr, low: Fraction | None = None, high: Fraction | None = Non
     step = unit(g)
     try:
         with ctx.workprec(BITS):  # the ends of balls are rounded to the working precision
-            kept, bottom, top = _kept([_scaled(piece, step) for piece in clipped(split(g), low, high)])
+            pieces, beside = _bracketed(clipped(pieces_of(g), low, high), step)
+            kept, bottom, top = _kept([_scaled(piece, step) for piece in pieces], beside)
     except (UnsplitError, UndecidedError):
         return None
     # A jump that only approaches the value is no minimiser, where there are others.
@@ -347,10 +351,30 @@ def infimum_of(g: Expr, low: Fraction | None = None, high: Fraction | None = Non
     return Enclosure(bottom, top, _outwards(left * step, -inf), _outwards(right * step, inf))
 
 
-def _kept(pieces: list[Piece]) -> tuple[list[_Leaf], arb, arb]:
-    """Return the leaves that may hold the infimum over the pieces, and its bounds."""
+def _bracketed(sections: Iterable[Section], step: Fraction) -> tuple[list[Piece], list[_Leaf]]:
+    """Return the pieces between narrow brackets of the irrational breakpoints, and the values on these, in x / step.
+
+    The ball of a formula on a bracket holds its limit at the breakpoint and its values between there and the piece.
+    """
+    pieces, beside = list[Piece](), list[_Leaf]()
+    for p in sections:
+        for zero in dict.fromkeys(end for end in (p.low, p.high) if isinstance(end, Zero)):
+            narrow = refined(zero, abs(zero.high) / 2**BITS)
+            value = enclose(p.f, between(narrow.low, narrow.high), BITS)
+            if not value.is_finite():
+                raise UndecidedError
+            beside.append(_Leaf(value, narrow.low / step, narrow.high / step))
+            p = Section(*(narrow if end == zero else end for end in (p.low, p.high)), p.f)
+        if not isinstance(p.low, Zero) or not p.is_point:
+            pieces.append(Piece(p.low if p.low is None else right_of(p.low),
+                                p.high if p.high is None else left_of(p.high), p.f))  # fmt: skip
+    return pieces, beside
+
+
+def _kept(pieces: list[Piece], beside: Iterable[_Leaf] = ()) -> tuple[list[_Leaf], arb, arb]:
+    """Return the leaves that may hold the infimum over the pieces or are already known, and its bounds."""
     jumps = {piece.low for piece in pieces if piece.is_point}
-    leaves = [leaf for piece in pieces for leaf in _leaves(piece, jumps)]
+    leaves = [*beside, *(leaf for piece in pieces for leaf in _leaves(piece, jumps))]
     top = _least(leaf.value.upper() for leaf in leaves)
     kept = [leaf for leaf in leaves if leaf.value.lower() <= top]
     if not kept:

@@ -4,7 +4,7 @@ Two places are ordered only where their brackets are disjoint, and a zero is equ
 shown on a bracket holds at its zero; a formula is 0 there by identity alone.
 """
 
-__all__ = ["Place", "Zero", "at", "is_isolated", "is_smooth", "left_of", "right_of", "simplified",
+__all__ = ["Place", "Zero", "at", "is_isolated", "is_smooth", "left_of", "right_of", "simplified", "solution",
            "vanishes"]  # fmt: skip
 
 from collections.abc import Callable
@@ -127,13 +127,13 @@ def vanishes(h: Expr, zero: Zero) -> bool:
     form = expanded(h)
     if form is not None and (form.number == 0 or form in (expanded(zero.g), expanded(-zero.g))):
         return True
-    x = _solution(zero)
+    x = solution(zero)
     value = None if x is None else expanded(simplified(substitute(h, {X: x})))
     return value is not None and value.number == 0
 
 
 @lru_cache(maxsize=1024)
-def _solution(zero: Zero) -> Expr | None:
+def solution(zero: Zero) -> Expr | None:
     """Return the zero as a constant such as -log(3) or sqrt(2), where g = 0 is solved step by step."""
     node, value = zero.g, Expr.of(0)
     while node != X:
