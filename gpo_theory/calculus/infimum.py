@@ -34,6 +34,7 @@ from gpo_theory.kernel.zeros import Zero, left_of, right_of
 # Limits of the branch and bound: its time, and the width of a box, in units of f and relative to its distance from 0,
 # at which the value is known to about f'' 2^-80.
 MOST_BOXES, SMALLEST, BITS = 6000, Fraction(1, 2**40), 192
+BRACKET = 128  # bits of a bracket of an irrational breakpoint
 LARGEST, MOST_POWER = 10**6, 64  # denominator of a number whose logarithm is looked for, and its powers
 SHARP = 33  # bits of a value that is known only as a number: the verifier allows it one part in 1e9
 Where = Fraction | float  # a rational point, or an infinite end
@@ -359,7 +360,7 @@ def _bracketed(sections: Iterable[Section], step: Fraction) -> tuple[list[Piece]
     pieces, beside = list[Piece](), list[_Leaf]()
     for p in sections:
         for zero in dict.fromkeys(end for end in (p.low, p.high) if isinstance(end, Zero)):
-            narrow = refined(zero, abs(zero.high) / 2**BITS)
+            narrow = refined(zero, abs(zero.high) / 2**BRACKET)
             value = enclose(p.f, between(narrow.low, narrow.high), BITS)
             if not value.is_finite():
                 raise UndecidedError

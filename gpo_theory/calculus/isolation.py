@@ -96,6 +96,7 @@ def _power_of_two(x: Fraction) -> Fraction:
     return Fraction(2) ** (x.numerator.bit_length() - x.denominator.bit_length())
 
 
+@lru_cache(maxsize=1024)
 def refined(zero: Zero, width: Fraction) -> Zero:
     """Return the same zero in a bracket of at most this width."""
     before = _sign(zero.g, zero.low)

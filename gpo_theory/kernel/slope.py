@@ -61,13 +61,13 @@ def never_rises(f: Expr, hints: Hints) -> None:
 
 
 def not_falling(s: Statement) -> None:
-    """f' > 0 at the witness, or f jumps up there."""
+    """f' > 0 at the witness or, with f' continuous up to it, to the right of it; or f jumps up there."""
     x = witnessed(s)
     for left, point, right in joints(parts(s.f, s.hints)):
         if place(point) == x and any(at(b - a, x).a > 0 for a, b in pairwise((left.f, point.f, right.f))):
             return
     for p in open_parts(parts(s.f, s.hints)):
-        if (p.low is None or p.low < x) and (p.high is None or x < p.high) and at(p.f.diff(), x).a > 0:
+        if (p.low is None or p.low <= x) and (p.high is None or x < p.high) and at(p.f.diff(), x).a > 0:
             return
     raise UnprovedError(f"f'({x}) > 0")
 
