@@ -262,9 +262,9 @@ def _of_range(g: Expr) -> Infimum | None:
     if not isfinite(floor):
         return None
     place = int(np.nanargmin(np.append(sample(g, x)[1:-1], inf))) + 1
-    ends, slope = (Fraction(float(x[place + side])) for side in (-1, 1)), g.diff()
+    low, high, slope = Fraction(float(x[place - 1])), Fraction(float(x[place + 1])), g.diff()
     try:
-        lowest, _ = bisected(lambda at: sign_at(slope, at), -1, *ends, lambda right: unit(g) / 2**40)
+        lowest, _ = bisected(lambda at: sign_at(slope, at), -1, low, high, lambda right: unit(g) / 2**40)
     except UndecidedError:
         return None
     return Infimum(None, floor, None, str(lowest))
@@ -365,7 +365,7 @@ def _bracketed(sections: Iterable[Section], step: Fraction) -> tuple[list[Piece]
             if not value.is_finite():
                 raise UndecidedError
             beside.append(_Leaf(value, narrow.low / step, narrow.high / step))
-            p = Section(*(narrow if end == zero else end for end in (p.low, p.high)), p.f)
+            p = Section(narrow if p.low == zero else p.low, narrow if p.high == zero else p.high, p.f)
         if not isinstance(p.low, Zero) or not p.is_point:
             pieces.append(Piece(p.low if p.low is None else right_of(p.low),
                                 p.high if p.high is None else left_of(p.high), p.f))  # fmt: skip

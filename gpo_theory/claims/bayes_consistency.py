@@ -127,10 +127,11 @@ def _unbounded(f: Expr, deep: Mapping[str, str] | None) -> Iterator[Certificate]
     if not along(f, Fraction(0)).depends_on_x:
         yield refuted(CLAIM, "f is periodic, so C_p takes every value on either side", {"theorem": "periodic"},
                       kind="theta", theta="1/2")  # fmt: skip
-    for theta in ("1", *map(str, _THETAS)) if deep is not None else ():
-        for x in (Fraction(deep["x"]), -Fraction(deep["x"])):
+    x = Fraction(0 if deep is None else deep["x"])
+    for theta in ("1", *map(str, _THETAS)) if x else ():
+        for low in (x, -x):
             yield refuted(CLAIM, f"at theta = {theta}, C_p tends to -infinity on the wrong side too",
-                          {"theorem": "unbounded", "at": str(x)}, kind="theta", theta=theta)  # fmt: skip
+                          {"theorem": "unbounded", "at": str(low)}, kind="theta", theta=theta)  # fmt: skip
 
 
 def _least_on_the_left(f: Expr) -> Iterator[Certificate]:

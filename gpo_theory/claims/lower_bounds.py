@@ -34,8 +34,8 @@ def bounded_below(f: Expr) -> Iterator[Certificate]:
         value = None
     if value is not None:
         yield proved(claim, "f stays above its infimum on every piece", value.number, near=value.near)
-    for way in ("signs", "limit") if value is not None and value.near == "inf" else ():
-        yield proved(claim, "f never rises and tends to this", value.number, near="inf", falls="yes", by=way)
+        for way in ("signs", "limit") if value.near == "inf" else ():
+            yield proved(claim, "f never rises and tends to this", value.number, near="inf", falls="yes", by=way)
     found = infimum_of(f)
     bound = -inf if found is None else float(found.low - abs(enclose(f, Fraction(0)).mid()) / 2**20)
     if isfinite(bound):
