@@ -26,6 +26,7 @@ from gpo_theory.budget import OutOfTimeError, limited
 from gpo_theory.catalogue import ALIASES, AVERAGED
 from gpo_theory.choosing.matching import convention
 from gpo_theory.claims.lower_bounds import bounded_below
+from gpo_theory.claims.proving import accepted
 from gpo_theory.claims.totality import total
 from gpo_theory.errors import InputError, nearest
 from gpo_theory.transforms import soft_label
@@ -248,9 +249,10 @@ def _join_on_cpu(config: GPOConfig) -> None:
 
 def check_total(loss: Loss) -> None:
     """Raise DomainError if `loss` is not defined on all of R."""
-    found = total(loss.f.primitive())
-    if found.verdict is Verdict.REFUTED:
-        raise DomainError(f"{loss.formula!r} is not defined on all of R: {found.because}")
+    f = loss.f.primitive()
+    for found in total(f):
+        if found.verdict is Verdict.REFUTED and accepted(f, found).verdict is Verdict.REFUTED:
+            raise DomainError(f"{loss.formula!r} is not defined on all of R: {found.because}")
 
 
 def _aggregation(loss: Any, margin: str | None) -> str:

@@ -1,6 +1,6 @@
 """Half-lines on which a formula keeps one sign, as its leading term there shows."""
 
-__all__ = ["HalfLine", "half_line", "shifts_of"]
+__all__ = ["STARTS", "HalfLine", "half_line", "shifts_of"]
 
 from dataclasses import dataclass
 from fractions import Fraction

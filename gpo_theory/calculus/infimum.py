@@ -13,22 +13,28 @@ from functools import lru_cache, reduce
 from math import inf, isfinite, nextafter
 from operator import add
 
+import numpy as np
 from flint import arb, ctx
 
 from gpo_theory.budget import spend
 from gpo_theory.calculus.balls import UndecidedError, between, bisected, enclose, enclose_between, exact_value, sign_at
 from gpo_theory.calculus.constants import as_double, exact, text
 from gpo_theory.calculus.half_lines import half_line
-from gpo_theory.calculus.pieces import Piece, UnsplitError, clipped, sign_charts, split
+from gpo_theory.calculus.isolation import refined
+from gpo_theory.calculus.piece import Section
+from gpo_theory.calculus.pieces import Piece, UnsplitError, clipped, pieces_of, sign_charts
 from gpo_theory.calculus.rational import as_rational
-from gpo_theory.calculus.samples import unit
+from gpo_theory.calculus.samples import sample, unit
 from gpo_theory.calculus.tails import tail
 from gpo_theory.formula.expression import Expr, call, substitute
 from gpo_theory.formula.grammar import parse_constant
+from gpo_theory.kernel.intervals import interval
+from gpo_theory.kernel.zeros import Zero, left_of, right_of
 
 # Limits of the branch and bound: its time, also as long as no value lies below a limit at infinity, and the width of a
 # box, in units of f and relative to its distance from 0, at which the value is known to about f'' 2^-80.
 MOST_BOXES, MOST_ABOVE, SMALLEST, BITS = 6000, 1000, Fraction(1, 2**40), 192
+BRACKET = 128  # bits of a bracket of an irrational breakpoint
 LARGEST, MOST_POWER = 10**6, 64  # denominator of a number whose logarithm is looked for, and its powers
 SHARP = 33  # bits of a value that is known only as a number: the verifier allows it one part in 1e9
 Where = Fraction | float  # a rational point, or an infinite end
@@ -119,7 +125,7 @@ def proposed_infimum(pieces: tuple[Piece, ...]) -> Infimum | None:
 
     None where it is not known or beyond the range of doubles.
     """
-    found = exact_infimum(pieces) or _enclosed_infimum(pieces)
+    found = exact_infimum(pieces) or _enclosed_infimum(pieces) or (_of_range(pieces[0].f) if len(pieces) == 1 else None)
     return found if found is not None and isfinite(found.value) else None
 
 
@@ -250,6 +256,20 @@ def _candidates(g: Expr, x: Fraction) -> Iterator[Expr]:
             yield from [call("log", Expr.of(q)) / k] if q > 0 else []
 
 
+def _of_range(g: Expr) -> Infimum | None:
+    """Return the lower end of the range of g composed from its parts, where a sample comes near it, as for a wave."""
+    floor, x = float(interval(g, None, None).a), float(unit(g)) * np.linspace(-12, 12, 4801)
+    if not isfinite(floor):
+        return None
+    place = int(np.nanargmin(np.append(sample(g, x)[1:-1], inf))) + 1
+    low, high, slope = Fraction(float(x[place - 1])), Fraction(float(x[place + 1])), g.diff()
+    try:
+        lowest, _ = bisected(lambda at: sign_at(slope, at), -1, low, high, lambda right: unit(g) / 2**40)
+    except UndecidedError:
+        return None
+    return Infimum(None, floor, None, str(lowest))
+
+
 def _lowest_limit(pieces: tuple[Piece, ...]) -> Infimum | None:
     """Return the lower of the limits at the two ends: a guess, which the verifier may accept."""
     ends = [(tail(pieces[0].f, -1), "-inf"), (tail(pieces[-1].f, 1), "inf")]
@@ -322,7 +342,8 @@ def infimum_of(g: Expr, low: Fraction | None = None, high: Fraction | None = Non
     step = unit(g)
     try:
         with ctx.workprec(BITS):  # the ends of balls are rounded to the working precision
-            kept, bottom, top = _kept([_scaled(piece, step) for piece in clipped(split(g), low, high)])
+            pieces, beside = _bracketed(clipped(pieces_of(g), low, high), step)
+            kept, bottom, top = _kept([_scaled(piece, step) for piece in pieces], beside)
     except (UnsplitError, UndecidedError):
         return None
     # A jump that only approaches the value is no minimiser, where there are others.
@@ -331,10 +352,30 @@ def infimum_of(g: Expr, low: Fraction | None = None, high: Fraction | None = Non
     return Enclosure(bottom, top, _outwards(left * step, -inf), _outwards(right * step, inf))
 
 
-def _kept(pieces: list[Piece]) -> tuple[list[_Leaf], arb, arb]:
-    """Return the leaves that may hold the infimum over the pieces, and its bounds."""
+def _bracketed(sections: Iterable[Section], step: Fraction) -> tuple[list[Piece], list[_Leaf]]:
+    """Return the pieces between narrow brackets of the irrational breakpoints, and the values on these, in x / step.
+
+    The ball of a formula on a bracket holds its limit at the breakpoint and its values between there and the piece.
+    """
+    pieces, beside = list[Piece](), list[_Leaf]()
+    for p in sections:
+        for zero in dict.fromkeys(end for end in (p.low, p.high) if isinstance(end, Zero)):
+            narrow = refined(zero, abs(zero.high) / 2**BRACKET)
+            value = enclose(p.f, between(narrow.low, narrow.high), BITS)
+            if not value.is_finite():
+                raise UndecidedError
+            beside.append(_Leaf(value, narrow.low / step, narrow.high / step))
+            p = Section(narrow if p.low == zero else p.low, narrow if p.high == zero else p.high, p.f)
+        if not isinstance(p.low, Zero) or not p.is_point:
+            pieces.append(Piece(p.low if p.low is None else right_of(p.low),
+                                p.high if p.high is None else left_of(p.high), p.f))  # fmt: skip
+    return pieces, beside
+
+
+def _kept(pieces: list[Piece], beside: Iterable[_Leaf] = ()) -> tuple[list[_Leaf], arb, arb]:
+    """Return the leaves that may hold the infimum over the pieces or are already known, and its bounds."""
     jumps = {piece.low for piece in pieces if piece.is_point}
-    leaves = [leaf for piece in pieces for leaf in _leaves(piece, jumps)]
+    leaves = [*beside, *(leaf for piece in pieces for leaf in _leaves(piece, jumps))]
     top = _least(leaf.value.upper() for leaf in leaves)
     kept = [leaf for leaf in leaves if leaf.value.lower() <= top]
     if not kept:
@@ -365,14 +406,23 @@ def _leaves(piece: Piece, jumps: set[Fraction | None]) -> list[_Leaf]:
     for end, side in ((piece.low, -1), (piece.high, 1)):
         if end is None:
             found = half_line(replace(piece, f=slope), side)
-            if found is None or not found.sign:
-                raise UndecidedError
-            end = found.start
+            if found is None or not found.sign:  # a wave that dies out: it stays above a value taken elsewhere
+                found = half_line(replace(piece, f=piece.f - _sampled(piece)), side)
+                if found is None or found.sign < 1:
+                    raise UndecidedError
             # Where g falls outwards, its limit counts.
-            out += [_limit(piece.f, side)] if found.sign != side else []
+            elif found.sign != side:
+                out.append(_limit(piece.f, side))
+            end = found.start
         span.append(end)
     inside = _search(piece.f, slope, span[0], span[1], _least(leaf.value.upper() for leaf in out))
     return out + [replace(leaf, attained=leaf.left != leaf.right or leaf.left not in jumps) for leaf in inside]
+
+
+def _sampled(piece: Piece) -> Fraction:
+    """Return a low value of the formula on the piece."""
+    x = [x for x in (piece.sample + Fraction(k, 8) for k in range(-64, 65)) if piece.contains(x)]
+    return Fraction(min(float(_value(piece.f, at).mid()) for at in x))
 
 
 def _value(g: Expr, x: Fraction) -> arb:

@@ -2,6 +2,7 @@
 
 __all__ = ["Signs", "isolated", "refined", "signs_of"]
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache, partial
@@ -15,8 +16,7 @@ from gpo_theory.calculus.rational import Root, sign_chart
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.formula.grammar import parse_formula
 from gpo_theory.kernel.expansion import expanded
-from gpo_theory.kernel.inequality import at
-from gpo_theory.kernel.zeros import Place, Zero, is_isolated
+from gpo_theory.kernel.zeros import Place, Zero, at, is_isolated
 
 X = Expr.x()
 MOST_BOXES = 4000  # examined before a sign is left undecided; measured: of the catalogue probit needs most, 2,300
@@ -96,6 +96,7 @@ def _power_of_two(x: Fraction) -> Fraction:
     return Fraction(2) ** (x.numerator.bit_length() - x.denominator.bit_length())
 
 
+@lru_cache(maxsize=1024)
 def refined(zero: Zero, width: Fraction) -> Zero:
     """Return the same zero in a bracket of at most this width."""
     before = _sign(zero.g, zero.low)
@@ -118,7 +119,7 @@ def isolated(g: Expr, piece: Piece) -> tuple[list[tuple[Fraction, Fraction]], tu
     Returns their brackets (two equal ends: that number itself) and the signs between them; raises UndecidedError.
     """
     sign = lru_cache(maxsize=None)(partial(_sign, g))
-    orders = [g]
+    orders, steady = [g], _steady(g, piece)
     low, high = _edge(piece, g, -1), _edge(piece, g, 1)
     inner = sorted(x for x in {*USUAL, *shifts_of(g)} if low < x < high and sign(x) == 0)
     todo, seen = list(reversed(list(pairwise([low, *inner, high])))), 0
@@ -127,7 +128,7 @@ def isolated(g: Expr, piece: Piece) -> tuple[list[tuple[Fraction, Fraction]], tu
         spend()
         seen += 1
         a, b = todo.pop()
-        found = _on_box(orders, sign, a, b)
+        found = _on_box(orders, sign, a, b, steady(a, b))
         if found is None:
             if b - a < SMALLEST or seen > MOST_BOXES:
                 raise UndecidedError
@@ -154,10 +155,25 @@ def _middle(sign: Sign, a: Fraction, b: Fraction) -> Fraction:
     return decided(sign, a, b)[0]
 
 
-def _on_box(orders: list[Expr], sign: Sign, a: Fraction, b: Fraction) -> tuple[int, ...] | None:
+def _steady(g: Expr, piece: Piece) -> Callable[[Fraction, Fraction], int]:
+    """Return a function that says which sign the slope of g has between two points, from its exact signs; 0 if none."""
+    slope = g.diff()
+    chart = sign_chart(expanded(slope) or slope, piece.low, piece.high)
+    if chart is None or not chart.defined:
+        return lambda a, b: 0
+
+    def sign(a: Fraction, b: Fraction) -> int:
+        before = sum(root.high <= a for root in chart.roots)
+        return chart.signs[before] if all(root.low >= b for root in chart.roots[before:]) else 0
+
+    return sign
+
+
+def _on_box(orders: list[Expr], sign: Sign, a: Fraction, b: Fraction, steady: int) -> tuple[int, ...] | None:
     """Return the sign on (a, b), two where it changes once there; None where that is not shown.
 
-    Where the formula and its first derivatives are 0 at an end, the sign of the next one on the box decides.
+    `steady` is the sign of the slope there, 0 where it is not known. Where the formula and its first derivatives are 0
+    at an end, the sign of the next one on the box decides.
     """
     found = _sign_on(orders[0], a, b)
     if found:
@@ -165,10 +181,12 @@ def _on_box(orders: list[Expr], sign: Sign, a: Fraction, b: Fraction) -> tuple[i
     ends = sign(a), sign(b)
     if None in ends:
         return None
-    slope = _sign_on(_order(orders, 1), a, b)
+    slope = steady or _sign_on(_order(orders, 1), a, b)
     if slope and ends[0] and ends[1]:
         return (ends[0],) if ends[0] == ends[1] else (ends[0], ends[1])
     for end, side, here in ((a, 1, ends[0]), (b, -1, ends[1])):
+        if here == 0 and steady:
+            return (steady * side,)
         k = 0
         while here == 0 and k < ORDERS:
             k += 1

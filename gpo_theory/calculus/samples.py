@@ -1,6 +1,6 @@
 """Where to look for what f does: fast float samples, and the unit of x. They suggest, and decide nothing."""
 
-__all__ = ["rounded", "sample", "unit"]
+__all__ = ["pace", "rounded", "sample", "unit"]
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -66,6 +66,11 @@ def unit(f: Expr) -> Fraction:
     return Fraction(2) ** round(min(found) if min(found) > 0 else max(found))
 
 
+def pace(f: Expr) -> Fraction:
+    """Return a step of which multiples by powers of two show f well: for sin(pi x) these are no integers."""
+    return Fraction(1, 7) if any(node.head in ("sin", "cos") for node in f.walk()) else Fraction(1)
+
+
 def rounded(x: float, step: float) -> Fraction:
     """Return a rational with a small denominator near x, in units of a step that is a power of two."""
     return Fraction(step) * Fraction(x / step).limit_denominator(2**12)
@@ -82,7 +87,7 @@ def _lengths(node: Expr) -> Iterator[float]:
         return
     if form is None or form.slope is not None or form.denominator.degree():
         return
-    sizes = [(n, log2(abs(c.p)) - log2(c.q)) for n, c in enumerate(form.numerator.coeffs()) if c]
+    sizes = [(n, log2(abs(int(c.p))) - log2(int(c.q))) for n, c in enumerate(form.numerator.coeffs()) if c]
     if inside is not None:
         scale = form.denominator[0]
         sizes = [(0, log2(abs(scale.p)) - log2(scale.q)), *((n, size) for n, size in sizes if n)]

@@ -1,6 +1,6 @@
 """The tails of f and of -f' (the key "slope") as x goes to plus or minus infinity: class, rate, order and limit."""
 
-__all__ = ["Tail", "leading", "slope_tail", "tail", "tails_of"]
+__all__ = ["Tail", "leading", "limit_along", "slope_tail", "tail", "tails_of"]
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,6 +18,7 @@ from gpo_theory.calculus.samples import unit
 from gpo_theory.formula.expression import Expr
 from gpo_theory.formula.grammar import parse_constant
 from gpo_theory.kernel.horizon import UnresolvedError, lead_beyond
+from gpo_theory.kernel.waves import along
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,13 @@ def tail(f: Expr, side: int) -> Tail:
     """Return the tail of f itself on one side (-1 left, 1 right)."""
     outer = _outer(f, side)
     return UNKNOWN if outer is None else _classify(outer, side)
+
+
+def limit_along(f: Expr, side: int, x: Fraction) -> str | None:
+    """Return the proved limit of f on one side, for an f that oscillates at points whole periods away from x."""
+    outer = _outer(f, side)
+    end = UNKNOWN if outer is None else _classify(along(outer, x), side)
+    return end.limit if end.verdict == "proved" else None
 
 
 def slope_tail(f: Expr, side: int) -> Tail:

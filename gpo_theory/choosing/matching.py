@@ -23,7 +23,7 @@ from gpo_theory.calculus.series import taylor
 from gpo_theory.calculus.strengths import strength
 from gpo_theory.catalogue import AVERAGED, Named, find_loss
 from gpo_theory.certificate import Verdict
-from gpo_theory.choosing.mean_weight import crossings, mean_weight
+from gpo_theory.choosing.pair_weights import crossings, mean_weight
 from gpo_theory.errors import InputError, nearest
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.formula.grammar import parse_constant, parse_formula
@@ -113,25 +113,30 @@ def match_beta(
     losses = find_loss(source), find_loss(target)
     stated = "; ".join(convention(name) or f"{name}: x = beta rho, rho summed over tokens"
                        for name in dict.fromkeys((source, target)))  # fmt: skip
-    averaged = (source in AVERAGED) != (target in AVERAGED)
-    if mean_length is not None and not averaged:
-        raise InputError(f"`mean_length={mean_length}` converts between a summed and a length-averaged margin "
-                         f"(trl-ipo); {source!r} and {target!r} need none")  # fmt: skip
-    reasons = []
-    if averaged and mean_length is None:
-        reasons.append("trl-ipo averages the margin over tokens: give `mean_length=N`, the mean response length")
+    scale, reasons = _of_length(source, target, mean_length)
     try:
         ratio, matched, order = _MATCHES[by](*losses, given)
     except _RefusedError as error:
         reasons.insert(0, str(error))
     if reasons:
         return BetaMatch(source, target, beta, None, by, None, None, stated, "; ".join(reasons))
-    scale = 1.0 if not averaged else (mean_length or 1.0) ** (1 if target in AVERAGED else -1)
     matched = matched * beta if by == "strength" else matched / beta if by == "target" else matched
     beta_to = beta * ratio * scale
     if not (0 < beta_to < math.inf and math.isfinite(matched)):
         raise InputError(f"beta {beta!r} takes the match beyond the range of floating point")
     return BetaMatch(source, target, beta, beta_to, by, matched, order, stated, None)
+
+
+def _of_length(source: str, target: str, mean_length: float | None) -> tuple[float, list[str]]:
+    """Return the factor of beta between a summed and a length-averaged margin, and what it needs that is missing."""
+    if (source in AVERAGED) == (target in AVERAGED):
+        if mean_length is not None:
+            raise InputError(f"`mean_length={mean_length}` converts between a summed and a length-averaged margin "
+                             f"(trl-ipo); {source!r} and {target!r} need none")  # fmt: skip
+        return 1.0, []
+    if mean_length is None:
+        return 1.0, ["trl-ipo averages the margin over tokens: give `mean_length=N`, the mean response length"]
+    return mean_length ** (1 if target in AVERAGED else -1), []
 
 
 def convention(name: str, margin: str | None = None) -> str | None:

@@ -22,6 +22,7 @@ from gpo_theory.calculus.tails import tail
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
 from gpo_theory.claims.monotonicity import falls_at_zero
 from gpo_theory.formula.expression import Expr
+from gpo_theory.kernel.waves import along
 
 CLAIM = "bayes_consistent"
 # Margins a at which f(a) and f(-a) are sampled, and theta = 2p - 1 at which a failure is looked for. They only suggest:
@@ -34,7 +35,7 @@ def bayes_consistent(f: Expr, known: Mapping[str, Certificate]) -> Iterator[Cert
     """Yield proposed verdicts on Bayes consistency, the likeliest first. Refuted with a theta = 2p - 1.
 
     Convex f: iff f'(0) exists and is negative (Bartlett, Jordan, McAuliffe 2006). Other f: exactness; falling; the
-    flip and the gap theorem; refuted where both tails reach the infimum, or by a direct comparison.
+    flip, the gap and the flat theorem; refuted where both tails reach the infimum, or by a direct comparison.
     """
     negative_slope = falls_at_zero(known)
     if known["convex"].verdict is Verdict.PROVED:
@@ -51,16 +52,21 @@ def bayes_consistent(f: Expr, known: Mapping[str, Certificate]) -> Iterator[Cert
             yield refuted(CLAIM, "f tends to its infimum at both ends, so C_p does on either side", {"theorem": "ends",
                           "floor": floor}, kind="theta", theta="1/2")  # fmt: skip
         if negative_slope and known["monotone_decreasing"].verdict is Verdict.PROVED:
-            yield proved(CLAIM, "flip theorem: f is continuous, bounded below and never rises, and f'(0) < 0, so "
+            yield proved(CLAIM, "flip theorem: f is bounded below and never rises, and f'(0) < 0, so "
                                 "f(-a) - f(a) is positive and never falls for a > 0", theorem="falling", floor=floor,
                          **known["monotone_decreasing"].choices)  # fmt: skip
         if negative_slope:
             yield proved(CLAIM, "flip theorem: f is continuous and bounded below, f'(0) < 0, f(-a) > f(a) for a > 0, "
                                 "and in the limit this difference or f itself stays above its value at 0",
                          theorem="flip", floor=floor)  # fmt: skip
+    yield from _unbounded(f, known["bounded_below"].witness)
     yield from _least_on_the_left(f)
     step = float(unit(f))
     values, mirrored = sample(f, step * _MARGINS), sample(f, -step * _MARGINS)
+    if floor is not None and (mirrored == values[0]).all() and values.min() < values[0]:
+        lowest = Fraction(step * float(_MARGINS[np.argmin(values)]))
+        yield proved(CLAIM, "f is constant wherever x <= 0 and lower elsewhere: H^- - H is theta times what it loses",
+                     theorem="flat", floor=floor, at=str(lowest))  # fmt: skip
     if np.isfinite(values).all() and np.isfinite(mirrored).all():
         yield from _gap(values, mirrored, step)
         yield from _compared(values, mirrored, step)
@@ -114,6 +120,18 @@ def _theta_of_kink(f: Expr) -> Fraction | None:
         if [sign(end) for end in ends] == [-1, 1]:
             return Fraction(1, 2**k)
     return None
+
+
+def _unbounded(f: Expr, deep: Mapping[str, str] | None) -> Iterator[Certificate]:
+    """Propose that C_p tends to -infinity on the wrong side, or repeats itself; `deep`: a point at which f is low."""
+    if not along(f, Fraction(0)).depends_on_x:
+        yield refuted(CLAIM, "f is periodic, so C_p takes every value on either side", {"theorem": "periodic"},
+                      kind="theta", theta="1/2")  # fmt: skip
+    x = Fraction(0 if deep is None else deep["x"])
+    for theta in ("1", *map(str, _THETAS)) if x else ():
+        for low in (x, -x):
+            yield refuted(CLAIM, f"at theta = {theta}, C_p tends to -infinity on the wrong side too",
+                          {"theorem": "unbounded", "at": str(low)}, kind="theta", theta=theta)  # fmt: skip
 
 
 def _least_on_the_left(f: Expr) -> Iterator[Certificate]:

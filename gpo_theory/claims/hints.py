@@ -12,21 +12,23 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
-from flint import ctx
+from flint import arb, ctx
 
 from gpo_theory.budget import spend
 from gpo_theory.calculus.balls import ball, between, enclose, exact_value
-from gpo_theory.calculus.half_lines import half_line, shifts_of
+from gpo_theory.calculus.half_lines import STARTS, half_line, shifts_of
 from gpo_theory.calculus.pieces import Piece
 from gpo_theory.calculus.rational import Rational, as_rational, fraction, sign_chart
 from gpo_theory.calculus.samples import unit
 from gpo_theory.formula.expression import Expr, substitute
-from gpo_theory.kernel.inequality import Fact, at
+from gpo_theory.kernel.expansion import expanded
+from gpo_theory.kernel.inequality import Fact, at, starts
 
 # Limits on the time of the search; the probit's convexity takes 214 boxes.
 MOST_BOXES, SMALLEST = 2000, Fraction(1, 2**26)
 LARGEST = 10**6  # denominator of a zero at which a box is cut
 X = Expr.x()
+FLAT = 5  # derivatives of a formula looked at where it is 0
 EXACT_DEGREE = 40  # of a quotient that the verifier's Sturm chains replay in milliseconds
 
 
@@ -47,10 +49,33 @@ def hint(fact: Fact) -> Mapping[str, Any] | None:
                 return None
             if max(form.numerator.degree(), form.denominator.degree()) <= EXACT_DEGREE:
                 return _quotient(form)
-    step = unit(fact.g)
+    shift, step = Fraction(0) if form is None else form.shift, unit(fact.g)
+    found = _in_units(fact, shift, step)
+    # erfc is close to its expansion at 4 already, and boxes up to 8 would be many.
+    if found is None and any(node.head == "erfc" for node in fact.g.walk()):
+        found = _in_units(fact, shift, step / 2)
+    return found or _rise(fact)
+
+
+def _rise(fact: Fact) -> Mapping[str, Any] | None:
+    """Return the hint that g rises from an end at which it is not below 0, where the exact signs of g' say so."""
+    for side, end in ((1, "low"), (-1, "high")):
+        slope = side * fact.g.diff()
+        chart = sign_chart(expanded(slope) or slope, fact.low, fact.high)
+        if chart is None or not set(chart.signs) <= ({1} if fact.strict else {0, 1}):
+            continue
+        for start in STARTS:
+            found = {"by": "rise", "from": end, "start": str(start)}
+            if starts(fact, found):
+                return found
+    return None
+
+
+def _in_units(fact: Fact, shift: Fraction, step: Fraction) -> Mapping[str, Any] | None:
+    """Return the hint of a cover in y = x / step."""
     low, high = (None if end is None else end / step for end in (fact.low, fact.high))
     scaled = fact if step == 1 else Fact(substitute(fact.g, {X: step * X}), low, high, fact.strict)
-    found = _cover(scaled, Fraction(0) if form is None else form.shift / step)
+    found = _cover(scaled, shift / step)
     return found if found is None or step == 1 else {**found, "unit": str(step)}
 
 
@@ -152,4 +177,16 @@ def _shown(orders: list[Expr], a: Fraction, b: Fraction, fact: Fact, bits: int, 
             return True
         if (at_end >= 0 or at(rise * slope, end, bits).a >= 0) and (curved > 0 or (not strict and curved >= 0)):
             return True
+        if start.a == start.b == 0 and _risen(g, end, rise, box, bits):
+            return True
     return False
+
+
+def _risen(g: Expr, end: Fraction, side: int, box: arb, bits: int) -> bool:
+    """Whether the first derivative of g that is not 0 at an end is above 0 on a box, in the direction away from it."""
+    for _ in range(FLAT):
+        g = side * g.diff()
+        here = at(g, end, bits)
+        if not here.a == here.b == 0:
+            break
+    return bool(enclose(g, box, bits) > 0)

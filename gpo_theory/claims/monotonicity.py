@@ -2,7 +2,7 @@
 
 __all__ = ["differentiable_at_zero", "falls_at_zero", "falls_strictly", "monotone_decreasing"]
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 
 import numpy as np
@@ -20,35 +20,37 @@ from gpo_theory.formula.grammar import parse_constant
 from gpo_theory.kernel.zeros import left_of, right_of
 
 
-def monotone_decreasing(f: Expr, is_convex: Certificate) -> Certificate:
-    """Propose whether f never rises: f(a) >= f(b) for a < b.
-
-    Refuted with a point where f' > 0; unknown where f is not shown to be continuous.
+def monotone_decreasing(f: Expr, is_convex: Certificate) -> Iterator[Certificate]:
+    """Propose whether f never rises: f(a) >= f(b) for a < b. Refuted with a point where f' > 0 or f jumps up.
 
     >>> from gpo_theory.claims.convexity import convex
     >>> from gpo_theory.formula.grammar import parse_formula
     >>> f = parse_formula("(x-1)**2").primitive()
-    >>> monotone_decreasing(f, convex(f)).witness
+    >>> next(monotone_decreasing(f, convex(f))).witness
     {'kind': 'point', 'x': '2'}
     """
     claim = "monotone_decreasing"
     try:
         pieces = pieces_of(f)
     except UnsplitError as error:
-        return unknown(claim, f"the pieces are not known exactly: {error}")
+        yield unknown(claim, f"the pieces are not known exactly: {error}")
+        return
     charts = list(sign_charts(pieces, 1))
     for piece, chart in charts:
         x = _rising_point(piece, chart)
         if x is not None:
-            return refuted(claim, f"f' > 0 at x = {x}", kind="point", x=str(x))
+            yield refuted(claim, f"f' > 0 at x = {x}", kind="point", x=str(x))
+            return
     if is_convex.verdict is Verdict.PROVED and slope_tail(f, 1).verdict == "proved":
         limit = slope_tail(f, 1).limit or ""
         if not limit.startswith("-"):
-            return proved(claim, f"f is convex and -f' tends to {limit} on the right")
-    if not all(joint.continuous for joint in joints(pieces)):
-        return unknown(claim, "f is not shown to be continuous at its breakpoints")
+            yield proved(claim, f"f is convex and -f' tends to {limit} on the right")
+            return
     how = "balls" if any(chart is None for _, chart in charts) else "exact"
-    return proved(claim, f"{how}: f' <= 0 on every piece, and f is continuous")
+    yield proved(claim, f"{how}: f' <= 0 on every piece, and f does not jump up")
+    for joint in joints(pieces):
+        if not joint.continuous:
+            yield refuted(claim, f"f jumps up at x = {joint.x}", None, **joint.witness)
 
 
 def _rising_point(piece: Section, chart: SignChart | None) -> Fraction | None:

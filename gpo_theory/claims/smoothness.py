@@ -10,7 +10,8 @@ from flint import arb
 from gpo_theory.calculus.balls import ball, enclose
 from gpo_theory.calculus.piece import Section
 from gpo_theory.calculus.pieces import UnsplitError, beside, joints, pieces_of
-from gpo_theory.calculus.tails import tail
+from gpo_theory.calculus.samples import pace
+from gpo_theory.calculus.tails import limit_along, tail
 from gpo_theory.certificate import Certificate, Verdict, proved, refuted, unknown
 from gpo_theory.claims.extrema import least
 from gpo_theory.formula.expression import Expr
@@ -55,13 +56,11 @@ def strongly_convex(f: Expr, is_convex: Certificate) -> Certificate:
             return refuted(claim, "f is affine on a piece", kind="point", x=str(flat))
         if not any(tail(p.f, side).limit == "0" for p, side in ((curved[0], -1), (curved[-1], 1))):
             modulus = least(curved)
-            if modulus is None:
-                return unknown(claim, "the least value of f'' is not known")
-            if modulus.value > 0:
+            if modulus is not None and modulus.value > 0:
                 return proved(claim, "f is convex and f'' is bounded away from 0", modulus.number, near=modulus.near)
         x = _where(curved, lambda value, size: value <= ball(SMALL) * size)
         if x is None:
-            return unknown(claim, "f'' tends to 0 too slowly for a witness")
+            return unknown(claim, "neither a modulus nor a point with a small f'' was found")
         return refuted(claim, f"inf f'' = 0; f''({x}) is small", kind="point", x=str(x))
 
     return _attempt(claim, f, decide)
@@ -93,10 +92,9 @@ def _sup(claim: str, pieces: Pieces, operate: Callable[[Expr], Expr], name: str)
     if pole is not None:
         return pole
     for side, outer in ((-1, mapped[0].f), (1, mapped[-1].f)):
-        end = tail(outer, side)
-        if end.verdict == "proved" and end.limit in ("inf", "-inf"):
+        if tail(outer, side).limit in (None, "inf", "-inf"):
             x = _where(mapped, lambda value, size: abs(value) > LARGE * size)
-            if x is not None:
+            if x is not None and limit_along(outer, side, x) in ("inf", "-inf"):
                 return refuted(claim, f"{name} is unbounded; |{name}({x})| is large", kind="point", x=str(x))
     low, high = least(mapped), least(_mapped(mapped, lambda g: -g))
     if low is None or high is None:
@@ -113,7 +111,7 @@ def _pole(claim: str, pieces: Pieces, name: str) -> Certificate | None:
 
 
 def _where(pieces: Pieces, holds: Callable[[arb, arb], bool]) -> Fraction | None:
-    """Return a power of two (or its negative) at which the value certainly is as asked.
+    """Return a power of two times `pace` (or its negative) at which the value certainly is as asked.
 
     The condition is on the value there and on the largest size at 1 and -1.
     """
@@ -122,7 +120,8 @@ def _where(pieces: Pieces, holds: Callable[[arb, arb], bool]) -> Fraction | None
     if not finite:
         return None
     largest = finite[0] if finite[0] >= finite[-1] else finite[-1]
-    for x in (side * Fraction(2) ** k for k in range(100) for side in (-1, 1)):
+    step = min(pace(p.f) for p in pieces)
+    for x in (side * step * Fraction(2) ** k for k in range(100) for side in (-1, 1)):
         piece = next((p for p in pieces if p.contains(x)), None)
         value = arb.nan() if piece is None else enclose(piece.f, x, 256)
         if value.is_finite() and holds(value, largest):

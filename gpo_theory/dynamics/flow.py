@@ -8,13 +8,15 @@ from fractions import Fraction
 from gpo_theory.calculus.asymptotics import Growth
 from gpo_theory.calculus.balls import UndecidedError, enclose_between, exact_value, sign_at
 from gpo_theory.calculus.constants import text
-from gpo_theory.calculus.pieces import Piece, UnsplitError, beside, split
+from gpo_theory.calculus.pieces import Piece, UnsplitError, beside, pieces_of
 from gpo_theory.calculus.rational import as_rational, fraction
 from gpo_theory.calculus.tails import leading
 from gpo_theory.dynamics.reversals import Bracket, runs
 from gpo_theory.formula.expression import Expr, call, piecewise, substitute
 from gpo_theory.formula.grammar import parse_constant
 from gpo_theory.kernel.expansion import expanded
+from gpo_theory.kernel.zeros import Zero, left_of, simplified, solution
+from gpo_theory.kernel.zeros import at as value_at
 from gpo_theory.loss import Loss
 
 X, T, ZERO = Expr.x(), Expr("parameter", ("t",)), Fraction(0)
@@ -66,7 +68,7 @@ def gradient_flow(loss: Loss) -> Flow:
 
 def _slope_sign(f: Expr, at: Fraction, side: int) -> int:
     """Return the sign of f' at a point on one side."""
-    return _sign(beside(split(f), at, side).f.diff(), at)
+    return _sign(beside(pieces_of(f), at, side).f.diff(), at)
 
 
 def _sign(slope: Expr, at: Fraction) -> int:
@@ -84,7 +86,7 @@ def _rests(f: Expr, at: Fraction) -> bool:
 def _leaves(f: Expr, at: Fraction, side: int) -> bool:
     """Whether a flow from a point to one side exists: it falls there, and less flat than a parabola if f' is 0."""
     falls = -side * _slope_sign(f, at, side)
-    return falls > 0 or (falls == 0 and _in_finite_time(beside(split(f), at, side).f.diff(), at, side, side))
+    return falls > 0 or (falls == 0 and _in_finite_time(beside(pieces_of(f), at, side).f.diff(), at, side, side))
 
 
 def _in_finite_time(slope: Expr, at: Fraction, side: int, way: int) -> bool:
@@ -133,9 +135,11 @@ def _rightwards(f: Expr) -> Flow:
     at, time, parts, ends = ZERO, Expr.of(0), list[Expr](), list[Expr]()
     known = True  # the closed form so far
     while True:
-        piece = beside(split(f), at, 1)
-        slope = piece.f.diff()
-        goal = runs(Piece(at, piece.high, piece.f), slope)[0].end
+        piece = beside(pieces_of(f), at, 1)
+        slope, kink = piece.f.diff(), piece.high
+        goal = runs(Piece(at, None if kink is None else left_of(kink), piece.f), slope)[0].end
+        if isinstance(kink, Zero) and goal.exact == kink.low:
+            return _to_kink(f, at, kink, time if known else None, parts, ends)
         arrives = _arrives(slope, goal)
         found = _solved(slope, at, goal.exact if arrives else None) if known else None
         if found is not None:
@@ -156,13 +160,31 @@ def _rightwards(f: Expr) -> Flow:
             return Flow(course, None, str(at), str(time) if known else None)
 
 
+def _to_kink(f: Expr, at: Fraction, kink: Zero, time: Expr | None, parts: list[Expr], ends: list[Expr]) -> Flow:
+    """Return the flow that comes from `at` at `time` (None: not known) and rests at an irrational kink, or nears it."""
+    slope, beyond = (beside(pieces_of(f), kink, side).f.diff() for side in (-1, 1))
+    here, place = value_at(slope, kink), solution(kink)
+    nears = here.a == here.b == 0 and bool(enclose_between(slope.diff(), kink.low, kink.high).is_finite())
+    if not nears and not (here.b < 0 and value_at(beyond, kink).a >= 0):
+        raise UndecidedError
+    found = None if place is None or time is None else _solved(slope, at, None if nears else place)
+    limit = repr(float((kink.low + kink.high) / 2)) if place is None else str(place)
+    if found is None or time is None or place is None:
+        return Flow(None, None, limit, "inf" if nears else None)
+    parts = [*parts, substitute(found[0], {T: T - time})]
+    if nears:
+        return Flow(str(piecewise(T, ends, parts)), None, limit, "inf")
+    stops = simplified(time + found[1])
+    return Flow(str(piecewise(T, [*ends, stops], [*parts, place])), None, limit, str(stops))
+
+
 def _shown(goal: Bracket) -> str:
     if goal.low is None or goal.high is None:
         return "inf"
     return str(goal.exact) if goal.exact is not None else repr(float((goal.low + goal.high) / 2))
 
 
-def _solved(slope: Expr, at: Fraction, goal: Fraction | None) -> tuple[Expr, Expr] | None:
+def _solved(slope: Expr, at: Fraction, goal: Fraction | Expr | None) -> tuple[Expr, Expr] | None:
     """Return the solution of x' = -f'(x) with x(0) = at, by the shape of f', and the time at which x = goal (or 0)."""
     start = exact_value(slope, at)
     if start is None or start >= 0:
@@ -199,7 +221,7 @@ def _power_of(slope: Expr) -> tuple[Fraction, Fraction] | None:
     return None if base is None or node.power is None or not base[0] else (node.power, -base[1] / base[0])
 
 
-def _affine(start: Fraction, b: Fraction, at: Fraction, goal: Fraction | None) -> tuple[Expr, Expr]:
+def _affine(start: Fraction, b: Fraction, at: Fraction, goal: Fraction | Expr | None) -> tuple[Expr, Expr]:
     """f' = start + b (x - at): constant, or x - r falls like exp(-b t)."""
     if not b:
         return at - start * T, Expr.of(0 if goal is None else (goal - at) / -start)
@@ -208,7 +230,7 @@ def _affine(start: Fraction, b: Fraction, at: Fraction, goal: Fraction | None) -
     return r + (at - r) * call("exp", -b * T), end
 
 
-def _power(start: Fraction, n: Fraction, r: Fraction, at: Fraction, goal: Fraction | None) -> tuple[Expr, Expr]:
+def _power(start: Fraction, n: Fraction, r: Fraction, at: Fraction, goal: Fraction | Expr | None) -> tuple[Expr, Expr]:
     """f' = start (w/w0)^n, w = x - r, n != 1: w^(1-n) = w0^(1-n) (1 - (1-n) start t / w0)."""
     w0 = at - r
     speed = -(1 - n) * start / w0

@@ -8,7 +8,8 @@ expansion                                                   a formula multiplied
 inequality                                                  one inequality, replayed from its hint
 zeros                                                       breakpoints that are isolated zeros, such as log(9)
 resolution, statement, units                                f as smooth parts, what all rules work with, units of x
-domain, shape, size, slope, exactness, consistency          the rules, one file for a group of claims
+waves                                                       a formula along whole periods of its sines and cosines
+domain, shape, size, slope, floor, exactness, consistency   the rules, one file for a group of claims
 rules, certificates                                         the table of rules, and the replay of a certificate
 """
 

@@ -31,8 +31,9 @@ LOSS_FIELDS = {"name", "formula", "reference", "parameters"}
 WITNESSES = {"chord": ("a", "b", "t"), "point": ("x",), "kink": ("x", "left", "right"), "theta": ("theta",),
              "break": ("low", "high")}  # fmt: skip
 KINDS = {
-    "total": "point", "convex": "chord kink", "strictly_convex": "chord kink", "strongly_convex": "chord kink point",
-    "lipschitz": "point break", "smooth": "kink point break", "bounded_below": "point", "monotone_decreasing": "point",
+    "total": "point break", "convex": "chord kink", "strictly_convex": "chord kink",
+    "strongly_convex": "chord kink point", "lipschitz": "point break", "smooth": "kink point break",
+    "bounded_below": "point", "monotone_decreasing": "point break",
     "differentiable_at_zero": "kink point", "bayes_consistent": "theta", "bradley_terry_exact": "kink point break",
 }  # fmt: skip
 VALUED = {"strongly_convex", "lipschitz", "smooth", "bounded_below", "differentiable_at_zero", "bradley_terry_exact"}

@@ -11,10 +11,11 @@ from mpmath import iv
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.kernel.exactness import identity
 from gpo_theory.kernel.inequality import rational
-from gpo_theory.kernel.resolution import Hints, Part, UnprovedError, parts, prove
+from gpo_theory.kernel.resolution import Hints, Part, UnprovedError, parts, prove, same_at
 from gpo_theory.kernel.shape import shown_convex
 from gpo_theory.kernel.slope import falls_at_zero, never_rises, slopes_at_zero
 from gpo_theory.kernel.statement import Statement, continuous, lead_far, need, open_parts, place, sign_on
+from gpo_theory.kernel.waves import along
 from gpo_theory.kernel.zeros import at
 
 X = Expr.x()
@@ -35,9 +36,17 @@ def _by_convexity(s: Statement) -> None:
 
 
 def _by_falling(s: Statement) -> None:
-    """f is continuous, never rises, is bounded below and f'(0) < 0: f(-a) - f(a) > 0 never falls for a > 0."""
+    """f never rises, is bounded below and f'(0) < 0: f(-a) - f(a) > 0 never falls for a > 0.
+
+    So margins -a with C_p(-a) near H^- lose at least theta (f(-b) - f(b)) to a where a >= b; near 0, C_p falls.
+    """
     never_rises(s.f, s.hints)
     falls_at_zero(s.f, s.hints)
+    _has_floor(s)
+
+
+def _has_floor(s: Statement) -> None:
+    """f is bounded below by the number that the proof names."""
     floor = s.hints.choice("floor")
     need(floor is not None, "a lower bound")
     for p in parts(s.f, s.hints):
@@ -55,10 +64,7 @@ def _by_flip(s: Statement) -> None:
     """
     continuous(parts(s.f, s.hints))
     falls_at_zero(s.f, s.hints)
-    floor = s.hints.choice("floor")
-    need(floor is not None, "a lower bound")
-    for p in parts(s.f, s.hints):
-        sign_on(p.f - rational(floor), p, False, s.hints)
+    _has_floor(s)
     difference = substitute(s.f, {X: -X}) - s.f
     pieces = [p for p in parts(difference, s.hints) if p.high is None or p.high > 0]
     for p in pieces:
@@ -102,6 +108,21 @@ def _by_gap(s: Statement) -> None:
     _on_interval(parts(level - s.f, s.hints), low, high, s.hints, strict=True, closed=True)
 
 
+def _by_flatness(s: Statement) -> None:
+    """f = M wherever x <= 0, f is bounded below, and f < M somewhere: with m = inf f, H^- exceeds H by theta (M - m).
+
+    For p > 1/2 and a >= 0, C_p(-a) = p M + (1-p) f(a) has the infimum p M + (1-p) m, and C_p(a) has p m + (1-p) M.
+    """
+    pieces = parts(s.f, s.hints)
+    level = pieces[0].f
+    for p in pieces:
+        if p.low is None or p.low < 0 or (p.is_point and p.low <= 0):
+            constant = same_at(p.f, level, place(p)) if p.is_point else p.f == level
+            need(constant and not level.depends_on_x, "one value of f wherever x <= 0")
+    need((at(s.f, rational(s.hints.choice("at"))) - at(level, ZERO)).b < 0, "f below f(0)")
+    _has_floor(s)
+
+
 def _on_interval(pieces: list[Part], a: Fraction, b: Fraction | None, hints: Hints, strict: bool = False,
                  closed: bool = False) -> None:  # fmt: skip
     """Show g >= 0 (strict: > 0) on (a, b), or on its closure, from the parts of g."""
@@ -121,6 +142,7 @@ def _on_interval(pieces: list[Part], a: Fraction, b: Fraction | None, hints: Hin
 
 _THEOREMS: dict[str, Callable[[Statement], None]] = {
     "convex": _by_convexity, "falling": _by_falling, "exact": _by_exactness, "flip": _by_flip, "gap": _by_gap,
+    "flat": _by_flatness,
 }  # fmt: skip
 
 
@@ -138,7 +160,14 @@ def inconsistent(s: Statement) -> None:
             lead = lead_far(part.f - infimum, side, s.hints)
             need(lead is None or lead.vanishes, "f that tends to its infimum at both ends")
         return
+    if s.hints.choice("theorem") == "periodic":  # then so is C_p, which takes every value on either side
+        need(not along(s.f, ZERO).depends_on_x, "a periodic f")
+        return
     risk = p * s.f + (1 - p) * substitute(s.f, {X: -X})
+    if s.hints.choice("theorem") == "unbounded":  # C_p tends to -infinity on the wrong side: H = H^- = -infinity
+        lead = lead_far(along(parts(risk, s.hints)[0].f, rational(s.hints.choice("at"))), -1, s.hints)
+        need(lead is not None and lead.grows and lead.sign < 0, "C_p that tends to -infinity on the left")
+        return
     if s.hints.choice("theorem") == "convex":  # C_p is convex with 0 in its subdifferential, or rises at 0
         shown_convex(s.f, s.hints)
         left, right = (at(slope, ZERO) for slope in slopes_at_zero(s.f, s.hints))

@@ -1,6 +1,6 @@
 """The rule for `total`: every operation that is evaluated has an argument in its domain."""
 
-__all__ = ["asks", "fails_at", "total", "undefined"]
+__all__ = ["asks", "fails_at", "fails_between", "total", "undefined"]
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -73,9 +73,34 @@ def _on_part(node: Expr, part: Part, hints: Hints) -> Expr:
 
 
 def undefined(s: Statement) -> None:
-    """An operation that is evaluated at the point has an argument outside its domain."""
+    """An operation that is evaluated has an argument outside its domain: at the point, or somewhere between two."""
+    if s.witness.get("kind") == "break":
+        low, high = rational(s.witness["low"]), rational(s.witness["high"])
+        need(low < high and fails_between(s.f, low, high), f"f undefined between {low} and {high}")
+        return
     x = rational(s.witness["x"])
     need(fails_at(s.f, x), f"f undefined at x = {x}")
+
+
+def fails_between(node: Expr, low: Fraction, high: Fraction) -> bool:
+    """Whether a formula is certainly undefined at some x of [low, high].
+
+    An argument that must not be 0 has opposite signs at the ends. Without `where` it is continuous wherever it is
+    defined, so that it is undefined or 0 in between; and it is evaluated everywhere, as it stands in no branch.
+    """
+    inside = _sides(node.args[0]) if node.head == "where" else node.children
+    if any(fails_between(part, low, high) for part in inside):
+        return True
+    asked = asks(node) if node.head == "log" or node.power is not None else None
+    return asked in ("positive", "nonzero") and _crosses(node.args[0], low, high)
+
+
+def _crosses(g: Expr, low: Fraction, high: Fraction) -> bool:
+    """Whether g, its base or a factor has opposite signs at two points, with no jump between them."""
+    if g.head == "*" or (g.power is not None and g.power > 0):
+        return any(_crosses(factor, low, high) for factor in (g.args if g.head == "*" else g.args[:1]))
+    ends = [at(g, x) for x in (low, high)]
+    return all(n.head != "where" for n in g.walk()) and bool(ends[0].b < 0 < ends[1].a or ends[1].b < 0 < ends[0].a)
 
 
 def fails_at(node: Expr, x: Fraction) -> bool:

@@ -14,7 +14,8 @@ from itertools import zip_longest
 
 from gpo_theory.budget import spend
 from gpo_theory.formula.expression import Expr, rebuild
-from gpo_theory.kernel.inequality import factors, positive, rational_root
+from gpo_theory.kernel.inequality import factors, positive
+from gpo_theory.kernel.intervals import rational_root
 
 MOST, ROUNDS = 400, 4  # monomials in a sum, and passes of clearing denominators: limits on time
 Polynomial = tuple[Fraction, ...]  # coefficients of x^0, x^1, ... inside exp, without zeros at the end
@@ -284,7 +285,7 @@ def _positive(g: Expr) -> bool:
 
 @lru_cache(maxsize=512)
 def cancelled(f: Expr) -> Expr:
-    """Return a formula, which is defined on all of R, with h/h and g - g cancelled.
+    """Return a formula, which is defined on all of R, with h/h and g - g cancelled, and 2 - erfc(u) as erfc(-u).
 
     >>> from gpo_theory.formula.grammar import parse_formula
     >>> str(cancelled(parse_formula("x*(2+sin(x))/(2+sin(x)) + log(1+x**2) - log(1+x**2)").primitive()))
@@ -294,10 +295,29 @@ def cancelled(f: Expr) -> Expr:
     f = rebuild(f, children)
     if f.head == "+":
         kept = [term for term in f.args if not (term.head == "*" and term.args[0].number == 0)]
-        return reduce(lambda a, b: a + b, kept, Expr.of(0)) if len(kept) < len(f.args) else f
+        return reduce(lambda a, b: a + b, kept, Expr.of(0)) if len(kept) < len(f.args) else _reflected(f)
     if f.head not in ("*", "**"):
         return f
     powers = factors(f)
     if any(base.number == 0 and n > 0 for base, n in powers.items()):
         return Expr.of(0)
     return reduce(lambda a, b: a * b, (base**n for base, n in powers.items() if n), Expr.of(1))
+
+
+def _reflected(total: Expr) -> Expr:
+    """Return a sum with 2 c - c erfc(u) as c erfc(-u): so small a value is then no difference of large ones."""
+    terms = [part for term in total.args for part in _opened_erfc(term)]
+    number = reduce(lambda a, b: a + b, (term for term in terms if term.number is not None), Expr.of(0))
+    for term in terms:
+        c, erfc = term.args if term.head == "*" and len(term.args) == 2 else (Expr.of(1), term)
+        if erfc.head == "erfc" and c.number is not None and number == -2 * c:
+            others = [other for other in terms if other != term and other.number is None]
+            return reduce(lambda a, b: a + b, others, -c * Expr("erfc", (-erfc.args[0],)))
+    return total
+
+
+def _opened_erfc(term: Expr) -> list[Expr]:
+    """Return a term, or those of c (a + b) where erfc is one of them."""
+    c, total = term.args if term.head == "*" and len(term.args) == 2 else (Expr.of(1), term)
+    whole = total.head != "+" or not any(node.head == "erfc" for node in total.walk())
+    return [term] if whole else [c * part for part in total.args]

@@ -19,7 +19,7 @@ from mpmath import iv
 
 from gpo_theory.budget import spend
 from gpo_theory.formula.expression import Expr, substitute
-from gpo_theory.kernel.intervals import interval, ratio
+from gpo_theory.kernel.intervals import interval, ratio, rational_root
 
 DEGREE = 4  # the highest power of y inside exp: as far as a Gaussian of a quadratic
 ORDER = 4  # Taylor terms before the remainder; `exp` and `erfc` below list their coefficients up to it
@@ -371,8 +371,8 @@ def _root(c: Any, q: Fraction) -> Any:
     if isinstance(c, Fraction):
         if q.denominator == 1:
             return c ** int(q)
-        root = Fraction(isqrt(abs(c.numerator)), isqrt(c.denominator))
-        if c > 0 and q.denominator == 2 and root**2 == c:
+        root = rational_root(c, q.denominator) if c > 0 else None
+        if root is not None:
             return root**q.numerator
     if isinstance(c, Surd) and q.denominator == 1:
         inverse = Surd(1 / (c.r * c.n), -c.p, c.n)

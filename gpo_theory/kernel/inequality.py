@@ -3,7 +3,7 @@
 The hint is not trusted: where it is wrong, the replay fails.
 """
 
-__all__ = ["Fact", "at", "factors", "holds", "positive", "rational", "rational_root", "root_factors"]
+__all__ = ["Fact", "at", "factors", "folded", "holds", "positive", "rational", "root_factors", "starts"]
 
 import re
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ from typing import Any
 
 from gpo_theory.formula.expression import Expr, rebuild, substitute
 from gpo_theory.kernel.horizon import UnresolvedError, lead_beyond
-from gpo_theory.kernel.intervals import Interval, interval, span
+from gpo_theory.kernel.intervals import Interval, interval, rational_root, span
 from gpo_theory.kernel.sturm import Quotient, equals, keeps_sign
 
 X, NOWHERE = Expr.x(), Fraction(0)
-# Derivatives used on one box, and halvings of it where the cuts of a hint are too coarse for this arithmetic: limits on
-# time. Half-lines start at |x - shift| >= 8, where log|x - shift| > 2.
-ORDER, HALVINGS, LEAST_START, MOST_POWER = 3, 3, 8, 64
+# Derivatives used on one box, of which each takes two (one where the one before is 0 at the end), and halvings of it
+# where the cuts of a hint are too coarse: limits on time. Half-lines start at |x - shift| >= 8, where its log is > 2.
+ORDER, HALVINGS, LEAST_START, MOST_POWER = 6, 3, 8, 64
 # A certificate may come from anybody, and 1e9999999999 is a short text: more digits than these are refused.
 DIGITS = 2000
 NUMBER = re.compile(rf"-?\d{{1,{DIGITS}}}(/\d{{1,{DIGITS}}})?")
@@ -44,7 +44,7 @@ class Fact:
 
 def at(g: Expr, x: Fraction, bits: int = 80) -> Interval:
     """Return an interval for g(x), with equal terms cancelled first: f(0) - f(0) is exactly 0."""
-    return interval(_folded(substitute(g, {X: Expr.of(x)})), x, x, bits)
+    return interval(folded(substitute(g, {X: Expr.of(x)})), x, x, bits)
 
 
 _KNOWN: dict[tuple[str, Fraction | int], int] = {
@@ -52,9 +52,9 @@ _KNOWN: dict[tuple[str, Fraction | int], int] = {
 }  # fmt: skip
 
 
-def _folded(g: Expr) -> Expr:
+def folded(g: Expr) -> Expr:
     """Return a constant with exp(0), log(1), exp(2 log(3)), sqrt(4), ... evaluated, so that rationals stay exact."""
-    g = rebuild(g, tuple(map(_folded, g.children)))
+    g = rebuild(g, tuple(map(folded, g.children)))
     if g.head == "exp":
         front, log = (Expr.of(1), *g.args[0].args)[-2:] if g.args[0].head == "*" else (Expr.of(1), g.args[0])
         n, base = front.number, log.args[0].number if log.head == "log" else None
@@ -65,21 +65,6 @@ def _folded(g: Expr) -> Expr:
         root = rational_root(inside, n.denominator) if n.denominator <= MOST_POWER and abs(n) <= MOST_POWER else None
         return g if root is None else Expr.of(root**n.numerator)
     return Expr.of(_KNOWN[g.head, inside]) if inside is not None and (g.head, inside) in _KNOWN else g
-
-
-def rational_root(c: Fraction, n: int) -> Fraction | None:
-    """Return the n-th root of c > 0 where it is rational."""
-    root = Fraction(*(_nearest_root(part, n) for part in (c.numerator, c.denominator)))
-    return root if root**n == c else None
-
-
-def _nearest_root(value: int, n: int) -> int:
-    """Return the largest k with k^n <= value, by bisection."""
-    low, high = 1, 1 << (value.bit_length() // n + 1)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if middle**n <= value else (low, middle)
-    return low
 
 
 def _product(powers: Mapping[Expr, Fraction]) -> Expr:
@@ -127,9 +112,7 @@ def holds(fact: Fact, hint: Mapping[str, Any] | None) -> bool:
         slope = None if hint["slope"] is None else rational(hint["slope"])
         form = Quotient(_rationals(hint["numerator"]), _rationals(hint["denominator"]), slope, rational(hint["shift"]))
         return equals(fact.g, form) and keeps_sign(form, fact.low, fact.high, fact.strict)
-    if hint["by"] == "cover":
-        return _covered(fact, hint)
-    return False
+    return hint["by"] == "cover" and _covered(fact, hint)
 
 
 def rational(text: str) -> Fraction:
@@ -163,6 +146,18 @@ def positive(g: Expr, low: Fraction | None, high: Fraction | None) -> bool:
         case "log":
             return positive(g.args[0] - 1, low, high)
     return bool(interval(g, low, high).a > 0)
+
+
+def starts(fact: Fact, hint: Mapping[str, Any]) -> bool:
+    """Whether g is not below 0 at the end that a hint names, or tends there to a limit that is not."""
+    side, end = (1, fact.low) if hint["from"] == "low" else (-1, fact.high)
+    if end is not None:
+        return bool(at(fact.g, end).a >= 0)
+    try:
+        lead = lead_beyond(fact.g, -side, rational(hint["start"]))
+    except UnresolvedError:
+        return False
+    return lead is None or lead.vanishes or lead.sign > 0
 
 
 def _covered(fact: Fact, hint: Mapping[str, Any]) -> bool:
@@ -210,7 +205,7 @@ def _on_box(g: Expr, a: Fraction, b: Fraction, strict: bool, free: tuple[bool, b
     found = interval(g, a, b, bits)
     if found.a > 0 or (found.a >= 0 and not strict):
         return True
-    if not order:
+    if order <= 0:
         return False
     slope = g.diff()
     middle = (a + b) / 2
@@ -221,6 +216,6 @@ def _on_box(g: Expr, a: Fraction, b: Fraction, strict: bool, free: tuple[bool, b
         start = at(g, end, bits)
         if start.a > 0 or (start.a >= 0 and (may_be_zero or not strict)):
             rises = strict and not start.a > 0
-            if _on_box(rise, a, b, rises, (True, True), bits, order - 1):
+            if _on_box(rise, a, b, rises, (True, True), bits, order - 1 - (not start.a == start.b == 0)):
                 return True
     return False

@@ -1,6 +1,6 @@
 """Interval values of a formula in mpmath's arithmetic, independent of the arithmetic of the provers."""
 
-__all__ = ["Interval", "interval", "ratio", "span"]
+__all__ = ["Interval", "interval", "ratio", "rational_root", "span"]
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -124,3 +124,18 @@ _FUNCTIONS: dict[str, Callable[..., Interval]] = {
     "sin": _circular(iv.sin),
     "cos": _circular(iv.cos),
 }
+
+
+def rational_root(c: Fraction, n: int) -> Fraction | None:
+    """Return the n-th root of c > 0 where it is rational."""
+    root = Fraction(*(_nearest_root(part, n) for part in (c.numerator, c.denominator)))
+    return root if root**n == c else None
+
+
+def _nearest_root(value: int, n: int) -> int:
+    """Return the largest k with k^n <= value, by bisection."""
+    low, high = 1, 1 << (value.bit_length() // n + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if middle**n <= value else (low, middle)
+    return low

@@ -5,12 +5,14 @@ __all__ = ["Hints", "Part", "UnprovedError", "parts", "prove", "same_at"]
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import reduce
 from itertools import pairwise
+from operator import add, mul
 from typing import Any, Protocol
 
 from gpo_theory.formula.expression import Expr, rebuild
 from gpo_theory.kernel.expansion import cancelled, expanded
-from gpo_theory.kernel.inequality import Fact, holds
+from gpo_theory.kernel.inequality import Fact, factors, holds, starts
 from gpo_theory.kernel.intervals import interval
 from gpo_theory.kernel.zeros import Place, Zero, at, is_isolated, is_smooth, left_of, right_of, vanishes
 
@@ -60,10 +62,28 @@ def prove(g: Expr, low: Place | None, high: Place | None, strict: bool, hints: H
     ends = _rational_end(g, low, 1, strict), _rational_end(g, high, -1, strict)
     if ends[0] is not None and ends[1] is not None and ends[0] >= ends[1]:
         raise UnprovedError(f"an interval between {low} and {high}")
-    facts = [Fact(form, *ends, strict) for form in dict.fromkeys((expanded(g) or g, g))]
-    if any(holds(fact, None) for fact in facts) or any(holds(fact, hints.hint(fact)) for fact in facts):
+    forms = (expanded(g) or g, g, g if strict else _divided(g, *ends))
+    facts = [Fact(form, *ends, strict) for form in dict.fromkeys(forms)]
+    if any(holds(fact, None) for fact in facts):
         return
+    for fact in facts:
+        hint = hints.hint(fact)
+        if holds(fact, hint):
+            return
+        if hint is not None and hint["by"] == "rise" and starts(fact, hint):
+            # g is continuous where it is defined, so it is above its value or limit at the end from which it rises.
+            prove(fact.g.diff() * (1 if hint["from"] == "low" else -1), *ends, strict, hints)
+            return
     raise UnprovedError(str(facts[0]))
+
+
+def _divided(g: Expr, low: Fraction | None, high: Fraction | None) -> Expr:
+    """Return g without the powers, of bases that are not negative on an interval, that all its terms have in common."""
+    terms = [factors(term) for term in (g.args if g.head == "+" else (g,))]
+    shared = {base: min(term.get(base, Fraction(0)) for term in terms) for base in terms[0]}
+    kept = {base: n for base, n in shared.items() if n > 0 and interval(base, low, high).a >= 0}
+    left = (reduce(mul, (base ** (n - kept.get(base, 0)) for base, n in term.items())) for term in terms)
+    return reduce(add, left) if kept else g
 
 
 def _rational_end(g: Expr, end: Place | None, side: int, strict: bool) -> Fraction | None:

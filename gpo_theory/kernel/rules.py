@@ -12,6 +12,7 @@ from gpo_theory.certificate import Verdict
 from gpo_theory.kernel.consistency import consistent, inconsistent
 from gpo_theory.kernel.domain import total, undefined
 from gpo_theory.kernel.exactness import exact, not_exact
+from gpo_theory.kernel.floor import bounded_below, not_bounded_below
 from gpo_theory.kernel.shape import (
     convex,
     not_convex,
@@ -20,7 +21,7 @@ from gpo_theory.kernel.shape import (
     strictly_convex,
     strongly_convex,
 )
-from gpo_theory.kernel.size import bounded_below, lipschitz, not_bounded_below, not_lipschitz, not_smooth, smooth
+from gpo_theory.kernel.size import lipschitz, not_lipschitz, not_smooth, smooth
 from gpo_theory.kernel.slope import differentiable, falling, not_differentiable, not_falling
 from gpo_theory.kernel.statement import Statement
 

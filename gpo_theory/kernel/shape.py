@@ -27,6 +27,7 @@ from gpo_theory.kernel.statement import (
     place,
     smooth_parts,
 )
+from gpo_theory.kernel.waves import along
 from gpo_theory.kernel.zeros import at, left_of, right_of
 
 ZERO = Fraction(0)
@@ -64,7 +65,7 @@ def strictly_convex(s: Statement) -> None:
     pieces = shown_convex(s.f, s.hints)
     need(pieces is not None, "the parts of f")
     for p in open_parts(pieces or []):
-        ends = [end(x) for x, end in ((p.low, right_of), (p.high, left_of)) if x is not None]
+        ends = [end(x) for x, end in ((p.low, right_of), (p.high, left_of)) if x is not None] or [Fraction(1)]
         points = [p.sample, *((p.sample + k * x) / (k + 1) for k in (1, 3) for x in ends)]
         need(any(at(p.f.diff().diff(), x).a > 0 for x in points), "a point of each part with f'' > 0")
 
@@ -116,7 +117,7 @@ def strongly_convex(s: Statement) -> None:
 
 
 def not_strongly_convex(s: Statement) -> None:
-    """Not even convex; or f'' is 0 on a part, at a point of it, or in the limit."""
+    """Not even convex; or f'' is 0 on a part, at a point of it, or in the limit, whole periods from the witness."""
     if s.witness.get("kind") != "point":
         not_convex(s)
         return
@@ -128,7 +129,7 @@ def not_strongly_convex(s: Statement) -> None:
             if value.b <= 0:
                 return
     for p, side in ((pieces[0], -1), (pieces[-1], 1)):
-        lead = lead_far(p.f.diff().diff(), side, s.hints)
+        lead = lead_far(along(p.f.diff().diff(), x), side, s.hints)
         if lead is None or lead.vanishes:
             return
     raise UnprovedError("f'' that tends to 0")

@@ -1,10 +1,8 @@
-"""The rules for Lipschitz, smooth and bounded below, each with its constant."""
+"""The rules for Lipschitz and smooth, each with its constant, and what it means that a constant is the least."""
 
 __all__ = [
-    "bounded_below",
     "equal_at",
     "lipschitz",
-    "not_bounded_below",
     "not_lipschitz",
     "not_smooth",
     "number_of",
@@ -12,6 +10,7 @@ __all__ = [
     "rounds_to",
     "sharp",
     "smooth",
+    "zero_between",
 ]
 
 from collections.abc import Callable
@@ -21,10 +20,9 @@ from mpmath import iv
 
 from gpo_theory.formula.expression import Expr, substitute
 from gpo_theory.formula.grammar import parse_constant
-from gpo_theory.kernel.expansion import expanded
 from gpo_theory.kernel.inequality import factors, rational
 from gpo_theory.kernel.intervals import interval, ratio
-from gpo_theory.kernel.resolution import Part, UnprovedError, parts, prove, same_at
+from gpo_theory.kernel.resolution import Part, UnprovedError, prove, same_at
 from gpo_theory.kernel.statement import (
     Statement,
     continuous,
@@ -35,15 +33,14 @@ from gpo_theory.kernel.statement import (
     need,
     open_parts,
     place,
-    sign_on,
     smooth_parts,
     witnessed,
 )
-from gpo_theory.kernel.zeros import Place, Zero, at, simplified
+from gpo_theory.kernel.waves import along
+from gpo_theory.kernel.zeros import Place, Zero, at
 
 ZERO = Fraction(0)
-# How much larger |f'| or |f''| is at a witness that it is unbounded than at 1 and -1, and how much deeper f lies.
-LARGE, DEEP = 10**4, 1000
+LARGE = 10**4  # how much larger |f'| or |f''| is at a witness that it is unbounded than at 1 and -1
 TIGHT = Fraction(1, 10**9)  # relative room for the rounding of floats, where a number has no exact form
 
 
@@ -57,9 +54,6 @@ def equal_at(g: Expr, exact: Expr, x: Place) -> bool:
     """Whether g(x) is an exact constant: identically, or to 600 bits where the constant is irrational."""
     if same_at(g, exact, x) or isinstance(x, Zero):
         return same_at(g, exact, x)
-    zero = expanded(simplified(substitute(g - exact, {Expr.x(): Expr.of(x)})))
-    if zero is not None and zero.number == 0:
-        return True
     value, gap = at(exact, x, 640), at(g - exact, x, 640)
     return exact.number is None and bool((abs(gap) * 2**600).b <= abs(value).a)
 
@@ -105,7 +99,8 @@ def sharp(s: Statement, pieces: list[Part], of: Callable[[Expr], Expr], side: in
             continue
         g, x = of(p.f), ends[0] if ends else low  # at an isolated zero: its limit from inside the part
         if low < high and not ends:
-            if exact is not None and (_vanishes(g - exact, low, high) or _zero_between(g - exact, near)):
+            gaps = [] if exact is None else [g - sign * exact for sign in signs]
+            if any(_vanishes(gap, low, high) or zero_between(gap, near) for gap in gaps):
                 return
         elif exact is not None:
             if any(equal_at(g, sign * exact, x) for sign in signs):
@@ -134,26 +129,11 @@ def _vanishes(g: Expr, low: Fraction, high: Fraction) -> bool:
     return False
 
 
-def _zero_between(g: Expr, near: list[str]) -> bool:
+def zero_between(g: Expr, near: list[str]) -> bool:
     """Whether g is 0 at the point that stands last in `near`, between the two others."""
     low, high, x = rational(near[0]), rational(near[1]), parse_constant(near[-1])
     place, value = interval(x, ZERO, ZERO, 320), at(substitute(g, {Expr.x(): x}), ZERO, 320)
     return bool((place - ratio(low)).a > 0 and (ratio(high) - place).a > 0 and value.a == value.b == 0)
-
-
-def _lowest_inside(g: Expr, p: Part, s: Statement) -> bool:
-    """Whether g >= 0 on a part: it is 0 with slope 0 at the point that `near` names, convex around it, else above 0."""
-    near = s.hints.choice("near")
-    if not isinstance(near, list) or len(near) < 3:
-        return False
-    low, high = map(rational, near[:2])
-    if (p.low is not None and low <= p.low) or (p.high is not None and p.high <= high):
-        return False
-    need(_zero_between(g, near) and _zero_between(g.diff(), near), f"{g} that is 0 with slope 0 at x = {near[2]}")
-    prove(g.diff().diff(), low, high, False, s.hints)
-    prove(g, p.low, low, False, s.hints)
-    prove(g, high, p.high, False, s.hints)
-    return True
 
 
 def lipschitz(s: Statement) -> None:
@@ -198,7 +178,10 @@ def not_smooth(s: Statement) -> None:
 
 
 def _unbounded(s: Statement, of: Callable[[Expr], Expr], name: str) -> None:
-    """At the witness f jumps, |g| has a pole, or |g| is 10^4 times its size at 1 and -1, without a bound far out."""
+    """At the witness f jumps, |g| has a pole, or |g| is 10^4 times its size at 1 and -1, without a bound far out.
+
+    Where g oscillates, that is shown along points that are whole periods away from the witness.
+    """
     if jumps(s, witnessed(s)):
         return
     x = rational(s.witness["x"])
@@ -208,7 +191,7 @@ def _unbounded(s: Statement, of: Callable[[Expr], Expr], name: str) -> None:
     sizes = [abs(at(of(_right_of(pieces, y).f), y)) for y in (x, Fraction(1), Fraction(-1))]
     need(all((sizes[0] - LARGE * size).a > 0 for size in sizes[1:] if size.b < iv.inf), f"|{name}({x})| that is large")
     for p, side in ((pieces[0], -1), (pieces[-1], 1)):
-        lead = lead_far(of(p.f), side, s.hints)
+        lead = lead_far(along(of(p.f), x), side, s.hints)
         if lead is not None and lead.grows:
             return
     raise UnprovedError(f"{name} that grows without bound")
@@ -235,25 +218,3 @@ def pole_at(g: Expr, x: Fraction) -> bool:
 def _right_of(pieces: list[Part], x: Fraction) -> Part:
     """Return the part that holds all points close to x on its right."""
     return next(p for p in pieces if (p.low is None or p.low <= x) and (p.high is None or x < p.high))
-
-
-def bounded_below(s: Statement) -> None:
-    """f >= b on every part and at every breakpoint; f need not be continuous."""
-    bound, pieces = number_of(s, below=True), parts(s.f, s.hints)
-    for p in pieces:
-        if not _lowest_inside(p.f - bound, p, s):
-            sign_on(p.f - bound, p, False, s.hints)
-    sharp(s, pieces, lambda g: g, 1)
-
-
-def not_bounded_below(s: Statement) -> None:
-    """f has fallen from 0 to the witness by 1000 times its changes from 0 to 1 and -1; it tends to -infinity."""
-    start, *changes = [at(s.f, ZERO), *(at(s.f, Fraction(side)) - at(s.f, ZERO) for side in (1, -1))]
-    fall = start - at(s.f, rational(s.witness["x"]))
-    need((fall - DEEP * (abs(changes[0]) + abs(changes[1]))).a > 0, "a value far below f(0) at the witness")
-    pieces = parts(s.f, s.hints)
-    for p, side in ((pieces[0], -1), (pieces[-1], 1)):
-        lead = lead_far(p.f, side, s.hints)
-        if lead is not None and lead.grows and lead.sign < 0:
-            return
-    raise UnprovedError("f that tends to -infinity")

@@ -11,6 +11,7 @@ __all__ = [
 ]
 
 from fractions import Fraction
+from itertools import pairwise
 
 from mpmath import iv
 
@@ -23,14 +24,15 @@ from gpo_theory.kernel.size import equal_at, rounds_to
 from gpo_theory.kernel.statement import (
     Statement,
     agree,
-    continuous,
     joints,
     jumps,
     kink_slopes,
     lead_far,
     need,
     open_parts,
+    place,
     smooth_parts,
+    witnessed,
 )
 from gpo_theory.kernel.zeros import at
 
@@ -43,9 +45,12 @@ def falling(s: Statement) -> None:
 
 
 def never_rises(f: Expr, hints: Hints) -> None:
-    """f' <= 0 on every part of a continuous f, from signs or from convexity and the limit of the slope."""
+    """f' <= 0 on every part and no jump up, from signs or from convexity and the limit of the slope."""
     pieces = smooth_parts(f, hints)
-    continuous(pieces)
+    for left, point, right in joints(pieces):
+        x = place(point)
+        for a, b in pairwise((left.f, point.f, right.f)):
+            need(at(a - b, x).a >= 0 or same_at(a, b, x), f"no jump up at x = {x}")
     if hints.choice("by") == "limit":  # the slope of a convex f never exceeds its limit on the right
         shown_convex(f, hints)
         lead = lead_far(-pieces[-1].f.diff(), 1, hints)
@@ -56,10 +61,13 @@ def never_rises(f: Expr, hints: Hints) -> None:
 
 
 def not_falling(s: Statement) -> None:
-    """f' > 0 at the witness."""
-    x = rational(s.witness["x"])
+    """f' > 0 at the witness or, with f' continuous up to it, to the right of it; or f jumps up there."""
+    x = witnessed(s)
+    for left, point, right in joints(parts(s.f, s.hints)):
+        if place(point) == x and any(at(b - a, x).a > 0 for a, b in pairwise((left.f, point.f, right.f))):
+            return
     for p in open_parts(parts(s.f, s.hints)):
-        if (p.low is None or p.low < x) and (p.high is None or x < p.high) and at(p.f.diff(), x).a > 0:
+        if (p.low is None or p.low <= x) and (p.high is None or x < p.high) and at(p.f.diff(), x).a > 0:
             return
     raise UnprovedError(f"f'({x}) > 0")
 

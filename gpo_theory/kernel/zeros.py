@@ -4,7 +4,7 @@ Two places are ordered only where their brackets are disjoint, and a zero is equ
 shown on a bracket holds at its zero; a formula is 0 there by identity alone.
 """
 
-__all__ = ["Place", "Zero", "at", "is_isolated", "is_smooth", "left_of", "right_of", "simplified",
+__all__ = ["Place", "Zero", "at", "is_isolated", "is_smooth", "left_of", "right_of", "simplified", "solution",
            "vanishes"]  # fmt: skip
 
 from collections.abc import Callable
@@ -13,10 +13,12 @@ from fractions import Fraction
 from functools import lru_cache, reduce
 from operator import add, mul
 
+from mpmath import mp
+
 from gpo_theory.formula.expression import Expr, call, fold, rebuild, substitute
 from gpo_theory.formula.operations import CHOICES
 from gpo_theory.kernel import inequality
-from gpo_theory.kernel.expansion import expanded
+from gpo_theory.kernel.expansion import cancelled, expanded
 from gpo_theory.kernel.intervals import Interval, interval
 
 X, ZERO, BITS = Expr.x(), Fraction(0), 320
@@ -92,9 +94,13 @@ def is_smooth(h: Expr, zero: Zero) -> bool:
 
 
 def at(g: Expr, x: Place, bits: int = 80) -> Interval:
-    """Return an interval for g(x); at an isolated zero that is 0 by identity, else the range on the bracket."""
+    """Return an interval for g(x), 0 where that is an identity; at an isolated zero else the range on the bracket."""
     if not isinstance(x, Zero):
-        return inequality.at(g, x, bits)
+        value = inequality.at(g, x, bits)
+        if not value.a <= 0 <= value.b or value.a == value.b or not abs(value).b < mp.inf:
+            return value
+        form = expanded(simplified(cancelled(inequality.folded(substitute(g, {X: Expr.of(x)})))))
+        return value if form is None or form.number != 0 else interval(form, x, x, bits)
     return interval(Expr.of(0) if vanishes(g, x) else g, x.low, x.high, bits)
 
 
@@ -121,13 +127,13 @@ def vanishes(h: Expr, zero: Zero) -> bool:
     form = expanded(h)
     if form is not None and (form.number == 0 or form in (expanded(zero.g), expanded(-zero.g))):
         return True
-    x = _solution(zero)
+    x = solution(zero)
     value = None if x is None else expanded(simplified(substitute(h, {X: x})))
     return value is not None and value.number == 0
 
 
 @lru_cache(maxsize=1024)
-def _solution(zero: Zero) -> Expr | None:
+def solution(zero: Zero) -> Expr | None:
     """Return the zero as a constant such as -log(3) or sqrt(2), where g = 0 is solved step by step."""
     node, value = zero.g, Expr.of(0)
     while node != X:

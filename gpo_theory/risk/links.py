@@ -5,17 +5,19 @@ __all__ = ["Link", "link", "link_at"]
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from math import inf, isfinite
+from math import inf, isfinite, nextafter
 
 from gpo_theory.calculus.balls import between, enclose
 from gpo_theory.calculus.infimum import exact_infimum, infimum_of
-from gpo_theory.calculus.pieces import UnsplitError, clipped, joints, split
+from gpo_theory.calculus.isolation import refined
+from gpo_theory.calculus.pieces import UnsplitError, clipped, joints, pieces_of, split
 from gpo_theory.calculus.rational import sign_chart
 from gpo_theory.calculus.strengths import strength
 from gpo_theory.certificate import Certificate, Verdict
 from gpo_theory.claims.monotonicity import falls_at_zero, falls_strictly
 from gpo_theory.errors import InputError
 from gpo_theory.formula.expression import Expr, call, piecewise, substitute
+from gpo_theory.kernel.zeros import Zero
 from gpo_theory.loss import Loss
 from gpo_theory.risk.regimes import P, regimes_of
 
@@ -46,7 +48,7 @@ def link(loss: Loss, claims: Mapping[str, Certificate]) -> Link:
     interval. Below p = 1/2 it is x*(p) = -x*(1-p).
     """
     f = loss.f.primitive()
-    return Link(_formula(f, claims), _slope(loss, claims), _target(f, claims["convex"]))
+    return Link(_formula(f, claims), _slope(loss, claims), _target(f, claims))
 
 
 def link_at(loss: Loss, p: Fraction) -> tuple[float, float] | None:
@@ -109,19 +111,27 @@ def _least_at_zero_alone(f: Expr) -> bool:
     return bool(enclose(first.f.diff().diff(), between(Fraction(0), Fraction(found.right))) > 0)
 
 
-def _target(f: Expr, is_convex: Certificate) -> str | None:
-    if falls_strictly(f, is_convex):
+def _target(f: Expr, claims: Mapping[str, Certificate]) -> str | None:
+    if falls_strictly(f, claims["convex"]):
         return "inf"
     try:
         least = exact_infimum(split(f))
     except UnsplitError:
-        return None
+        least = None
     if least is not None:
         return least.at
     found = infimum_of(f)
-    if found is None or not isfinite(found.right - found.left):
+    if found is None or not isfinite(found.left):
         return None
-    if found.right - found.left > NARROW * abs(found.left):
+    right = min([found.right, *_floors(f, claims["bounded_below"])])
+    if not right - found.left <= NARROW * abs(found.left):
         return None
     # With all its digits, because "2" would be read as the exact number.
-    return f"{(found.left + found.right) / 2:#.13g}"
+    return f"{(found.left + right) / 2:#.13g}"
+
+
+def _floors(f: Expr, bounded: Certificate) -> list[float]:
+    """Return the irrational points from which on f is constant and as low as it is proved to be."""
+    exact = None if bounded.value is None else bounded.value["exact"]
+    flat = (p.low for p in pieces_of(f) if isinstance(p.low, Zero) and not p.is_point and str(p.f) == exact)
+    return [nextafter(float(refined(x, abs(x.high) / 2**64).high), inf) for x in flat]

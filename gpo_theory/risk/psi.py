@@ -21,7 +21,7 @@ from gpo_theory.calculus.algebra import as_algebra, as_formula, signed
 from gpo_theory.calculus.balls import enclose
 from gpo_theory.calculus.constants import exact
 from gpo_theory.calculus.infimum import infimum_of
-from gpo_theory.calculus.pieces import UnsplitError, beside, joints, split
+from gpo_theory.calculus.pieces import UnsplitError, beside, joints, pieces_of, split
 from gpo_theory.calculus.rational import as_rational
 from gpo_theory.certificate import Certificate, Verdict
 from gpo_theory.claims.monotonicity import falls_at_zero
@@ -139,7 +139,7 @@ def _formula(f: Expr, claims: Mapping[str, Certificate]) -> Expr | None:
 
 def _at_zero(f: Expr) -> Expr | None:
     try:
-        return substitute(beside(split(f), Fraction(0), -1).f, {X: Expr.of(0)})
+        return substitute(beside(pieces_of(f), Fraction(0), -1).f, {X: Expr.of(0)})
     except UnsplitError:
         return None
 

@@ -237,10 +237,14 @@ def _shown(name: str, formula: str, witness: Mapping[str, str]) -> bool:
 
 
 def _surely_consistent(formula: str, theta: float) -> bool:
-    """Whether the wrong side is worse by far more than rounding at every sample."""
+    """Whether the wrong side is worse by far more than rounding at every sample, and does not fall without end."""
     x = np.unique(np.concatenate([np.linspace(0, 12, 4001), np.geomspace(1e-4, 1e6, 900)]))
     p, (ahead, behind) = (1 + theta) / 2, (values(formula, x), values(formula, -x))
-    right, wrong = p * ahead + (1 - p) * behind, p * behind + (1 - p) * ahead
+    with np.errstate(all="ignore"):
+        right, wrong = p * ahead + (1 - p) * behind, p * behind + (1 - p) * ahead
+    before = wrong[np.searchsorted(x, 1e5)]
+    if np.isfinite(wrong[-1]) and wrong[-1] < before - 1e-3 * (1 + abs(before)):  # then both infima are -inf
+        return False
     return bool(np.nanmin(wrong) > np.nanmin(right[1:]) + 1e-3 * (1 + abs(np.nanmin(right[1:]))))
 
 

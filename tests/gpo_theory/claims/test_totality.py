@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gpo_theory import DomainError, InputError, Verdict, analyze, parse
+from gpo_theory.analysis import _replayed
 from gpo_theory.certificate import Certificate, proved
 from gpo_theory.claims.proving import accepted
 from gpo_theory.claims.totality import total
@@ -14,7 +15,8 @@ from gpo_theory.formula import expression
 from gpo_theory.formula.expression import Expr
 from gpo_theory.kernel import seal, verify
 from gpo_theory.report.certificate_file import certificate_document
-from tests.support.holes import UndefinedError, hole, value
+from tests.support.holes import EVERYWHERE, ZERO, UndefinedError, hole, value
+from tests.support.oracle import value_of
 from tests.support.soak import budget
 
 SEEDS = range(budget(300, 20_000))
@@ -23,7 +25,7 @@ SEEDS = range(budget(300, 20_000))
 def verdict(text: str, parameters: dict[str, Fraction]) -> Verdict:
     """The verdict that a certificate would hold, and that no other proof of totality is replayed where it is refuted."""
     f = parse(text, parameters).f.primitive()
-    found = accepted(f, total(f))
+    found = _replayed(f, "total", total(f))
     if found.verdict is Verdict.REFUTED:
         assert accepted(f, proved("total", "a lie")).verdict is Verdict.UNKNOWN, text
     return found.verdict
@@ -66,6 +68,33 @@ def test_no_hole_is_overlooked_and_none_is_invented() -> None:
     assert found == []
     assert holes <= len(SEEDS) / 50, holes
     assert others <= len(SEEDS) / 20, others
+
+
+# Formulas of opposite signs at -3 and 3, with irrational zeros only.
+IRRATIONAL = ("x-sqrt(2)", "exp(x)-3", "x**3-2", "erf(x)-1/3", "x+exp(x)", "atan(x)+log(2)", "(x-pi)*(2+x**2)-exp(-x)/9")
+
+
+@pytest.mark.parametrize("base", IRRATIONAL)
+def test_a_hole_at_an_irrational_point_is_found(base: str) -> None:
+    """Where a base that must not be 0 crosses 0; the same shapes that are defined for every base are not refuted."""
+    low, high = value_of(base, -3), value_of(base, 4)
+    assert low is not None
+    assert high is not None
+    assert low * high < 0
+    shapes, g = [*ZERO[:10], ZERO[12], *ZERO[17:20], "log(({b})**2)+exp(-x)", "1/sqrt(x**2*({b})**4)"], {"g": Fraction(1, 2)}
+    found = {shape: verdict(shape.format(b=base), g if "**g" in shape or "(-g)" in shape else {}) for shape in shapes}
+    assert [shape for shape, says in found.items() if says is not Verdict.REFUTED] == ["where(({b})**2<=0, 1/({b}), x)"]  # in a branch
+    assert all(verdict(shape.format(b=base), {}) is not Verdict.REFUTED for shape in EVERYWHERE)
+
+
+@pytest.mark.parametrize(("text", "low", "high", "holds"), [
+    ("1/(x-sqrt(2))", "1", "2", True), ("1/(x-sqrt(2))", "2", "3", False), ("1/(x**2-2)", "-2", "2", False), ("(x-sqrt(2))**2", "1", "2", False),
+    ("sqrt(max(0,x-sqrt(2)))", "1", "2", False), ("1/(where(x<0, -1, 1))", "-1", "1", False), ("where(x>5, 1/(x-sqrt(2)), x)", "1", "2", False),
+    ("log((x-sqrt(2))**2)", "1", "2", True), ("where(1/(x-sqrt(2))>5, 1, 2)", "1", "2", True), ("1/(x-sqrt(2))", "2", "1", False),
+])  # fmt: skip
+def test_a_refutation_between_two_points_needs_a_change_of_sign(text: str, low: str, high: str, holds: bool) -> None:
+    claim = Certificate("total", Verdict.REFUTED, "", {"kind": "break", "low": low, "high": high}, None, {"choices": {}})
+    assert (accepted(parse(text).f.primitive(), claim).verdict is Verdict.REFUTED) == holds
 
 
 @pytest.mark.parametrize("seed", range(0, 120))

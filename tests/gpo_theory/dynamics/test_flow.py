@@ -242,3 +242,26 @@ def test_a_rate_is_measured(name: str) -> None:
         quotients.append(evaluate(rate, mp.nan, {"t": time}) / x)
     assert abs(quotients[1] - 1) < 0.12, f"{name}: {rate} gives {[mp.nstr(q, 5) for q in quotients]}"
     assert abs(quotients[1] - 1) <= abs(quotients[0] - 1) + 1e-6
+
+
+# Losses with a kink at an irrational x: where the flow is at each time and when it stops, by hand (None: not stated).
+AT_KINKS = {
+    "max(0, log(9)-x)": (lambda t: min(t, mp.log(9)), "log(9)", "log(9)"), "abs(x-log(2))": (lambda t: min(t, mp.log(2)), "log(2)", "log(2)"),
+    "abs(x+sqrt(3))": (lambda t: -min(t, mp.sqrt(3)), "-sqrt(3)", "sqrt(3)"),
+    "max(exp(-x), 1/10)": (lambda t: mp.log(1 + min(t, 9)), "log(10)", "9"), "max(0, sqrt(2)-x)**2": (None, "sqrt(2)", "inf"),
+    "max(exp(-x), 4*x)": (None, mp.lambertw(mp.mpf(1) / 4), None), "max((x-2)**2, 2)": (None, 2 - mp.sqrt(2), None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("formula", AT_KINKS)
+def test_the_flow_to_an_irrational_kink(formula: str) -> None:
+    course, limit, stops = AT_KINKS[formula]
+    found = gradient_flow(parse(formula))
+    assert found.limit is not None
+    assert abs(number(found.limit) - (number(limit) if isinstance(limit, str) else limit)) < 1e-14
+    assert (found.stops is None) == (stops is None)
+    if stops is not None:
+        assert found.stops == stops if stops == "inf" else abs(number(found.stops) - number(stops)) < 1e-14
+    for t in (0, mp.mpf(1) / 3, mp.mpf(2), mp.mpf(20)) if course is not None else ():
+        assert found.formula is not None
+        assert abs(evaluate(found.formula, 0, {"t": t}) - course(t)) < 1e-14
