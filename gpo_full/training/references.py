@@ -1,6 +1,6 @@
 """The reference of a run: its log-probabilities for every pair, and how far rounding moves the policy from it."""
 
-__all__ = ["attach_reference"]
+__all__ = ["attach_reference", "moments_of"]
 
 import logging
 from collections.abc import Sequence
@@ -68,6 +68,14 @@ def attach_reference(trainer: Any, sets: Sequence[Rows], reference: nn.Module | 
     if is_policy and accelerator.is_main_process:
         _warn_of_rounding(trainer, sets[0])
     return weights
+
+
+def moments_of(model: nn.Module) -> Tensor:
+    """Return the sum and the sum of squares of every parameter, by which a change of one is seen in little time."""
+    with torch.no_grad():
+        found = [(each.sum(dtype=torch.float64), each.square().sum(dtype=torch.float64))
+                 for each in model.parameters()]  # fmt: skip
+    return torch.tensor(found, dtype=torch.float64).nan_to_num()
 
 
 def _warn_of_rounding(trainer: Any, data: Rows) -> None:

@@ -1,6 +1,6 @@
 """Adapters of a policy (peft): a new one of a given rank, or the one that the model brings, which is trained on."""
 
-__all__ = ["adapter_config", "check_base", "check_no_adapter", "train_on", "with_adapter", "with_new_adapter",
+__all__ = ["HUB_NAME", "adapter_config", "check_base", "check_no_adapter", "train_on", "with_adapter", "with_new_adapter",
            "with_rows_for", "with_saved_adapter"]  # fmt: skip
 
 import logging
@@ -18,6 +18,8 @@ from gpo_full.other_libraries import in_one_line
 from gpo_theory.errors import InputError
 
 _log = logging.getLogger(__name__)
+# A model on the hub.
+HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 # What to do instead of a second adapter on top of one.
 _MERGE = ("peft.AutoPeftModelForCausalLM.from_pretrained(ADAPTER).merge_and_unload().save_pretrained(MERGED), "
           "and copy the tokenizer's files")  # fmt: skip
@@ -54,7 +56,7 @@ def check_base(name: str, adapter: Any) -> str:
         raise InputError(f"adapter {name!r} names no base model: base_model_name_or_path is empty in its configuration")
     if adapter.task_type not in (None, "CAUSAL_LM"):
         raise InputError(f"adapter {name!r} is for the task {adapter.task_type}, not for CAUSAL_LM")
-    if not Path(base).is_dir() and not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", base):
+    if not Path(base).is_dir() and not HUB_NAME.fullmatch(base):
         raise InputError(f"the base model of adapter {name!r}, {base!r}, is not there")
     if (Path(base) / "adapter_config.json").is_file():
         raise InputError(_STACKED.format(name=name, base=base))
