@@ -46,7 +46,7 @@ from gpo_full.training.start.arguments import check_arguments, check_callbacks, 
 from gpo_full.training.start.launch import check_asked, half_precision_in_layers_alone
 from gpo_full.training.start.made_again import check_made_again
 from gpo_full.training.start.model import check_sizes, loaded, loaded_tokenizer, prepared
-from gpo_full.training.start.named_base import check_named_base, hash_of_named_base
+from gpo_full.training.start.named_base import base_of, check_named_base, hash_of_named_base
 from gpo_full.training.start.trial import try_start
 from gpo_full.training.steps import OpenStep, Steps, held_out_metrics
 from gpo_theory import InputError
@@ -106,7 +106,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         meter = Meter(args.device)  # its CPU time includes what follows
         self.objective = Objective.of(args.optimised_loss(), beta=args.beta, margin=str(args.margin),
                                       scale_gradient=args.scale_gradient)  # fmt: skip
-        given = model_of(model, model_init, args.seed)
+        given, self._is_made_here = model_of(model, model_init, args.seed), model is None
         check_model("reference", reference)
         if processing_class is None and isinstance(given, str):
             with suppress(InputError):  # it has none
@@ -138,7 +138,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         reference = loaded(str(reference)) if isinstance(reference, str | Path) else reference
         self._refer(rows, reference, longest)
         self._as_made = moments_of(self.model) if reference is None else None
-        self._base = hash_of_named_base(model.active_peft_config) if hasattr(model, "peft_config") else None
+        self._base = hash_of_named_base(*base_of(model)) if hasattr(model, "peft_config") else None
         self.facts: dict[str, Any] = {}  # what else run.json is to record
         self.steps = Steps(self.accelerator, meter, lambda: self.folder, self.train_dataset)
         self._lock = FolderLock(lambda: self.folder, self.accelerator)
@@ -310,9 +310,9 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         if self.train_dataset is None:
             raise InputError("training needs a train_dataset")
         resume = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
-        if self.state.global_step and not resume:
-            raise InputError("the model is trained already, and its reference is what it was before: make another "
-                             "trainer, whose reference is the model as it is then, or give its reference")
+        if self.state.global_step and not resume and (self._is_made_here or self._as_made is not None):
+            raise InputError(f"the model{' that model_init made' * self._is_made_here} is trained already, and the "
+                             "reference is what it was before: make another trainer, or give it a reference")
         check_callbacks(self.callback_handler.callbacks, self.args)
         with self.writing(), self._interruption.watching():
             self.state: Any

@@ -1,6 +1,10 @@
 """Random tiny models of several families and a tiny tokenizer, all built offline."""
 
+import atexit
+import os
+import shutil
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +69,18 @@ def saved_policy(folder: Path, **options: Any) -> Path:
 
 def on_disk(model: Any) -> Any:
     """The model, which bears the name of a folder that it is saved in, as a base model of adapters must."""
-    folder = tempfile.TemporaryDirectory()
-    model._folder = folder  # removed with the model
-    model.save_pretrained(folder.name)
-    model.name_or_path = model.config._name_or_path = folder.name
+    folder = tempfile.mkdtemp(dir=_folder())
+    model.save_pretrained(folder)
+    model.name_or_path = model.config._name_or_path = folder
     return model
+
+
+@lru_cache
+def _folder() -> str:
+    """A folder that is removed when this process ends, and not when one that it forked does."""
+    folder, mine = tempfile.mkdtemp(prefix="gpo-tests-"), os.getpid()
+    atexit.register(lambda: shutil.rmtree(folder) if os.getpid() == mine else None)
+    return folder
 
 
 def adapted(base: Any = None, **options: Any) -> Any:

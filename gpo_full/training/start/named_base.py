@@ -1,6 +1,6 @@
 """The base model that a saved adapter names, beside the one that the adapter is trained on: its files, and their hash."""
 
-__all__ = ["check_named_base", "check_recorded_base", "hash_of_named_base"]
+__all__ = ["base_of", "check_named_base", "check_recorded_base", "hash_of_named_base"]
 
 import hashlib
 import json
@@ -29,6 +29,12 @@ _log = logging.getLogger(__name__)
 Weights = Mapping[str, Callable[[], Tensor]]
 
 
+def base_of(model: Any) -> tuple[str, str | None]:
+    """Return the name of the base model, and its revision, with which the active adapter of `model` will be saved."""
+    adapter = model.active_peft_config
+    return adapter.base_model_name_or_path or model.get_base_model().name_or_path, adapter.revision
+
+
 def check_named_base(model: Any) -> None:
     """Raise InputError if the adapter of `model` would be saved for a base model other than the one it is trained on.
 
@@ -36,15 +42,14 @@ def check_named_base(model: Any) -> None:
     memory; what is saved with the adapter, as embeddings with new rows are, need not agree. A base that cannot be read
     is named in a warning. The weights of a quantised model are compared where they are not.
     """
-    base, adapter = model.get_base_model(), model.active_peft_config
-    name = adapter.base_model_name_or_path
+    name, revision = base_of(model)
     if not name:
         raise InputError(f"the adapter would be saved without the name of its base model, which has none: {_RECIPE}")
     if not Path(name).is_dir() and not HUB_NAME.fullmatch(name):
         raise InputError(f"the adapter would be saved for the base model {name!r}, which is not there: {_RECIPE}")
     try:
         with in_one_line("it cannot be read"):
-            found = _difference(model, base, name, adapter.revision)
+            found = _difference(model, model.get_base_model(), name, revision)
     except InputError as error:
         _log.warning("whether the base model in memory is %r, for which the adapter is saved, is not known: %s", name,
                      error)  # fmt: skip
@@ -54,13 +59,12 @@ def check_named_base(model: Any) -> None:
                          f"trained on: {found}; {_RECIPE}")  # fmt: skip
 
 
-def hash_of_named_base(adapter: Any) -> str | None:
-    """Return a sha256 of the weights and the configuration in the files of the base model that an adapter names.
+def hash_of_named_base(name: str, revision: str | None) -> str | None:
+    """Return a sha256 of the weights and the configuration in the files of a base model.
 
     It depends neither on how they are divided into files nor on the library's version; None for other files than
     safetensors, and if they cannot be read.
     """
-    name, revision = adapter.base_model_name_or_path, adapter.revision
     try:
         with in_one_line(f"base model {name!r}"):
             weights, config = _stored(name, revision), _file(name, revision, "config.json")
@@ -81,7 +85,7 @@ def check_recorded_base(name: str, adapter: Any) -> None:
         return
     with in_one_line(f"{str(record)!r} is damaged"):
         before = json.loads(record.read_bytes())["sha256"]
-    now = hash_of_named_base(adapter)
+    now = hash_of_named_base(adapter.base_model_name_or_path, adapter.revision)
     if now is None:
         _log.warning("adapter %r: its base model %r cannot be compared with the one that it was trained on", name,
                      adapter.base_model_name_or_path)  # fmt: skip

@@ -21,7 +21,7 @@ from gpo_full.config import NEEDS, REFUSED, REFUSED_OF_ACCELERATE, REFUSED_VALUE
 from gpo_full.training.start.arguments import REFUSED_ARGUMENTS
 from gpo_theory import InputError
 from tests.support.pairs import ROWS, some_pairs
-from tests.support.tiny_models import tiny_model, tiny_tokenizer
+from tests.support.tiny_models import on_disk, tiny_model, tiny_tokenizer
 from tests.support.trainings import PAIRS, objects, trainer, weights
 
 FIELDS = {each.name: each for each in dataclasses.fields(TrainingArguments)}
@@ -320,7 +320,7 @@ def optimizers(case: str, model: Any) -> dict[str, Any]:
     ("another's parameters", "holds no parameter that is trained"), ("new adapters", "holds no parameter that is trained"),
 ])  # fmt: skip
 def test_an_optimizer_that_would_not_train_the_model_is_refused(case: str, reason: str, tmp_path: Path) -> None:
-    model = tiny_model()
+    model = on_disk(tiny_model())
     with pytest.raises(InputError, match=reason):
         made_with(tmp_path, model, settings={"lora_rank": 2} if case == "new adapters" else {}, **optimizers(case, model))
 

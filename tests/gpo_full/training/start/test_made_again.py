@@ -67,6 +67,8 @@ BY_HAND: dict[str, tuple[Callable[[], Any], Change, str]] = {
     "positions": (tiny_model, angles, "inv_freq is not that"),
     "bias of the head": (tiny_model, width, r"lm_head\.bias is not of"),
     "a head in a head": (tiny_model, wrapped, r"lm_head\.0\.weight is not of"),
+    "precision": (tiny_model, lambda m: m.bfloat16().float(), "inv_freq is not that"),
+    "half precision": (tiny_model, lambda m: m.half(), "inv_freq is not that"),
     "rows": (tiny_model, lambda m: setattr(m.config, "vocab_size", 7), r"weight is \[\d+, \d+\], not \[7, "),
 }  # fmt: skip
 
@@ -104,7 +106,7 @@ def second(model: Any) -> None:
 SAVED: dict[str, tuple[Callable[[], Any], Change]] = {
     **{family: (lambda family=family: tiny_model(family, attention="eager"), lambda m: None) for family in FAMILIES},
     "rows": (tiny_model, resized), "layers": (tiny_model, fewer), "weights": (tiny_model, lambda m: m.lm_head.weight.data.mul_(2)),
-    "precision": (tiny_model, lambda m: m.bfloat16().float()), "frozen": (tiny_model, lambda m: m.requires_grad_(False)),
+    "frozen": (tiny_model, lambda m: m.requires_grad_(False)),
     "dropout": (lambda: tiny_model(attention_dropout=0.5), lambda m: None), "two adapters": (adapter, second),
     "pissa": (lambda: adapter(init_lora_weights="pissa"), lambda m: None), "dora": (lambda: adapter(use_dora=True), lambda m: None),
     "rslora": (lambda: adapter(use_rslora=True, alpha_pattern={"q_proj": 3}), lambda m: None),
