@@ -289,9 +289,9 @@ def _check_falls(name: str, loss: Loss) -> None:
         if left != right:
             _log.warning("loss %s has %s, where training starts: rounding chooses between the two", name, beside)
         return
-    said = f"loss {name} has {beside} {'>' if low > 0 else '>='} 0: it " + (
-        "begins by making the chosen response less likely than the rejected one; is the sign of x right?"
-        if high > 0 else "does not prefer the chosen response where training starts; shift it, as (x-1)^2 is x^2 shifted")  # fmt: skip
+    does = ("begins by making the chosen response less likely than the rejected one; is the sign of x right?"
+            if high > 0 else "does not prefer the chosen response where training starts; (x-1)^2 does, x^2 shifted")
+    said = f"loss {name} has {beside} {'>' if low > 0 else '>='} 0: it {does}"
     if not loss.reference:
         raise InputError(said)
     _log.warning("%s", said)

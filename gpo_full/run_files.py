@@ -1,7 +1,7 @@
 """The names in a training run's folder: its files, and the words in them that one part writes and another reads."""
 
-__all__ = ["BASE_FILE", "EVENTS_FILE", "LOGS", "METER", "METRICS_FILE", "NON_FINITE_FILE", "RESULT_FILE", "RESUMED", "RUN_FILE",
-           "SAMPLES_FILE", "STATE_FILE"]  # fmt: skip
+__all__ = ["BASE_FILE", "EVENTS_FILE", "LOGS", "METER", "METRICS_FILE", "NON_FINITE_FILE", "RESULT_FILE", "RESUMED",
+           "RUN_FILE", "SAMPLES_FILE", "STATE_FILE"]  # fmt: skip
 
 RUN_FILE = "run.json"  # the settings
 BASE_FILE = "base_model.json"  # a hash of the base model's files, beside an adapter

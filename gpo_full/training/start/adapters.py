@@ -1,7 +1,7 @@
 """Adapters of a policy (peft): a new one of a given rank, or the one that the model brings, which is trained on."""
 
-__all__ = ["HUB_NAME", "adapter_config", "check_base", "check_no_adapter", "train_on", "with_adapter", "with_new_adapter",
-           "with_rows_for", "with_saved_adapter"]  # fmt: skip
+__all__ = ["HUB_NAME", "adapter_config", "check_base", "check_no_adapter", "say_others", "train_on", "with_adapter",
+           "with_new_adapter", "with_rows_for", "with_saved_adapter"]  # fmt: skip
 
 import logging
 import re
@@ -47,6 +47,14 @@ def _check_several(folder: Path) -> None:
     if inside and not (folder / "config.json").exists():
         raise InputError(f"{str(folder)!r} holds the adapters {', '.join(inside)}: give the folder of one, as in "
                          f"{str(folder / inside[0])!r}")  # fmt: skip
+
+
+def say_others(name: str) -> None:
+    """Warn of adapters in the folder of one, which are not loaded with it; those of checkpoints apart."""
+    inside = sorted(path.parent.name for path in Path(name).glob("*/adapter_config.json"))
+    if others := [each for each in inside if not each.startswith("checkpoint-")]:
+        _log.warning("%r holds the adapters %s too, each in a folder of its own; it is not them that are loaded", name,
+                     ", ".join(others))  # fmt: skip
 
 
 def check_base(name: str, adapter: Any) -> str:

@@ -17,6 +17,7 @@ from gpo_full.training.start.adapters import (
     adapter_config,
     check_base,
     check_no_adapter,
+    say_others,
     train_on,
     with_new_adapter,
     with_rows_for,
@@ -40,6 +41,7 @@ def loaded(name: str) -> nn.Module:
     if adapter is None:
         return _whole(name)
     base = check_base(name, adapter)
+    say_others(name)
     check_recorded_base(name, adapter)
     model = _whole(base, adapter.revision)
     if (tokenizer := _own_tokenizer(name)) is not None:

@@ -1,4 +1,4 @@
-"""The base model that a saved adapter names, beside the one that the adapter is trained on: its files, and their hash."""
+"""The base model that a saved adapter names, compared with the one that the adapter is trained on."""
 
 __all__ = ["base_of", "check_named_base", "check_recorded_base", "hash_of_named_base"]
 
@@ -146,8 +146,10 @@ def _equal(mine: Tensor, stored: Tensor) -> bool:
     """Return whether two tensors are equal but for a precision that one of them had before."""
     mine = mine.cpu()
     kinds = {stored.dtype, mine.dtype, torch.bfloat16, torch.float16} if mine.is_floating_point() else {mine.dtype}
+    rounded = (stored.to(kind).to(mine.dtype) for kind in kinds)
+    # NaN is equal to NaN here.
     return mine.shape == stored.shape and any(
-        torch.allclose(stored.to(kind).to(mine.dtype), mine, rtol=0, atol=0, equal_nan=True) for kind in kinds)
+        bool(((each == mine) | (each.isnan() & mine.isnan())).all()) for each in rounded)
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,7 +174,7 @@ def _stored(name: str, revision: str | None) -> dict[str, Callable[[], Tensor]]:
     files = sorted({*json.loads(Path(index).read_bytes())["weight_map"].values()} if index else {"model.safetensors"})
     paths = [path for file in files if (path := _file(name, revision, file))]
     opened = [safe_open(path, framework="pt") for path in paths]
-    return {key: (lambda part=part, key=key: part.get_tensor(key)) for part in opened for key in part.keys()}
+    return {key: (lambda part=part, key=key: part.get_tensor(key)) for part in opened for key in [*part.keys()]}
 
 
 def _whole(base: Any, name: str, revision: str | None) -> dict[str, Callable[[], Tensor]]:

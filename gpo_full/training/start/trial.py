@@ -24,8 +24,9 @@ def try_start(
 ) -> None:
     """Make the optimizer and the schedule for one number, and save for a trial all but the weights.
 
-    `optimizers` are those that are given instead, `pairs` what is trained on: none, if nothing is. Settings of the generation configuration that transformers does not
-    save, as they have no effect, are left out. InputError for what fails.
+    `optimizers` are those that are given instead, `pairs` the number that is trained on, 0 if nothing is. Settings of
+    the generation configuration that transformers does not save, as they have no effect, are left out. InputError for
+    what fails.
     """
     given, schedule = optimizers
     steps = planned_steps(args, pairs) if pairs else 1000
@@ -52,7 +53,8 @@ def planned_steps(args: GPOConfig, pairs: int) -> int:
         raise InputError(f"the run would have no step: dataloader_drop_last=True leaves out a batch of fewer than "
                          f"{together} pairs, and there are {pairs}")  # fmt: skip
     steps: int = args.max_steps
-    return steps if steps > 0 else math.ceil(args.num_train_epochs * math.ceil(batches / args.gradient_accumulation_steps))
+    an_epoch = math.ceil(batches / args.gradient_accumulation_steps)
+    return steps if steps > 0 else math.ceil(args.num_train_epochs * an_epoch)
 
 
 def _warn_of_rates(args: GPOConfig, steps: int) -> None:
