@@ -20,6 +20,7 @@ from gpo_full.reference.from_data import largest_difference, reference_from_data
 from gpo_full.reference.store import ReferenceStore, open_store
 from gpo_full.reference.weights import weights_hash
 from gpo_full.training.rows import Collator, Rows, batch_of
+from gpo_full.training.start.made_again import hooks_of
 from gpo_theory import InputError
 
 # Nats per token: further apart than one model's log-probabilities in two precisions (in bfloat16, rho of a whole pair
@@ -39,6 +40,7 @@ def attach_reference(trainer: Any, sets: Sequence[Rows], reference: nn.Module | 
     model: Any = trainer.model if is_policy else reference
     layout = trainer.plan if is_policy else plan(model, longest, accelerator.autocast)
     weights = weights_hash(model)
+    computed = " ".join([weights, *hooks_of(model)])  # what a store is of
     if is_policy and getattr(accelerator.state, "fsdp_plugin", None) is not None:
         # The Trainer shards its own only when training starts; whole, it may be too large for a device.
         model = sharded_copy(model, accelerator)
@@ -50,7 +52,7 @@ def attach_reference(trainer: Any, sets: Sequence[Rows], reference: nn.Module | 
 
     def store(pairs: Sequence[Pair]) -> ReferenceStore:
         with model.disable_adapter() if is_new else nullcontext():
-            return open_store(model, pairs, trainer.args.store_folder(), plan=layout, weights=weights,
+            return open_store(model, pairs, trainer.args.store_folder(), plan=layout, weights=computed,
                               autocast=accelerator.autocast, accelerator=accelerator)  # fmt: skip
 
     for rows in sets:

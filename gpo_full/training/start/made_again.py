@@ -1,6 +1,6 @@
 """Whether what is saved of a model is what was trained: a model made of its configuration alone is compared with it."""
 
-__all__ = ["check_made_again", "made_of"]
+__all__ = ["check_made_again", "hooks_of", "made_of"]
 
 import copy
 import logging
@@ -32,11 +32,25 @@ def check_made_again(model: Any) -> None:
     if found:
         raise InputError(f"what is saved would not be what is trained: {found[0]} ({len(found)} such in all); set it "
                          "in the configuration before the model is made, or undo it")  # fmt: skip
-    hooked = [name for name, module in model.named_modules() if name and not hasattr(module, "_hf_hook")
-              and (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))]  # fmt: skip
-    if hooked:
-        _log.warning("%s has a hook or a forward of its own (%d such in all), which is not saved", hooked[0],
+    if hooked := hooks_of(model):
+        _log.warning("%s has a hook or a forward of its own (%d such in all), which is not saved", hooked[0].split()[0],
                      len(hooked))  # fmt: skip
+
+
+def hooks_of(model: Any) -> list[str]:
+    """Return the modules of `model` with a hook or a forward of their own, each with the names of those functions.
+
+    What accelerate and peft put there changes nothing that is computed, and is left out; so are hooks on `model`.
+    """
+    found = []
+    for name, module in model.named_modules():
+        own = [vars(module)["forward"]] if "forward" in vars(module) and not hasattr(module, "_hf_hook") else []
+        if name and not hasattr(module, "_hf_hook"):
+            own += [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+        names = [getattr(each, "__qualname__", type(each).__name__) for each in own]
+        if kept := [each for each in names if "make_inputs_require_grads" not in each]:
+            found.append(" ".join([name or type(module).__name__, *kept]))
+    return found
 
 
 def made_of(model: Any) -> Any:
