@@ -54,6 +54,23 @@ from gpo_theory import InputError
 _log = logging.getLogger(__name__)
 
 
+def _tokenizer_of(given: Any) -> Any:
+    """Return the tokenizer of a model that is given by its name, None if there is none."""
+    with suppress(InputError):
+        return loaded_tokenizer(given) if isinstance(given, str) else None
+
+
+def _ready(given: Any, args: GPOConfig) -> nn.Module:
+    """Return a model, or that of a name, ready for training; InputError if what is saved would be another."""
+    if isinstance(given, str):
+        return prepared(loaded(given), args)
+    model = prepared(given, args)
+    check_made_again(model)
+    if hasattr(model, "peft_config"):
+        check_named_base(model)
+    return model
+
+
 class GPOTrainer(Trainer):  # type: ignore[misc]
     """Minimise the mean of f(beta rho) over preference pairs, or of w (p f(beta rho) + (1-p) f(-beta rho)).
 
@@ -85,6 +102,8 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
 
     # The loss is divided by the pairs of the whole accumulated batch here, so that uneven micro-batches weigh right.
     loss_is_scaled_for_ga = True
+    _open_step: OpenStep | None = None
+    _resumed: Resumed | None = None
 
     def __init__(
         self,
@@ -108,15 +127,9 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
                                       scale_gradient=args.scale_gradient)  # fmt: skip
         given, self._is_made_here = model_of(model, model_init, args.seed), model is None
         check_model("reference", reference)
-        if processing_class is None and isinstance(given, str):
-            with suppress(InputError):  # it has none
-                processing_class = loaded_tokenizer(given)
+        processing_class = _tokenizer_of(given) if processing_class is None else processing_class
         rows = self._read(train_dataset, eval_dataset, processing_class, args, from_reference=reference is None)
-        model = prepared(loaded(given) if isinstance(given, str) else given, args)
-        if not isinstance(given, str):
-            check_made_again(model)
-            if hasattr(model, "peft_config"):
-                check_named_base(model)
+        model = _ready(given, args)
         check_optimizers(model, optimizers, optimizer_cls_and_kwargs)
         check_callbacks(callbacks or (), args)
         config: Any = model.config
@@ -137,13 +150,9 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         self.data_collator = Collator(self.plan.layout)
         reference = loaded(str(reference)) if isinstance(reference, str | Path) else reference
         self._refer(rows, reference, longest)
-        self._as_made = moments_of(self.model) if reference is None else None
-        self._base = hash_of_named_base(*base_of(model)) if hasattr(model, "peft_config") else None
         self.facts: dict[str, Any] = {}  # what else run.json is to record
         self.steps = Steps(self.accelerator, meter, lambda: self.folder, self.train_dataset)
         self._lock = FolderLock(lambda: self.folder, self.accelerator)
-        self._open_step: OpenStep | None = None
-        self._resumed: Resumed | None = None
         self._add_callbacks(reference)
 
     @property
@@ -180,6 +189,8 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
     def _refer(self, sets: list[Rows], reference: nn.Module | None, longest: int) -> None:
         """Attach the reference's log-probabilities to every pair."""
         self.reference_weights = attach_reference(self, sets, reference, longest)
+        self._as_made = moments_of(self.model) if reference is None else None
+        self._base = hash_of_named_base(*base_of(self.model)) if hasattr(self.model, "peft_config") else None
 
     # --- a step ---
 

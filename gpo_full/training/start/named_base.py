@@ -7,6 +7,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,8 +163,9 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
 def _file(name: str, revision: str | None, file: str) -> str | None:
     from transformers.utils import cached_file
 
-    return cached_file(name, file, revision=revision, _raise_exceptions_for_missing_entries=False,
-                       _raise_exceptions_for_connection_errors=False)  # type: ignore[no-any-return]  # fmt: skip
+    found: str | None = cached_file(name, file, revision=revision, _raise_exceptions_for_missing_entries=False,
+                                    _raise_exceptions_for_connection_errors=False)  # fmt: skip
+    return found
 
 
 def _stored(name: str, revision: str | None) -> dict[str, Callable[[], Tensor]]:
@@ -173,12 +175,12 @@ def _stored(name: str, revision: str | None) -> dict[str, Callable[[], Tensor]]:
     index = _file(name, revision, "model.safetensors.index.json")
     files = sorted({*json.loads(Path(index).read_bytes())["weight_map"].values()} if index else {"model.safetensors"})
     paths = [path for file in files if (path := _file(name, revision, file))]
-    opened = [safe_open(path, framework="pt") for path in paths]
-    return {key: (lambda part=part, key=key: part.get_tensor(key)) for part in opened for key in [*part.keys()]}
+    opened: list[Any] = [safe_open(path, framework="pt") for path in paths]
+    return {key: partial(part.get_tensor, key) for part in opened for key in [*part.keys()]}
 
 
 def _whole(base: Any, name: str, revision: str | None) -> dict[str, Callable[[], Tensor]]:
     options: dict[str, Any] = {"dtype": base.dtype, "revision": revision, "ignore_mismatched_sizes": True}
     model, report = type(base).from_pretrained(name, output_loading_info=True, **options)
     missing = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
-    return {key: (lambda value=value: value) for key, value in model.state_dict().items() if key not in missing}
+    return {key: partial(torch.Tensor.detach, value) for key, value in model.state_dict().items() if key not in missing}
