@@ -58,6 +58,7 @@ def _tokenizer_of(given: Any) -> Any:
     """Return the tokenizer of a model that is given by its name, None if there is none."""
     with suppress(InputError):
         return loaded_tokenizer(given) if isinstance(given, str) else None
+    return None
 
 
 def _ready(given: Any, args: GPOConfig) -> nn.Module:

@@ -12,7 +12,7 @@ from torch import nn
 from gpo_full.training.start.made_again import check_made_again
 from gpo_theory import InputError
 from tests.support.tiny_models import FAMILIES, tiny_model
-from tests.support.trainings import trainer
+from tests.support.trainings import step0, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 Change = Callable[[Any], Any]
@@ -128,6 +128,21 @@ def test_what_is_saved_is_not_refused(name: str, caplog: pytest.LogCaptureFixtur
     check_made_again(model)
     assert torch.equal(torch.get_rng_state(), before)
     assert caplog.text == ""
+
+
+def doubled(module: Any, inputs: Any, output: Any) -> Any:
+    return output * 2
+
+
+@pytest.mark.parametrize("patch", [lambda m: m.lm_head.register_forward_hook(doubled), lambda m: setattr(m, "forward", m.forward),
+                                   lambda m: m.model.norm.register_forward_pre_hook(lambda module, inputs: inputs)])  # fmt: skip
+def test_a_model_with_a_hook_has_a_reference_of_its_own(patch: Change, tmp_path: Any) -> None:
+    trainer(tmp_path, tiny_model(), run="plain")
+    model = tiny_model()
+    patch(model)
+    made = trainer(tmp_path, model, run="patched")
+    assert len([*(tmp_path / "references").iterdir()]) == 2
+    assert step0(made) == pytest.approx(0.6931471, abs=1e-5)
 
 
 def test_hooks_are_named(caplog: pytest.LogCaptureFixture) -> None:
