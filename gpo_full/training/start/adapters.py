@@ -53,7 +53,7 @@ def say_others(name: str) -> None:
     """Warn of adapters in the folder of one, which are not loaded with it; those of checkpoints apart."""
     inside = sorted(path.parent.name for path in Path(name).glob("*/adapter_config.json"))
     if others := [each for each in inside if not each.startswith("checkpoint-")]:
-        _log.warning("%r also holds adapters in folders of their own, which are not loaded: %s", name, ", ".join(others))
+        _log.warning("%r also holds adapters in folders of their own, not loaded: %s", name, ", ".join(others))
 
 
 def check_base(name: str, adapter: Any) -> str:
