@@ -21,8 +21,9 @@ from gpo_full.data.columns import Columns
 from gpo_full.data.file_formats import BAD_ROWS
 from gpo_full.margin import MARGINS
 from gpo_full.training.reporting.trackers import checked_trackers
-from gpo_theory import DomainError, Loss, Verdict, find_loss, taylor
+from gpo_theory import DomainError, Loss, Verdict, find_loss
 from gpo_theory.budget import OutOfTimeError, limited
+from gpo_theory.calculus.series import one_sided
 from gpo_theory.catalogue import ALIASES, AVERAGED
 from gpo_theory.choosing.matching import convention
 from gpo_theory.claims.lower_bounds import bounded_below
@@ -196,7 +197,8 @@ class GPOConfig(TrainingArguments):  # type: ignore[misc]
             self.logging_steps = self.logging_interval(self.max_steps)
         check_total(self.optimised_loss())
         _say_convention(self.loss, self.margin)
-        _warn_of(self.loss, self.optimised_loss())
+        _check_falls(self.loss, self.optimised_loss())
+        _warn_if_unbounded(self.loss, self.optimised_loss())
         trackers: Any = checked_trackers(self.report_to)
         if self.bf16 and not torch.accelerator.is_available():
             self.use_cpu = True  # or the Trainer would ask for it
@@ -272,13 +274,33 @@ def _say_convention(name: str, margin: str | None) -> None:
         _log.warning("convention: %s", note)
 
 
-def _warn_of(name: str, loss: Loss) -> None:
-    """Warn of a loss that rises at 0, where training starts, or can fall without limit, if a second decides that."""
+def _check_falls(name: str, loss: Loss) -> None:
+    """Raise InputError for a loss that is shown not to fall at 0, where training starts, unless it is published.
+
+    Such a one is named in a warning, and so are a kink at 0 and what a second does not decide.
+    """
+    left = right = None
     with suppress(OutOfTimeError), limited(1.0):
-        slope = taylor(loss, 1)[1]
-        if slope is not None and slope.value > 0:
-            _log.warning("loss %s has f'(0) = %s > 0: it begins by making the chosen response less likely than the "
-                         "rejected one; is the sign of x right?", name, slope.text)  # fmt: skip
+        left, right = (one_sided(loss.f.primitive(), side, 1)[1] for side in (-1, 1))
+    if left is None or right is None:
+        _log.warning("loss %s: whether it falls at 0, where training starts, is not decided", name)
+        return
+    beside = f"f'(0) = {left.text}" if left == right else f"f' = {left.text} and {right.text} on the sides of 0"
+    low, high = sorted((left.value, right.value))
+    if low < 0:
+        if left != right:
+            _log.warning("loss %s has %s, where training starts: rounding chooses between the two", name, beside)
+        return
+    does = ("begins by making the chosen response less likely than the rejected one; is the sign of x right?"
+            if high > 0 else "does not prefer the chosen response where training starts; (x-1)^2 does, x^2 shifted")
+    said = f"loss {name} has {beside} {'>' if low > 0 else '>='} 0: it {does}"
+    if not loss.reference:
+        raise InputError(said)
+    _log.warning("%s", said)
+
+
+def _warn_if_unbounded(name: str, loss: Loss) -> None:
+    """Warn of a loss that can fall without limit, if a second decides that."""
     with suppress(OutOfTimeError), limited(1.0):
         found = next(bounded_below(loss.f.primitive()))
         if found.verdict is Verdict.REFUTED:

@@ -1,9 +1,10 @@
 """The names in a training run's folder: its files, and the words in them that one part writes and another reads."""
 
-__all__ = ["EVENTS_FILE", "LOGS", "METER", "METRICS_FILE", "NON_FINITE_FILE", "RESULT_FILE", "RESUMED", "RUN_FILE",
-           "SAMPLES_FILE", "STATE_FILE"]  # fmt: skip
+__all__ = ["BASE_FILE", "EVENTS_FILE", "LOGS", "METER", "METRICS_FILE", "NON_FINITE_FILE", "RESULT_FILE", "RESUMED",
+           "RUN_FILE", "SAMPLES_FILE", "STATE_FILE"]  # fmt: skip
 
 RUN_FILE = "run.json"  # the settings
+BASE_FILE = "base_model.json"  # a hash of the base model's files, beside an adapter
 METRICS_FILE = "metrics.jsonl"  # a line per logging interval
 EVENTS_FILE = "events.jsonl"  # a line per step that was not applied, resume with changes, and distributed start
 SAMPLES_FILE = "samples.jsonl"  # a line per sampling of the policy

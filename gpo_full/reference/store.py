@@ -145,7 +145,8 @@ def _verify(
         worst = float((stored - found).abs().max())
         if not worst <= tolerance:
             raise InputError(f"reference store {str(path)!r} is off by {worst:.2g} nats per token; "
-                             "delete it to compute it again")  # fmt: skip
+                             "delete it to compute it again; or the model has a hook or a forward of its own, which "
+                             "the store does not know: set reference_store to another folder")  # fmt: skip
 
 
 def _write(path: Path, key: str, keys: Array, computed: Iterator[Computed]) -> None:

@@ -1,6 +1,6 @@
 """A hash of all that a model computes with: weights, configuration, and the adapter that is active."""
 
-__all__ = ["weights_hash"]
+__all__ = ["PROVENANCE", "weights_hash"]
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 # Fields of a model's configuration, and of an adapter's, that do not change what is computed.
-_PROVENANCE = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache",
+PROVENANCE = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache",
                "auto_mapping", "base_model_name_or_path", "inference_mode", "lora_dropout", "peft_version", "revision",
                "task_type"}  # fmt: skip
 
@@ -39,7 +39,7 @@ def weights_hash(model: nn.Module) -> str:
 
 def _json(config: Any) -> bytes:
     """The fields of a configuration that change what is computed; a set has no order of its own."""
-    fields = {name: value for name, value in config.to_dict().items() if name not in _PROVENANCE}
+    fields = {name: value for name, value in config.to_dict().items() if name not in PROVENANCE}
     return json.dumps(fields, sort_keys=True, default=lambda x: sorted(x) if isinstance(x, set) else str(x)).encode()
 
 

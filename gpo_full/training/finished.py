@@ -14,13 +14,13 @@ from gpo_full.training.reporting.metrics import NonFiniteLoss
 from gpo_full.training.reporting.model_cards import card_files
 from gpo_theory.report.result import Analysis
 
-# The files that make a folder loadable; they are moved into place last.
-COMPLETE = ("config.json", "adapter_config.json")
+# The files that make a folder loadable, which are moved into place last, and what they need.
+COMPLETE = {"config.json": "model*.safetensors", "adapter_config.json": "adapter_model*.safetensors"}
 
 
 def is_complete(output: Path) -> bool:
-    """Whether a folder holds a finished run."""
-    return any((output / name).exists() for name in COMPLETE)
+    """Whether a folder holds a finished run, its weights included."""
+    return any((output / name).exists() and any(output.glob(weights)) for name, weights in COMPLETE.items())
 
 
 def stored_result(output: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The reference of a run: its log-probabilities for every pair, and how far rounding moves the policy from it."""
 
-__all__ = ["attach_reference"]
+__all__ = ["attach_reference", "moments_of"]
 
 import logging
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ from gpo_full.reference.from_data import largest_difference, reference_from_data
 from gpo_full.reference.store import ReferenceStore, open_store
 from gpo_full.reference.weights import weights_hash
 from gpo_full.training.rows import Collator, Rows, batch_of
+from gpo_full.training.start.made_again import hooks_of
 from gpo_theory import InputError
 
 # Nats per token: further apart than one model's log-probabilities in two precisions (in bfloat16, rho of a whole pair
@@ -39,6 +40,7 @@ def attach_reference(trainer: Any, sets: Sequence[Rows], reference: nn.Module | 
     model: Any = trainer.model if is_policy else reference
     layout = trainer.plan if is_policy else plan(model, longest, accelerator.autocast)
     weights = weights_hash(model)
+    computed = " ".join([weights, *hooks_of(model)])  # what a store is of
     if is_policy and getattr(accelerator.state, "fsdp_plugin", None) is not None:
         # The Trainer shards its own only when training starts; whole, it may be too large for a device.
         model = sharded_copy(model, accelerator)
@@ -50,7 +52,7 @@ def attach_reference(trainer: Any, sets: Sequence[Rows], reference: nn.Module | 
 
     def store(pairs: Sequence[Pair]) -> ReferenceStore:
         with model.disable_adapter() if is_new else nullcontext():
-            return open_store(model, pairs, trainer.args.store_folder(), plan=layout, weights=weights,
+            return open_store(model, pairs, trainer.args.store_folder(), plan=layout, weights=computed,
                               autocast=accelerator.autocast, accelerator=accelerator)  # fmt: skip
 
     for rows in sets:
@@ -68,6 +70,14 @@ def attach_reference(trainer: Any, sets: Sequence[Rows], reference: nn.Module | 
     if is_policy and accelerator.is_main_process:
         _warn_of_rounding(trainer, sets[0])
     return weights
+
+
+def moments_of(model: nn.Module) -> Tensor:
+    """Return the sum and the sum of squares of every parameter, by which a change of one is seen in little time."""
+    with torch.no_grad():
+        found = [(each.sum(dtype=torch.float64), each.square().sum(dtype=torch.float64))
+                 for each in model.parameters()]  # fmt: skip
+    return torch.tensor(found, dtype=torch.float64).nan_to_num()
 
 
 def _warn_of_rounding(trainer: Any, data: Rows) -> None:

@@ -79,9 +79,13 @@ def changes(
         raise InputError(f"{name!r} may change, but is no setting of a run{nearest(name, now)}")
     found = {name: [before.get(name), now.get(name)] for name in sorted({*before, *now})
              if before.get(name) != now.get(name)}  # fmt: skip
+    if "bf16" in allowed:  # which sets it where there is no accelerator
+        allowed = {*allowed, "use_cpu"}
     refused = [f"{name}: {old!r} -> {new!r}" for name, (old, new) in found.items() if name not in allowed]
     if refused:
-        raise InputError(f"{run} is of another run: {'; '.join(refused)}{hint}")
+        other = "reference_weights" in found.keys() - {*allowed}
+        what = " (the files of the model, or of the reference, have changed since: put those back)" if other else ""
+        raise InputError(f"{run} is of another run: {'; '.join(refused)}{what}{hint}")
     return found
 
 
@@ -104,7 +108,11 @@ def chosen_checkpoint(wanted: str | bool | None, output: Path, accelerator: Any)
 
 def resumed(found: Checkpoint, now: Mapping[str, Any], allowed: Collection[str]) -> Resumed:
     """Return what a run of the record `now` continues; InputError as in `changes`."""
-    return Resumed(found, changes(found.json(RESUME_FILE)["record"], now, allowed, run=found.path.name))
+    differing = changes(found.json(RESUME_FILE)["record"], now, allowed, run=found.path.name)
+    if "lora_rank" in differing:
+        raise InputError(f"lora_rank cannot change within a run, which is of other weights: {differing['lora_rank']}; "
+                         f"start one with {found.path.name} as its model")  # fmt: skip
+    return Resumed(found, differing)
 
 
 def saved_parts(recorded: Mapping[str, Any], optimizer: Any, scheduler: Any, accelerator: Any) -> dict[str, Any]:

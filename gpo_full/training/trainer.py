@@ -7,7 +7,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from datetime import timedelta
 from functools import cached_property
@@ -30,27 +30,46 @@ from gpo_full.data.pairs_on_disk import prompt_keys_of
 from gpo_full.distributed import largest, summed
 from gpo_full.engine.model_plan import plan
 from gpo_full.other_libraries import in_one_line
-from gpo_full.run_files import EVENTS_FILE, METER, METRICS_FILE, RESUMED, STATE_FILE
+from gpo_full.run_files import BASE_FILE, EVENTS_FILE, METER, METRICS_FILE, RESUMED, STATE_FILE
 from gpo_full.training import resumption
 from gpo_full.training.callbacks import Interrupted, Interruption, Logging
 from gpo_full.training.live_evaluation import LiveEvaluation
 from gpo_full.training.loss import MicroBatch, Objective, evaluate_pairs
-from gpo_full.training.references import attach_reference
+from gpo_full.training.references import attach_reference, moments_of
 from gpo_full.training.reporting.metrics import Meter
 from gpo_full.training.reporting.run_folder import RunFolder
 from gpo_full.training.reporting.trackers import follow
 from gpo_full.training.resumption import Resumed
 from gpo_full.training.rows import Collator, PromptSampler, Rows, check_sets, pairs_of, real_rows
 from gpo_full.training.saving import FolderLock, model_writer, save_together
-from gpo_full.training.start.arguments import check_arguments, check_optimizers, model_of
+from gpo_full.training.start.arguments import check_arguments, check_callbacks, check_model, check_optimizers, model_of
 from gpo_full.training.start.launch import check_asked, half_precision_in_layers_alone
 from gpo_full.training.start.made_again import check_made_again
-from gpo_full.training.start.model import check_sizes, loaded, prepared
+from gpo_full.training.start.model import check_sizes, loaded, loaded_tokenizer, prepared
+from gpo_full.training.start.named_base import base_of, check_named_base, hash_of_named_base
 from gpo_full.training.start.trial import try_start
 from gpo_full.training.steps import OpenStep, Steps, held_out_metrics
 from gpo_theory import InputError
 
 _log = logging.getLogger(__name__)
+
+
+def _tokenizer_of(given: Any) -> Any:
+    """Return the tokenizer of a model that is given by its name, None if there is none."""
+    with suppress(InputError):
+        return loaded_tokenizer(given) if isinstance(given, str) else None
+    return None
+
+
+def _ready(given: Any, args: GPOConfig) -> nn.Module:
+    """Return a model, or that of a name, ready for training; InputError if what is saved would be another."""
+    if isinstance(given, str):
+        return prepared(loaded(given), args)
+    model = prepared(given, args)
+    check_made_again(model)
+    if hasattr(model, "peft_config"):
+        check_named_base(model)
+    return model
 
 
 class GPOTrainer(Trainer):  # type: ignore[misc]
@@ -84,6 +103,8 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
 
     # The loss is divided by the pairs of the whole accumulated batch here, so that uneven micro-batches weigh right.
     loss_is_scaled_for_ga = True
+    _open_step: OpenStep | None = None
+    _resumed: Resumed | None = None
 
     def __init__(
         self,
@@ -106,11 +127,12 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         self.objective = Objective.of(args.optimised_loss(), beta=args.beta, margin=str(args.margin),
                                       scale_gradient=args.scale_gradient)  # fmt: skip
         given, self._is_made_here = model_of(model, model_init, args.seed), model is None
+        check_model("reference", reference)
+        processing_class = _tokenizer_of(given) if processing_class is None else processing_class
         rows = self._read(train_dataset, eval_dataset, processing_class, args, from_reference=reference is None)
-        model = prepared(loaded(given) if isinstance(given, str) else given, args)
-        if not isinstance(given, str):
-            check_made_again(model)
+        model = _ready(given, args)
         check_optimizers(model, optimizers, optimizer_cls_and_kwargs)
+        check_callbacks(callbacks or (), args)
         config: Any = model.config
         use_cache = config.use_cache
         with in_one_line("the training cannot start"):
@@ -119,7 +141,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
                 train_dataset=self.train_dataset, eval_dataset=self.eval_dataset, optimizers=optimizers,
                 callbacks=[*(callbacks or ())], optimizer_cls_and_kwargs=optimizer_cls_and_kwargs)  # fmt: skip
         config.use_cache = use_cache  # it is saved with the model, and no step asks for it
-        try_start(model, processing_class, args, optimizers=optimizers)
+        try_start(model, processing_class, args, pairs=len(self.train_dataset or ()), optimizers=optimizers)
         check_asked(self.accelerator, args)
         half_precision_in_layers_alone(self.accelerator)
         longest = check_sizes(self.model, [each.pairs for each in rows])
@@ -127,13 +149,11 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         for reason in self.plan.reasons:
             _log.warning("%s: %s", type(self.model).__name__, reason)
         self.data_collator = Collator(self.plan.layout)
-        reference = loaded(reference) if isinstance(reference, str) else reference
+        reference = loaded(str(reference)) if isinstance(reference, str | Path) else reference
         self._refer(rows, reference, longest)
         self.facts: dict[str, Any] = {}  # what else run.json is to record
         self.steps = Steps(self.accelerator, meter, lambda: self.folder, self.train_dataset)
         self._lock = FolderLock(lambda: self.folder, self.accelerator)
-        self._open_step: OpenStep | None = None
-        self._resumed: Resumed | None = None
         self._add_callbacks(reference)
 
     @property
@@ -170,6 +190,8 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
     def _refer(self, sets: list[Rows], reference: nn.Module | None, longest: int) -> None:
         """Attach the reference's log-probabilities to every pair."""
         self.reference_weights = attach_reference(self, sets, reference, longest)
+        self._as_made = moments_of(self.model) if reference is None else None
+        self._base = hash_of_named_base(*base_of(self.model)) if hasattr(self.model, "peft_config") else None
 
     # --- a step ---
 
@@ -300,13 +322,18 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         if self.train_dataset is None:
             raise InputError("training needs a train_dataset")
         resume = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
-        if self._is_made_here and self.state.global_step and not resume:
-            raise InputError("the model that model_init made is trained already; make another trainer")
+        if self.state.global_step and not resume and (self._is_made_here or self._as_made is not None):
+            raise InputError(f"the model{' that model_init made' * self._is_made_here} is trained already, and the "
+                             "reference is what it was before: make another trainer, or give it a reference")
+        check_callbacks(self.callback_handler.callbacks, self.args)
         with self.writing(), self._interruption.watching():
             self.state: Any
             found = resumption.chosen_checkpoint(resume, self.folder.path, self.accelerator)
             self._resumed = None if found is None else resumption.resumed(found, self._record(), allow_changes)
             ended = found is not None and self._has_ended(found)
+            if found is None and self._as_made is not None and not torch.equal(self._as_made, moments_of(self.model)):
+                _log.warning("the model was changed after the trainer was made: the reference is what it was before, "
+                             "and the first loss is not f(0)")
             with self.folder.started(self.run_record()):
                 path = found and str(found.path)
                 output = self._finished() if ended else super().train(path, *others, **keywords)
@@ -390,7 +417,10 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
-        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)  # a pickle
+        folder = Path(output_dir or self.args.output_dir)
+        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle
+        for path in folder.glob("**/adapter_config.json") if self._base else ():
+            (path.parent / BASE_FILE).write_text(json.dumps({"sha256": self._base}) + "\n")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         found = self._verified(resume_from_checkpoint)

@@ -39,6 +39,9 @@ _REASONS = tuple((re.compile(pattern), reason) for pattern, reason in (
     ("^" + _HEAD.pattern, "a formula in x alone is needed, without a name or a variable in front"),
     (r"^\s*(['\"]).*\1\s*$", "a formula stands without quotation marks inside the text"),
     (r"^(?=.*[<>\u2264\u2265]).*(?:&&|\|\||\)\s*[&|]\s*\(|\b(?:AND|OR)\b)", "two comparisons are joined by and, or"),
+    (r"^[^()\[\]]*\d,\d|\b(?:log|ln|exp|tanh|sigmoid|sin|cos|abs|sqrt)\([^(),]*\d,\d[^(),]*\)",
+     "a number has a decimal point, not a comma"),
+    (r"^\s*[A-Za-z_][\w-]*\s*,", "one loss or formula is needed: of several, each is given on its own"),
     (r"\?.*:", "a choice is written where(condition, value, otherwise)"),
 ))  # fmt: skip
 _TOKEN = re.compile(r"\s+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|\.?[A-Za-z]\w*(?:\.[A-Za-z]\w*)*|\*\*|[<>]=|.", re.ASCII)

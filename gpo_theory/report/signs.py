@@ -13,12 +13,14 @@ from gpo_theory.loss import Loss
 
 
 def warnings_of(loss: Loss, claims: Mapping[str, Certificate]) -> list[str]:
-    """Return a sentence for a loss that rises at 0, with the formula to write instead where the sign was forgotten.
+    """Return a sentence for a loss that does not fall at 0, with the formula to write where the sign was forgotten.
 
     It rises where neither of the slopes beside 0 is negative and one is positive, as in max(0, x).
     """
     f = loss.f.primitive()
     left, right = (one_sided(f, side, 1)[1] for side in (-1, 1))
+    if left and right and left.value == 0 == right.value:
+        return ["f'(0) = 0: at the reference, where training starts, f does not prefer the chosen response"]
     if left is None or right is None or not min(left.value, right.value) >= 0 < max(left.value, right.value):
         return []
     slope = f"f'(0) = {left.text} > 0" if left == right else f"f' beside 0 is {left.text} and {right.text}"

@@ -65,7 +65,7 @@ ARROWS = {
     "gpo_full.training.reporting": "files strict_json data checkpoints run_files diagnosis",
     "gpo_full.versions": "",
     "gpo_full.config": "data files margin training.reporting",
-    "gpo_full.training.start": "config data attention engine other_libraries training.reporting",
+    "gpo_full.training.start": "config data attention engine reference run_files other_libraries training.reporting",
     "gpo_full.training": "data kernels attention checkpoints distributed engine evaluation reference run_files other_libraries training.reporting versions config training.start",
     "gpo_full.bench": "files output data attention training versions config training.start",
     "gpo_full.course": "files versions source_hash",

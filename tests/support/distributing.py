@@ -50,7 +50,7 @@ from tests.support.forking import ready_to_fork
 from tests.support.pairs import ranked_pairs
 from tests.support.places import ROOT
 from tests.support.tables import write_rows
-from tests.support.tiny_models import adapted, tiny_model, tiny_tokenizer
+from tests.support.tiny_models import adapted, on_disk, tiny_model, tiny_tokenizer
 from tests.support.trainings import PAIRS, at_call, objects
 
 # What a rank raises -> how it exits.
@@ -134,6 +134,7 @@ class Ranks:
                     "logging_steps": 1, "reference_store": str(self.folder / "references"), **options}  # fmt: skip
         others = {name: settings.pop(name, None) for name in ("eval_dataset", "processing_class")}
         model = settings.pop("model", None) or tiny_model(dtype=torch.float64)
+        model = on_disk(model) if "lora_rank" in settings else model
         args = GPOConfig(output_dir=str(self.folder / run), use_cpu=True, disable_tqdm=True, **settings)
         made = GPOTrainer(model, args, pairs, **others)
         made.remove_callback(transformers.PrinterCallback)

@@ -1,5 +1,10 @@
 """Random tiny models of several families and a tiny tokenizer, all built offline."""
 
+import atexit
+import os
+import shutil
+import tempfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +67,22 @@ def saved_policy(folder: Path, **options: Any) -> Path:
     return folder
 
 
+def on_disk(model: Any) -> Any:
+    """The model, which bears the name of a folder that it is saved in, as a base model of adapters must."""
+    folder = tempfile.mkdtemp(dir=_folder())
+    model.save_pretrained(folder)
+    model.name_or_path = model.config._name_or_path = folder
+    return model
+
+
+@lru_cache
+def _folder() -> str:
+    """A folder that is removed when this process ends, and not when one that it forked does."""
+    folder, mine = tempfile.mkdtemp(prefix="gpo-tests-"), os.getpid()
+    atexit.register(lambda: shutil.rmtree(folder) if os.getpid() == mine else None)
+    return folder
+
+
 def adapted(base: Any = None, **options: Any) -> Any:
     """A model, if none is given the tiny one in float64, with a LoRA adapter as after supervised training."""
     from peft import LoraConfig, get_peft_model
@@ -71,7 +92,7 @@ def adapted(base: Any = None, **options: Any) -> Any:
     settings = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM", **options}
     with torch.random.fork_rng(), without_peft_warning():
         torch.manual_seed(0)
-        return moved(get_peft_model(tiny_model(dtype=torch.float64) if base is None else base, LoraConfig(**settings)))
+        return moved(get_peft_model(on_disk(tiny_model(dtype=torch.float64)) if base is None else base, LoraConfig(**settings)))
 
 
 def moved(model: Any, seed: int = 3) -> Any:

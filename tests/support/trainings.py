@@ -13,7 +13,7 @@ import torch
 
 from gpo_full import GPOConfig, GPOTrainer
 from tests.support.pairs import some_pairs
-from tests.support.tiny_models import tiny_model
+from tests.support.tiny_models import on_disk, tiny_model
 from tests.support.two_sequences import response_sums
 
 PAIRS = some_pairs(11)
@@ -23,6 +23,8 @@ def trainer(folder: Path, model: Any, pairs: Any = PAIRS, *, run: str = "run", *
     others = {name: options.pop(name, None) for name in ("reference", "eval_dataset", "processing_class")}
     settings = {"learning_rate": 1e-3, "max_steps": 1, "per_device_train_batch_size": 4, "save_strategy": "no",
                 "reference_store": str(folder / "references"), **options}  # fmt: skip
+    if "lora_rank" in options and isinstance(model, torch.nn.Module) and not model.name_or_path:
+        on_disk(model)
     args = GPOConfig(output_dir=str(folder / run), use_cpu=True, disable_tqdm=True, **settings)
     return GPOTrainer(model, args, pairs, **others)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gpo_full.cli.options.parameters import add_param_option, read_parameters
 from gpo_full.cli.options.training import add_shared_arguments, shared_words
 from gpo_full.files import atomic_file
+from gpo_full.run_files import EVENTS_FILE
 from gpo_full.signals import signals_as_exits
 from gpo_full.sweeps.executors import on_ray, on_this_machine
 from gpo_full.sweeps.jobs import Job, Outcome
@@ -57,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
     shared = shared_words(args)
     parameters = read_parameters(args.param)
     runs = all_runs(args.loss, args.beta, args.seed or [42], args.betas_of, parameters)
+    if not args.output:
+        raise InputError("--output '' is not the name of a folder")
     output = Path(args.output)
     created = not output.exists()
     _write_plan(output, {"schema": 1, "runs": [run.name for run in runs], "betas": [run.beta for run in runs],
@@ -79,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
         try:
             for job, outcome in execute(left) if left else ():
                 outcomes[job.output.name] = outcome
-                _report_progress(f"{len(outcomes)}/{len(runs)} {job.output.name}: " + _ended(outcome))
+                ended = _ended(outcome) + _not_applied(job.output)
+                _report_progress(f"{len(outcomes)}/{len(runs)} {job.output.name}: {ended}")
         finally:
             write_results(runs, outcomes, output / RESULTS)
     return _report(runs, outcomes, output, args.json)
@@ -163,6 +167,14 @@ def _report_progress(text: str) -> None:
 def _ended(outcome: Outcome) -> str:
     again = f", started {outcome.attempts} times" if outcome.attempts > 1 else ""
     return ("done" if outcome.code == 0 else f"exit code {outcome.code}: {outcome.message}") + again
+
+
+def _not_applied(run: Path) -> str:
+    """Say how many steps of a run were not applied."""
+    from gpo_full.training.reporting.run_folder import RunFolder
+
+    count = sum("not applied" in str(event["event"]) for event in RunFolder(run).objects(EVENTS_FILE))
+    return f"; {count} of its steps not applied, as not finite (see {EVENTS_FILE} in its folder)" if count else ""
 
 
 def _report(runs: Sequence["Run"], outcomes: Mapping[str, Outcome], output: Path, as_json: bool) -> int:

@@ -72,6 +72,8 @@ def _run(args: argparse.Namespace) -> int:
     from gpo_full.training.finished import is_complete
     from gpo_full.training.reporting.run_folder import RunFolder, check_output, leaving_nothing
 
+    if not args.output:
+        raise InputError("--output '' is not the name of a folder")
     output = Path(args.output)
     # A setting may be named as its option is.
     args.allow_change = [FIELDS.get(name.replace("-", "_"), name) for name in args.allow_change]
@@ -141,11 +143,11 @@ def _check_model(model: str) -> None:
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
 
     if Path(model).is_dir():
-        from gpo_full.training.start.adapters import adapter_config
+        from gpo_full.training.start.adapters import adapter_config, check_base
 
         if (adapter := adapter_config(model)) is not None:
             try:
-                _check_model(str(adapter.base_model_name_or_path))
+                _check_model(adapter.base_model_name_or_path or check_base(model, adapter))
             except InputError as error:
                 raise InputError(f"the base model of the adapter --model {model!r}: {error}; its adapter_config.json "
                                  "says where the base is") from None  # fmt: skip

@@ -103,6 +103,8 @@ def check_output(output: Path, *, resume: bool) -> None:
             raise InputError(f"{str(output)!r} holds no run to resume ({RUN_FILE} is missing)")
     elif output.exists() and (not output.is_dir() or not all(map(_is_of_a_dead_start, output.iterdir()))):
         raise InputError(f"output {str(output)!r} is not an empty folder; choose another, or --resume")
+    if output.is_symlink() and not output.exists():
+        raise InputError(f"output {str(output)!r} is a link to {os.readlink(output)!r}, which is not there")
     above = next(path for path in (output, *output.resolve().parents) if path.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise InputError(f"output {str(output)!r} cannot be made: {str(above)!r} is no folder that can be written")

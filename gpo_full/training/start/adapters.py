@@ -1,7 +1,7 @@
 """Adapters of a policy (peft): a new one of a given rank, or the one that the model brings, which is trained on."""
 
-__all__ = ["adapter_config", "check_base", "check_no_adapter", "train_on", "with_adapter", "with_new_adapter",
-           "with_rows_for", "with_saved_adapter"]  # fmt: skip
+__all__ = ["HUB_NAME", "adapter_config", "check_base", "check_no_adapter", "say_others", "train_on", "with_adapter",
+           "with_new_adapter", "with_rows_for", "with_saved_adapter"]  # fmt: skip
 
 import logging
 import re
@@ -18,6 +18,8 @@ from gpo_full.other_libraries import in_one_line
 from gpo_theory.errors import InputError
 
 _log = logging.getLogger(__name__)
+# A model on the hub.
+HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 # What to do instead of a second adapter on top of one.
 _MERGE = ("peft.AutoPeftModelForCausalLM.from_pretrained(ADAPTER).merge_and_unload().save_pretrained(MERGED), "
           "and copy the tokenizer's files")  # fmt: skip
@@ -47,6 +49,13 @@ def _check_several(folder: Path) -> None:
                          f"{str(folder / inside[0])!r}")  # fmt: skip
 
 
+def say_others(name: str) -> None:
+    """Warn of adapters in the folder of one, which are not loaded with it; those of checkpoints apart."""
+    inside = sorted(path.parent.name for path in Path(name).glob("*/adapter_config.json"))
+    if others := [each for each in inside if not each.startswith("checkpoint-")]:
+        _log.warning("%r also holds adapters in folders of their own, not loaded: %s", name, ", ".join(others))
+
+
 def check_base(name: str, adapter: Any) -> str:
     """Return the base model of the adapter in a folder, or of a name; InputError if it has none of its own."""
     base: str | None = adapter.base_model_name_or_path
@@ -54,7 +63,7 @@ def check_base(name: str, adapter: Any) -> str:
         raise InputError(f"adapter {name!r} names no base model: base_model_name_or_path is empty in its configuration")
     if adapter.task_type not in (None, "CAUSAL_LM"):
         raise InputError(f"adapter {name!r} is for the task {adapter.task_type}, not for CAUSAL_LM")
-    if not Path(base).is_dir() and not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", base):
+    if not Path(base).is_dir() and not HUB_NAME.fullmatch(base):
         raise InputError(f"the base model of adapter {name!r}, {base!r}, is not there")
     if (Path(base) / "adapter_config.json").is_file():
         raise InputError(_STACKED.format(name=name, base=base))

@@ -1,13 +1,14 @@
 """The arguments of a GPOTrainer, checked before anything is read or computed; those of the Trainer that it refuses."""
 
-__all__ = ["REFUSED_ARGUMENTS", "check_arguments", "check_optimizers", "model_of"]
+__all__ = ["REFUSED_ARGUMENTS", "check_arguments", "check_callbacks", "check_model", "check_optimizers", "model_of"]
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import set_seed
+from transformers import EarlyStoppingCallback, set_seed
 
 from gpo_full.config import GPOConfig
 from gpo_full.training.reporting.length_bias import length_metrics
@@ -76,10 +77,32 @@ def model_of(model: Any, model_init: Callable[..., Any] | None, seed: int) -> An
     """
     if (model is None) == (model_init is None):
         raise InputError("give either model or model_init")
-    if model_init is None:
-        return model
-    set_seed(seed)
-    return model_init(None) if len(inspect.signature(model_init).parameters) == 1 else model_init()
+    if model_init is not None:
+        set_seed(seed)
+        model = model_init(None) if len(inspect.signature(model_init).parameters) == 1 else model_init()
+    check_model("model", model)
+    return str(model) if isinstance(model, Path) else model
+
+
+def check_model(what: str, model: Any) -> None:
+    """Raise InputError if `model`, the argument `what`, is not None, a name, or a causal language model."""
+    if isinstance(model, nn.Module) and hasattr(model, "config"):
+        return
+    if isinstance(model, nn.Module) and hasattr(model, "module"):
+        raise InputError(f"{what} is wrapped in {type(model).__name__}: hand in its `module`; several devices are a "
+                         "launcher's, `accelerate launch`")  # fmt: skip
+    if model is not None and not isinstance(model, str | Path):
+        raise InputError(f"{what} must be a causal language model of transformers, its folder or its name, not "
+                         f"{type(model).__name__}")  # fmt: skip
+
+
+def check_callbacks(callbacks: Iterable[Any], args: GPOConfig) -> None:
+    """Raise InputError for early stopping, a class or made, that would have no metric to follow."""
+    if not any(each is EarlyStoppingCallback or isinstance(each, EarlyStoppingCallback) for each in callbacks):
+        return
+    if args.metric_for_best_model is None or args.eval_strategy.value == "no":
+        raise InputError("EarlyStoppingCallback follows a metric of held-out pairs: it needs eval_strategy='steps' and "
+                         "metric_for_best_model, as in 'eval_loss' (with greater_is_better)")  # fmt: skip
 
 
 def _check_best(name: str | None, sets: Collection[str]) -> None:

@@ -2,7 +2,6 @@
 
 __all__ = ["DryRun", "forecast_needs", "attention_flops"]
 
-import math
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
@@ -25,7 +24,7 @@ from gpo_full.engine.packing import Batch, pack
 from gpo_full.other_libraries import in_one_line
 from gpo_full.training.start.adapters import adapter_config, with_adapter
 from gpo_full.training.start.model import check_sizes, prepared
-from gpo_full.training.start.trial import try_start
+from gpo_full.training.start.trial import planned_steps, try_start
 from gpo_theory.errors import InputError
 
 MIB = 2**20
@@ -73,7 +72,7 @@ def forecast_needs(model: str, args: GPOConfig, pairs: Sequence[Pair], tokenizer
                          f"{' and '.join(ADAMW)}")  # fmt: skip
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     policy = _without_data(model, args, mode)
-    try_start(policy, tokenizer, args)
+    try_start(policy, tokenizer, args, pairs=len(pairs))
     longest = check_sizes(policy, [pairs])
     largest = _largest(pairs, args.per_device_train_batch_size)
     apart = sharing_obstacle(policy.config.get_text_config(), longest) is not None
@@ -88,7 +87,7 @@ def forecast_needs(model: str, args: GPOConfig, pairs: Sequence[Pair], tokenizer
               "activations": float(saved + (0 if apart else _kept_scores(args, batch.sizes, text))),
               "logits": 8.0 * min(CHUNK, len(batch.target)) * text.vocab_size}  # fmt: skip
     seen = attention_flops(batch.sizes, text.num_hidden_layers, text.hidden_size)
-    steps, flops = _steps(args, len(pairs)), computed + seen
+    steps, flops = planned_steps(args, len(pairs)), computed + seen
     return DryRun(sum(every), trained, steps, len(largest), int((batch.block > 0).sum()),
                   {name: size / MIB for name, size in memory.items()}, flops,
                   steps * args.gradient_accumulation_steps * flops)  # fmt: skip
@@ -184,14 +183,3 @@ def _without_weights(model: str) -> nn.Module:
         with suppress(OSError):  # it has none
             found.generation_config = GenerationConfig.from_pretrained(base)
     return found if adapter is None else with_adapter(found, adapter)
-
-
-def _steps(args: GPOConfig, pairs: int) -> int:
-    steps: int = args.max_steps
-    if steps > 0:
-        return steps
-    together = args.per_device_train_batch_size * int(os.environ.get("WORLD_SIZE", "1"))
-    batches = math.ceil(pairs / together)
-    an_epoch = math.ceil(batches / args.gradient_accumulation_steps)
-    steps = math.ceil(args.num_train_epochs * an_epoch)
-    return steps

@@ -17,11 +17,13 @@ from gpo_full.training.start.adapters import (
     adapter_config,
     check_base,
     check_no_adapter,
+    say_others,
     train_on,
     with_new_adapter,
     with_rows_for,
     with_saved_adapter,
 )
+from gpo_full.training.start.named_base import check_recorded_base
 from gpo_theory.errors import InputError
 
 # Words in the names of what makes a forward pass random: dropout, layers left out, noise at a router.
@@ -38,7 +40,10 @@ def loaded(name: str) -> nn.Module:
     adapter = adapter_config(name)
     if adapter is None:
         return _whole(name)
-    model = _whole(check_base(name, adapter), adapter.revision)
+    base = check_base(name, adapter)
+    say_others(name)
+    check_recorded_base(name, adapter)
+    model = _whole(base, adapter.revision)
     if (tokenizer := _own_tokenizer(name)) is not None:
         with_rows_for(model, len(tokenizer))
     return with_saved_adapter(model, name)

@@ -224,6 +224,43 @@ def test_resume_without_a_checkpoint_starts_over_and_says_so(cut: Train) -> None
     assert len(objects(cut.output.parent)) == 4
 
 
+@pytest.mark.parametrize("gone", [["model.safetensors"], ["model.safetensors", "result.json"], ["config.json", "README.md"]])
+def test_a_finished_folder_without_its_model_is_completed_again(gone: list[str], finished: Path, cut: Train) -> None:
+    shutil.copytree(finished, cut.output, dirs_exist_ok=True)
+    for name in gone:
+        (cut.output / name).unlink()
+    assert "resuming from checkpoint-4" in cut("--resume").stderr
+    assert same(load_file(cut.output / "model.safetensors"), load_file(finished / "model.safetensors"))
+    assert (cut.output / "result.json").is_file()
+
+
+def test_what_changes_with_a_setting_needs_no_name_of_its_own(cut: Train) -> None:
+    for words in (["--bf16"], ["--bf16", "--allow-change", "beta"]):
+        assert "bf16: False -> True" in cut.refused("--resume", *words)
+    cut("--resume", "--bf16", "--allow-change", "bf16")
+    shutil.rmtree(cut.output / "checkpoint-4", ignore_errors=True)
+
+
+def test_an_adapter_cannot_be_put_on_within_a_run(cut: Train) -> None:
+    line = cut("--resume", "--allow-change", "lora_rank", lora_rank=2, code=2).stderr
+    assert "lora_rank cannot change within a run, which is of other weights: [None, 2]; start one with checkpoint-4" in line
+
+
+def test_a_model_whose_files_changed_is_said_on_a_resume(cut: Train, tmp_path: Path) -> None:
+    shutil.copytree(cut.model, tmp_path / "policy")
+    cut("--resume", "--allow-change", "model", model=tmp_path / "policy")
+    tiny_model(seed=6).save_pretrained(tmp_path / "policy")
+    for name in ("config.json", "model.safetensors"):
+        (cut.output / name).unlink()
+    assert "the files of the model, or of the reference, have changed since: put those back" in cut.refused("--resume", model=tmp_path / "policy")
+
+
+def test_an_output_without_a_name_and_a_link_to_nowhere(train: Train, tmp_path: Path) -> None:
+    assert "--output '' is not the name of a folder" in train.refused(output="")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    assert f"is a link to {str(tmp_path / 'nowhere')!r}, which is not there" in train.refused(output=tmp_path / "link")
+
+
 def test_spec_07_the_second_command_on_a_folder_is_refused(cut: Train) -> None:
     before = (cut.output / "run.json").read_bytes()
     with checkpoint.sole_writer(cut.output):

@@ -622,7 +622,7 @@ def test_weights_in_which_small_steps_are_lost_are_refused(dtype: torch.dtype, t
 
 
 def test_a_frozen_base_may_be_of_half_precision(tmp_path: Path) -> None:
-    made = trained(tmp_path, tiny_model().to(torch.bfloat16), lora_rank=2)
+    made = trained(tmp_path, tiny_model(dtype=torch.bfloat16), lora_rank=2)
     assert {each.dtype for each in made.model.parameters() if each.requires_grad} == {torch.float32}
 
 

@@ -185,3 +185,12 @@ def test_a_certificate_carries_the_text_of_the_grammar_and_is_replayed(text: str
 def test_the_tables_name_nothing_twice() -> None:
     assert not {*CHARACTERS} & {*map(chr, range(33, 127))}
     assert not {*PREFIXES} & {*OPERATIONS, *SPELLINGS, "x", "e", "pi"}
+
+
+@pytest.mark.parametrize(("text", "reason"), [
+    ("2,5*x", "a number has a decimal point, not a comma"), ("log(1+exp(-x*1,5))", "a number has a decimal point"),
+    ("hinge, savage", "one loss or formula is needed"), ("logistic,trl-ipo,hinge", "one loss or formula is needed"),
+])  # fmt: skip
+def test_a_comma_that_is_no_argument_s_is_explained(text: str, reason: str) -> None:
+    with pytest.raises(ParseError, match=reason):
+        parse(text)

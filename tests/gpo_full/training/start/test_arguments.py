@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 import torch
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 
 from gpo_full import GPOConfig, GPOTrainer
 from gpo_full.config import NEEDS, REFUSED, REFUSED_OF_ACCELERATE, REFUSED_VALUES
 from gpo_full.training.start.arguments import REFUSED_ARGUMENTS
 from gpo_theory import InputError
 from tests.support.pairs import ROWS, some_pairs
-from tests.support.tiny_models import tiny_model, tiny_tokenizer
+from tests.support.tiny_models import on_disk, saved_policy, tiny_model, tiny_tokenizer
 from tests.support.trainings import PAIRS, objects, trainer, weights
 
 FIELDS = {each.name: each for each in dataclasses.fields(TrainingArguments)}
@@ -320,7 +320,7 @@ def optimizers(case: str, model: Any) -> dict[str, Any]:
     ("another's parameters", "holds no parameter that is trained"), ("new adapters", "holds no parameter that is trained"),
 ])  # fmt: skip
 def test_an_optimizer_that_would_not_train_the_model_is_refused(case: str, reason: str, tmp_path: Path) -> None:
-    model = tiny_model()
+    model = on_disk(tiny_model())
     with pytest.raises(InputError, match=reason):
         made_with(tmp_path, model, settings={"lora_rank": 2} if case == "new adapters" else {}, **optimizers(case, model))
 
@@ -411,3 +411,55 @@ def test_data_sets_that_are_missing(named: dict[str, Any], settings: dict[str, A
         made_with(tmp_path, "no such model", **{"settings": settings, **named})
     assert reason in str(caught.value)
     assert not [*tmp_path.iterdir()]
+
+
+# --- what is handed in for a model; a trainer that is used again ---
+
+
+@pytest.mark.parametrize(("what", "reason"), [
+    (torch.nn.DataParallel(torch.nn.Linear(2, 2)), "is wrapped in DataParallel: hand in its `module`"),
+    (torch.nn.Linear(2, 2), "must be a causal language model of transformers, its folder or its name, not Linear"),
+    (3.5, "must be a causal language model of transformers, its folder or its name, not float"), ({}, "not dict"),
+])  # fmt: skip
+def test_what_is_no_model_is_refused(what: Any, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"^model .*{reason}"):
+        made_with(tmp_path, what)
+    with pytest.raises(InputError, match=f"^reference .*{reason}"):
+        made_with(tmp_path, tiny_model(), reference=what)
+
+
+@pytest.mark.parametrize("settings", [{}, {"eval_strategy": "epoch"}, {"metric_for_best_model": "eval_margin"}])
+@pytest.mark.parametrize("callback", [EarlyStoppingCallback, EarlyStoppingCallback(2)])
+def test_early_stopping_needs_a_metric(callback: Any, settings: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="EarlyStoppingCallback follows a metric of held-out pairs: it needs"):
+        made_with(tmp_path, tiny_model(), eval_dataset=PAIRS, settings=settings, callbacks=[callback])
+    later = made_with(tmp_path, tiny_model(), eval_dataset=PAIRS, settings=settings)
+    later.add_callback(callback)
+    with pytest.raises(InputError, match="EarlyStoppingCallback follows a metric"):
+        later.train()
+
+
+CHANGES: dict[str, tuple[Any, bool]] = {
+    "nothing": (lambda model: None, False), "frozen": (lambda model: model.lm_head.requires_grad_(False), False),
+    "scaled": (lambda model: model.lm_head.weight.data.mul_(1.01), True), "one number": (lambda model: model.model.norm.weight.data[3].add_(0.1), True),
+    "loaded": (lambda model: model.load_state_dict(tiny_model(seed=3).state_dict()), True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_model_that_was_changed_before_the_training_is_said(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model, (change, is_said) = tiny_model(), CHANGES[name]
+    made = made_with(tmp_path, model)
+    change(model)
+    made.train()
+    assert ("the model was changed after the trainer was made" in caplog.text) == is_said
+    with pytest.raises(InputError, match="the model is trained already, and the reference is what it was before"):
+        made.train()
+
+
+def test_the_tokenizer_of_a_named_model_is_loaded(tmp_path: Path) -> None:
+    made = made_with(tmp_path, str(saved_policy(tmp_path / "policy")), ROWS)
+    assert made.processing_class.get_vocab() == tiny_tokenizer().get_vocab()
+    tiny_model().save_pretrained(tmp_path / "without")
+    with pytest.raises(InputError, match="processing_class must be its tokenizer"):
+        made_with(tmp_path, tmp_path / "without", ROWS)

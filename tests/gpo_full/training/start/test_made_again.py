@@ -12,7 +12,7 @@ from torch import nn
 from gpo_full.training.start.made_again import check_made_again
 from gpo_theory import InputError
 from tests.support.tiny_models import FAMILIES, tiny_model
-from tests.support.trainings import trainer
+from tests.support.trainings import step0, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 Change = Callable[[Any], Any]
@@ -67,6 +67,8 @@ BY_HAND: dict[str, tuple[Callable[[], Any], Change, str]] = {
     "positions": (tiny_model, angles, "inv_freq is not that"),
     "bias of the head": (tiny_model, width, r"lm_head\.bias is not of"),
     "a head in a head": (tiny_model, wrapped, r"lm_head\.0\.weight is not of"),
+    "precision": (tiny_model, lambda m: m.bfloat16().float(), "inv_freq is not that"),
+    "half precision": (tiny_model, lambda m: m.half(), "inv_freq is not that"),
     "rows": (tiny_model, lambda m: setattr(m.config, "vocab_size", 7), r"weight is \[\d+, \d+\], not \[7, "),
 }  # fmt: skip
 
@@ -104,7 +106,7 @@ def second(model: Any) -> None:
 SAVED: dict[str, tuple[Callable[[], Any], Change]] = {
     **{family: (lambda family=family: tiny_model(family, attention="eager"), lambda m: None) for family in FAMILIES},
     "rows": (tiny_model, resized), "layers": (tiny_model, fewer), "weights": (tiny_model, lambda m: m.lm_head.weight.data.mul_(2)),
-    "precision": (tiny_model, lambda m: m.bfloat16().float()), "frozen": (tiny_model, lambda m: m.requires_grad_(False)),
+    "frozen": (tiny_model, lambda m: m.requires_grad_(False)),
     "dropout": (lambda: tiny_model(attention_dropout=0.5), lambda m: None), "two adapters": (adapter, second),
     "pissa": (lambda: adapter(init_lora_weights="pissa"), lambda m: None), "dora": (lambda: adapter(use_dora=True), lambda m: None),
     "rslora": (lambda: adapter(use_rslora=True, alpha_pattern={"q_proj": 3}), lambda m: None),
@@ -126,6 +128,21 @@ def test_what_is_saved_is_not_refused(name: str, caplog: pytest.LogCaptureFixtur
     check_made_again(model)
     assert torch.equal(torch.get_rng_state(), before)
     assert caplog.text == ""
+
+
+def doubled(module: Any, inputs: Any, output: Any) -> Any:
+    return output * 2
+
+
+@pytest.mark.parametrize("patch", [lambda m: m.lm_head.register_forward_hook(doubled), lambda m: setattr(m, "forward", m.forward),
+                                   lambda m: m.model.norm.register_forward_pre_hook(lambda module, inputs: inputs)])  # fmt: skip
+def test_a_model_with_a_hook_has_a_reference_of_its_own(patch: Change, tmp_path: Any) -> None:
+    trainer(tmp_path, tiny_model(), run="plain")
+    model = tiny_model()
+    patch(model)
+    made = trainer(tmp_path, model, run="patched")
+    assert len([*(tmp_path / "references").iterdir()]) == 2
+    assert step0(made) == pytest.approx(0.6931471, abs=1e-5)
 
 
 def test_hooks_are_named(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,10 +9,11 @@ from transformers import TrainerCallback
 
 from gpo_full.checkpoints.atomic import sole_writer
 from gpo_full.training.reporting.run_folder import leaving_nothing
+from gpo_full.training.start.trial import planned_steps
 from gpo_theory import InputError
 from tests.gpo_full.cli.test_command_train import Train, model, train  # noqa: F401
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
-from tests.support.trainings import trainer
+from tests.support.trainings import PAIRS, trainer
 
 
 def unsaved_config(policy: Any) -> None:
@@ -175,3 +176,31 @@ def test_a_start_in_python_that_fails_leaves_no_record(tmp_path: Path) -> None:
     made.remove_callback(Fails)
     made.train()
     assert (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.parametrize(("settings", "steps"), [  # on 11 pairs
+    ({"per_device_train_batch_size": 4}, 3), ({"per_device_train_batch_size": 4, "dataloader_drop_last": True}, 2),
+    ({"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}, 2), ({"per_device_train_batch_size": 11, "dataloader_drop_last": True}, 1),
+    ({"per_device_train_batch_size": 12}, 1), ({"per_device_train_batch_size": 12, "dataloader_drop_last": True}, None),
+    ({"per_device_train_batch_size": 64, "dataloader_drop_last": True, "max_steps": 5}, None), ({"num_train_epochs": 2.5, "per_device_train_batch_size": 4}, 8),
+])  # fmt: skip
+def test_the_steps_of_a_run_are_the_trainer_s_and_none_is_refused(settings: dict[str, Any], steps: int | None, tmp_path: Path) -> None:
+    settings = {"max_steps": -1, "num_train_epochs": 1, **settings}
+    if steps is None:
+        with pytest.raises(InputError, match="the run would have no step: dataloader_drop_last=True leaves out a batch of fewer than"):
+            trainer(tmp_path, tiny_model(), **settings)
+        return
+    made = trainer(tmp_path, tiny_model(), **settings)
+    assert planned_steps(made.args, len(PAIRS)) == steps
+    made.train()
+    assert made.state.global_step == steps
+
+
+@pytest.mark.parametrize(("settings", "said"), [
+    ({"learning_rate": 0.0}, "learning_rate=0: no weight will change"), ({"warmup_steps": 9, "max_steps": 4}, "warms up over 9 steps, and the run has 4"),
+    ({"warmup_steps": 3, "max_steps": 4}, None), ({"warmup_steps": 0.5, "max_steps": 4}, None), ({"max_steps": 1}, None),
+])  # fmt: skip
+def test_a_rate_that_is_never_reached_is_said(settings: dict[str, Any], said: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trainer(tmp_path, tiny_model(), **settings)
+    assert (said or "") in caplog.text
+    assert ("never reaches" in caplog.text or "no weight" in caplog.text) == (said is not None)
