@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpo_theory.loss import Loss
+from gpo_theory.lowering.knees import find_knees
 from gpo_theory.lowering.lower import to_numpy
 
 # The betas that are tried, as multiples of a known one: a factor 2^(1/8) apart. At round multiples a slope may vanish
@@ -18,16 +19,20 @@ MULTIPLES = 1013 / 1024 * 2.0 ** (np.arange(-320, 321) / 8)
 def mean_weight(loss: Loss, margins: NDArray[np.float64]) -> Callable[[float], float]:
     """Return beta -> (1/n) sum_i f'(beta rho_i)/f'(0) for margins rho_i in nats, from the right where f' jumps.
 
+    NaN where a beta rho_i lies beyond a knee, from which on f is continued by its tangent (`TorchLoss`).
+
     >>> from gpo_theory.catalogue import LOSSES
     >>> mean_weight(LOSSES["squared"], np.array([1.0, 3.0]))(0.1)  # 1 - beta rho in the mean
     0.8
     """
     slope = to_numpy(loss, 1)
     start = float(slope(np.zeros(1))[0])
+    left, right = find_knees(loss.f.primitive())
+    low, high = -np.inf if left is None else left.x, np.inf if right is None else right.x
 
     def weight(beta: float) -> float:
-        with np.errstate(over="ignore", invalid="ignore"):
-            return float(np.mean(slope(beta * margins) / start))
+        x = beta * margins
+        return float(np.mean(slope(x) / start)) if low <= x.min() and x.max() <= high else np.nan
 
     return weight
 
