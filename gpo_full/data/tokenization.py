@@ -25,6 +25,10 @@ CLOCK = f"with the chat template's time written as {TIME:%d %b %Y}"
 RUNNING_CLOCK = "with a time of the chat template's that other days change"
 PROMPT_CHANGES = "with a prompt that the chat template writes otherwise when an answer follows"
 NO_ARGUMENTS = "with tool_calls whose arguments the chat template does not write"
+OTHER_OPENING = "whose answers do not begin as the chat template's generation prompt ends"
+NO_END = "whose answers the chat template ends without a special token"
+AFTER_END = "with text that the chat template writes after the end of the answers"
+RAW = "of texts, without the chat template that the tokenizer has"
 _CLOCK = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
 
 
@@ -57,6 +61,7 @@ def tokenize_row(row: Mapping[str, Any], tokenizer: Any, max_length: int, max_pr
     mended, used = [*exchange.said, *[TWO_BEGINNINGS] * begun], [*exchange.used]
     if isinstance(exchange.chosen, str):
         prompt_ids, chosen, rejected = _encoded_texts(tokenizer, exchange)
+        mended += [RAW] * _is_raw(tokenizer, exchange)
     else:
         template = _Template(tokenizer, row)
         prompt_ids, chosen, rejected = template.encoded(exchange)
@@ -89,9 +94,20 @@ def _has_special_tokens(tokenizer: Any, exchange: Exchange) -> bool:
     return any(mark in text for mark in _special_tokens(tokenizer) for text in texts)
 
 
+def _is_raw(tokenizer: Any, exchange: Exchange) -> bool:
+    """Return whether plain texts are meant for a chat model and hold no marks of a chat, beside beginning and end."""
+    if not getattr(tokenizer, "chat_template", None):
+        return False
+    marks = {*_special_tokens(tokenizer)} - {tokenizer.bos_token, tokenizer.eos_token}
+    texts = exchange.prompt or "", exchange.chosen, exchange.rejected
+    return not any(mark in text for mark in marks for text in texts)
+
+
 @lru_cache(maxsize=1)
 def _special_tokens(tokenizer: Any) -> tuple[str, ...]:
-    return tuple(str(mark) for mark in tokenizer.all_special_tokens if str(mark).strip())
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    marks = [*tokenizer.all_special_tokens, *(each.content for each in added if each.special)]
+    return tuple(dict.fromkeys(str(mark) for mark in marks if str(mark).strip()))
 
 
 def _without_inner_beginning(row: Mapping[str, Any], bos: str) -> tuple[Mapping[str, Any], bool]:
@@ -161,6 +177,8 @@ class _Template:
         self.mended += [PROMPT_CHANGES] * (not all(text.startswith(before) for text in texts))
         self._check_written(conversations, texts)
         opening = self._text(prompt, generate=True)
+        self.mended += [OTHER_OPENING] * (not all(text.startswith(opening.rstrip()) for text in texts))
+        self._check_ends(conversations, texts)
         ids = [self._tokenizer(text, add_special_tokens=False, verbose=False) for text in (opening, *texts)]
         prompt_ids, chosen, rejected = (list(each["input_ids"]) for each in ids)
         return prompt_ids, chosen, rejected
@@ -193,6 +211,15 @@ class _Template:
         strange = {each["role"] for each in messages} - KNOWN_ROLES
         self.mended += [f"with messages of {role!r}, a role that the chat template does not name"
                         for role in sorted(strange) if not self.reads(role)]  # fmt: skip
+
+    def _check_ends(self, conversations: list[Messages], texts: list[str]) -> None:
+        """Note answers without an end, which a policy would not learn to end, and what is written after an end."""
+        marks, ends = re.compile("|".join(map(re.escape, _special_tokens(self._tokenizer))) or "(?!)"), []
+        for messages, text in zip(conversations, texts, strict=True):
+            answer = (messages[-1].get("content") or "").strip()
+            ends += [marks.split(text.rpartition(answer)[2])] if answer and answer in text else []
+        self.mended += [NO_END] * any(len(parts) == 1 for parts in ends)
+        self.mended += [AFTER_END] * any(part.strip() for parts in ends for part in parts[1:])
 
     def _text(self, messages: Any, *, generate: bool = False, **options: Any) -> str:
         try:
