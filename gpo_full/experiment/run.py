@@ -48,9 +48,9 @@ def run_experiment(
     per run, trained and evaluated. A stage that is interrupted goes on where it was. Runs of the scale's `extra` that
     would exceed `budget_seconds` (default: the scale's), judging by the runs before them, are left out, the last ones
     first, until the next call; every other run is done whole, however long it takes. A scale without a budget first
-    prints a forecast of its cost. `policy` and `reward` replace the scale's own (`gpo_full.experiment.inputs.workload`), and
-    have a pilot. `workers` runs are done at a time, each on its share of the cores. Raises FolderInUse while another
-    process works in `folder`.
+    prints a forecast of its cost. `policy` and `reward` replace the scale's own (see
+    `gpo_full.experiment.inputs.workload`), and have a pilot. `workers` runs are done at a time, each on its share of
+    the cores. Raises FolderInUse while another process works in `folder`.
     """
     # Here, so that who only reads a result loads no transformers.
     from transformers.utils import logging
