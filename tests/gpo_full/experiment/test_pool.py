@@ -12,10 +12,11 @@ import pytest
 from tests.gpo_full.experiment.test_result import CHILD, shared_stages
 
 CODE = f"""{CHILD}
+from dataclasses import replace
 from gpo_full.experiment.processes import WorkerDied
 if __name__ == "__main__":
     try:
-        run_experiment(MANY, Path(sys.argv[1]), workers=2)
+        run_experiment(replace(MANY, learning_rates=(3e-2,)), Path(sys.argv[1]), workers=2)
     except WorkerDied as error:
         sys.exit(str(error))
 """

@@ -33,8 +33,8 @@ from tests.support.places import ROOT
 MANY = replace(SCALES["smoke"], losses=("logistic", "hinge", "probit"), factors=(0.5, 1.0, 2.0), extra=(), repeats=2,
                learning_rates=(1e-4, 3e-2), budget_seconds=None)  # fmt: skip
 
-# Four of these runs, for what needs not all of them.
-FEW = replace(MANY, losses=("logistic", "probit"), factors=(1.0,))
+# Four of these runs, for what needs not all of them, at the rate that the pilot of those takes.
+FEW = replace(MANY, losses=("logistic", "probit"), factors=(1.0,), learning_rates=(3e-2,))
 
 # How a process of its own begins that runs them.
 CHILD = f"""import sys; sys.path.insert(0, {str(ROOT)!r})
