@@ -13,7 +13,7 @@ from typing import Any
 
 from gpo_full.evaluation.compare import ReferenceAnswers
 from gpo_full.experiment.answers import drawn_answers, read_answers
-from gpo_full.experiment.grid import PlannedRun
+from gpo_full.experiment.grid import PlannedRun, all_runs, base_of
 from gpo_full.experiment.inputs.scales import Scale
 from gpo_full.experiment.inputs.workload import Workload, load_workload
 from gpo_full.experiment.labels import read_pairs, sampled_and_labelled
@@ -74,7 +74,7 @@ class Protocol:
     def rate(self) -> float:
         """The learning rate of every run: the scale's only one, or the one that the pilot chose."""
         only, *others = self.scale.learning_rates
-        return float(self._finished["pilot"].payload["learning_rate"]) if others else only
+        return float(self.pilot(base_of(all_runs(self.scale))).payload["learning_rate"]) if others else only
 
     def train_and_evaluate(self, one: PlannedRun) -> Stage:
         """Train one policy from the SFT policy on the pairs, and evaluate it on the test prompts."""
