@@ -116,7 +116,8 @@ def _for_the_book(page: Path, executed: Sequence[Path]) -> str:
 
 
 def _sphinx(source: Path, pages: Path, doctrees: Path) -> None:
-    command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-W", "--keep-going", "-d", doctrees, source, pages]
+    command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-W", "--keep-going", "-j", "2", "-d", doctrees,
+               source, pages]  # fmt: skip
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
     if done.returncode:
         raise BookError(f"sphinx found faults in the pages:\n{done.stderr.strip()}")

@@ -3,6 +3,7 @@
 __all__ = ["formulas_in_parameters", "write_loss_pages"]
 
 import json
+import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -11,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from gpo_full.book.templates import page, text
+from gpo_full.experiment.processes import mapped
 from gpo_full.experiment.stages import stage
 from gpo_full.files import cache_root
 from gpo_full.output import progress
@@ -51,15 +53,18 @@ def _catalogue_page(analyses: Sequence[Mapping[str, Any]]) -> str:
 
 def _written(folder: Path) -> dict[str, Any]:
     """Write the files of each loss into `folder`, and return the analyses."""
-    analyses = []
-    for loss in progress(LOSSES.values(), "analysing the catalogue", len(LOSSES)):
+
+    def write(name: str) -> dict[str, Any]:
+        loss = LOSSES[name]
         analysis = analyze(loss)
         certificate = json.dumps(certificate_document(analysis), indent=1, allow_nan=False) + "\n"
-        (folder / f"{loss.name}.json").write_text(certificate, encoding="utf-8")
-        plots.save(plots.shapes([loss]), folder / f"{loss.name}.svg")
-        (folder / f"{loss.name}.md").write_text(_page(loss, as_html(analysis)), encoding="utf-8")
-        analyses.append(analysis.as_dict())
-    return {"analyses": analyses}
+        (folder / f"{name}.json").write_text(certificate, encoding="utf-8")
+        plots.save(plots.shapes([loss]), folder / f"{name}.svg")
+        (folder / f"{name}.md").write_text(_page(loss, as_html(analysis)), encoding="utf-8")
+        return analysis.as_dict()
+
+    written = mapped(write, [*LOSSES], min(2, os.cpu_count() or 1))
+    return {"analyses": [*progress(written, "analysing the catalogue", len(LOSSES))]}
 
 
 def formulas_in_parameters(loss: Loss) -> str:

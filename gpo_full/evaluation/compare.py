@@ -1,6 +1,6 @@
 """A policy against its reference on the same prompts: both answer, and each answer is judged and measured."""
 
-__all__ = ["ReferenceAnswers", "evaluate", "reference_answers", "score_prompts"]
+__all__ = ["ReferenceAnswers", "evaluate", "policy_uniforms", "reference_answers", "score_prompts"]
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -84,9 +84,7 @@ def score_prompts(
     measured: dict[int, dict[str, Any]] = {}
     for batch in progress(against, label, total):
         read = read_prompts(policy, batch.tokens, known=batch.read)
-        uniforms = torch.cat([uniform_numbers(1, 1, max_new_tokens, (seed + 1) * _POLICY_STREAM + i)
-                              for i in batch.index])  # fmt: skip
-        drawn = continue_prompts(policy, tokenizer, read, uniforms)
+        drawn = continue_prompts(policy, tokenizer, read, policy_uniforms(batch.index, max_new_tokens, seed))
         ours = read_responses(policy, read, _responses(drawn), batch.read.shared)
         theirs = read_responses(reference, batch.read, _responses(drawn), known=ours)
         on_reference = read_responses(policy, read, _responses(batch.samples), known=batch.answers)
@@ -101,6 +99,11 @@ def score_prompts(
                 "half_square": float((first[row] - second[row]) ** 2 / 2),
             }  # fmt: skip
     return _judged([measured[i] for i in sorted(measured)], reward)
+
+
+def policy_uniforms(index: Iterable[int], length: int, seed: int) -> torch.Tensor:
+    """Return the uniform numbers with which `score_prompts` draws the policy's answers, [prompts, 1, length]."""
+    return torch.cat([uniform_numbers(1, 1, length, (seed + 1) * _POLICY_STREAM + i) for i in index])
 
 
 def _judged(rows: list[dict[str, Any]], reward: Reward) -> list[PromptScore]:

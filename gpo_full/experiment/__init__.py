@@ -2,9 +2,10 @@
 
 inputs/                        the scale, the policy, the texts, the reward
 grid                           the runs of a scale: losses, betas, seeds
-sft, labels, pilot             what the stages before the runs compute
+sft, labels, answers, pilot    what the stages before the runs compute
 trained_run, frozen_layers     what a run computes; layers computed once for all runs
 stages, protocol               a cached stage and its key; the stages in order
-run, pool, forecast            everything in order, several runs at a time, and a forecast of the cost
+run, pool, processes           everything in order, several runs at a time, each in a process
+forecast                       what a scale will cost on this machine
 result, predictions, plots     what was found (and the published result), what was predicted, figures
 """

@@ -4,6 +4,7 @@ __all__ = ["forecast_cost"]
 
 import copy
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -48,11 +49,13 @@ def _forecast(stage_folder: Path, scale: Scale, workload: Workload, folder: Path
 
 def _total(scale: Scale, of: dict[str, float]) -> float:
     """Return the seconds of everything; the first run of a seed, and the pilot, compute each batch's frozen layers."""
-    runs, tries = len(all_runs(scale)), len(scale.learning_rates)
+    runs, pilot = len(all_runs(scale)), len(scale.learning_rates) > 1
+    tries = len(scale.learning_rates) if pilot else 0
     training = (runs + tries) * (of["run"] + scale.steps * of["step"])
-    firsts = (scale.repeats + 1) * scale.steps * (of["first_step"] - of["step"])
+    firsts = (scale.repeats + pilot) * scale.steps * (of["first_step"] - of["step"])
     prompts = runs * scale.test_prompts + tries * scale.pilot_prompts
-    answered = (scale.test_prompts + scale.pilot_prompts) * of["answered_prompt"]  # by the reference, once for all runs
+    # By the reference, once for all runs.
+    answered = (scale.test_prompts + pilot * scale.pilot_prompts) * of["answered_prompt"]
     return (training + firsts + answered + prompts * of["evaluated_prompt"] + scale.sft_steps * of["sft_step"]
             + scale.pair_prompts * of["sampled_prompt"] + scale.pairs * of["reference_pair"])  # fmt: skip
 
@@ -101,4 +104,5 @@ def _made_pairs(workload: Workload, scale: Scale, reference: Any, tasks: Sequenc
 def _train(start: Start, steps: int) -> Any:
     """Train the first run, its frozen layers not yet cached."""
     start.frozen_outputs.clear()
-    return train(start, all_runs(start.scale)[0], start.scale.learning_rates[0], steps)[0]
+    with tempfile.TemporaryDirectory(dir=start.folder, prefix=".forecast-") as output:
+        return train(start, all_runs(start.scale)[0], start.scale.learning_rates[0], steps, Path(output))[0]

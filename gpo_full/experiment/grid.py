@@ -35,20 +35,24 @@ class PlannedRun:
 def all_runs(scale: Scale) -> list[PlannedRun]:
     """Return every run: each loss at `scale.factors` times the beta matched to the logistic's, that one repeated.
 
+    The runs of `scale.extra` come last. Within each seed the losses are in the scale's order.
+
     Matched by strength, beta R = beta_logistic R_logistic (proposition P1'); a loss with R = 0 has no such beta and
     shares the logistic's target margin x*(p) / beta at p = `scale.certainty` instead.
 
     >>> from gpo_full.experiment.inputs.scales import SCALES
-    >>> len(all_runs(SCALES["cpu"])), len(all_runs(SCALES["full"]))  # 6 x 2, and 9 x 5 + 9 x 2 more seeds
-    (12, 63)
+    >>> len(all_runs(SCALES["cpu"])), len(all_runs(SCALES["full"]))  # 6 + 2, and 9 x 5 + 9 x 2 more seeds
+    (8, 63)
     """
     matched = {loss: _matched(loss, scale) for loss in scale.losses}
+    places = [(loss, factor, 0) for loss in scale.losses for factor in scale.factors]
+    places += [(loss, 1.0, repeat) for repeat in range(1, scale.repeats) for loss in scale.losses]
+    places += [(loss, factor, 0) for loss, factor in scale.extra]
     found = []
-    for repeat in range(scale.repeats):
-        for loss, (beta, r, how) in matched.items():
-            for factor in scale.factors if repeat == 0 else (1.0,):
-                matching = how if factor == 1 else f"{factor:g} times the matched beta"
-                found.append(PlannedRun(loss, beta * factor, factor, r, matching, scale.seed + repeat, repeat == 0))
+    for loss, factor, repeat in places:
+        beta, r, how = matched[loss]
+        matching = how if factor == 1 else f"{factor:g} times the matched beta"
+        found.append(PlannedRun(loss, beta * factor, factor, r, matching, scale.seed + repeat, repeat == 0))
     return found
 
 

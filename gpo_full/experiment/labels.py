@@ -12,7 +12,8 @@ from typing import Any
 
 from gpo_full.data.exchanges import common_prefix
 from gpo_full.data.pairs import Pair
-from gpo_full.evaluation.sampling import Sample, sample
+from gpo_full.evaluation.sampling import Sample, uniform_numbers
+from gpo_full.experiment.answers import sampled
 from gpo_full.experiment.inputs.scales import Scale
 from gpo_full.experiment.inputs.workload import Workload
 from gpo_theory.errors import InputError
@@ -32,7 +33,9 @@ class LabelledPairs:
     expected_agreement: float
 
 
-def sampled_and_labelled(folder: Path, workload: Workload, scale: Scale, reference: Any) -> dict[str, Any]:
+def sampled_and_labelled(
+    folder: Path, workload: Workload, scale: Scale, reference: Any, workers: int = 1
+) -> dict[str, Any]:
     """Sample two responses of `reference` to each prompt, label them, and write `folder/pairs.json` for `read_pairs`.
 
     The prompts are the last ones of the training split. Returns `k`, the slope of the labelling sigmoid (a larger one
@@ -40,8 +43,8 @@ def sampled_and_labelled(folder: Path, workload: Workload, scale: Scale, referen
     """
     chosen = workload.tasks["train"][-scale.pair_prompts :]
     prompts = [task["prompt"] for task in chosen]
-    drawn = sample(reference, workload.tokenizer, prompts, per_prompt=2, seed=scale.seed + 1, label="sampling pairs",
-                   max_new_tokens=scale.longest_response)  # fmt: skip
+    uniforms = uniform_numbers(len(prompts), 2, scale.longest_response, scale.seed + 1)
+    drawn = sampled(reference, workload.tokenizer, prompts, uniforms, workers=workers, label="sampling pairs")
     rewards = [workload.rewards([several[j].text for several in drawn], chosen) for j in range(2)]
     slope = _slope(*rewards) if scale.label_slope is None else scale.label_slope
     ids = [workload.tokenizer(prompt)["input_ids"] for prompt in prompts]

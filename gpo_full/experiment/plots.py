@@ -192,10 +192,13 @@ def _with_legend(axes: Axes, result: ExperimentResult) -> Axes:
 
     losses = {one.loss: _shade(result, one.loss) for one in result.runs}
     others = sorted({one.factor for one in result.runs} - {1.0})
-    other = rf"{' to '.join(f'{factor:g}' for factor in dict.fromkeys((others[0], others[-1])))} times that $\beta$"
+    ends = " to ".join(f"{factor:g}" for factor in dict.fromkeys((*others[:1], *others[-1:])))
     lines, names = axes.get_legend_handles_labels()
-    handles = [*(dot(shade, shade) for shade in losses.values()), dot("0.3", "0.3"), dot("0.3", "white"), *lines]
-    labels = [*(loss.replace("_", " ") for loss in losses), r"matched $\beta$", other, *names]
+    handles = [*(dot(shade, shade) for shade in losses.values()), dot("0.3", "0.3"), *lines]
+    labels = [*(loss.replace("_", " ") for loss in losses), r"matched $\beta$", *names]
+    if others:
+        handles.append(dot("0.3", "white"))
+        labels.append(rf"{ends} times that $\beta$")
     if any(one.seed != result.seed for one in result.runs):
         handles.append(dot("0.3", "0.3", markersize=3.5, alpha=0.5))
         labels.append(r"other seeds, matched $\beta$")

@@ -13,14 +13,14 @@ from gpo_full.experiment.result import ExperimentResult, Run
 def checks(result: ExperimentResult) -> tuple[dict[str, Any], ...]:
     """Return the predictions: `id`, `claim`, `value`, `bound` and `passed`, which is null where it is not decided.
 
-    The losses with R > 0 are called smooth. There are five predictions where each loss has two betas, and up to three
-    more for a grid with more betas and seeds.
+    The losses with R > 0 are called smooth. There are five predictions, two more where each policy was compared with
+    two answers of the reference, and up to three more for a grid with more betas than two for each loss, and seeds.
     """
     first = [one for one in result.runs if one.seed == result.seed]
-    losses, factors = list(dict.fromkeys(one.loss for one in first)), sorted({one.factor for one in first})
-    kl = {(one.loss, one.factor): one.kl for one in first}
+    losses = list(dict.fromkeys(one.loss for one in first))
+    kl = {loss: {one.factor: one.kl for one in first if one.loss == loss} for loss in losses}
+    factors = sorted(set.intersection(*(set(found) for found in kl.values())))  # that every loss has
     spread = _spread(_mean_over_seeds(result.runs))
-    closer = sum(kl[loss, factors[-1]] < kl[loss, factors[0]] for loss in losses)
     nearest = min(result.runs, key=lambda one: one.kl)
     ratio = nearest.kl / nearest.regularizer if nearest.regularizer > 0 else math.nan
     rank = _rank_correlation([one.kl for one in result.runs], [one.regularizer for one in result.runs])
@@ -28,8 +28,7 @@ def checks(result: ExperimentResult) -> tuple[dict[str, Any], ...]:
     found = [
         _check("overlay", "at the matched betas the smooth losses end within a factor 1.5 of each other in KL",
                spread, 1.5, spread <= 1.5),
-        _check("beta", f"for every loss, {factors[-1] / factors[0]:g} times the beta ends at a smaller KL", closer,
-               len(losses), closer == len(losses)),
+        _beta(kl),
         _check("half", "in the run nearest to the reference, KL is half the regulariser, within a factor 2",
                None if math.isnan(ratio) else ratio, 0.5, None if math.isnan(ratio) else 0.25 <= ratio <= 1.0),
         _check("scatter", "over the runs, KL and the regulariser have rank correlation of at least 0.8", rank, 0.8,
@@ -37,7 +36,28 @@ def checks(result: ExperimentResult) -> tuple[dict[str, Any], ...]:
         _check("better", "at least one run's win rate is above 1/2 with an interval that excludes it", best, 0.5,
                best > 0.5),
     ]  # fmt: skip
-    return (*found, *(_of_many_betas(result, factors) if len(factors) > 2 else ()))
+    return (*found, *_of_win_rates(result), *(_of_many_betas(result, factors) if len(factors) > 2 else ()))
+
+
+def _beta(kl: dict[str, dict[float, float]]) -> dict[str, Any]:
+    """The prediction for the losses that were trained at several betas."""
+    several = {loss: found for loss, found in kl.items() if len(found) > 1}
+    closer = sum(found[max(found)] < found[min(found)] for found in several.values())
+    ratio = max((max(found) / min(found) for found in several.values()), default=1.0)
+    whom = "every loss" if len(several) == len(kl) else "every loss with several betas"
+    return _check("beta", f"for {whom}, {ratio:g} times the beta ends at a smaller KL", closer if several else None,
+                  len(several), closer == len(several) if several else None)  # fmt: skip
+
+
+def _of_win_rates(result: ExperimentResult) -> Iterable[dict[str, Any]]:
+    pooled = result.pooled_win_rate()
+    if pooled is None:
+        return
+    yield _check("pooled", "the interval of the mean win rate of the losses at their matched betas lies above 1/2",
+                 pooled[1], 0.5, pooled[1] > 0.5)  # fmt: skip
+    above = sum(one.win_low > 0.5 for one in result.runs if one.matched and one.seed == result.seed)
+    yield _check("four", "at least four losses' own intervals at their matched betas lie above 1/2", above, 4,
+                 above >= 4)  # fmt: skip
 
 
 def _of_many_betas(result: ExperimentResult, factors: list[float]) -> Iterable[dict[str, Any]]:

@@ -4,11 +4,13 @@ __all__ = ["ExperimentResult", "Run", "published_result"]
 
 import json
 import lzma
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from gpo_full.evaluation.scores import Evaluation
+import numpy as np
+
+from gpo_full.evaluation.scores import Evaluation, bootstrap_interval
 from gpo_full.files import write_whole
 
 # Scale full, hours of work; without the samples.
@@ -23,6 +25,10 @@ class Run(Evaluation):
     log-ratios (nats) are means over the last fifth of the steps. `strength` and `beta_R` are null where R = 0; `factor`
     is beta over the matched one. `width` is the largest difference of s = log pi/pi_ref seen between two samples of the
     reference, in nats: at most the 2B of proposition P11.
+
+    With `wins`, the policy was compared with two answers of the reference to each prompt: `wins` are the means over
+    the two, `win_rate` their mean, `ties` are counted over both. `reward_difference` is the mean of the policy's reward
+    less that of a third answer, drawn with the same uniform numbers, which makes its standard error small.
     """
 
     name: str
@@ -41,6 +47,9 @@ class Run(Evaluation):
     scaled_margin: tuple[float, ...]
     objective: tuple[float, ...]
     cpu_seconds: float
+    wins: tuple[float, ...] = ()
+    reward_difference: float | None = None
+    reward_difference_se: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +71,7 @@ class ExperimentResult:
     runs: tuple[Run, ...]
     stages: tuple[dict[str, Any], ...]
     checks: tuple[dict[str, Any], ...]
+    answers: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON form, `"schema": 1` included."""
@@ -95,7 +105,21 @@ class ExperimentResult:
             found += [value(f"{one.name}.win_rate", one.win_rate, one.win_low, one.win_high),
                       interval(f"{one.name}.kl", one.kl, one.kl_se),
                       interval(f"{one.name}.regularizer", one.regularizer, one.regularizer_se)]  # fmt: skip
-        return found
+            if one.reward_difference is not None and one.reward_difference_se is not None:
+                found.append(interval(f"{one.name}.reward_difference", one.reward_difference, one.reward_difference_se))
+        pooled = self.pooled_win_rate()
+        return found if pooled is None else [*found, value("pooled.win_rate", *pooled)]
+
+    def pooled_win_rate(self) -> tuple[float, float, float] | None:
+        """Return the mean win rate of the losses at their matched betas with its 95% interval; None without `wins`.
+
+        Prompts are resampled, each with the answers of all policies to it, because they are of one difficulty for all.
+        """
+        matched = [one.wins for one in self.runs if one.matched and one.seed == self.seed]
+        if not all(matched):
+            return None
+        by_prompt = np.mean(matched, axis=0)
+        return (float(by_prompt.mean()), *bootstrap_interval(by_prompt, seed=self.seed))
 
 
 def published_result() -> ExperimentResult:

@@ -3,6 +3,7 @@
 __all__ = ["EXAMPLE", "add_arguments", "run"]
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -23,9 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--policy", metavar="PATH_OR_ID", help="start from this causal language model; the experiment alone, no book")
     add("--reward", help="judge by this instead: folder of a sentence encoder or of a reward model, or "
         "module:function, your own code, which is run; the experiment alone, no book")  # fmt: skip
-    add("--workers", type=int, default=1, metavar="N",
+    add("--workers", type=int, metavar="N",
         help="runs of the experiment at a time, each in a process with its share of the cores "
-             "(default: 1)")  # fmt: skip
+             "(default: 2, or 1 on one core or at scale smoke)")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,17 +41,25 @@ def run(args: argparse.Namespace) -> int:
         notebooks_folder()
     if args.output.exists() and not args.output.is_dir():
         raise InputError(f"--output {str(args.output)!r} is not a folder")
+    if args.workers is not None and args.workers < 1:
+        raise InputError(f"--workers {args.workers} must be at least 1")
     from gpo_full.book import reproduce
     from gpo_full.book.book import BookError
-    from gpo_full.experiment.pool import WorkerDied
+    from gpo_full.experiment.processes import WorkerDied
 
     try:
-        results = reproduce.run(args.scale, args.output, args.policy, args.reward, args.workers)
+        results = reproduce.run(args.scale, args.output, args.policy, args.reward,
+                                args.workers or _workers(args.scale))  # fmt: skip
     except (LessonError, BookError, WorkerDied) as error:
         print(f"gpo reproduce: {error}", file=sys.stderr)
         return 1
     _report(args, results)
     return 0
+
+
+def _workers(scale: str) -> int:
+    """Return how many runs are done at a time: two, each of which takes 3 GB of memory, if there are two cores."""
+    return 1 if scale == "smoke" else min(2, os.cpu_count() or 1)
 
 
 def _report(args: argparse.Namespace, results: Path) -> None:

@@ -77,7 +77,7 @@ def test_with_a_policy_and_a_reward_of_one_s_own_the_experiment_stands_alone(
     monkeypatch.syspath_prepend(tmp_path)
     words = ("--scale", "smoke", "--policy", str(tmp_path / "policy"), "--reward", "judges:longer", "--output", str(output))
     found = json.loads(command("reproduce", *words, "--json").stdout)
-    assert (found["schema"], found["runs"], len(found["checks"])) == (1, 4, 5)
+    assert (found["schema"], found["runs"], len(found["checks"])) == (1, 4, 7)
     assert {value["lesson"] for value in results(output)["values"]} == {"experiment"}
     rewards = [run["reward"] for run in json.loads((output / "experiment" / "result.json").read_text())["runs"]]
     assert len(rewards) == 4

@@ -11,7 +11,7 @@ from gpo_full.experiment.forecast import forecast_cost
 from gpo_full.experiment.inputs.scales import SCALES
 from gpo_full.experiment.inputs.workload import load_workload
 
-SCALE = replace(SCALES["smoke"], losses=("logistic", "hinge"), factors=(0.5, 1.0, 2.0), repeats=2, budget_seconds=None,
+SCALE = replace(SCALES["smoke"], losses=("logistic", "hinge"), factors=(0.5, 1.0, 2.0), extra=(), repeats=2, budget_seconds=None,
                 learning_rates=(1e-3, 1e-2), steps=10, pairs=16, pair_prompts=24, pilot_prompts=6, test_prompts=12)  # fmt: skip
 PRICES = ("sampled_prompt", "answered_prompt", "evaluated_prompt", "sft_step", "first_step", "step", "reference_pair", "run")
 

@@ -22,8 +22,15 @@ def test_betas_are_matched_by_strength_and_the_hinge_by_its_target() -> None:
     hinge = by_name["hinge-matched"]
     assert hinge.beta == pytest.approx(scale.beta / math.log(9), rel=1e-12)
     assert (hinge.strength, hinge.matching) == (None, "target margin at p = 0.9")
-    for loss in LOSS_NAMES:
-        assert by_name[f"{loss}-x4"].beta == pytest.approx(4 * by_name[f"{loss}-matched"].beta)
+    assert scale.beta == 0.1
+    assert {name: one.beta for name, one in by_name.items() if not one.matched} == {
+        "logistic-x0.5": pytest.approx(0.05), "logistic-x4": pytest.approx(0.4)}  # fmt: skip
+
+
+def test_scale_cpu_and_smoke_have_the_six_losses_first_and_then_the_extra_betas_of_one() -> None:
+    for name in ("cpu", "smoke"):
+        names = [one.name for one in all_runs(SCALES[name])]
+        assert names == [*(f"{loss}-matched" for loss in LOSS_NAMES), "logistic-x0.5", "logistic-x4"]
 
 
 def test_scale_full_has_each_loss_at_five_betas_and_three_seeds_at_the_matched_one() -> None:

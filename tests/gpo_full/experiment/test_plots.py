@@ -75,6 +75,16 @@ def test_a_loss_without_strength_stands_left_of_all_others(name: str, result: Ex
     assert axes.get_xticklabels()[0].get_text() == "R = 0"
 
 
+@pytest.mark.parametrize("extra", [(), ("logistic",)])
+def test_a_loss_with_more_betas_than_the_others_is_named_or_none_is(extra: tuple[str, ...]) -> None:
+    whole = made_up((0.5, 1.0, 4.0))
+    axes = plots.kl_against_strength(replace(whole, runs=tuple(one for one in whole.runs if one.matched or one.loss in extra)))
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert [label for label in labels if "times that" in label] == [r"0.5 to 4 times that $\beta$"] * len(extra)
+    assert len(points(axes)) == 6 + 2 * len(extra)
+    plt.close("all")
+
+
 def test_training_curves_show_the_matched_runs(result: ExperimentResult) -> None:
     lines = [line for line in plots.training_curves(result).get_lines() if len(line.get_xdata()) == 3]
     assert [line.get_color() for line in lines] == [colour(loss) for loss in LOSS_NAMES]

@@ -12,10 +12,11 @@ import pytest
 from tests.gpo_full.experiment.test_result import CHILD, shared_stages
 
 CODE = f"""{CHILD}
-from gpo_full.experiment.pool import WorkerDied
+from dataclasses import replace
+from gpo_full.experiment.processes import WorkerDied
 if __name__ == "__main__":
     try:
-        run_experiment(MANY, Path(sys.argv[1]), workers=2)
+        run_experiment(replace(MANY, learning_rates=(3e-2,)), Path(sys.argv[1]), workers=2)
     except WorkerDied as error:
         sys.exit(str(error))
 """
@@ -38,7 +39,8 @@ def until(holds: Callable[[], object], seconds: float = 240) -> None:
 
 
 def workers(process: "subprocess.Popen[str]") -> list[psutil.Process]:
-    return [child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+    """Its forks: they have its command line."""
+    return [child for child in psutil.Process(process.pid).children() if CODE in child.cmdline()]
 
 
 def runs(folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gpo_full.experiment.inputs.scales import LOSS_NAMES
 from gpo_full.experiment.predictions import checks, p11_bounds
 from tests.support.made_up_results import made_up
 
@@ -21,6 +22,47 @@ def test_two_betas_are_asked_five_things_and_more_betas_and_seeds_eight() -> Non
     assert [check["id"] for check in checks(made_up())] == five
     assert [check["id"] for check in checks(made_up((0.5, 1.0, 2.0)))] == [*five, "tails", "sandwich"]
     assert [check["id"] for check in checks(made_up((0.5, 1.0, 2.0), 2))] == [*five, "tails", "sandwich", "seeds"]
+
+
+def test_losses_with_a_beta_of_their_own_are_not_asked_about_all() -> None:
+    """As at scale cpu: one loss has two more betas, and "tails" and "seeds" would compare nothing."""
+    result = made_up((0.5, 1.0, 4.0))
+    few = replace(result, runs=tuple(one for one in result.runs if one.matched or one.loss == "logistic"))
+    found = {check["id"]: check for check in checks(few)}
+    assert list(found) == ["overlay", "beta", "half", "scatter", "better"]
+    assert found["beta"]["claim"] == "for every loss with several betas, 8 times the beta ends at a smaller KL"
+    assert found["beta"]["bound"] == 1
+    alone = replace(result, runs=tuple(one for one in result.runs if one.matched))
+    assert next(check["passed"] for check in checks(alone) if check["id"] == "beta") is None
+
+
+def wins(rates: dict[str, float], prompts: int = 100, **changes: Any) -> dict[str, Any]:
+    """The checks of six losses that each win on their first prompts, by name."""
+    result = made_up()
+    runs = tuple(replace(one, wins=tuple(float(i < rates.get(one.loss, 0.5) * prompts) for i in range(prompts)), **changes)
+                 for one in result.runs)  # fmt: skip
+    return {check["id"]: check for check in checks(replace(result, runs=runs))}
+
+
+def test_the_pooled_interval_is_that_of_prompts_and_not_of_answers() -> None:
+    """Six losses that win on the same 57 of 100 prompts are one loss seen six times: 0.57 -+ 0.097 holds 1/2.
+
+    Six times as many answers, taken for independent, would give 0.57 -+ 0.040, which does not.
+    """
+    found = wins(dict.fromkeys(LOSS_NAMES, 0.57))["pooled"]
+    assert found["value"] == pytest.approx(0.57 - 1.96 * math.sqrt(0.57 * 0.43 / 100), abs=0.011)
+    assert found["passed"] is False
+    assert wins(dict.fromkeys(LOSS_NAMES, 0.62))["pooled"]["passed"] is True
+
+
+def test_four_counts_the_losses_at_their_matched_betas() -> None:
+    assert wins({}, win_low=0.51)["four"]["value"] == 6
+    result = made_up()
+    for above, passed in ((3, False), (4, True)):
+        runs = tuple(replace(one, wins=(1.0, 0.0), win_low=0.51 if one.loss in LOSS_NAMES[:above] or not one.matched else 0.5)
+                     for one in result.runs)  # fmt: skip
+        found = next(check for check in checks(replace(result, runs=runs)) if check["id"] == "four")
+        assert (found["value"], found["passed"]) == (above, passed)
 
 
 def test_overlay_compares_the_smooth_losses_at_the_matched_beta() -> None:

@@ -1,6 +1,7 @@
 """Keys of the experiment's stages: an edit of the code that a stage reaches changes its key, and no other edit does."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,34 +10,36 @@ import pytest
 from gpo_full import source_hash
 from gpo_full.experiment import protocol
 from gpo_full.experiment.grid import all_runs, base_of
-from gpo_full.experiment.inputs.scales import SCALES
+from gpo_full.experiment.inputs.scales import SCALES, Scale
 from gpo_full.experiment.protocol import Protocol
 from gpo_full.experiment.stages import Stage
 from tests.support.edits import edit
 from tests.support.places import ROOT
 
-SFT, PAIRS, PILOT, RUN = "sft", "pairs", "pilot", "logistic-matched"
-EVERY = {SFT, PAIRS, PILOT, RUN}
+SFT, PAIRS, ANSWERS, PILOT, RUN = "sft", "pairs", "answers", "pilot", "logistic-matched"
+EVERY = {SFT, PAIRS, ANSWERS, PILOT, RUN}
+# With a pilot.
+SMOKE = replace(SCALES["smoke"], learning_rates=(1e-3, 1e-2))
 ENGINE = ("gpo_full.attention.mask", "gpo_full.engine.packing", "gpo_full.training.trainer", "gpo_theory.formula.expression")
 
 
 @pytest.fixture
-def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, str]]:
+def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, str]]:
     """The keys of the stages at scale smoke, of which none is computed."""
     stage = protocol.stage
 
-    def uncomputed(root: Path, name: str, inputs: Any, compute: Any, arguments: Any) -> Stage:
+    def uncomputed(root: Path, name: str, inputs: Any, compute: Any, arguments: Any, **options: Any) -> Stage:
         def nothing(folder: Path) -> dict[str, Any]:
-            return {"learning_rate": 0.1, "steps": 2, "test_prompts": 2}
+            return {"learning_rate": 0.1}
 
         nothing.__module__ = compute.__module__
         return stage(root, name, inputs, nothing)
 
-    def found() -> dict[str, str]:
-        one = Protocol(SCALES["smoke"], tmp_path)
+    def found(scale: Scale = SMOKE) -> dict[str, str]:
+        one = Protocol(scale, tmp_path)
         runs = all_runs(one.scale)
-        stages = [one.sft(), one.pairs(), one.pilot(base_of(runs)), one.plan(0, len(runs)), one.train_and_evaluate(runs[0])]
-        return {each.name: each.key for each in stages if each.name != "plan"}
+        stages = [one.sft(), one.pairs(), one.answers(), one.pilot(base_of(runs)), one.train_and_evaluate(runs[0])]
+        return {each.name: each.key for each in stages}
 
     monkeypatch.setattr(protocol, "stage", uncomputed)
     return found
@@ -66,7 +69,7 @@ def test_an_edit_of_the_trainer_leaves_fine_tuning_and_pairs(monkeypatch: pytest
 
 @pytest.mark.parametrize(
     ("module", "stages"),
-    [("sft", EVERY), ("inputs.workload", EVERY), ("labels", EVERY - {SFT}), ("trained_run", {PILOT, RUN}),
+    [("sft", EVERY), ("inputs.workload", EVERY), ("labels", {PAIRS, PILOT, RUN}), ("answers", EVERY - {SFT}), ("trained_run", {PILOT, RUN}),
      ("frozen_layers", {PILOT, RUN}), ("pilot", {PILOT})],
 )  # fmt: skip
 def test_each_stage_sees_its_own_module(module: str, stages: set[str], monkeypatch: pytest.MonkeyPatch, keys: Any) -> None:
@@ -82,6 +85,18 @@ def test_what_no_stage_reaches_and_docstrings_change_nothing(monkeypatch: pytest
     for module in ENGINE:
         edit(monkeypatch, module, lambda source: "# a comment\n" + source.replace('"""', '"""Other words: ', 1))
     assert changed(before, keys()) == set()
+
+
+@pytest.mark.parametrize(
+    "plan", [{"budget_seconds": 1.0}, {"budget_seconds": None}, {"extra": ()}, {"losses": ("logistic", "probit")}, {"repeats": 3}]
+)
+def test_another_plan_keeps_what_is_finished(plan: dict[str, Any], keys: Any) -> None:
+    assert changed(keys(), keys(replace(SMOKE, **plan))) == set()
+
+
+@pytest.mark.parametrize(("plan", "stages"), [({"steps": 8}, {PILOT, RUN}), ({"test_prompts": 10}, {ANSWERS, RUN})])
+def test_what_a_run_is_is_in_its_key(plan: dict[str, Any], stages: set[str], keys: Any) -> None:
+    assert changed(keys(), keys(replace(SMOKE, **plan))) == stages
 
 
 def test_every_stage_s_code_is_reached_and_the_wiring_is_not() -> None:

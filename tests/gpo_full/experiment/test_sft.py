@@ -1,11 +1,13 @@
 """Supervised fine-tuning: the loss is the library's own, and only what was asked for is trained."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from gpo_full.experiment import sft
 from gpo_full.experiment.sft import fine_tune, response_loss, tokenize_tasks
 from tests.support.tiny_models import tiny_model, tiny_tokenizer
 
@@ -47,6 +49,31 @@ def test_the_last_layers_learn_and_nothing_else_moves() -> None:
     assert len(losses) == 12
     assert losses[-1] < 0.8 * losses[0]
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("stops", [(1,), (11,), (3, 4, 9)])
+def test_an_interrupted_training_goes_on_and_ends_with_the_same_weights(
+    stops: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tiny_model("llama")
+    losses = fine_tune(whole, TASKS, **SETTINGS)
+    monkeypatch.setattr(sft, "_BETWEEN_SAVES", 0.0)
+    calls: list[int] = []
+
+    def loss(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) - 1 in stops:  # in the middle of the step after so many
+            raise KeyboardInterrupt
+        return response_loss(*arguments)
+
+    monkeypatch.setattr(sft, "response_loss", loss)
+    for _ in stops:
+        with pytest.raises(KeyboardInterrupt):
+            fine_tune(tiny_model("llama"), TASKS, **SETTINGS, state=tmp_path / "state")
+    model = tiny_model("llama")
+    assert fine_tune(model, TASKS, **SETTINGS, state=tmp_path / "state") == losses
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), whole.parameters(), strict=True))
+    assert len(calls) == SETTINGS["steps"] + len(stops)  # no step twice but those that were interrupted
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not() -> None:

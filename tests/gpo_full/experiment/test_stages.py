@@ -48,6 +48,38 @@ def test_an_interrupted_stage_leaves_nothing_and_is_computed_again(tmp_path: Pat
     assert not stage(tmp_path, "s", {}, counting([])).cached
 
 
+def test_a_continued_stage_finds_what_it_wrote_before_an_interruption(tmp_path: Path) -> None:
+    seen: list[list[str]] = []
+
+    def compute(folder: Path, interruption: BaseException | None) -> dict[str, Any]:
+        seen.append(sorted(path.name for path in folder.iterdir()))
+        (folder / f"file{len(seen)}").write_text("content")
+        if interruption is not None:
+            raise interruption
+        return {}
+
+    def run(interruption: BaseException | None) -> Any:
+        return stage(tmp_path, "s", {}, compute, lambda: (interruption,), continued=True)
+
+    for interruption in (KeyboardInterrupt(), SystemExit(130)):
+        with pytest.raises(type(interruption)):
+            run(interruption)
+    assert not run(None).cached
+    assert seen == [[], ["file1"], ["file1", "file2"]]
+    assert run(None).cached
+    assert [path.name[0] for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_an_error_leaves_nothing_of_a_continued_stage(tmp_path: Path) -> None:
+    def wrong(folder: Path) -> dict[str, Any]:
+        (folder / "file").write_text("half")
+        raise ValueError
+
+    with pytest.raises(ValueError, match=r"^$"):
+        stage(tmp_path, "s", {}, wrong, continued=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("payload", [{"x": float("nan")}, {"x": object()}])
 def test_a_payload_that_is_not_json_is_refused_whole(tmp_path: Path, payload: dict[str, Any]) -> None:
     with pytest.raises((ValueError, TypeError)):

@@ -105,4 +105,5 @@ def test_an_experiment_with_them_labels_by_the_reward_s_own_spread(policy: Path,
     # The two samples' lengths differ by several characters, not by 0.2: k = 4 over the mean difference is far below 20.
     assert 0 < found.labels["k"] < 20
     assert found.labels["agreement"] > 0.5
-    assert len(found.runs) == 2
+    assert len(found.runs) == 3
+    assert [one["learning_rate"] for one in found.pilot["tried"]][:1] == [SMOKE.learning_rates[0] / 2]
