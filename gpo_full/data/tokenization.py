@@ -1,6 +1,6 @@
 """From one row of data to token ids: texts or chat messages, tokenized, truncated, with their common prefix."""
 
-__all__ = ["TokenizedRow", "tokenize_row"]
+__all__ = ["RAW", "TokenizedRow", "tokenize_row"]
 
 import inspect
 import json
@@ -173,11 +173,12 @@ class _Template:
         prompt, *responses = exchange.prompt, exchange.chosen, exchange.rejected
         conversations = [[*prompt, *response] for response in responses]
         texts = [self._text(each) for each in conversations]
-        before = self._text(prompt).rstrip()
-        self.mended += [PROMPT_CHANGES] * (not all(text.startswith(before) for text in texts))
+        opening, before = self._text(prompt, generate=True), self._text(prompt).rstrip()
+        if not all(text.startswith(before) for text in texts):
+            self.mended.append(PROMPT_CHANGES)
+        elif not all(text.startswith(opening.rstrip()) for text in texts):
+            self.mended.append(OTHER_OPENING)
         self._check_written(conversations, texts)
-        opening = self._text(prompt, generate=True)
-        self.mended += [OTHER_OPENING] * (not all(text.startswith(opening.rstrip()) for text in texts))
         self._check_ends(conversations, texts)
         ids = [self._tokenizer(text, add_special_tokens=False, verbose=False) for text in (opening, *texts)]
         prompt_ids, chosen, rejected = (list(each["input_ids"]) for each in ids)

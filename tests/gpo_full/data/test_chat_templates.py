@@ -7,7 +7,7 @@ from typing import Any
 
 import datasets
 import pytest
-from tokenizers import processors
+from tokenizers import AddedToken, processors
 
 from gpo_full.data.pairs import read_pairs
 from gpo_full.training.resumption import data_hash
@@ -269,3 +269,47 @@ def test_a_column_of_tools_is_used_where_it_is_written() -> None:
     row = {**PLAIN, "tools": [TIDE]}
     assert read_pairs([row], tokenizer(of_messages))[1].unused == ["tools"]
     assert read_pairs([row], tokenizer(TOOLS))[1].unused == []
+
+
+HEAD = "{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}"
+OPENS = "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
+CHANGES = "with a prompt that the chat template writes otherwise when an answer follows"
+ENDLESS, AFTER, OTHERWISE = ("whose answers the chat template ends without a special token",
+                             "with text that the chat template writes after the end of the answers",
+                             "whose answers do not begin as the chat template's generation prompt ends")  # fmt: skip
+
+
+@pytest.mark.parametrize(("template", "said"), [
+    (HEAD + "</s>\n{% endfor %}" + OPENS, []),
+    (HEAD + "</s><s>{% endfor %}" + OPENS, []),  # several tokens end it
+    (HEAD + "\n{% endfor %}" + OPENS, [ENDLESS]),
+    (HEAD + "{% if not loop.last %}</s>{% endif %}{% endfor %}" + OPENS, [OTHERWISE, ENDLESS]),
+    (HEAD + "</s>{% endfor %}the end", [CHANGES, AFTER]),
+    (HEAD + "</s>{% endfor %}<s>assistant\n", [AFTER]),  # always, whether or not an answer is to be begun
+    (HEAD + "</s>{% endfor %}" + OPENS.replace("\n", "\nwell: "), [OTHERWISE]),
+    (HEAD + "</s>{% endfor %}" + OPENS.replace("\n", "\n{% if not plainly %}<s>\n{% endif %}"), [OTHERWISE]),
+])  # fmt: skip
+def test_answers_that_a_policy_would_not_begin_or_end_so(template: str, said: list[str]) -> None:
+    _, summary = read_pairs([PLAIN, PLAIN | {"rejected": [assistant("the dog")]}], tokenizer(template))
+    assert summary.mended == dict.fromkeys(said, 2)
+
+
+def test_marks_without_a_role_of_their_own_are_special_too() -> None:
+    """Tokens such as <|im_end|> are often added as special without a name as beginning or end."""
+    made = tokenizer(HEAD + "</s>{% endfor %}" + OPENS)
+    made.add_tokens([AddedToken("<|turn|>", special=True)])
+    assert "<|turn|>" not in made.all_special_tokens
+    rows = [PLAIN | {"chosen": [assistant("sat<|turn|>")]}, PLAIN | {"prompt": [user("<|turn|>the cat")]}, PLAIN]
+    assert read_pairs(rows, made)[1].mended == {"with special tokens written in their texts": 2}
+
+
+@pytest.mark.parametrize(("template", "prompt", "raw"), [
+    (TOOLS, "the cat", 1), (None, "the cat", 0), (TOOLS, "<|turn|>user the cat<|turn|>", 0), (TOOLS, "<s>the cat", 1),
+])  # fmt: skip
+def test_texts_beside_a_chat_template_are_counted(template: str | None, prompt: str, raw: int) -> None:
+    """Unless they hold the marks of a chat already."""
+    made = tokenizer(template)
+    made.add_tokens([AddedToken("<|turn|>", special=True)])
+    _, summary = read_pairs([{"prompt": prompt, "chosen": " sat", "rejected": " ran"}], made)
+    assert summary.raw == raw
+    assert ("without the chat template" in str(summary)) == bool(raw)
