@@ -1,6 +1,6 @@
 """Attention of a row of pairs in one call of a variable-length kernel: one segment of queries for each response."""
 
-__all__ = ["Segments", "one_call"]
+__all__ = ["Segments", "kernel_agrees", "one_call"]
 
 import inspect
 from collections.abc import Sequence
@@ -16,6 +16,9 @@ from gpo_full.attention.prompt_blocks import BlockSizes
 from gpo_full.kernels.autocast import autocast_dtype
 
 HALF = (torch.bfloat16, torch.float16)
+# The largest allowed difference of attention over unit normal numbers in half precision: some four roundings of the
+# largest; a kernel that sees other tokens, or scales otherwise, differs by about 1.
+SAME = 0.05
 # Limits of torch's flash kernels: the largest head, the step of its size, and the compute capability (Ampere on).
 WIDEST, STEP, CAPABILITY = 256, 8, (8, 0)
 
@@ -87,6 +90,35 @@ def one_call(device: torch.device, dtype: torch.dtype, width: int) -> bool:
     """Return whether the kernel takes heads of `width` numbers of `dtype` on `device`."""
     fits = device.type == "cuda" and dtype in HALF and width <= WIDEST and width % STEP == 0
     return fits and torch.cuda.get_device_capability(device) >= CAPABILITY and "window_size" in _kernel()[1]
+
+
+@cache
+@torch.no_grad()
+def kernel_agrees(device: torch.device, dtype: torch.dtype, width: int, heads: int, key_heads: int) -> bool:
+    """Return whether the kernel computes the attention of a row of pairs, tried on unit normal numbers.
+
+    A model that is not trained yet gives nearly the same log-probabilities whatever its attention sees; this does not.
+    """
+    sizes = [BlockSizes(3, 5, (4, 7, 2)), BlockSizes(1, 1, (3, 3))]
+    length, random = sum(each.size for each in sizes), torch.Generator().manual_seed(0)
+    drawn = [torch.randn(1, n, length, width, generator=random) for n in (heads, key_heads, key_heads)]
+    query, key, value = (each.to(device, dtype) for each in drawn)
+    scale = 0.5 * width**-0.5  # not the one that a kernel takes by itself
+    found = Segments.of(sizes, device, sources_only=False).attention(
+        query, key, value, scale, enable_gqa=heads != key_heads)  # fmt: skip
+    q, k, v = (each.float() for each in (query, key, value))
+    k, v = (each.repeat_interleave(heads // key_heads, 1) for each in (k, v))
+    hidden = ~torch.tensor(_seen(sizes), device=device)
+    expected = (q @ k.mT * scale).masked_fill(hidden, -torch.inf).softmax(-1) @ v
+    return bool((found.float() - expected).abs().max() <= SAME)
+
+
+def _seen(sizes: Sequence[BlockSizes]) -> list[list[bool]]:
+    """Return which token (a row) sees which: earlier ones of its block that are in the prefix or in its own tail."""
+    places = [(block, tail) for block, each in enumerate(sizes)
+              for tail, size in enumerate((each.prefix, *each.tails)) for _ in range(size)]  # fmt: skip
+    return [[j <= i and block == other and before in (0, tail) for j, (other, before) in enumerate(places)]
+            for i, (block, tail) in enumerate(places)]  # fmt: skip
 
 
 @cache

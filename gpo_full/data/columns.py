@@ -1,6 +1,6 @@
 """The columns of preference data: which are read, what they are called in the data, and which may hold the prompt."""
 
-__all__ = ["BadRow", "Columns", "check_implicit_prompt", "lower_scores"]
+__all__ = ["BadRow", "Columns", "check_implicit_prompt", "lower_scores", "told_unused"]
 
 import re
 from collections import Counter
@@ -35,7 +35,8 @@ ABOUT = {"id", "hash", "source", "type", "length", "len", "token", "count", "num
          "label", "lang", "language", "model", "name", "date", "time", "url", "chosen", "rejected", "response",
          "answer", "completion", "output", "idx", "index"}  # fmt: skip
 # Words in the name of a column that says which of two responses is the better one, and of one that rates a response.
-VERDICTS = {"winner", "better", "best", "preferred", "preference", "verdict", "choice"}
+VERDICTS = {"winner", "better", "best", "preferred", "preference", "verdict", "choice", "safer", "swap", "swapped",
+            "flip", "flipped", "tie", "tied"}  # fmt: skip
 RATINGS = {"score", "rating", "reward", "grade"}
 _FIELD = re.compile(r"\{(\w+)\}")
 # Fields as other template languages write them.
@@ -173,6 +174,23 @@ def _judges(name: str) -> bool:
     """Return whether a column may rate a response, or say which of two is the better one."""
     words = {*_words(name)}
     return bool(words & VERDICTS or (words & RATINGS and words & {*REQUIRED}))
+
+
+def told_unused(names: Sequence[str]) -> list[str]:
+    """Return what the summary says of columns that are not used: first those that may matter.
+
+    >>> for each in told_unused(["id", "context", "winner"]):
+    ...     print(each)
+    not used, though it may belong to the prompt: context
+    not used, though it may say which response is better: winner
+    not used: id
+    """
+    prompts = [name for name in names if _may_hold_prompt(name)]
+    verdicts = [name for name in names if {*_words(name)} & (VERDICTS | {"label"}) and name not in prompts]
+    kinds = {", though it may belong to the prompt": prompts,
+             ", though it may say which response is better": verdicts,
+             "": [name for name in names if name not in prompts + verdicts]}  # fmt: skip
+    return [f"not used{why}: {', '.join(which)}" for why, which in kinds.items() if which]
 
 
 def lower_scores(row: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gpo_full.data.columns import OPTIONAL_COLUMNS, REFERENCE_COLUMNS, BadRow, Columns, lower_scores
+from gpo_full.data.columns import OPTIONAL_COLUMNS, REFERENCE_COLUMNS, BadRow, Columns, lower_scores, told_unused
 from gpo_full.data.exchanges import is_plain
 from gpo_full.data.file_formats import BAD_ROWS
 from gpo_full.data.sources import numbered_rows
@@ -120,9 +120,8 @@ class PairSummary:
             "with a weight": self.weighted, "with a probability p": self.uncertain,
             "with the reference's log-probabilities": self.referred, RAW: self.raw, **self.mended,
         }  # fmt: skip
-        unused = [f"not used: {', '.join(self.unused)}"] if self.unused else []
         told = [f"{count} {what}" for what, count in counts.items() if count]
-        return ", ".join([f"{self.kept} of {self.rows} pairs", *told, *unused])
+        return ", ".join([f"{self.kept} of {self.rows} pairs", *told, *told_unused(self.unused)])
 
 
 def read_pairs(

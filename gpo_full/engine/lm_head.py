@@ -107,13 +107,19 @@ class _LinearLogProbabilities(torch.autograd.Function):
             else:
                 _, gradient = _of_chunk(hidden[part], weight, bias, target[part], differentiated=True)
             to_rows = hidden[part] * incoming[part, None].to(hidden.dtype)
-            if to_weight.dtype == weight.dtype:
-                to_weight.addmm_(gradient.T, to_rows)
-            else:
-                to_weight += gradient.T @ to_rows
+            to_weight = _added(to_weight, gradient.T, to_rows)
             if to_bias is not None:
                 to_bias += incoming[part].to(to_bias.dtype) @ gradient.to(to_bias.dtype)
         return to_hidden, to_weight, to_bias, None, None, None
+
+
+def _added(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Return total + left @ right; of half-precision factors on CUDA, the product is not rounded before it is added."""
+    if total.dtype == left.dtype:
+        return total.addmm_(left, right)
+    if total.is_cuda:
+        return torch.addmm(total, left, right, out_dtype=total.dtype)
+    return total.add_(left @ right)
 
 
 def _of_chunk(

@@ -10,11 +10,8 @@ from torch import Tensor, nn
 from gpo_full.engine.lm_head import CHUNK, at_sources_only, log_probabilities_head, log_probabilities_of
 from gpo_full.engine.packing import Batch
 from gpo_full.engine.partial_last_layer import last_layer_at_sources
-from gpo_full.kernels.gated_mlp import fused_gates
+from gpo_full.kernels.fast import fast_kernels
 from gpo_full.kernels.layers import forward_replaced
-from gpo_full.kernels.matmul import fast_products
-from gpo_full.kernels.norms import fused_norms
-from gpo_full.kernels.rotary import fused_rotary
 from gpo_full.margin import margin_of_tokens
 
 
@@ -33,10 +30,8 @@ def token_log_probabilities(model: nn.Module, batch: Batch, *, fused_head: bool 
     inner: Any = extract_model_from_parallel(model, keep_fp32_wrapper=True)
     head = inner.get_output_embeddings()
     replaced = log_probabilities_head(head, batch, chunk) if fused_head else at_sources_only(head.forward, batch)
-    with (
-        forward_replaced(head, replaced), fast_products(inner), fused_gates(inner), last_layer_at_sources(inner, batch),
-        fused_norms(inner), fused_rotary(inner)
-    ):  # fmt: skip
+    # The last layer at sources calls what its parts compute by then, so the kernels come first.
+    with forward_replaced(head, replaced), fast_kernels(inner), last_layer_at_sources(inner, batch):
         output = model(input_ids=batch.input_ids, use_cache=False, **_attention_inputs(inner, batch)).logits
     if fused_head:
         return output.view(-1)  # type: ignore[no-any-return]

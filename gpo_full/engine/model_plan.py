@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gpo_full.attention.on_cuda import one_call
+from gpo_full.attention.on_cuda import kernel_agrees, one_call
 from gpo_full.data.pairs import Pair
 from gpo_full.engine.log_probabilities import response_log_probabilities
 from gpo_full.engine.packing import pack
@@ -34,7 +34,7 @@ LOOSE = (0.02, 0.1)
 class Plan:
     """How a model is run: the layout of its rows (see `pack`), and whether with the fused head or its own logits.
 
-    `reasons` are texts that say why prefixes are not shared or the fused head is not used.
+    `reasons` are texts that say why prefixes are not shared, or the fused head or a fast kernel is not used.
     """
 
     layout: str = "rows"
@@ -42,13 +42,17 @@ class Plan:
     reasons: tuple[str, ...] = ()
 
 
-def plan(model: nn.Module, longest: int, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext) -> Plan:
-    """Return how `model` can be run on sequences of up to `longest` tokens, trained under `autocast`.
+def plan(
+    model: nn.Module, longest: int, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    device: torch.device | None = None,
+) -> Plan:  # fmt: skip
+    """Return how `model` can be run on sequences of up to `longest` tokens, trained under `autocast` on `device`.
 
     Sliding windows and recurrent layers, which a mask cannot split, show in the configuration. Anything else that would
     make packed rows differ from two separate sequences (position ids that are ignored, a scale or a soft cap on the
-    logits) shows in a probe of three short pairs, in the precision of the weights. Raises InputError if even separate
-    rows with the model's own head do not give the values of its plain forward pass.
+    logits) shows in a probe of three short pairs, in the precision of the weights, on the device where the model is
+    now; the attention kernel of `device` (by default that one) is probed there. Raises InputError if even separate rows
+    with the model's own head do not give the values of its plain forward pass.
     """
     reasons = []
     obstacle = sharing_obstacle(_config(model), longest)
@@ -62,10 +66,13 @@ def plan(model: nn.Module, longest: int, autocast: Callable[[], AbstractContextM
         if not _agrees(model, pairs, "apart", False, expected):
             raise InputError(f"{type(model).__name__}: response log-probabilities cannot be computed: is it a causal "
                              "language model?")  # fmt: skip
-    layout = _preferred_layout(model, autocast)
+    layout, differs = _preferred_layout(model, autocast, device or _device(model))
     if layout == "line" and _device(model).type != "cpu":
         with autocast():  # where attention is one call of another kernel
-            layout = "line" if _agrees(model, pairs, "line", fused_head, _separately(model, pairs)) else "rows"
+            differs = not _agrees(model, pairs, "line", fused_head, _separately(model, pairs))
+    if differs:
+        layout = "rows"
+        reasons.append("attention is computed under a dense mask, from which a probe of the fast kernel differs")
     if obstacle is None and not _agrees(model, pairs, layout, fused_head, expected):
         obstacle = "a probe of packed rows differs from separate sequences"
     if obstacle is not None:
@@ -109,16 +116,25 @@ def _window(text: Any) -> int | None:
     return min((size for size in sizes if size > 0), default=None)
 
 
-def _preferred_layout(model: nn.Module, autocast: Callable[[], AbstractContextManager[Any]]) -> str:
-    """Return "line" where attention by blocks is fast (a CPU, or one call of a CUDA kernel), else "rows"."""
+def _preferred_layout(
+    model: nn.Module, autocast: Callable[[], AbstractContextManager[Any]], device: torch.device
+) -> tuple[str, bool]:
+    """Return "line" where attention by blocks is fast (a CPU, or one call of a CUDA kernel), else "rows".
+
+    Second, whether that kernel fails its probe.
+    """
     text = _config(model)
     if text._attn_implementation != "sdpa":
-        return "rows"
-    if _device(model).type == "cpu":
-        return "line"
-    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        return "rows", False
+    if device.type == "cpu":
+        return "line", False
+    heads = text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // heads
     with autocast():
-        return "line" if one_call(_device(model), _dtype(model), width) else "rows"
+        dtype = _dtype(model)
+        if not one_call(device, dtype, width):
+            return "rows", False
+    return "line", not kernel_agrees(device, dtype, width, heads, getattr(text, "num_key_value_heads", None) or heads)
 
 
 def _separately(model: nn.Module, pairs: list[Pair]) -> Tensor:
@@ -139,6 +155,8 @@ def _agrees(model: nn.Module, pairs: list[Pair], layout: str, fused_head: bool, 
         batch = pack(pairs, layout).to(_device(model))
         try:
             found = response_log_probabilities(model, batch, fused_head=fused_head)
+        except torch.OutOfMemoryError:  # says nothing of the values
+            raise
         except (RuntimeError, TypeError, ValueError, IndexError):
             return False
     relative, absolute = TOLERANCE.get(_dtype(model), LOOSE)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gpo_full.data.columns import REQUIRED, BadRow, Columns, check_implicit_prompt
+from gpo_full.data.columns import REQUIRED, BadRow, Columns, check_implicit_prompt, told_unused
 from gpo_full.data.exchanges import exchange_of
 from gpo_full.data.file_formats import read_rows
 from gpo_full.other_libraries import in_one_line
@@ -69,7 +69,7 @@ def read_tasks(path: str | Path, limit: int | None = None, names: Mapping[str, s
         _log.warning("%s: %d of %d prompts are texts, without the chat template that the others have", path, texts,
                      len(tasks))  # fmt: skip
     if unused := columns.unused(seen, {name for task in tasks for name in task.used}):
-        _log.warning("%s: not used: %s", path, ", ".join(unused))
+        _log.warning("%s: %s", path, ", ".join(told_unused(unused)))
     return tasks
 
 

@@ -6,4 +6,5 @@ matmul      matrix products in float32 by oneDNN
 norms       root-mean-square norms
 rotary      rotary position embeddings
 gated_mlp   gated MLPs
+fast        all of them for the time of a forward pass
 """

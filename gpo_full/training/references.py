@@ -38,7 +38,7 @@ def attach_reference(trainer: Any, sets: Sequence[Rows], reference: nn.Module | 
     """
     accelerator, margin, is_policy = trainer.accelerator, trainer.objective.margin, reference is None
     model: Any = trainer.model if is_policy else reference
-    layout = trainer.plan if is_policy else plan(model, longest, accelerator.autocast)
+    layout = trainer.plan if is_policy else plan(model, longest, accelerator.autocast, accelerator.device)
     weights = weights_hash(model)
     computed = " ".join([weights, *hooks_of(model)])  # what a store is of
     if is_policy and getattr(accelerator.state, "fsdp_plugin", None) is not None:

@@ -145,7 +145,7 @@ class GPOTrainer(Trainer):  # type: ignore[misc]
         check_asked(self.accelerator, args)
         half_precision_in_layers_alone(self.accelerator)
         longest = check_sizes(self.model, [each.pairs for each in rows])
-        self.plan = plan(self.model, longest, self.accelerator.autocast)
+        self.plan = plan(self.model, longest, self.accelerator.autocast, self.accelerator.device)
         for reason in self.plan.reasons:
             _log.warning("%s: %s", type(self.model).__name__, reason)
         self.data_collator = Collator(self.plan.layout)

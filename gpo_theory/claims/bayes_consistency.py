@@ -63,13 +63,13 @@ def bayes_consistent(f: Expr, known: Mapping[str, Certificate]) -> Iterator[Cert
     yield from _least_on_the_left(f)
     step = float(unit(f))
     values, mirrored = sample(f, step * _MARGINS), sample(f, -step * _MARGINS)
+    if np.isfinite(values).all() and np.isfinite(mirrored).all():
+        yield from _gap(values, mirrored, step)
+        yield from _compared(values, mirrored, step)
     if floor is not None and (mirrored == values[0]).all() and values.min() < values[0]:
         lowest = Fraction(step * float(_MARGINS[np.argmin(values)]))
         yield proved(CLAIM, "f is constant wherever x <= 0 and lower elsewhere: H^- - H is theta times what it loses",
                      theorem="flat", floor=floor, at=str(lowest))  # fmt: skip
-    if np.isfinite(values).all() and np.isfinite(mirrored).all():
-        yield from _gap(values, mirrored, step)
-        yield from _compared(values, mirrored, step)
     yield unknown(CLAIM, "f is not convex, and none of the theorems for other f is shown to apply")
 
 

@@ -110,22 +110,88 @@ def test_torch_has_the_kernel_that_is_meant() -> None:
     assert kernel is None or asked <= understood
 
 
+def top_left(*tensors: Any, **options: Any) -> torch.Tensor:
+    """A causal mask that aligns the first query with the first key."""
+    query, key, value, ends_q, ends_k, *_ = tensors
+    parts = []
+    for s in range(len(ends_q) - 1):
+        q = query[ends_q[s] : ends_q[s + 1]].transpose(0, 1)
+        k, v = (each[ends_k[s] : ends_k[s + 1]].transpose(0, 1) for each in (key, value))
+        scores = q @ k.mT * (options["scale"] or q.shape[-1] ** -0.5)
+        hidden = torch.ones(scores.shape[1:], dtype=torch.bool).triu(1)
+        parts.append((scores.masked_fill(hidden, -math.inf).softmax(-1) @ v).transpose(0, 1))
+    return torch.cat(parts)
+
+
+def not_causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ends_q: Any, ends_k: Any, *_: int, scale: float, **__: Any) -> torch.Tensor:
+    return torch.cat([
+        (torch.einsum("qhd,khd->hqk", query[a:b], key[c:d]) * scale).softmax(-1).matmul(value[c:d].transpose(0, 1)).transpose(0, 1)
+        for a, b, c, d in zip(ends_q, ends_q[1:], ends_k, ends_k[1:], strict=False)])  # fmt: skip
+
+
+def unscaled(*tensors: Any, scale: float, **options: Any) -> torch.Tensor:
+    return slow_kernel(*tensors, scale=None, **options)
+
+
+def one_key_late(*tensors: Any, **options: Any) -> torch.Tensor:
+    """The segments' keys begin one token late."""
+    return slow_kernel(tensors[0], tensors[1].roll(-1, 0), *tensors[2:], **options)
+
+
+def grouped(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *rest: Any, enable_gqa: bool = False, tiled: bool = False, **options: Any) -> torch.Tensor:
+    times = query.shape[1] // key.shape[1]
+    key, value = (each.repeat(1, times, 1) if tiled else each.repeat_interleave(times, 1) for each in (key, value))
+    return slow_kernel(query, key, value, *rest, **options)
+
+
+PLAIN, GROUPED = frozenset({"scale", "window_size"}), frozenset({"scale", "window_size", "enable_gqa"})
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize(("kernel", "understood", "right"), [
+    (slow_kernel, PLAIN, True), (grouped, GROUPED, True), (top_left, PLAIN, False), (not_causal, PLAIN, False), (unscaled, PLAIN, False),
+    (one_key_late, PLAIN, False), (partial(grouped, tiled=True), GROUPED, False),
+])  # fmt: skip
+def test_the_probe_tells_a_wrong_kernel_from_the_right_one(
+    kernel: Any, understood: frozenset[str], right: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "_kernel", lambda: (kernel, understood))
+    for width, heads, key_heads in ((16, 4, 2), (64, 6, 2), (128, 4, 2)):
+        assert segments.kernel_agrees.__wrapped__(torch.device("cpu"), dtype, width, heads, key_heads) is right
+
+
+def check_near_float64(family: str, device: torch.device, autocast: Any) -> None:
+    """The sums and gradients of rows in one call are no further from the exact ones than those under the dense mask, up to 2."""
+    some = some_pairs(8, scale=8)
+    exact = tiny_model(family, dtype=torch.float64, hidden_size=64, n_embd=64, head_dim=16)
+    model = tiny_model(family, hidden_size=64, n_embd=64, head_dim=16)
+    model.load_state_dict({name: each.float() for name, each in exact.state_dict().items()})
+    model, found = model.to(device), {}
+    expected = response_sums(exact, some)
+    slopes = gradients(exact, expected)
+    with autocast():
+        for layout in ("line", "rows"):
+            sums = response_log_probabilities(model, pack(some, layout).to(device))
+            found[layout] = distance(sums.detach().cpu().double(), expected.detach())
+            found[f"{layout}, gradient"] = distance(gradients(model, sums).cpu().double(), slopes)
+    assert found["line"] <= max(2 * found["rows"], 1e-3), found
+    assert found["line, gradient"] <= max(2 * found["rows, gradient"], 1e-2), found
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2"])
 def test_on_the_device_bfloat16_is_near_float64(family: str) -> None:
-    some = some_pairs(8, scale=8)
-    exact = tiny_model(family, dtype=torch.float64, hidden_size=64, n_embd=64, head_dim=16)
-    expected = response_sums(exact, some)
-    model = tiny_model(family, hidden_size=64, n_embd=64, head_dim=16).to(CUDA)
-    autocast = partial(torch.autocast, "cuda", torch.bfloat16)
+    autocast, model = partial(torch.autocast, "cuda", torch.bfloat16), tiny_model(family, hidden_size=64, n_embd=64, head_dim=16).to(CUDA)
     assert (plan(model, 256).layout, plan(model, 256, autocast).layout) == ("rows", "line")
-    found = {}
-    with autocast():
-        for layout in ("line", "rows"):
-            sums = response_log_probabilities(model, pack(some, layout).to(CUDA))
-            found[layout] = distance(sums.detach().cpu().double(), expected.detach())
-            slope = gradients(model, sums).cpu().double()
-            found[f"{layout}, gradient"] = distance(slope, gradients(exact, response_sums(exact, some)))
-    # One call is no further from the exact values than the dense mask is, up to a factor 2.
-    assert found["line"] <= max(2 * found["rows"], 1e-3), found
-    assert found["line, gradient"] <= max(2 * found["rows, gradient"], 1e-2), found
+    check_near_float64(family, CUDA, autocast)
+
+
+@pytest.mark.parametrize("kernel", [slow_kernel, top_left])
+def test_that_comparison_finds_a_wrong_alignment(kernel: Any, in_one_call: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "_kernel", lambda: (kernel, PLAIN))
+    autocast = partial(torch.autocast, "cpu", torch.bfloat16)
+    if kernel is slow_kernel:
+        check_near_float64("llama", torch.device("cpu"), autocast)
+    else:
+        with pytest.raises(AssertionError, match="gradient"):
+            check_near_float64("llama", torch.device("cpu"), autocast)

@@ -142,7 +142,7 @@ def test_the_implicit_prompt_is_taken_where_no_column_may_hold_it(others: dict[s
     found, summary = read_pairs([{**others, **ANSWERS}], TOKENIZER)
     assert found == read_pairs([ANSWERS], TOKENIZER)[0]
     assert summary.unused == [*others]
-    assert f"not used: {', '.join(others)}" in str(summary)
+    assert str(summary).endswith(f": {', '.join(others)}")
 
 
 @pytest.mark.parametrize("others", [
@@ -173,6 +173,17 @@ def test_every_column_that_is_not_used_is_named_once(tmp_path: Path) -> None:
         _, summary = read_pairs(write_rows(tmp_path / f"pairs{suffix}", rows), TOKENIZER)
         assert str(summary) == ("3 of 3 pairs, 3 with a weight, 3 of texts, without the chat template that the tokenizer has, "
                                 "not used: source, score_chosen, tools")  # fmt: skip
+
+
+@pytest.mark.parametrize(("column", "said"), [
+    ("history", "not used, though it may belong to the prompt: history"), ("userContext", "not used, though it may belong to the prompt: userContext"),
+    ("winner", "not used, though it may say which response is better: winner"), ("is_swapped", "not used, though it may say which response is better: is_swapped"),
+    ("labels", "not used, though it may say which response is better: labels"), ("source", "not used: source"), ("prompt_id", "not used: prompt_id"),
+])  # fmt: skip
+def test_columns_that_may_matter_are_named_apart(column: str, said: str) -> None:
+    """A constant verdict, and what stands beside a column `prompt`, cannot be refused."""
+    _, summary = read_pairs([{**GOOD, column: "b"}] * 2, TOKENIZER)
+    assert str(summary).endswith(said)
 
 
 def test_the_table_on_disk_knows_the_names(tmp_path: Path) -> None:

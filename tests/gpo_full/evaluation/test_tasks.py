@@ -51,7 +51,7 @@ def test_a_row_whose_prompt_is_elsewhere_names_the_mapping(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("rows", "said"), [
-    ([{"prompt": "a bird", "context": "long", "notes": "b"}], "not used: context, notes"),
+    ([{"prompt": "a bird", "context": "long", "notes": "b"}], "not used, though it may belong to the prompt: context, not used: notes"),
     ([{"prompt": USER, "tools": [{"name": "f"}], "system": "Be short."}], "not used: tools"),
     ([{"prompt": "a bird", "system": "Be short."}], ""),
     ([{"prompt": USER}, {"prompt": json.dumps(USER)}], ""),
