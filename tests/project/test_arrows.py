@@ -28,7 +28,7 @@ ARROWS = {
     "gpo_theory.dynamics": "formula kernel loss calculus",
     "gpo_theory.lowering": "errors formula loss calculus catalogue",
     "gpo_theory.checking": "errors formula loss calculus lowering",
-    "gpo_theory.risk": "errors formula certificate loss calculus claims",
+    "gpo_theory.risk": "errors formula certificate kernel loss calculus claims",
     "gpo_theory.report": "budget errors formula certificate kernel loss calculus catalogue dynamics lowering risk",
     "gpo_theory.analysis": "budget errors formula certificate kernel loss calculus catalogue claims risk report",
     "gpo_theory.choosing": "errors formula certificate loss calculus transforms catalogue lowering risk report analysis",
