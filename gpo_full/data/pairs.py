@@ -16,7 +16,7 @@ from gpo_full.data.columns import OPTIONAL_COLUMNS, REFERENCE_COLUMNS, BadRow, C
 from gpo_full.data.exchanges import is_plain
 from gpo_full.data.file_formats import BAD_ROWS
 from gpo_full.data.sources import numbered_rows
-from gpo_full.data.tokenization import RAW, TokenizedRow, tokenize_row
+from gpo_full.data.tokenization import TokenizedRow, tokenize_row
 from gpo_theory.errors import InputError, nearest
 
 
@@ -97,8 +97,8 @@ class PairSummary:
     """How many rows were read, kept and skipped (by reason), and how many prompts and responses were truncated.
 
     `weighted` and `uncertain` count the pairs whose `weight` and `p` are not 1, `referred` those whose row states the
-    reference's log-probabilities, `raw` those of texts although the tokenizer has a chat template. `mended` counts the
-    pairs of which something was changed, by what; `unused` are the columns of the data that no pair was made of.
+    reference's log-probabilities. `mended` counts the pairs of which something was changed, by what; `unused` are the
+    columns of the data that no pair was made of.
     """
 
     rows: int
@@ -109,7 +109,6 @@ class PairSummary:
     weighted: int = 0
     uncertain: int = 0
     referred: int = 0
-    raw: int = 0
     mended: Mapping[str, int] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
 
@@ -118,7 +117,7 @@ class PairSummary:
             **{f"skipped ({reason})": count for reason, count in self.skipped.items()},
             "prompts cut": self.prompts_truncated, "responses cut": self.responses_truncated,
             "with a weight": self.weighted, "with a probability p": self.uncertain,
-            "with the reference's log-probabilities": self.referred, RAW: self.raw, **self.mended,
+            "with the reference's log-probabilities": self.referred, **self.mended,
         }  # fmt: skip
         told = [f"{count} {what}" for what, count in counts.items() if count]
         return ", ".join([f"{self.kept} of {self.rows} pairs", *told, *told_unused(self.unused)])
@@ -220,15 +219,14 @@ class PairReader:
             stated["uncertain"] += pair.p != 1
             stated["referred"] += pair.reference_log_probabilities is not None
             yield pair
-        raw = mended.pop(RAW, 0)
         if len(kinds) > 1:
-            raw, mended["of texts, without the chat template that the others have"] = 0, kinds[True]
+            mended["of texts, without the chat template that the others have"] = kinds[True]
         rows = kept + skipped.total()
         if not kept:
             most_often = f"; most often: {skipped.most_common(1)[0][0]}" if skipped else ""
             raise InputError(f"{label}: no usable pair in {rows} rows{most_often}")
         self.summary = PairSummary(rows, kept, dict(skipped), truncated["prompt"], truncated["response"], **stated,
-                                   raw=raw, mended=dict(mended), unused=columns.unused(seen, used))  # fmt: skip
+                                   mended=dict(mended), unused=columns.unused(seen, used))  # fmt: skip
 
 
 def _pair(

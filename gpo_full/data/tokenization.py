@@ -1,6 +1,6 @@
 """From one row of data to token ids: texts or chat messages, tokenized, truncated, with their common prefix."""
 
-__all__ = ["RAW", "TokenizedRow", "tokenize_row"]
+__all__ = ["TokenizedRow", "tokenize_row"]
 
 import inspect
 import json
@@ -28,7 +28,6 @@ NO_ARGUMENTS = "with tool_calls whose arguments the chat template does not write
 OTHER_OPENING = "whose answers do not begin as the chat template's generation prompt ends"
 NO_END = "whose answers the chat template ends without a special token"
 AFTER_END = "with text that the chat template writes after the end of the answers"
-RAW = "of texts, without the chat template that the tokenizer has"
 _CLOCK = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
 
 
@@ -61,7 +60,6 @@ def tokenize_row(row: Mapping[str, Any], tokenizer: Any, max_length: int, max_pr
     mended, used = [*exchange.said, *[TWO_BEGINNINGS] * begun], [*exchange.used]
     if isinstance(exchange.chosen, str):
         prompt_ids, chosen, rejected = _encoded_texts(tokenizer, exchange)
-        mended += [RAW] * _is_raw(tokenizer, exchange)
     else:
         template = _Template(tokenizer, row)
         prompt_ids, chosen, rejected = template.encoded(exchange)
@@ -92,15 +90,6 @@ def _has_special_tokens(tokenizer: Any, exchange: Exchange) -> bool:
                    for text in (exchange.chosen, exchange.rejected))  # fmt: skip
     texts = [message.get("content") or "" for part in exchange[:3] for message in part]
     return any(mark in text for mark in _special_tokens(tokenizer) for text in texts)
-
-
-def _is_raw(tokenizer: Any, exchange: Exchange) -> bool:
-    """Return whether plain texts are meant for a chat model and hold no marks of a chat, beside beginning and end."""
-    if not getattr(tokenizer, "chat_template", None):
-        return False
-    marks = {*_special_tokens(tokenizer)} - {tokenizer.bos_token, tokenizer.eos_token}
-    texts = exchange.prompt or "", exchange.chosen, exchange.rejected
-    return not any(mark in text for mark in marks for text in texts)
 
 
 @lru_cache(maxsize=1)

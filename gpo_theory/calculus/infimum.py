@@ -134,6 +134,7 @@ def exact_infimum(pieces: tuple[Piece, ...]) -> Infimum | None:
     """Return the infimum over the pieces of a function that need not be continuous, or None if undecided.
 
     >>> from gpo_theory.formula.grammar import parse_formula
+    >>> from gpo_theory.calculus.pieces import split
     >>> exact_infimum(split(parse_formula("max(0, 1-x)").primitive()))
     Infimum(exact='0', value=0.0, at='1', near='1')
     """

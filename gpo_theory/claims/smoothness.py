@@ -2,8 +2,9 @@
 
 __all__ = ["lipschitz", "smooth", "strongly_convex"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
+from itertools import islice
 
 from flint import arb
 
@@ -20,6 +21,7 @@ from gpo_theory.kernel.size import pole_at
 
 # Witnesses: |f'| or |f''| is so many times, f'' at most such a part of, its largest value at 1 and -1.
 LARGE, SMALL = 10**4 + 1, Fraction(1, 1000)
+TRIED = 6  # witnesses that a function is unbounded: whether it grows along whole periods from one is not always decided
 Pieces = tuple[Section, ...]
 
 
@@ -93,8 +95,9 @@ def _sup(claim: str, pieces: Pieces, operate: Callable[[Expr], Expr], name: str)
         return pole
     for side, outer in ((-1, mapped[0].f), (1, mapped[-1].f)):
         if tail(outer, side).limit in (None, "inf", "-inf"):
-            x = _where(mapped, lambda value, size: abs(value) > LARGE * size)
-            if x is not None and limit_along(outer, side, x) in ("inf", "-inf"):
+            points = islice(_points(mapped, lambda value, size: abs(value) > LARGE * size), TRIED)
+            x = next((x for x in points if limit_along(outer, side, x) in ("inf", "-inf")), None)
+            if x is not None:
                 return refuted(claim, f"{name} is unbounded; |{name}({x})| is large", kind="point", x=str(x))
     low, high = least(mapped), least(_mapped(mapped, lambda g: -g))
     if low is None or high is None:
@@ -111,19 +114,23 @@ def _pole(claim: str, pieces: Pieces, name: str) -> Certificate | None:
 
 
 def _where(pieces: Pieces, holds: Callable[[arb, arb], bool]) -> Fraction | None:
-    """Return a power of two times `pace` (or its negative) at which the value certainly is as asked.
+    """Return the first of `_points`."""
+    return next(_points(pieces, holds), None)
+
+
+def _points(pieces: Pieces, holds: Callable[[arb, arb], bool]) -> Iterator[Fraction]:
+    """Yield powers of two times `pace` (and their negatives) at which the value certainly is as asked.
 
     The condition is on the value there and on the largest size at 1 and -1.
     """
     near = [abs(enclose(beside(pieces, Fraction(side), 1).f, Fraction(side), 256)) for side in (1, -1)]
     finite = [size for size in near if size.is_finite()]
     if not finite:
-        return None
+        return
     largest = finite[0] if finite[0] >= finite[-1] else finite[-1]
     step = min(pace(p.f) for p in pieces)
     for x in (side * step * Fraction(2) ** k for k in range(100) for side in (-1, 1)):
         piece = next((p for p in pieces if p.contains(x)), None)
         value = arb.nan() if piece is None else enclose(piece.f, x, 256)
         if value.is_finite() and holds(value, largest):
-            return x
-    return None
+            yield x

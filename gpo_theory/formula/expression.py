@@ -40,6 +40,10 @@ class Expr:
     def __hash__(self) -> int:
         return self.code
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The hash of a text is another in each process.
+        return Expr, (self.head, self.args)
+
     @staticmethod
     def x() -> "Expr":
         """Return the scaled margin x."""

@@ -301,15 +301,3 @@ def test_marks_without_a_role_of_their_own_are_special_too() -> None:
     assert "<|turn|>" not in made.all_special_tokens
     rows = [PLAIN | {"chosen": [assistant("sat<|turn|>")]}, PLAIN | {"prompt": [user("<|turn|>the cat")]}, PLAIN]
     assert read_pairs(rows, made)[1].mended == {"with special tokens written in their texts": 2}
-
-
-@pytest.mark.parametrize(("template", "prompt", "raw"), [
-    (TOOLS, "the cat", 1), (None, "the cat", 0), (TOOLS, "<|turn|>user the cat<|turn|>", 0), (TOOLS, "<s>the cat", 1),
-])  # fmt: skip
-def test_texts_beside_a_chat_template_are_counted(template: str | None, prompt: str, raw: int) -> None:
-    """Unless they hold the marks of a chat already."""
-    made = tokenizer(template)
-    made.add_tokens([AddedToken("<|turn|>", special=True)])
-    _, summary = read_pairs([{"prompt": prompt, "chosen": " sat", "rejected": " ran"}], made)
-    assert summary.raw == raw
-    assert ("without the chat template" in str(summary)) == bool(raw)

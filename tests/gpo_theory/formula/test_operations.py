@@ -1,5 +1,9 @@
 """Laws over the whole table of operations; every expected value comes from mpmath, through the oracle's own evaluator."""
 
+import os
+import pickle
+import subprocess
+import sys
 from fractions import Fraction
 
 import mpmath as mp
@@ -187,3 +191,11 @@ def test_a_fold_computes_a_repeated_part_once() -> None:
 
     assert fold(call("log", 1 + u) + u**2, size) == 10
     assert len(seen) == len(set(seen))
+
+
+def test_a_formula_of_another_process_is_found_in_tables() -> None:
+    """Python hashes texts differently in each process; a hash that went along would find nothing, or another formula."""
+    code = "import pickle, sys; from gpo_theory import parse; sys.stdout.buffer.write(pickle.dumps(parse('log(1+exp(-x))').f))"
+    for seed in "12":
+        made = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True)
+        assert pickle.loads(made.stdout) in {parse("log(1+exp(-x))").f}  # noqa: S301
