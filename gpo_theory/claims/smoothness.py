@@ -21,7 +21,7 @@ from gpo_theory.kernel.size import pole_at
 
 # Witnesses: |f'| or |f''| is so many times, f'' at most such a part of, its largest value at 1 and -1.
 LARGE, SMALL = 10**4 + 1, Fraction(1, 1000)
-TRIED = 6  # witnesses that a function is unbounded: whether it grows along whole periods from one is not always decided
+TRIED = 8  # witnesses that a function is unbounded: whether it grows along whole periods from one is not always decided
 Pieces = tuple[Section, ...]
 
 
@@ -119,7 +119,7 @@ def _where(pieces: Pieces, holds: Callable[[arb, arb], bool]) -> Fraction | None
 
 
 def _points(pieces: Pieces, holds: Callable[[arb, arb], bool]) -> Iterator[Fraction]:
-    """Yield powers of two times `pace` (and their negatives) at which the value certainly is as asked.
+    """Yield powers of two, also times `pace`, and their negatives, at which the value certainly is as asked.
 
     The condition is on the value there and on the largest size at 1 and -1.
     """
@@ -128,8 +128,8 @@ def _points(pieces: Pieces, holds: Callable[[arb, arb], bool]) -> Iterator[Fract
     if not finite:
         return
     largest = finite[0] if finite[0] >= finite[-1] else finite[-1]
-    step = min(pace(p.f) for p in pieces)
-    for x in (side * step * Fraction(2) ** k for k in range(100) for side in (-1, 1)):
+    steps = {*map(pace, (p.f for p in pieces)), Fraction(1)}
+    for x in (side * step * Fraction(2) ** k for k in range(100) for step in sorted(steps) for side in (-1, 1)):
         piece = next((p for p in pieces if p.contains(x)), None)
         value = arb.nan() if piece is None else enclose(piece.f, x, 256)
         if value.is_finite() and holds(value, largest):
